@@ -1,0 +1,1 @@
+"""Conversations from anywhere, chat templates, and the data that the project generates itself."""

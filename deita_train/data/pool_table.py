@@ -1,0 +1,141 @@
+"""Rows of a pool gathered into Arrow tables, their extra columns typed as they come."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from deita_train.data.conversations import Message, is_unicode_text
+from deita_train.data.sources import SourceRow
+from deita_train.errors import UserError
+
+ROWS_PER_CHUNK = 1000
+
+LEFT_OUT_COLUMNS = ("messages", "complexity_scores", "quality_scores", "embedding")
+"""Columns that the pipeline itself writes as lists; an input's own ones of these names are never taken over."""
+
+_MESSAGES_TYPE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_KINDS: Mapping[type, str] = {bool: "bool", int: "int", float: "float", str: "str"}
+_ARROW_TYPES = {
+    None: pa.null(),
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "str": pa.string(),
+}
+
+
+class PoolTable:
+    """Rows gathered into Arrow tables of ``ROWS_PER_CHUNK``, so that no Python copy of the pool is held.
+
+    ``left_out`` names the columns that are not taken over.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, str | None] = {}  # column -> kind of its values; None while all of them are null
+        self.first_seen: dict[str, str] = {}  # column -> where its kind was first seen
+        self.left_out: set[str] = set()
+        self.pending: list[dict[str, Any]] = []
+        self.chunks: list[pa.Table] = []
+
+    def append(self, row: SourceRow, messages: list[Message], source: str, consumed: set[str]) -> None:
+        """Add one row: its conversation, its source, and whatever else ``row`` has outside ``consumed``.
+
+        Raises:
+            UserError: if a column changes its type or holds what Arrow cannot store.
+        """
+        others = {name: value for name, value in row.row.items() if name not in consumed}
+        for name, value in others.items():
+            if name not in self.left_out:
+                self._observe(name, value, row)
+        self.pending.append({**others, "messages": messages, "source": source})
+        if len(self.pending) == ROWS_PER_CHUNK:
+            self._flush()
+
+    def _observe(self, name: str, value: Any, row: SourceRow) -> None:
+        """Settle what ``value`` means for its column: left out, as before, widened to float, or an error."""
+        kind = None if value is None else _KINDS.get(type(value))
+        if name in LEFT_OUT_COLUMNS or (value is not None and kind is None):
+            self.left_out.add(name)
+            self.kinds.pop(name, None)
+            return
+        known = self.kinds.setdefault(name, kind)
+        if kind is None:
+            return
+        self.first_seen.setdefault(name, row.where)
+        if known is None or (known, kind) == ("int", "float"):
+            self.kinds[name] = kind
+        elif kind != known and (known, kind) != ("float", "int"):
+            raise UserError(
+                f"column {name!r} changes its type: {known} at {self.first_seen[name]}, {kind} ({value!r}) at"
+                f" {row.where}; convert the column to one type, rename it in one source, or remove it"
+            )
+        self._require_storable(name, value, row)
+
+    def _require_storable(self, name: str, value: Any, row: SourceRow) -> None:
+        if isinstance(value, str):
+            require_unicode(value, name, row)
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UserError(f"{row.where}: column {name!r} holds {value}, beyond 64 bits; write it as a string")
+
+    def _flush(self) -> None:
+        columns: dict[str, pa.Array] = {
+            "messages": pa.array([row["messages"] for row in self.pending], type=_MESSAGES_TYPE),
+            "source": pa.array([row["source"] for row in self.pending], type=pa.string()),
+        }
+        for name, kind in self.kinds.items():
+            columns[name] = _scalar_array(name, [row.get(name) for row in self.pending], kind)
+        self.chunks.append(pa.table(columns))
+        self.pending.clear()
+
+    def finish(self, ids: Sequence[str]) -> pa.Table:
+        """All rows (at least one) as one table with ``ids`` in front; early chunks take the types settled since."""
+        if self.pending:
+            self._flush()
+        names = ["messages", "source", *self.kinds]
+        table = pa.concat_tables(
+            [pa.table([self._column(chunk, name) for name in names], names) for chunk in self.chunks]
+        )
+        return table.add_column(0, "id", pa.array(ids, type=pa.string()))
+
+    def _column(self, chunk: pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
+        if name in ("messages", "source"):
+            return chunk[name]
+        kind = self.kinds[name]
+        if name not in chunk.column_names:
+            return pa.nulls(chunk.num_rows, type=_ARROW_TYPES[kind])
+        return _scalar_array(name, chunk[name], kind)
+
+
+def _scalar_array(name: str, values: list[Any] | pa.ChunkedArray, kind: str | None) -> pa.Array | pa.ChunkedArray:
+    try:
+        if isinstance(values, list):
+            return pa.array(values, type=_ARROW_TYPES[kind])
+        return values.cast(_ARROW_TYPES[kind])
+    except pa.ArrowInvalid as error:
+        # Beyond 2**53 a whole number has no exact float64.
+        raise UserError(
+            f"column {name!r} mixes fractions with whole numbers too large for float64 ({error})"
+        ) from error
+
+
+def fingerprint(table: pa.Table) -> str:
+    """A digest of the schema and contents, equal for equal pools built alike."""
+    digest = hashlib.blake2b(table.schema.to_string().encode(), digest_size=8)
+    for column in table.columns:
+        for chunk in column.chunks:
+            for buffer in chunk.buffers():
+                digest.update(b"-" if buffer is None else memoryview(buffer))
+    return digest.hexdigest()
+
+
+def require_unicode(text: str, column: str, row: SourceRow) -> str:
+    """``text`` itself.
+
+    Raises:
+        UserError: naming column and position, if it holds a lone surrogate.
+    """
+    if not is_unicode_text(text):
+        raise UserError(f"{row.where}: column {column!r} holds a lone surrogate, which is no Unicode text; mend it")
+    return text

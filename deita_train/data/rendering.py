@@ -1,0 +1,45 @@
+"""Conversations as token ids, through the run's one chat template, with the assistant's tokens marked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class RenderedConversation:
+    """`input_ids` and `labels` of equal length T; a label is the token's id in an assistant span (its content and the
+    end-of-turn token) and -100 elsewhere. `truncated` tells that tokens beyond the limit were cut off on the right."""
+
+    input_ids: list[int]
+    labels: list[int]
+    truncated: bool
+
+
+def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer as its files say, with the run's chat template in place of its own."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], max_length: int | None
+) -> RenderedConversation:
+    """Render and mark one conversation, cut on the right to `max_length` tokens.
+
+    The template writes the beginning-of-sequence token, so the tokenizer must not add a second one.
+    """
+    encoded: Any = tokenizer.apply_chat_template(
+        list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
+    ids, mask = encoded["input_ids"], encoded["assistant_masks"]
+    assert len(ids) == len(mask)
+    assert tokenizer.bos_token_id is None or ids[:2].count(tokenizer.bos_token_id) <= 1, "two beginnings of sequence"
+    labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
+    truncated = max_length is not None and len(ids) > max_length
+    return RenderedConversation(ids[:max_length], labels[:max_length], truncated)

@@ -1,0 +1,93 @@
+"""Forward passes of one model over padded batches: last hidden states, last logits, summed token losses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+
+# Rows of the output head that are multiplied at once: [chunk, V] logits instead of [B, T, V].
+_HEAD_CHUNK_TOKENS = 1024
+
+
+def load_model(path: str, dtype: str, device: torch.device, *, head: bool) -> PreTrainedModel:
+    """A plain transformers model in evaluation mode; without its output head when only hidden states are wanted."""
+    kind = AutoModelForCausalLM if head else AutoModel
+    model: PreTrainedModel = kind.from_pretrained(path, dtype=getattr(torch, dtype))
+    model.to(device)  # type: ignore[arg-type]  # transformers types the first argument as self
+    model.eval()
+    return model
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Token ids padded on the right: `input_ids` and `attention_mask` int64 [B, T], `last` int64 [B] (the position of
+    each row's last token)."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    last: torch.Tensor
+
+
+def pad_batch(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedBatch:
+    """Pad on the right. The padding id is 0: the mask hides it, so it need not be the tokenizer's."""
+    lengths = torch.tensor([len(row) for row in rows])
+    assert int(lengths.min()) > 0, "an empty row has no last token"
+    input_ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+    mask = (torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]).long()
+    return PaddedBatch(input_ids.to(device), mask.to(device), (lengths - 1).to(device))
+
+
+@torch.inference_mode()
+def last_hidden_states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
+    """The last layer's hidden state (after the final norm) at each row's last token, [B, D] in the model's dtype."""
+    output = trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    hidden = output.last_hidden_state
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), batch.last]
+
+
+@torch.inference_mode()
+def last_logits(model: PreTrainedModel, batch: PaddedBatch) -> torch.Tensor:
+    """The next-token logits after each row's last token, float32 [B, V]; the head sees one position per row."""
+    hidden = last_hidden_states(model.base_model, batch)
+    return model.get_output_embeddings()(hidden).float()
+
+
+@torch.inference_mode()
+def summed_loss(model: PreTrainedModel, batch: PaddedBatch, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Negative log-likelihood summed over each row's labelled tokens, float64 [B], and their number, int64 [B].
+
+    `labels` int64 [B, T], -100 where a token does not count. Only labelled positions meet the output head, in chunks.
+    """
+    output = model.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    targets = labels[:, 1:]
+    rows, positions = (targets != -100).nonzero(as_tuple=True)
+    hidden = output.last_hidden_state[rows, positions]
+    wanted = targets[rows, positions]
+    losses = torch.cat(
+        [
+            torch.nn.functional.cross_entropy(model.get_output_embeddings()(part).float(), target, reduction="none")
+            for part, target in zip(hidden.split(_HEAD_CHUNK_TOKENS), wanted.split(_HEAD_CHUNK_TOKENS), strict=True)
+        ]
+    )
+    sums = torch.zeros(labels.shape[0], dtype=torch.float64, device=losses.device).index_add_(0, rows, losses.double())
+    counts = torch.bincount(rows, minlength=labels.shape[0])
+    return sums.cpu().numpy(), counts.cpu().numpy()
+
+
+def check_plain_head(model: PreTrainedModel, input_ids: Sequence[int], device: torch.device) -> None:
+    """Assert that the model's own logits are its head times its last hidden state.
+
+    Some architectures scale or cap their logits after the head; for those the shortcut above would be silently wrong.
+    """
+    batch = pad_batch([input_ids], device)
+    with torch.inference_mode():
+        own = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, -1].float()
+    ours = last_logits(model, batch)
+    tolerance = 1e-4 if model.dtype == torch.float32 else 0.1
+    assert torch.allclose(own, ours, atol=tolerance * float(own.abs().max().clamp(min=1))), (
+        f"{type(model).__name__} does something to its logits after the output head; it cannot be used as a scorer yet"
+    )

@@ -1,0 +1,107 @@
+"""From a recipe file and `--set` overrides to validated recipes, one per cell of its sweep."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from deita_train.errors import UserError
+from deita_train.recipe.overrides import apply_overrides
+from deita_train.recipe.schema import Recipe, Training
+from deita_train.recipe.sweep import expand
+from deita_train.recipe.trainer_fields import check_trainer
+from deita_train.recipe.validation import explain, report_problems
+from deita_train.recipe.yaml_source import Positions, load_yaml
+
+# Trainer fields that the framework sets itself, and where the recipe states what they follow from.
+OWNED_FIELDS: Mapping[str, str] = {
+    "output_dir": "the store decides where a stage writes",
+    "resume_from_checkpoint": "repeating the command resumes",
+    "deepspeed": "state launch: zero2 or zero3 beside trainer:",
+    "fsdp": "state launch: fsdp2 beside trainer:",
+    "fsdp_config": "state launch: with a file of your own beside trainer:",
+    "seed": "state seed: beside trainer:",
+    "data_seed": "state seed: beside trainer:",
+    "gradient_accumulation_steps": "it follows from global_batch_size: beside trainer:",
+    "use_cpu": "state launch: cpu beside trainer:",
+    "dataset_kwargs": "the data is prepared before the ranks start",
+    "chat_template_path": "state chat_template: beside trainer:",
+    "assistant_only_loss": "the loss is on assistant turns only",
+    "completion_only_loss": "the loss is on assistant turns only",
+    "push_to_hub": "publish the model folder yourself after the run",
+    "packing": "rows are grouped by length; packing is not offered yet",
+    "do_train": "a section that is there is carried out",
+    "do_eval": "state evaluate: instead",
+    "eval_strategy": "state evaluate: instead",
+    "load_best_model_at_end": "there is no hidden held-out split to judge by",
+    "logging_nan_inf_filter": "a loss that is not finite stops the run",
+}
+
+
+@dataclass(frozen=True)
+class RecipeCell:
+    """One validated variant of the recipe."""
+
+    label: str
+    settings: dict[str, Any]
+    is_base: bool
+    recipe: Recipe
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe file with its overrides applied: every cell, the recipe as written first."""
+
+    path: Path
+    sets: tuple[str, ...]
+    cells: tuple[RecipeCell, ...]
+    sweep_until: str | None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as written."""
+        return self.cells[0].recipe
+
+
+def load_recipe(path: Path, sets: Sequence[str] = ()) -> LoadedRecipe:
+    """Read, override, expand and validate. Raises :class:`UserError` with file, line and dotted path."""
+    data, positions = load_yaml(path)
+    data = apply_overrides(data, sets)
+    cells, until = expand(data, str(path))
+    validated = []
+    for cell in cells:
+        suffix = "" if cell.is_base else f" (in the sweep's cell {cell.label})"
+        recipe = _validate(cell.data, path, positions, sets, suffix)
+        validated.append(RecipeCell(cell.label, cell.settings, cell.is_base, recipe, cell.data))
+    return LoadedRecipe(path, tuple(sets), tuple(validated), until)
+
+
+def _validate(data: dict[str, Any], path: Path, positions: Positions, sets: Sequence[str], suffix: str) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise UserError(str(explain(error, model=Recipe, path=path, positions=positions, sets=sets)) + suffix) from None
+    problems = [
+        problem.split(": ", 1)
+        for section, training in trainings(recipe)
+        for problem in check_trainer("sft", training.trainer, where=f"{section}.trainer", owned=OWNED_FIELDS)
+    ]
+    if problems:
+        located = [(dotted.split("."), text) for dotted, text in problems]
+        raise UserError(str(report_problems(located, path=path, positions=positions, sets=sets)) + suffix)
+    return recipe
+
+
+def trainings(recipe: Recipe) -> Iterator[tuple[str, Training]]:
+    """Every section of the recipe that trains, with its dotted path."""
+    if recipe.base is not None:
+        yield "base.pretrain", recipe.base.pretrain
+    for dimension in ("complexity", "quality"):
+        scorer = getattr(recipe.scorers, dimension) if recipe.scorers is not None else None
+        if scorer is not None and scorer.train is not None:
+            yield f"scorers.{dimension}.train", scorer.train
+    if recipe.sft is not None:
+        yield "sft", recipe.sft

@@ -1,0 +1,106 @@
+"""How recipe errors name values, types and the nearest allowed name, the same in every part of a recipe."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+BOOLEAN = "true or false"
+WHOLE_NUMBER = "a whole number"
+NUMBER = "a number"
+TEXT = "text"
+LIST = "a list"
+MAPPING = "a mapping"
+NULL = "null"
+
+# YAML 1.1 read these as booleans, YAML 1.2 reads them as text.
+_OLD_BOOLEANS = frozenset({"yes", "no", "on", "off", "y", "n"})
+_NUMBER_TEXT = re.compile(r"[-+]?[0-9_.]+([eE][-+]?[0-9]+)?")
+_LONGEST_VALUE = 80
+_MOST_CHOICES = 15
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str | None:
+    """Return the name in ``allowed`` that is most like ``name``, or None when none is near; case is ignored.
+
+    A name of three letters or more that another one begins with stands for the shortest such one.
+    """
+    folded = name.casefold()
+    by_folded = {candidate.casefold(): candidate for candidate in allowed}
+    longer = [candidate for candidate in by_folded if len(folded) > 2 and candidate.startswith(folded)]
+    if longer:
+        return by_folded[min(longer, key=lambda candidate: (len(candidate), candidate))]
+    found = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    return by_folded[found[0]] if found else None
+
+
+def either(choices: Sequence[str]) -> str:
+    """Join ``choices`` for a sentence: ``a, b or c``."""
+    return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]])) if choices else ""
+
+
+def not_allowed(value: str, choices: Sequence[str]) -> str:
+    """Say that the text ``value`` is none of ``choices``, with the nearest one; a long list only when none is near."""
+    near = nearest(value, choices)
+    hint = f" (did you mean {near}?)" if near else ""
+    return f"{value!r} is not allowed{hint}" + (
+        f"; {either(choices)} wanted" if not near or len(choices) <= _MOST_CHOICES else ""
+    )
+
+
+def describe(value: Any) -> str:
+    """Say a value and its kind in plain words: ``'no' is text``, ``1.5 is a decimal number``."""
+    return f"{_written(value)} is {_kind(value)}"
+
+
+def wrong_value(value: Any, wanted: Sequence[str]) -> str:
+    """Say what ``value`` is, which of the ``wanted`` is allowed, and how YAML 1.2 may explain the difference."""
+    return f"{describe(value)}; {either(wanted)} wanted{_advice(value, wanted)}"
+
+
+def _written(value: Any) -> str:
+    """Write ``value`` as a recipe would, shortened to one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, float):
+        return "a decimal number" if math.isfinite(value) else "not finite"
+    kinds: tuple[tuple[Any, str], ...] = (
+        (bool, "a boolean"),
+        (int, WHOLE_NUMBER),
+        (str, TEXT),
+        (type(None), "no value"),
+        ((list, tuple, set), LIST),
+        (dict, MAPPING),
+    )
+    return next((words for type_, words in kinds if isinstance(value, type_)), f"a {type(value).__name__}")
+
+
+def _advice(value: Any, wanted: Sequence[str]) -> str:
+    """Return the hint in brackets for the mistakes that YAML's reading of a plain value invites, or nothing."""
+    if isinstance(value, str):
+        return _advice_for_text(value, wanted)
+    if value is None and MAPPING in wanted:
+        return " (the section is empty: fill it or remove the key)"
+    if isinstance(value, bool | int | float) and TEXT in wanted:
+        return " (put it in quotes)"
+    if isinstance(value, dict | list) or value is None:
+        return ""
+    return f" (write [{_written(value)}])" if any(words.startswith(LIST) for words in wanted) else ""
+
+
+def _advice_for_text(value: str, wanted: Sequence[str]) -> str:
+    if BOOLEAN in wanted and value.casefold() in _OLD_BOOLEANS:
+        return f" (YAML 1.2 reads {value} as text)"
+    if BOOLEAN in wanted and value.casefold() in {"true", "false"}:
+        return " (write it in lower case, without quotes)"
+    if {WHOLE_NUMBER, NUMBER} & set(wanted) and _NUMBER_TEXT.fullmatch(value):
+        return " (write it without quotes and underscores)"
+    if any(words.startswith(LIST) for words in wanted):
+        return f" (write [{value}])"
+    return ""

@@ -1,0 +1,121 @@
+"""Renders a run's report as one HTML page and as Markdown, and publishes both at once."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from deita_train.report.figures import SERIES, themed
+from deita_train.report.groups import groups_of
+from deita_train.report.sections import sections_of
+from deita_train.report.summary import RunSummary, read_summary
+from deita_train.report.tables import result_sections
+from deita_train.report.verdict import headline, verdict
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+# The result table as plain data, for a command line that imports nothing heavy.
+RESULT = "result.json"
+
+
+def write_report(run_dir: Path, store_dir: Path) -> Path:
+    """Write ``report/`` (report.html, report.md, figures/) in ``run_dir`` and return the path of report.html.
+
+    The page is one file without any link to another. The folder is written beside its place and then exchanged with the
+    old one, so that a report that is killed leaves the old folder or the new one. Raises as ``read_summary``.
+    """
+    context = page_context(read_summary(run_dir, store_dir))
+    report, partial = run_dir / "report", run_dir / f".report-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_folder(partial, context)
+        publish(partial, report)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return report / "report.html"
+
+
+def result_table(run_dir: Path, store_dir: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The run's result as sections, one per group of cells: (title, [(label, value text), ...])."""
+    return result_sections(read_summary(run_dir, store_dir))
+
+
+def page_context(summary: RunSummary) -> dict[str, Any]:
+    """What the templates render."""
+    groups = groups_of(summary)
+    started = [item.manifest["started"] for _, item in summary.artefacts().values()]
+    return {
+        "name": summary.name,
+        "description": summary.description,
+        "seed": summary.seed,
+        "num_cells": len(summary.cells),
+        "last_started": max(started, default=""),
+        "headline": headline(summary, groups),
+        "verdict": verdict(summary, groups),
+        "sections": sections_of(summary, groups),
+        "series": SERIES,
+        "result": result_sections(summary),
+    }
+
+
+def publish(partial: Path, place: Path) -> None:
+    """Put the folder ``partial`` at ``place``; what was there is at ``partial`` afterwards, or gone."""
+    if not place.exists():
+        partial.rename(place)
+    elif not _exchange(partial, place):
+        # No atomic exchange on this system: a kill between these two lines leaves the old report under its other name.
+        old = place.with_name(f".{place.name}-old")
+        shutil.rmtree(old, ignore_errors=True)
+        place.rename(old)
+        partial.rename(place)
+        shutil.rmtree(old)
+
+
+def escape_markdown(text: object) -> str:
+    """``text`` on one line, with the characters that Markdown or a table would read escaped."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", line)
+
+
+def fence(text: str) -> str:
+    """A row of backticks longer than any within ``text``."""
+    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def _write_folder(folder: Path, context: dict[str, Any]) -> None:
+    (folder / "figures").mkdir(parents=True)
+    for section in context["sections"]:
+        for figure in section.figures:
+            (folder / "figures" / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
+    (folder / RESULT).write_text(json.dumps(context["result"], indent=1, ensure_ascii=False), "utf-8")
+    (folder / "report.md").write_text(_environment(False).get_template("report.md.jinja").render(context), "utf-8")
+    (folder / "report.html").write_text(_environment(True).get_template("report.html.jinja").render(context), "utf-8")
+
+
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("deita_train.report", "templates"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(themed=themed, md=escape_markdown, fence=fence)
+    return environment
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step; False where the system cannot (Linux 3.15 and glibc 2.28 can)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if rename is None:
+        return False
+    return rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0

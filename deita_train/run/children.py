@@ -1,0 +1,89 @@
+"""The run's child processes: forked from one that has imported everything, or started by `accelerate launch`."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from deita_train.run.graph import Node
+from deita_train.run.launch import Launch
+from deita_train.run.locks import PARENT_VARIABLE, die_with_parent
+from deita_train.run.plan import Plan
+from deita_train.run.reporting import forked_report
+from deita_train.run.worker import forked_stage
+
+# Imported once by the fork server: a forked child then starts in a second instead of ten.
+PRELOAD = ["deita_train.stages.preload"]
+_POLL_SECONDS = 0.1
+
+
+class Children:
+    """Starts one child at a time and waits for it; children never outlive the run."""
+
+    def __init__(self, threads: int) -> None:
+        os.environ[PARENT_VARIABLE] = str(os.getpid())
+        # OpenMP and tokenizers read these when they are loaded, so they are set before the fork server starts.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+
+    def stage(self, plan: Plan, node: Node, log_dir: Path, tick: Callable[[], None]) -> int:
+        """Carry out a stage; the exit code of its process, or of its launcher."""
+        launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
+        if launch is None or launch.forked:
+            return self._fork_stage(plan, node, log_dir / "rank0.log", "stage", tick)
+        code = self._launch(plan, node, launch, log_dir / "launch.log", tick)
+        if code == 0 and not plan.store.has(node.id):
+            code = self._fork_stage(plan, node, log_dir / "publish.log", "publish", tick)
+        return code
+
+    def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
+        """Write the report in a child of its own."""
+        process = self._context.Process(target=forked_report, args=(str(run_dir), str(store_dir), str(log)))
+        return self._wait(process, tick)
+
+    def _fork_stage(self, plan: Plan, node: Node, log: Path, what: str, tick: Callable[[], None]) -> int:
+        arguments = (str(plan.loaded.path), list(plan.loaded.sets), str(plan.runs_dir), node.id, str(log), what)
+        return self._wait(self._context.Process(target=forked_stage, args=arguments), tick)
+
+    def _wait(self, process: ForkServerProcess, tick: Callable[[], None]) -> int:
+        process.start()
+        try:
+            while process.is_alive():
+                process.join(_POLL_SECONDS)
+                tick()
+        except BaseException:
+            process.terminate()
+            process.join()
+            raise
+        assert process.exitcode is not None
+        return process.exitcode
+
+    def _launch(self, plan: Plan, node: Node, launch: Launch, log: Path, tick: Callable[[], None]) -> int:
+        command = launch.command(["stage", *plan.arguments(), "--stage", node.id])
+        threads = max(1, int(os.environ["OMP_NUM_THREADS"]) // launch.num_processes)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                preexec_fn=die_with_parent,
+            )
+            try:
+                while process.poll() is None:
+                    time.sleep(_POLL_SECONDS)
+                    tick()
+            except BaseException:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+                raise
+        return process.returncode

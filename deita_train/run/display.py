@@ -1,0 +1,107 @@
+"""What a person sees while a run is at work: one line per finished stage, and a live line for the one at work."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from deita_train.durable import read_json
+
+_PLAIN_SECONDS = 30.0
+
+
+class Display:
+    """A live line on a terminal; a line every half minute in a log."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console = console
+        self._total = total
+        self._number = 0
+        self._label = ""
+        self._progress_file: Path | None = None
+        self._started = 0.0
+        self._plain_at = 0.0
+        self._live: Live | None = None
+        self._expected: dict[str, float] = {}
+        self._pending: list[str] = []
+
+    def expect(self, expected: dict[str, float], pending: list[str]) -> None:
+        """Seconds that stages of a kind took so far, and the kinds that are still to come."""
+        self._expected, self._pending = expected, pending
+
+    def start(self, label: str, cell: str, progress_file: Path) -> None:
+        """A stage begins."""
+        self._number += 1
+        self._label = f"{label}{f'  ({cell})' if cell else ''}"
+        self._progress_file = progress_file
+        self._started = self._plain_at = time.monotonic()
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def tick(self) -> None:
+        """Show how far the stage is."""
+        if self._live is not None:
+            self._live.update(Text(self._line()))
+        elif time.monotonic() - self._plain_at > _PLAIN_SECONDS:
+            self._plain_at = time.monotonic()
+            self.console.print(Text(self._line()), soft_wrap=True)
+
+    def finish(self, outcome: str) -> None:
+        """A stage ends; its line stays."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        seconds = time.monotonic() - self._started
+        self.console.print(Text(f"{self._counter()} {self._label:<44} {seconds:6.1f} s  {outcome}"), soft_wrap=True)
+
+    def skip(self, label: str, cell: str, why: str) -> None:
+        """A stage needs no work."""
+        self._number += 1
+        shown = f"{label}{f'  ({cell})' if cell else ''}"
+        self.console.print(Text(f"{self._counter()} {shown:<44}           {why}", style="dim"), soft_wrap=True)
+
+    def _counter(self) -> str:
+        width = len(str(self._total))
+        return f"[{self._number:>{width}}/{self._total}]"
+
+    def _line(self) -> str:
+        elapsed = time.monotonic() - self._started
+        parts = [f"{self._counter()} {self._label:<44} {elapsed:6.1f} s"]
+        progress = self._progress()
+        stage_left = None
+        if progress and progress["total"]:
+            share = progress["done"] / progress["total"]
+            parts.append(f"{progress['done']}/{progress['total']} {progress['unit']}")
+            if progress["detail"]:
+                parts.append(progress["detail"])
+            if share > 0.03:
+                stage_left = elapsed * (1 - share) / share
+                parts.append(f"about {_duration(stage_left)} left")
+        run_left = self._run_left(stage_left)
+        if run_left is not None:
+            parts.append(f"run: about {_duration(run_left)} left")
+        return "  ".join(parts)
+
+    def _progress(self) -> dict[str, Any] | None:
+        if self._progress_file is None or not self._progress_file.exists():
+            return None
+        progress: dict[str, Any] = read_json(self._progress_file)
+        return progress
+
+    def _run_left(self, stage_left: float | None) -> float | None:
+        """Seconds to the end of the run, once every kind that is still to come has run at least once."""
+        if any(kind not in self._expected for kind in self._pending) or stage_left is None:
+            return None
+        return stage_left + sum(self._expected[kind] for kind in self._pending)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

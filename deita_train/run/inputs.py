@@ -1,0 +1,141 @@
+"""What a recipe brings from outside: data, models, templates, launch files. Each gets an identity that is hashed into
+the keys of what is made from it, and a location that is not."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from deita_train.durable import read_json, write_json_atomically
+from deita_train.errors import UserError
+from deita_train.recipe.schema import Dtype, ScorerData, Source, Training
+from deita_train.run.keys import ContentHashes
+from deita_train.run.launch import Launch, resolve_launch
+
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+TEMPLATES_DIR = Path(__file__).parent.parent / "data" / "templates"
+
+
+class Inputs:
+    """Resolves what a recipe names, once per start; hashes and Hub revisions are remembered on disk."""
+
+    def __init__(self, store_dir: Path, run_dir: Path, recipe_path: Path) -> None:
+        self._hashes = ContentHashes(store_dir / "content_hashes.json")
+        self._pins_file = run_dir / "revisions.json"
+        self._pins: dict[str, str] = read_json(self._pins_file) if self._pins_file.exists() else {}
+        self._recipe_path = recipe_path
+
+    def save(self) -> None:
+        """Keep the hashes, and the Hub commits that this run is bound to."""
+        self._hashes.save()
+        if self._pins:
+            self._pins_file.parent.mkdir(parents=True, exist_ok=True)
+            write_json_atomically(self._pins_file, self._pins)
+
+    def error(self, where: str, message: str) -> UserError:
+        """A user error that names the recipe and the dotted path."""
+        return UserError(f"{self._recipe_path}: {where}: {message}")
+
+    def missing(self, section: str, wanted: str) -> UserError:
+        """The error for a section that reads what the recipe does not have."""
+        return self.error(section, f"needs {wanted}, and the recipe has none. Add it, or leave {section}: out.")
+
+    def source(self, source: Source | ScorerData, *, default_seed: int, where: str) -> tuple[dict, dict]:
+        """Identity and location of a data source. Generated data is its own identity: what, how much, which seed."""
+        shape = {name: value for name, value in source.model_dump().items() if name in _SHAPE_FIELDS}
+        if source.builtin is not None:
+            seed = source.seed if source.seed is not None else default_seed
+            return {"builtin": source.builtin, "rows": source.rows, "seed": seed, **shape}, {}
+        assert source.dataset is not None
+        path = Path(source.dataset).expanduser()
+        if path.exists():
+            identity = {"content": self._hashes.of(path), "name": path.name}
+            return {**identity, "split": source.split, **shape}, {"dataset": str(path)}
+        if not _HUB_ID.match(source.dataset) or path.suffix in {".json", ".jsonl", ".parquet", ".gz", ".zst"}:
+            raise self.error(f"{where}.dataset", f"{source.dataset} does not exist (looked in {Path.cwd()}).")
+        commit = self._commit("dataset", source.dataset, source.revision, where)
+        return {"hub": source.dataset, "revision": commit, "split": source.split, **shape}, {"dataset": source.dataset}
+
+    def model(self, name: str, revision: str | None, where: str) -> tuple[dict, str]:
+        """Identity and location of a model folder or a Hub model."""
+        path = Path(name).expanduser()
+        if path.is_dir():
+            if not (path / "config.json").exists():
+                raise self.error(f"{where}.model", f"{name} is a folder without config.json: not a transformers model.")
+            return {"content": self._hashes.of(path)}, str(path.resolve())
+        if not _HUB_ID.match(name):
+            raise self.error(f"{where}.model", f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id.")
+        return {"hub": name, "revision": self._commit("model", name, revision, where)}, name
+
+    def chat_template(self, name: str, where: str) -> str:
+        """The text of a chat template: a name of the package's own, or a path to a .jinja file."""
+        shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
+        path = TEMPLATES_DIR / f"{name}.jinja" if name in shipped else Path(name).expanduser()
+        if path.suffix != ".jinja" or not path.is_file():
+            allowed = ", ".join(shipped)
+            raise self.error(f"{where}.chat_template", f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
+        return path.read_text(encoding="utf-8")
+
+    def launch(self, name: str | None, purpose: str, where: str) -> dict[str, Any]:
+        """The launch that a stage will have: file, world size and distributed type."""
+        try:
+            return resolve_launch(name).as_dict()
+        except UserError as error:
+            raise self.error(where, str(error)) from error
+
+    def dtype(self, stated: Dtype, launch: dict[str, Any]) -> str:
+        """The dtype of a forward pass: float32 on a CPU and bfloat16 on a GPU unless the recipe states one."""
+        if stated != "auto":
+            return stated
+        return "float32" if Launch.from_dict(launch).use_cpu else "bfloat16"
+
+    def check_batch(self, training: Training, launch: dict[str, Any], where: str) -> None:
+        """Refuse a global batch that the ranks and the micro-batch do not divide, and name the nearest that fits."""
+        ranks = int(launch["num_processes"])
+        micro = training.trainer.get("per_device_train_batch_size")
+        unit = ranks * (micro if isinstance(micro, int) and micro > 0 else 1)
+        if training.global_batch_size % unit:
+            lower = training.global_batch_size // unit * unit
+            nearest = " or ".join(str(size) for size in (lower, lower + unit) if size)
+            parts = f"{ranks} ranks" + (f" x {micro} rows per device" if micro else "")
+            raise self.error(
+                f"{where}.global_batch_size",
+                f"{training.global_batch_size} is not a multiple of {unit} ({parts}); nearest that fit: {nearest}.",
+            )
+
+    def _commit(self, kind: str, name: str, revision: str | None, where: str) -> str:
+        """The commit that a Hub id stands for, bound to this run at its first start."""
+        if revision is not None and _COMMIT.match(revision):
+            return revision
+        pin = f"{kind}:{name}@{revision or 'main'}"
+        if pin not in self._pins:
+            commit = resolve_commit(kind, name, revision)
+            if commit is None:
+                field = "dataset" if kind == "dataset" else "model"
+                raise self.error(
+                    f"{where}.{field}",
+                    f"{name} is no local path, and the Hub does not answer for {kind} {name} at "
+                    f"{revision or 'main'}. Check the name and the network, or state revision: with a commit that the "
+                    "local cache holds.",
+                )
+            self._pins[pin] = commit
+        return self._pins[pin]
+
+
+_SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_instruction"}
+
+
+def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:
+    """The commit of a Hub repository at a revision: from the Hub, else from the local cache, else None."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "refs" / (revision or "main")
+    if not constants.HF_HUB_OFFLINE and not os.environ.get("HF_DATASETS_OFFLINE"):
+        try:
+            info = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=20)
+            return str(info.sha)
+        except (HfHubHTTPError, OSError):
+            pass  # the cache may still hold it
+    return cached.read_text().strip() if cached.exists() else None

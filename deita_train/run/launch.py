@@ -1,0 +1,113 @@
+"""How a stage's processes are started: accelerate's configuration files, and the command that a person could paste."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from deita_train.errors import UserError
+
+_PACKAGE_DIR = Path(__file__).parent.parent
+# In a checkout the files lie beside the package; in a wheel inside it.
+CONFIG_DIRS = (_PACKAGE_DIR.parent / "accelerate_configs", _PACKAGE_DIR / "accelerate_configs")
+# accelerate takes no use_cpu beside DeepSpeed, so these two of our own files cannot say it themselves.
+_CPU_DEEPSPEED = {folder / f"cpu_zero{stage}.yaml" for folder in CONFIG_DIRS for stage in (2, 3)}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a stage was promised; each of its processes compares this with what it got."""
+
+    config_file: str
+    num_processes: int
+    distributed_type: str
+    use_cpu: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, for a node's settings."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Launch":
+        """The inverse of :meth:`as_dict`."""
+        return cls(**values)
+
+    @property
+    def forked(self) -> bool:
+        """One process on a CPU needs no launcher: it is forked from a process that has imported everything."""
+        return self.use_cpu and self.num_processes == 1
+
+    def command(self, arguments: list[str]) -> list[str]:
+        """The command line that carries out `deita-train <arguments>` under this launch."""
+        return [
+            sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch",
+            "--config_file", self.config_file, "--num_processes", str(self.num_processes), "--main_process_port", "0",
+            "-m", "deita_train.cli", *arguments,
+        ]  # fmt: skip
+
+    def printed_command(self, arguments: list[str]) -> str:
+        """The same as a person types it."""
+        file = Path(self.config_file)
+        shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
+        head = f"accelerate launch --config_file {shown} --num_processes {self.num_processes}"
+        return f"{head} --main_process_port 0 -m deita_train.cli {' '.join(arguments)}"
+
+
+@lru_cache(maxsize=64)
+def resolve_launch(name: str | None) -> Launch:
+    """The launch that `launch:` names: a file of accelerate_configs/, a path, or what this machine has.
+
+    Raises :class:`UserError` for an unknown name, a file that is not accelerate's, or GPUs that are not there.
+    """
+    gpus = count_gpus()
+    if name is None:
+        name = {0: "cpu", 1: "single_gpu"}.get(gpus, "ddp")
+    file = _find_config(name)
+    values = _read_config(file)
+    use_cpu = bool(values.get("use_cpu", False)) or file in _CPU_DEEPSPEED
+    machines = int(values.get("num_machines") or 1)
+    num_processes = int(values.get("num_processes") or 0) or (1 if use_cpu else gpus * machines)
+    if not use_cpu and gpus == 0:
+        raise UserError(f"{name} wants GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without")
+    return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu)
+
+
+def _find_config(name: str) -> Path:
+    for folder in CONFIG_DIRS:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    path = Path(name).expanduser()
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path.resolve()
+    known = sorted({file.stem for folder in CONFIG_DIRS for file in folder.glob("*.yaml")})
+    raise UserError(f"{name} is unknown; allowed: {', '.join(known)}, or a path to an accelerate configuration")
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values = YAML(typ="safe").load(file)
+    except YAMLError as error:
+        raise UserError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict) or "distributed_type" not in values:
+        raise UserError(f"{file} has no distributed_type: not an accelerate configuration")
+    return values
+
+
+@lru_cache(maxsize=1)
+def count_gpus() -> int:
+    """How many NVIDIA GPUs this process may use, found without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip() not in {"", "-1"}])
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0
+    answer = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())

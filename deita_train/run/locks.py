@@ -1,0 +1,109 @@
+"""Who is at work on an artefact, held by the operating system so that a dead process holds nothing."""
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from deita_train.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+# Set by `deita-train run` for its children: the process that they must not outlive.
+PARENT_VARIABLE = "DEITA_PARENT_PID"
+_WAIT_FOR_THE_DEAD_SECONDS = 60.0
+
+
+@contextmanager
+def hold(lock: Path, workers: Path, what: str) -> Iterator[None]:
+    """Hold the lock of one artefact while it is made.
+
+    Raises :class:`UserError` with the holder's name when another run has it. Processes of an earlier run that died
+    are waited for: they may still be writing.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as file:
+        if not _try_lock(file, fcntl.LOCK_EX):
+            file.seek(0)
+            raise UserError(f"{what} is being made by {_holder(file.read())}. Wait for it, or stop it, then run again.")
+        file.truncate(0)
+        file.write(_own_name())
+        file.flush()
+        _wait_for_workers(workers, what)
+        yield
+
+
+def join_workers(workers: Path) -> IO[str]:
+    """Mark this process as one at work on the artefact, until it ends. Keep the file that is returned open."""
+    workers.parent.mkdir(parents=True, exist_ok=True)
+    file = workers.open("a+", encoding="utf-8")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux); elsewhere the workers' lock must do.
+
+    `accelerate launch` starts its ranks in sessions of their own, so a signal to the parent's group misses them.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    run = os.environ.get(PARENT_VARIABLE)
+    if run is not None and not _alive(int(run)):  # the run was gone before the request
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _wait_for_workers(workers: Path, what: str) -> None:
+    with workers.open("a+", encoding="utf-8") as file:
+        deadline = time.monotonic() + _WAIT_FOR_THE_DEAD_SECONDS
+        while not _try_lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{what}: processes of an earlier run are still at work on it (they hold {workers}; "
+                    f"`fuser {workers}` names them). Stop them, then run again."
+                )
+            time.sleep(0.1)
+
+
+def _try_lock(file: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _own_name() -> str:
+    return json.dumps(
+        {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "command": " ".join(sys.argv),
+        }
+    )
+
+
+def _holder(text: str) -> str:
+    try:
+        name = json.loads(text)
+    except ValueError:
+        return "another run"
+    return f"process {name['pid']} on {name['host']} since {name['since']} ({name['command']})"

@@ -1,0 +1,178 @@
+"""The plan of a run: which artefacts it needs, which are there, and why the others are not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from deita_train.durable import read_json
+from deita_train.errors import UserError
+from deita_train.recipe.loading import LoadedRecipe, load_recipe
+from deita_train.run.artefacts import Store
+from deita_train.run.graph import Node, build_graph, stages_until
+from deita_train.run.inputs import Inputs
+
+Status = Literal["done", "continues", "to run"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant of the recipe with its stages by label."""
+
+    label: str
+    settings: Mapping[str, Any]
+    is_base: bool
+    nodes: Mapping[str, Node]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One artefact that the run needs."""
+
+    node: Node
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A loaded recipe, its cells as graphs, and where everything lies."""
+
+    loaded: LoadedRecipe
+    cells: tuple[Cell, ...]
+    runs_dir: Path
+
+    @property
+    def store(self) -> Store:
+        """The store shared by every recipe under `runs_dir`."""
+        return Store(self.runs_dir / "store")
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this recipe's run."""
+        return self.runs_dir / self.loaded.recipe.name
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every artefact once, parents before children."""
+        unique: dict[str, Node] = {}
+        for cell in self.cells:
+            for node in cell.nodes.values():
+                unique.setdefault(node.key, node)
+        return list(unique.values())
+
+    def node(self, artefact_id: str) -> Node:
+        """The node of that id. Raises :class:`UserError` when the recipe has changed since the id was printed."""
+        for node in self.nodes:
+            if node.id == artefact_id:
+                return node
+        raise UserError(
+            f"{self.loaded.path} has no stage {artefact_id}: the recipe or its data changed since. "
+            f"`deita-train plan {self.loaded.path}` prints the present ones."
+        )
+
+    def arguments(self) -> list[str]:
+        """The command-line arguments that lead to this same plan."""
+        sets = [part for text in self.loaded.sets for part in ("--set", text)]
+        return [str(self.loaded.path), *sets, "--runs", str(self.runs_dir)]
+
+
+def make_plan(recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str | None = None) -> Plan:
+    """Load a recipe and lay out its graph; nothing is written but the memory of hashes and Hub commits."""
+    loaded = load_recipe(recipe_path, sets)
+    inputs = Inputs(runs_dir / "store", runs_dir / loaded.recipe.name, recipe_path)
+    cells = []
+    for cell in loaded.cells:
+        nodes = build_graph(cell.recipe, inputs)
+        if not cell.is_base:
+            nodes = stages_until(nodes, loaded.sweep_until)
+        cells.append(Cell(cell.label, cell.settings, cell.is_base, _cut(nodes, until, cell.is_base)))
+    inputs.save()
+    return Plan(loaded, tuple(cells), runs_dir)
+
+
+def _cut(nodes: dict[str, Node], until: str | None, is_base: bool) -> dict[str, Node]:
+    """`--until` for one cell; a sweep's cell that ends earlier keeps what it has."""
+    if until is None or (not is_base and until not in {node.kind for node in nodes.values()}):
+        return nodes
+    return stages_until(nodes, until)
+
+
+def planned_stages(plan: Plan) -> list[PlannedStage]:
+    """Every artefact of the plan with its status and, when it must run, the reason."""
+    before = _previous(plan)
+    stages = []
+    for node in plan.nodes:
+        if plan.store.has(node.id):
+            stages.append(PlannedStage(node, "done", "published"))
+        elif plan.store.work_path(node.id).exists():
+            stages.append(PlannedStage(node, "continues", "an earlier attempt was interrupted"))
+        else:
+            stages.append(PlannedStage(node, "to run", _why(node, before)))
+    return stages
+
+
+def record(plan: Plan) -> dict[str, Any]:
+    """What `stages.json` keeps of a plan: its cells with their artefacts, and each artefact's configuration."""
+    recipe = plan.loaded.recipe
+    cells = [
+        {
+            "label": cell.label,
+            "settings": dict(cell.settings),
+            "base": cell.is_base,
+            "stages": {label: node.id for label, node in cell.nodes.items()},
+        }
+        for cell in plan.cells
+    ]
+    nodes = {
+        node.id: {
+            "label": node.label,
+            "kind": node.kind,
+            "config": node.config,
+            "parents": {name: parent.id for name, parent in node.parents.items()},
+        }
+        for node in plan.nodes
+    }
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "seed": recipe.seed,
+        "cells": cells,
+        "nodes": nodes,
+    }
+
+
+def _previous(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The base cell's stages of the last run of this recipe, by label."""
+    file = plan.run_dir / "stages.json"
+    if not file.exists():
+        return {}
+    last = read_json(file)
+    base = next(cell for cell in last["cells"] if cell["base"])
+    return {label: last["nodes"][artefact] for label, artefact in base["stages"].items()}
+
+
+def _why(node: Node, before: Mapping[str, dict[str, Any]]) -> str:
+    old = before.get(node.label)
+    if old is None:
+        return "not made yet"
+    changes = list(_differences(old["config"], dict(node.config), ""))
+    if changes:
+        return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
+    moved = [parent.label for name, parent in node.parents.items() if old["parents"].get(name) != parent.id]
+    return f"{', '.join(moved)} changed" if moved else "not made yet"
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    """Readable lines for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted({*old, *new})
+        return [line for name in names for line in _differences(old.get(name), new.get(name), f"{path}.{name}")]
+    if old == new:
+        return []
+    return [f"{path.lstrip('.')}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

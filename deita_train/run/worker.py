@@ -1,0 +1,270 @@
+"""One process of one stage: what runs inside `deita-train stage`, forked or under `accelerate launch`.
+
+Every rank prepares nothing but rank 0, checks that it has the launch it was promised, carries out the stage, and rank 0
+publishes after the checks. Nothing heavy is imported before it is needed.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from deita_train.durable import read_json, remove_tree, write_json_atomically
+from deita_train.errors import UserError
+from deita_train.run.artefacts import Manifest
+from deita_train.run.graph import Node
+from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers
+from deita_train.run.plan import Plan, make_plan
+from deita_train.stages.context import Progress, StageContext, StageResult
+from deita_train.stages.table import stage_module
+
+_RESULT = "result.json"
+_ERROR = "error.json"
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "deita-train")
+
+
+def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
+    """Carry out one stage in this process, as one rank of `WORLD_SIZE`."""
+    supervised = PARENT_VARIABLE in os.environ
+    if supervised:
+        die_with_parent()
+    _set_threads()
+    plan = make_plan(recipe_path, sets, runs_dir)
+    node = plan.node(artefact_id)
+    rank = int(os.environ.get("RANK", "0"))
+    if supervised or rank != 0:
+        _work(plan, node, rank)
+        return
+    if plan.store.has(node.id):
+        sys.stdout.write(f"{node.id} is published already.\n")
+        return
+    with hold(plan.store.lock_path(node.id), plan.store.workers_lock_path(node.id), node.label):
+        _work(plan, node, rank)
+        if not plan.store.has(node.id):
+            _publish_in_a_clean_process(plan, node)
+    sys.stdout.write(f"published {plan.store.path(node.id)}\n")
+
+
+def _work(plan: Plan, node: Node, rank: int) -> None:
+    work_dir = plan.store.work_path(node.id)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    working = join_workers(plan.store.workers_lock_path(node.id))
+    try:
+        _carry_out(plan, node, rank, work_dir)
+    except BaseException as error:
+        _leave_error(work_dir, rank, error)
+        raise
+    finally:
+        working.close()
+
+
+def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path) -> None:
+    started = time.time()
+    context = make_context(plan, node, rank, work_dir)
+    _check_world_size(context)
+    module = stage_module(node.kind)
+    if rank == 0:
+        for leftover in (context.data_dir, context.model_dir, work_dir / "trace"):
+            remove_tree(leftover)
+        _prepare(module, context)
+    else:
+        _wait_for_preparation(context)
+    result: StageResult | None = module.run(context)
+    if rank != 0:
+        return
+    assert result is not None
+    _leave_result(work_dir, result, context, started)
+    if context.world_size == 1:
+        publish(plan, node)
+
+
+def make_context(plan: Plan, node: Node, rank: int, work_dir: Path) -> StageContext:
+    """The stage's view of its node: configuration, published parents, folders, progress."""
+    missing = [parent.label for parent in node.parents.values() if not plan.store.has(parent.id)]
+    if missing:
+        raise UserError(
+            f"{node.label} reads {', '.join(missing)}, which is not made yet: run the recipe up to it first."
+        )
+    return StageContext(
+        kind=node.kind,
+        label=node.label,
+        config=node.config,
+        settings=node.settings,
+        parents={name: plan.store.path(parent.id) for name, parent in node.parents.items()},
+        work_dir=work_dir,
+        rank=rank,
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        progress=Progress(work_dir / "progress.json" if rank == 0 else None),
+    )
+
+
+def publish(plan: Plan, node: Node) -> None:
+    """Check a finished stage against silent success, then publish it. Runs in a process without a process group."""
+    from deita_train.stages.checks import check_artefact, content_digest
+
+    work_dir = plan.store.work_path(node.id)
+    left = read_json(work_dir / _RESULT)
+    context = make_context(plan, node, 0, work_dir)
+    module = stage_module(node.kind)
+    if hasattr(module, "finish"):
+        left["metrics"] |= module.finish(context)
+    check_artefact(context, left)
+    manifest = Manifest(
+        id=node.id,
+        key=node.key,
+        kind=node.kind,
+        label=node.label,
+        config=dict(node.config),
+        parents={name: parent.id for name, parent in node.parents.items()},
+        rows_in=left["rows_in"],
+        rows_out=left["rows_out"],
+        drops=left["drops"],
+        content_digest=content_digest(work_dir),
+        seed=node.config.get("seed"),
+        versions=_versions(),
+        device=left["device"],
+        world_size=left["world_size"],
+        distributed_type=str(node.settings.get("launch", {}).get("distributed_type", "NO")),
+        threads=left["threads"],
+        command=_shown_command(plan, node),
+        started=left["started"],
+        wall_seconds=left["wall_seconds"],
+    )
+    plan.store.publish(manifest, left["metrics"])
+
+
+def publish_by_name(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
+    """`deita-train publish`: the last step of a stage that ran on several ranks."""
+    if PARENT_VARIABLE in os.environ:
+        die_with_parent()
+    plan = make_plan(recipe_path, sets, runs_dir)
+    node = plan.node(artefact_id)
+    work_dir = plan.store.work_path(node.id)
+    working = join_workers(plan.store.workers_lock_path(node.id))
+    try:
+        publish(plan, node)
+    except BaseException as error:
+        _leave_error(work_dir, 0, error)
+        raise
+    finally:
+        working.close()
+
+
+def _publish_in_a_clean_process(plan: Plan, node: Node) -> None:
+    """Under ZeRO-3 a plain `from_pretrained` in this process would shard the model and wait for the other ranks."""
+    launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_", "GROUP_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
+    command = [sys.executable, "-m", "deita_train.cli", "publish", *plan.arguments(), "--stage", node.id]
+    answer = subprocess.run(command, env=environment, check=False)
+    if answer.returncode != 0:
+        raise UserError(f"{node.label} ran but could not be published; the lines above say why.")
+
+
+def _prepare(module: Any, context: StageContext) -> None:
+    """Prepare once; what is marked as prepared by an earlier attempt is the same, because the key is."""
+    mark = context.prepared_dir / "complete"
+    if mark.exists():
+        return
+    remove_tree(context.prepared_dir)
+    context.prepared_dir.mkdir(parents=True)
+    if hasattr(module, "prepare"):
+        module.prepare(context)
+    mark.touch()
+
+
+def _set_threads() -> None:
+    """Fix the threads of this rank: float sums change in their last bits with the number of threads."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks_here)))
+
+
+def _wait_for_preparation(context: StageContext) -> None:
+    # No process group exists yet, so no collective's time-out can end a long preparation.
+    while not (context.prepared_dir / "complete").exists():
+        time.sleep(0.2)
+
+
+def _check_world_size(context: StageContext) -> None:
+    launch = context.settings.get("launch")
+    if launch is not None and context.world_size != launch["num_processes"]:
+        raise UserError(
+            f"{context.label}: {launch['config_file']} promises {launch['num_processes']} ranks, and "
+            f"{context.world_size} started. A MULTI_CPU configuration starts one process: use MULTI_GPU with use_cpu."
+        )
+
+
+def _leave_result(work_dir: Path, result: StageResult, context: StageContext, started: float) -> None:
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    left = {
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "drops": dict(result.drops),
+        "metrics": dict(result.metrics),
+        "device": result.device,
+        "world_size": context.world_size,
+        "threads": threads,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
+        "wall_seconds": round(time.time() - started, 3),
+    }
+    write_json_atomically(work_dir / _RESULT, left)
+
+
+def _leave_error(work_dir: Path, rank: int, error: BaseException) -> None:
+    """The first rank that fails leaves the reason where the run finds it."""
+    path = work_dir / _ERROR
+    if path.exists():
+        return
+    message = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error)).strip()
+    write_json_atomically(path, {"rank": rank, "user_error": isinstance(error, UserError), "message": message})
+
+
+def _shown_command(plan: Plan, node: Node) -> str:
+    return f"deita-train stage {' '.join(plan.arguments())} --stage {node.id}"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except ModuleNotFoundError:  # deepspeed is only there on Linux
+            continue
+    return versions
+
+
+def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str, what: str) -> None:
+    """Target of a forked child: output into the log, the stage or its publishing, exit code 0, 1 or 2."""
+    redirect_output(Path(log))
+    carry_out = {"stage": run_stage, "publish": publish_by_name}[what]
+    try:
+        carry_out(Path(recipe_path), sets, Path(runs_dir), artefact_id)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        _exit(2)
+    except KeyboardInterrupt:
+        _exit(130)
+    except BaseException:
+        traceback.print_exc()
+        _exit(1)
+    _exit(0)
+
+
+def redirect_output(log: Path) -> None:
+    """Append this process's output, and that of its libraries, to a log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

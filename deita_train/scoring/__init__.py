@@ -1,0 +1,1 @@
+"""Complexity and quality: prompts, training pairs, the expectation over digits, the evol score."""

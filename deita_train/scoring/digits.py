@@ -1,0 +1,19 @@
+"""From logits to a score: the expectation over the six digits [paper 2.3, 2.4; the public code's inference]."""
+
+import torch
+
+
+def digit_expectation(logits: torch.Tensor, digit_ids: list[int]) -> torch.Tensor:
+    """sum over k of k * softmax(the six digits' logits)[k], float32 [B] within [1, 6], from logits [B, V]."""
+    six = logits[:, digit_ids].float()
+    weights = torch.arange(1, len(digit_ids) + 1, dtype=torch.float32, device=six.device)
+    return (six.softmax(dim=-1) * weights).sum(dim=-1)
+
+
+def digit_mass(logits: torch.Tensor, digit_ids: list[int]) -> torch.Tensor:
+    """The probability that the next token is one of the six digits, float32 [B], from logits [B, V].
+
+    Near zero, the model is no scorer of this kind: its score would be an expectation over noise.
+    """
+    logits = logits.float()
+    return (logits[:, digit_ids].logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp()

@@ -1,0 +1,1 @@
+"""The Repr Filter and the other methods that choose rows."""

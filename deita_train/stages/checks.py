@@ -1,0 +1,122 @@
+"""What is checked after every stage, because each of these has succeeded silently somewhere: see each function."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+
+from deita_train.data.rendering import load_tokenizer
+from deita_train.errors import UserError
+from deita_train.inference.forward import load_model
+from deita_train.stages.context import StageContext
+from deita_train.stages.models import model_path
+from deita_train.training.model_files import unexpected_files
+
+_ROWS_PER_BATCH = 1000
+# Text whose ids change when a tokenizer is saved carelessly: control tokens next to words, spaces, digits.
+PROBES = ("Hello, world", "</s>USER: 12345", "  two  spaces\n\nand\ttabs", "naïve café 東京", "<s>ASSISTANT: 6</s>")
+
+
+def check_artefact(context: StageContext, left: Mapping[str, Any]) -> None:
+    """All checks that apply to what a stage left."""
+    check_rows(context.label, left)
+    check_finite(context.label, left["metrics"])
+    if context.model_dir.exists():
+        check_model(context.model_dir)
+        source = _source_model(context)
+        if source is not None:
+            check_tokenizer(source, context.model_dir)
+    assert context.data_dir.exists() or context.model_dir.exists(), f"{context.label} left neither table nor model"
+
+
+def check_rows(label: str, left: Mapping[str, Any]) -> None:
+    """Rows in = rows out + drops: nothing is lost without a reason."""
+    dropped = sum(left["drops"].values())
+    assert left["rows_in"] == left["rows_out"] + dropped, (
+        f"{label}: {left['rows_in']} rows in, {left['rows_out']} out and {dropped} dropped"
+    )
+
+
+def check_finite(label: str, metrics: Mapping[str, Any]) -> None:
+    """Every number in the metrics is finite."""
+    for path, value in _leaves(metrics, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(
+                f"{label}: {path.lstrip('.')} is {value}. Nothing is published; its logs say what came before."
+            )
+
+
+def check_model(model_dir: Path) -> None:
+    """The model loads with plain transformers, all weights finite, one forward pass finite, and nothing else there."""
+    extra = unexpected_files(model_dir)
+    assert not extra, f"a published model must not hold {extra}"
+    model = load_model(str(model_dir), "float32", torch.device("cpu"), head=True)
+    for name, weight in model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise UserError(f"the trained weight {name} is not finite: training diverged. Lower trainer.learning_rate.")
+    ids = torch.arange(1, 9).remainder(model.config.vocab_size)[None]
+    with torch.inference_mode():
+        assert bool(torch.isfinite(model(input_ids=ids).logits).all()), "the saved model's logits are not finite"
+
+
+def check_tokenizer(source: Path, model_dir: Path) -> None:
+    """The published tokenizer writes the ids that the source's does."""
+    before, after = load_tokenizer(str(source)), load_tokenizer(str(model_dir))
+    for probe in PROBES:
+        assert before(probe)["input_ids"] == after(probe)["input_ids"], (
+            f"the saved tokenizer changed the ids of {probe!r}"
+        )
+
+
+def content_digest(work_dir: Path) -> str:
+    """SHA-256 over a stage's result: tables by ordered ids and columns, models by their files."""
+    digest = hashlib.sha256()
+    for name in ("data", "trace"):
+        if (work_dir / name).exists():
+            digest.update(name.encode())
+            _digest_table(datasets.load_from_disk(str(work_dir / name)), digest)
+    if (work_dir / "model").exists():
+        for path in sorted((work_dir / "model").rglob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{path.relative_to(work_dir)} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _digest_table(table: datasets.Dataset, digest: Any) -> None:
+    """Columns in name order, rows in table order; float matrices by their bytes, the rest as JSON."""
+    for name in sorted(table.column_names):
+        digest.update(name.encode())
+        column: pa.ChunkedArray = table.data.column(name)
+        for start in range(0, len(column), _ROWS_PER_BATCH):
+            part = column.slice(start, _ROWS_PER_BATCH)
+            if pa.types.is_fixed_size_list(part.type):
+                values = np.concatenate([chunk.flatten().to_numpy() for chunk in part.chunks])
+                digest.update(values.tobytes())
+            else:
+                digest.update(json.dumps(part.to_pylist(), ensure_ascii=False, sort_keys=True).encode())
+
+
+def _source_model(context: StageContext) -> Path | None:
+    if context.kind == "base":
+        return None
+    return model_path(context)
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}.{index}")
+    else:
+        yield path, value

@@ -1,0 +1,72 @@
+"""What a stage is given and what it gives back; plain data, so that a stage knows nothing of recipes or runs."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class Progress:
+    """A small file that tells the run how far a stage is. Only rank 0 writes it, at most five times a second."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._last = 0.0
+
+    def update(self, done: int, total: int, unit: str, detail: str = "") -> None:
+        """Tell how many of how many units are done."""
+        now = time.monotonic()
+        if self._path is None or (now - self._last < 0.2 and done < total):
+            return
+        self._last = now
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"done": done, "total": total, "unit": unit, "detail": detail}))
+        temporary.replace(self._path)
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """One stage in one process."""
+
+    kind: str
+    label: str
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    parents: Mapping[str, Path]
+    work_dir: Path
+    rank: int
+    world_size: int
+    progress: Progress
+
+    @property
+    def data_dir(self) -> Path:
+        """Where a stage leaves its table."""
+        return self.work_dir / "data"
+
+    @property
+    def model_dir(self) -> Path:
+        """Where a stage leaves its model."""
+        return self.work_dir / "model"
+
+    @property
+    def prepared_dir(self) -> Path:
+        """What rank 0 prepared before the ranks started."""
+        return self.work_dir / "prepared"
+
+    @property
+    def use_cpu(self) -> bool:
+        """Whether the launch is one for CPUs."""
+        return bool(self.settings["launch"]["use_cpu"])
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did: rows in = rows out + drops, and the metrics that the report reads."""
+
+    rows_in: int
+    rows_out: int
+    drops: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"

@@ -1,0 +1,25 @@
+"""The literal table of stages: kind -> module.
+
+A module has `run(context) -> StageResult | None` (None on ranks other than 0). It may have `prepare(context)`, which
+rank 0 calls before any process group exists, and `finish(context) -> metrics`, which is called before publishing in a
+process without one.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+STAGES = {
+    "pool": "deita_train.stages.pool",
+    "base": "deita_train.stages.base",
+    "train_scorer": "deita_train.stages.train_scorer",
+    "score": "deita_train.stages.score",
+    "embed": "deita_train.stages.embed",
+    "select": "deita_train.stages.select",
+    "sft": "deita_train.stages.sft",
+    "evaluate": "deita_train.stages.evaluate",
+}
+
+
+def stage_module(kind: str) -> ModuleType:
+    """The module that carries out stages of that kind."""
+    return import_module(STAGES[kind])

@@ -1,0 +1,80 @@
+"""What the three training stages share: settings, the training itself, its metrics."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from deita_train.data.rendering import load_tokenizer
+from deita_train.durable import read_json, write_json_atomically
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.training.model_files import finish_model_folder, num_parameters
+from deita_train.training.rows import RowCount
+from deita_train.training.trainer_run import TrainingOutcome, TrainingSettings, train
+
+ROWS, COUNT = "rows", "count.json"
+
+
+def write_count(context: StageContext, count: RowCount) -> None:
+    """Keep what the preparation counted beside the prepared rows."""
+    write_json_atomically(context.prepared_dir / COUNT, vars(count))
+
+
+def train_prepared(context: StageContext, model: Path, chat_template: str | None) -> StageResult | None:
+    """Train on the prepared rows and leave a complete model folder; the result on rank 0."""
+    tokenizer = load_tokenizer(str(model), chat_template)
+    rows = datasets.load_from_disk(str(context.prepared_dir / ROWS))
+    outcome = train(
+        str(model),
+        tokenizer,
+        rows,
+        training_settings(context),
+        context.work_dir / "checkpoints",
+        context.model_dir,
+        context.progress.update,
+    )
+    if context.rank != 0:
+        return None
+    finish_model_folder(context.model_dir, model, chat_template)
+    count = read_json(context.prepared_dir / COUNT)
+    drops = {"without_loss": count["without_loss"]} if count["without_loss"] else {}
+    return StageResult(
+        rows_in=count["rows"] + count["without_loss"],
+        rows_out=count["rows"],
+        drops=drops,
+        metrics=_metrics(outcome, count, num_parameters(context.model_dir)),
+        device="cpu" if context.use_cpu else "cuda",
+    )
+
+
+def training_settings(context: StageContext) -> TrainingSettings:
+    """The component's plain settings from a node's configuration."""
+    launch = context.settings["launch"]
+    distributed_type = launch["distributed_type"]
+    if launch["use_cpu"] and distributed_type == "MULTI_GPU":
+        distributed_type = "MULTI_CPU"  # what accelerate calls it once the ranks are up
+    return TrainingSettings(
+        trainer={**context.config["trainer"], **context.settings["trainer"]},
+        global_batch_size=context.config["global_batch_size"],
+        seed=context.config["seed"],
+        world_size=context.world_size,
+        distributed_type=distributed_type,
+        use_cpu=launch["use_cpu"],
+    )
+
+
+def _metrics(outcome: TrainingOutcome, count: dict[str, Any], parameters: int) -> dict[str, Any]:
+    epochs = outcome.history[-1]["epoch"] if outcome.history else 0.0
+    return {
+        "history": outcome.history,
+        "steps": outcome.steps,
+        "parameters": parameters,
+        "train_rows": count["rows"],
+        "train_tokens": count["tokens"],
+        "loss_tokens": count["loss_tokens"],
+        "rows_truncated": count["truncated"],
+        "rows_without_loss": count["without_loss"],
+        "rows_without_loss_ids": count["without_loss_ids"],
+        "resumed_from_step": outcome.resumed_from,
+        "tokens_per_second": round(count["tokens"] * epochs / outcome.seconds, 1) if outcome.seconds else None,
+    }

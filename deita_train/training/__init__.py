@@ -1,0 +1,1 @@
+"""Training on trl's trainers: rows, checkpoints, callbacks, model files."""

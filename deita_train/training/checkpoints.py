@@ -1,0 +1,61 @@
+"""Which checkpoint is whole: an own record of every file and its size, written after all ranks have saved.
+
+transformers resumes without a word from a checkpoint that lacks the optimizer or the random state, so the presence of a
+folder says nothing.
+"""
+
+import json
+from pathlib import Path
+
+from deita_train.durable import fsync_tree
+
+RECORD = "complete.json"
+
+
+def write_record(checkpoint: Path, world_size: int, distributed_type: str) -> None:
+    """Record a checkpoint whose files are all written. Call on rank 0 after a barrier."""
+    fsync_tree(checkpoint)
+    files = {str(p.relative_to(checkpoint)): p.stat().st_size for p in checkpoint.rglob("*") if p.is_file()}
+    record = {"files": files, "world_size": world_size, "distributed_type": distributed_type}
+    temporary = checkpoint / f".{RECORD}.tmp"
+    temporary.write_text(json.dumps(record))
+    temporary.replace(checkpoint / RECORD)
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole, and why each newer one is not."""
+    refused: list[str] = []
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+        problem = find_damage(checkpoint)
+        if problem is None:
+            return checkpoint, refused
+        refused.append(f"{checkpoint.name}: {problem}")
+    return None, refused
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, None if it is whole."""
+    record = read_record(checkpoint)
+    if record is None:
+        return "it was not finished"
+    for name, size in record["files"].items():
+        path = checkpoint / name
+        if not path.exists():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+    return None
+
+
+def read_record(checkpoint: Path) -> dict | None:
+    """The record of a checkpoint, None if there is none that can be read."""
+    try:
+        record: dict = json.loads((checkpoint / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    return record
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step in a checkpoint's name."""
+    return int(checkpoint.name.rsplit("-", 1)[1])

@@ -1,0 +1,178 @@
+"""One supervised training on trl's SFTTrainer: prepared ids and labels in, a plain model folder out.
+
+Pretraining the miniature, training a scorer and SFT differ in their rows, and in nothing else.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from deita_train.errors import UserError
+from deita_train.training.callbacks import RecordCheckpoints, ReportProgress, StopAtNonFinite
+from deita_train.training.checkpoints import newest_whole, read_record, step_of
+
+# A run keeps about this many checkpoints' worth of progress; a kill costs at most one part.
+_CHECKPOINTS_PER_RUN = 5
+_MICRO_BATCH_CPU, _MICRO_BATCH_GPU = 32, 8
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train: trl's own fields in `trainer`, the rest stated once by the recipe."""
+
+    trainer: Mapping[str, Any]
+    global_batch_size: int
+    seed: int
+    world_size: int
+    distributed_type: str
+    use_cpu: bool
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What a training left: the loss history, and how far it went."""
+
+    history: list[dict[str, float]]
+    steps: int
+    seconds: float
+    resumed_from: int | None
+
+
+def train(
+    model_path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: datasets.Dataset,
+    settings: TrainingSettings,
+    checkpoint_dir: Path,
+    model_dir: Path,
+    on_progress: Callable[[int, int, str, str], None],
+) -> TrainingOutcome:
+    """Train `model_path` on `rows` (`input_ids`, `labels`, `length`) and save the model's weights and configuration.
+
+    Resumes from the newest whole checkpoint in `checkpoint_dir`. Every rank calls this. Raises :class:`UserError` when
+    the loss is not finite, or when a ZeRO checkpoint was written by another number of ranks.
+    """
+    arguments = training_arguments(settings, len(rows), checkpoint_dir)
+    resume = _checkpoint_to_resume(checkpoint_dir, settings)
+    callbacks: list[TrainerCallback] = [ReportProgress(on_progress), StopAtNonFinite(), RecordCheckpoints()]
+    trainer = SFTTrainer(
+        model=model_path, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=callbacks
+    )
+    check_launch(trainer, settings)
+    outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    trainer.save_model(str(model_dir))
+    return TrainingOutcome(
+        history=loss_history(trainer.state.log_history),
+        steps=trainer.state.global_step,
+        seconds=float(outcome.metrics["train_runtime"]),
+        resumed_from=step_of(resume) if resume else None,
+    )
+
+
+def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig:
+    """SFTConfig from the recipe's fields, the batch arithmetic, and defaults that suit the device.
+
+    The micro-batch is `per_device_train_batch_size` if stated, else the largest divisor of a rank's share of the global
+    batch up to 32 on a CPU and 8 on a GPU; accumulation follows.
+    """
+    stated = dict(settings.trainer)
+    share = settings.global_batch_size // settings.world_size
+    limit = _MICRO_BATCH_CPU if settings.use_cpu else _MICRO_BATCH_GPU
+    micro = stated.pop("per_device_train_batch_size", None) or largest_divisor(share, limit)
+    steps = planned_steps(num_rows, settings.global_batch_size, stated)
+    logging_steps = stated.pop("logging_steps", None) or max(1, steps // 200)
+    save_steps = stated.pop("save_steps", None) or _round_up(math.ceil(steps / _CHECKPOINTS_PER_RUN), logging_steps)
+    device_defaults = {
+        "bf16": not settings.use_cpu,
+        "gradient_checkpointing": not settings.use_cpu,
+        "dataloader_pin_memory": not settings.use_cpu,
+    }
+    return SFTConfig(
+        **{
+            **device_defaults,
+            "train_sampling_strategy": "group_by_length",
+            "save_total_limit": 2,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "lr_scheduler_type": "cosine",
+            **stated,
+        },
+        output_dir=str(checkpoint_dir),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=share // micro,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        use_cpu=settings.use_cpu,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_steps=logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=save_steps,
+    )
+
+
+def planned_steps(num_rows: int, global_batch_size: int, trainer: Mapping[str, Any]) -> int:
+    """Optimizer steps of the whole run; the last batch of an epoch may be smaller."""
+    max_steps = int(trainer.get("max_steps") or 0)
+    if max_steps > 0:
+        return max_steps
+    return max(1, math.ceil(math.ceil(num_rows / global_batch_size) * float(trainer.get("num_train_epochs", 3))))
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`."""
+    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
+
+
+def loss_history(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """The logged steps that carry a training loss."""
+    return [
+        {
+            "step": int(entry["step"]),
+            "epoch": float(entry["epoch"]),
+            "loss": float(entry["loss"]),
+            "learning_rate": float(entry["learning_rate"]),
+        }
+        for entry in log_history
+        if "loss" in entry
+    ]
+
+
+def check_launch(trainer: SFTTrainer, settings: TrainingSettings) -> None:
+    """Compare what the ranks got with what the launch file promised: FSDP on a CPU, say, trains as plain DDP."""
+    state = trainer.accelerator.state
+    got = (state.num_processes, str(state.distributed_type.name))
+    promised = (settings.world_size, settings.distributed_type)
+    if got != promised:
+        raise UserError(
+            f"the launch promised {promised[0]} ranks of {promised[1]} and {got[0]} of {got[1]} are training. "
+            "Check the launch file against this machine's devices."
+        )
+
+
+def _checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Path | None:
+    checkpoint, refused = newest_whole(checkpoint_dir)
+    for reason in refused:
+        print(f"not resuming from {reason}", flush=True)  # noqa: T201 - goes to the stage's log
+    if checkpoint is None:
+        return None
+    record = read_record(checkpoint)
+    assert record is not None
+    if record["distributed_type"] == "DEEPSPEED" and record["world_size"] != settings.world_size:
+        raise UserError(
+            f"{checkpoint} was written by {record['world_size']} DeepSpeed ranks and cannot be continued by "
+            f"{settings.world_size}. Launch with as many, or remove {checkpoint_dir} to start anew."
+        )
+    print(f"resuming from {checkpoint.name}", flush=True)  # noqa: T201 - goes to the stage's log
+    return checkpoint
+
+
+def _round_up(number: int, multiple: int) -> int:
+    # The first loss logged after a resume is wrong unless checkpoints fall on logging steps.
+    return math.ceil(number / multiple) * multiple

@@ -1,0 +1,328 @@
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deita_train.data.pool import PoolSource, build_pool, instruction_fraction, unique_ids
+from deita_train.data.sources import SourceRow
+from deita_train.errors import UserError
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def source(name, rows, **kwargs):
+    return PoolSource(name, [SourceRow(i, f"{name}:{i + 1}", row) for i, row in enumerate(rows)], **kwargs)
+
+
+def row(question="q", **columns):
+    return {"messages": [{"role": "user", "content": question}, TURNS[1]], **columns}
+
+
+def error(*sources):
+    with pytest.raises(UserError) as caught:
+        build_pool(sources)
+    return str(caught.value)
+
+
+def test_ids_and_sources_are_the_rows_own_or_made():
+    rows = [row(), row(id="x", source="wiki"), row(id=7, source=None), row(id=None)]
+    pool, report = build_pool([source("p", rows)])
+    assert pool["id"][:] == ["p:0", "x", "7", "p:3"]
+    assert pool["source"][:] == ["p", "wiki", "p", "p"]
+    assert pool["messages"][0] == TURNS
+    assert pool.column_names == ["id", "messages", "source"]
+    assert (report.rows_in, report.rows_out, report.columns_left_out) == (4, 4, [])
+
+
+def test_a_made_id_counts_the_rows_that_were_dropped():
+    pool, _ = build_pool([source("p", [row(), {"messages": []}, row()])])
+    assert pool["id"][:] == ["p:0", "p:2"]
+
+
+def test_repeats_across_sources_get_their_source_in_front_in_either_order():
+    first, second = source("a", [row(id="1"), row(id="2")]), source("b", [row(id=2), row()])
+    assert build_pool([first, second])[0]["id"][:] == ["1", "a:2", "b:2", "b:1"]
+    assert build_pool([second, first])[0]["id"][:] == ["b:2", "b:1", "1", "a:2"]
+
+
+def test_repeats_within_a_source_are_an_error():
+    message = error(source("p", [row(id="1"), row(), row(id=1)]))
+    for part in ("'1'", "p:1", "p:3"):
+        assert part in message
+
+
+def test_an_id_that_looks_like_a_prefixed_one():
+    with pytest.raises(UserError, match="'a:1' is used twice in the merged pool"):
+        unique_ids({"a": ["1", "a:1"], "b": ["1"]})
+
+
+@pytest.mark.parametrize("identifier", [1.5, True, "", ["x"]])
+def test_what_is_no_id(identifier):
+    message = error(source("p", [row(id=identifier)]))
+    assert message.startswith("p:1: id " + repr(identifier))
+
+
+def test_sources_need_different_names():
+    assert "['p', 'p']" in error(source("p", [row()]), source("p", [row()]))
+    assert "different names" in error()
+
+
+def test_other_scalar_columns_are_kept_and_the_rest_listed():
+    rows = [
+        row(
+            n=1,
+            x=1,
+            ok=True,
+            note=None,
+            never=None,
+            tags=["a"],
+            evol_score=3.5,
+            embedding=[0.5],
+            complexity_scores=[1.0],
+        ),
+        row(n=2, x=2.5, ok=None, note="hm", never=None, tags=None, evol_score=None, selection_rank=4, blocked_by="x"),
+        row(n=3, x=None, quality_scores=None, label={"a": 1}),
+    ]
+    pool, report = build_pool([source("p", rows)])
+    assert pool["n"][:] == [1, 2, 3]
+    assert pool["x"][:] == [1.0, 2.5, None]
+    assert pool["ok"][:] == [True, None, None]
+    assert pool["note"][:] == [None, "hm", None]
+    assert pool["never"][:] == [None, None, None]
+    assert pool["evol_score"][:] == [3.5, None, None]
+    assert pool["selection_rank"][:] == [None, 4, None]
+    assert pool["blocked_by"][:] == [None, "x", None]
+    assert pool.features["x"].dtype == "float64"
+    assert pool.features["n"].dtype == "int64"
+    assert report.columns_left_out == ["complexity_scores", "embedding", "label", "quality_scores", "tags"]
+    assert not set(report.columns_left_out) & set(pool.column_names)
+
+
+def test_a_source_column_that_is_no_string_is_replaced_and_listed():
+    pool, report = build_pool([source("p", [row(source=3), row(source="s")])])
+    assert pool["source"][:] == ["p", "s"]
+    assert report.columns_left_out == ["source"]
+
+
+def test_columns_settle_over_chunks_of_a_thousand_rows():
+    rows = [row(str(i), late=None, wide=i, gone=i) for i in range(2500)]
+    rows[2100] = row("2100", late="here", wide=0.5, gone=[1], new=True)
+    pool, report = build_pool([source("p", rows)])
+    assert pool["late"][:] == [None] * 2100 + ["here"] + [None] * 399
+    assert pool["wide"][:] == [*map(float, range(2100)), 0.5, *map(float, range(2101, 2500))]
+    assert pool["new"][:] == [None] * 2100 + [True] + [None] * 399
+    assert [turns[0]["content"] for turns in pool["messages"]] == [str(i) for i in range(2500)]
+    assert report.columns_left_out == ["gone"]
+
+
+@pytest.mark.parametrize(("early", "late"), [(1, "1"), (True, 1), ("a", 0.5), (1.5, False)])
+def test_a_column_that_changes_its_type(early, late):
+    message = error(source("p", [row(c=None), row(c=early)]), source("r", [row(c=late)]))
+    for part in ("'c'", type(early).__name__, "p:2", type(late).__name__, "r:1"):
+        assert part in message
+
+
+def test_numbers_and_texts_that_cannot_be_stored():
+    assert "p:2: column 'c' holds 9223372036854775808" in error(source("p", [row(c=1), row(c=2**63)]))
+    assert "'c' mixes fractions" in error(source("p", [row(c=2**53 + 1), row(c=0.5)]))
+    rows = [row(c=2**53 + 1)] * 1000 + [row(c=0.5)]
+    assert "'c' mixes fractions" in error(source("p", rows))
+    for column in ("id", "source", "c"):
+        assert f"p:1: column '{column}' holds a lone surrogate" in error(source("p", [row(**{column: "\udc00"})]))
+
+
+def test_columns_that_the_format_used_are_not_kept():
+    rows = [{"instruction": "q", "input": "i", "output": "a", "text": "t", "messages": "m"}]
+    pool, report = build_pool([source("p", rows, format="alpaca")])
+    assert pool.column_names == ["id", "messages", "source", "text"]
+    assert pool["messages"][0] == [{"role": "user", "content": "q\n\ni"}, TURNS[1]]
+    assert report.columns_left_out == ["messages"]
+
+
+def test_sources_of_different_formats_and_columns():
+    alpaca = source("a", [{"instruction": "q", "output": "a", "n": 1}])
+    chat = source("b", [{"prompt": "kept here", "messages": TURNS, "m": "x"}])
+    pool, report = build_pool([alpaca, chat])
+    assert report.formats == {"a": "alpaca", "b": "messages"}
+    assert pool["messages"][:] == [TURNS, TURNS]
+    assert (pool["n"][:], pool["m"][:], pool["prompt"][:]) == ([1, None], [None, "x"], [None, "kept here"])
+
+
+def test_the_format_is_settled_by_the_first_row_or_stated():
+    rows = [{"instruction": "q", "output": "a", "messages": TURNS}, {"instruction": "q", "output": "a"}]
+    assert build_pool([source("p", rows)])[1].drops == {"missing_conversation": 1}
+    assert build_pool([source("p", rows, format="alpaca")])[1].drops == {}
+    assert error(source("p", [{"text": "x"}])).startswith("p:1: the columns 'text' fit no known format")
+    with pytest.raises(UserError, match="format 'chatml' is unknown"):
+        source("p", rows, format="chatml")
+    with pytest.raises(UserError, match="'x' is mapped to 'y'"):
+        source("p", rows, roles={"x": "y"})
+
+
+def test_drops_are_counted_with_the_first_five_examples():
+    tool = {"messages": [{"role": "tool", "content": "x"}, {"role": "tool", "content": "y"}, {"role": "judge"}]}
+    rows = [row()] + [{"messages": []}] * 7 + [tool, tool, row(id="z")]
+    _, report = build_pool([source("p", rows)])
+    assert report.drops == {"missing_conversation": 7, "unknown_role": 2}
+    assert report.examples["missing_conversation"] == [
+        f"p:{i}: column 'messages' is an empty list" for i in range(2, 7)
+    ]
+    assert report.unknown_roles == {"tool": 2, "judge": 2}
+    assert (report.rows_in, report.rows_out) == (11, 2)
+    assert json.loads(json.dumps(report.as_dict()))["drops"] == report.drops
+
+
+def test_roles_belong_to_their_source():
+    turns = [{"role": "asker", "content": "q"}, {"role": "assistant", "content": "a"}]
+    known = source("a", [{"messages": turns}], roles={"Asker": "user"})
+    pool, report = build_pool([known, source("b", [{"messages": turns}])])
+    assert pool["id"][:] == ["a:0"]
+    assert report.unknown_roles == {"asker": 1}
+
+
+def test_nothing_usable():
+    message = error(source("p", [{"messages": []}, {"messages": TURNS[:1]}, {"messages": TURNS[:1]}]))
+    for part in ("none of the 3 rows of p", "no_assistant_turn: 2, first p:2", "missing_conversation: 1, first p:1"):
+        assert part in message
+
+
+def test_mean_user_turns():
+    turns = [*TURNS, *TURNS, {"role": "user", "content": "r"}]
+    assert build_pool([source("p", [row(), {"messages": turns}])])[1].mean_user_turns == 2.0
+
+
+def test_instruction_fraction_is_the_published_digest_of_the_first_user_message():
+    # SHA-256 of "a" begins ca978112 ca1bbdca; 0xca978112 / 2**32 = 0.79137...
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    assert instruction_fraction(messages) == pytest.approx(0xCA978112CA1BBDCA / 2**64, abs=1e-15)
+    assert instruction_fraction(messages) == instruction_fraction(messages[1:2])
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_instruction_fraction_lies_in_the_unit_interval(text):
+    assert 0 <= instruction_fraction([{"role": "user", "content": text}]) < 1
+
+
+def test_instruction_shares_part_the_rows():
+    rows = [row(f"question {i % 40}", answer=i) for i in range(120)]
+    low, low_report = build_pool([source("p", rows, instruction_share=(0, 0.3))])
+    high, high_report = build_pool([source("p", rows, instruction_share=(0.3, 1))])
+    asked_low, asked_high = ({turns[0]["content"] for turns in part["messages"]} for part in (low, high))
+    assert sorted([*low["answer"], *high["answer"]]) == list(range(120))
+    assert not asked_low & asked_high
+    assert 0 < len(asked_low) < len(asked_high)
+    assert (low_report.rows_in, low_report.rows_outside_share) == (len(low), 120 - len(low))
+    assert (high_report.rows_in, high_report.rows_outside_share) == (len(high), 120 - len(high))
+    assert low["id"][:] == [f"p:{answer}" for answer in low["answer"]]
+
+
+@pytest.mark.parametrize("share", [(0.5, 0.5), (-0.1, 1), (0, 1.1), (0.6, 0.4)])
+def test_an_instruction_share_is_checked(share):
+    with pytest.raises(UserError, match="instruction_share"):
+        source("p", [row()], instruction_share=share)
+
+
+def test_equal_pools_have_equal_fingerprints_and_survive_the_disk(tmp_path):
+    rows = [row(str(i), n=i, x=None) for i in range(1200)]
+    pool, again = (build_pool([source("p", rows)])[0] for _ in range(2))
+    other = build_pool([source("p", [*rows[:-1], row("1199!", n=1199, x=None)])])[0]
+    assert pool._fingerprint == again._fingerprint != other._fingerprint
+    pool.save_to_disk(tmp_path / "pool")
+    saved = PoolSource.from_dataset(str(tmp_path / "pool"))
+    assert saved.name == "pool"
+    assert build_pool([saved])[0].to_list() == pool.to_list()
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
+    lambda text: text.strip() != ""
+)
+PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=40)
+@given(PAIRS.flatmap(lambda pairs: st.permutations(list(enumerate(pairs)))))
+def test_any_order_of_well_formed_rows_keeps_every_text(order):
+    rows = [
+        {"id": i, "conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for i, (q, a) in order
+    ]
+    pool, report = build_pool([source("p", rows)])
+    assert report.rows_in == report.rows_out == len(order)
+    assert [(r["id"], *(turn["content"] for turn in r["messages"])) for r in pool] == [
+        (str(i), q, a) for i, (q, a) in order
+    ]
+
+
+REAL_FILES = [
+    # file, format, rows in, rows out, drops, user turns of the rows out, columns kept, columns left out
+    ("real_pool_sharegpt.jsonl", "sharegpt", 9658, 9658, {}, 9658, ["generator", "win_probability"], []),
+    ("real_alpaca.json", "alpaca", 999, 999, {}, 999, [], []),
+    ("real_messages_multiturn.json", "messages", 300, 300, {}, 487, ["label"], []),
+    ("real_sharegpt_multiturn_identity.json", "sharegpt", 500, 500, {}, 1000, [], []),
+    (
+        "real_preferences_sharegpt.json",
+        "sharegpt",
+        300,
+        106,
+        {"no_assistant_turn": 194},
+        369,
+        [],
+        ["chosen", "rejected"],
+    ),
+    (
+        "real_preferences.jsonl",
+        "messages",
+        510,
+        510,
+        {},
+        510,
+        ["prompt", "score_chosen", "score_rejected"],
+        ["chosen", "rejected"],
+    ),
+]
+
+
+def real_file(name):
+    folder = os.environ.get("DEITA_SHARED")
+    path = Path(folder or "unset", "data", name)
+    if not path.is_file():
+        pytest.skip(f"DEITA_SHARED holds no data/{name}")
+    return path
+
+
+@pytest.mark.parametrize(("name", "format", "rows_in", "rows_out", "drops", "turns", "kept", "left_out"), REAL_FILES)
+def test_real_files(name, format, rows_in, rows_out, drops, turns, kept, left_out):
+    path = real_file(name)
+    pool, report = build_pool([PoolSource.from_dataset(str(path))])
+    assert (report.rows_in, report.rows_out, report.drops) == (rows_in, rows_out, drops)
+    assert report.formats == {path.name.split(".")[0]: format}
+    assert report.mean_user_turns == turns / rows_out
+    assert pool.column_names == ["id", "messages", "source", *kept]
+    assert report.columns_left_out == left_out
+    content = path.read_text(encoding="utf-8")
+    raw = json.loads(content) if path.suffix == ".json" else [json.loads(line) for line in content.split("\n") if line]
+    texts = Counter(text for line in raw for text in raw_texts(line))
+    assert Counter(turn["content"] for turns_ in pool["messages"] for turn in turns_) <= texts
+    assert len(pool) == rows_out == len(set(pool["id"]))
+
+
+def raw_texts(line):
+    if "instruction" in line:
+        return [line["instruction"] + ("\n\n" + line["input"] if line["input"] else ""), line["output"]]
+    return [turn.get("value", turn.get("content")) for turn in line.get("conversations", line.get("messages"))]
+
+
+def test_real_files_merged_and_split_by_instruction():
+    names = ["real_pool_sharegpt.jsonl", "real_alpaca.json", "real_messages_multiturn.json"]
+    pool, report = build_pool([PoolSource.from_dataset(str(real_file(name))) for name in names])
+    assert report.rows_out == 9658 + 999 + 300
+    assert isinstance(pool, datasets.Dataset)
+    path = str(real_file(names[0]))
+    parts = [build_pool([PoolSource.from_dataset(path, instruction_share=s)])[0] for s in ((0, 0.5), (0.5, 1))]
+    asked = [{turns[0]["content"] for turns in part["messages"]} for part in parts]
+    assert sum(map(len, parts)) == 9658
+    assert len(asked[0]) + len(asked[1]) == len(asked[0] | asked[1]) == 805

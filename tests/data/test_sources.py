@@ -1,0 +1,260 @@
+import gzip
+import json
+from types import SimpleNamespace
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from deita_train.data.sources import SourceRow, iter_rows, source_name
+from deita_train.errors import UserError
+
+ROWS = [{"a": 1, "t": "one\u2028two"}, {"a": 2, "t": "élan 🙂"}, {"a": 3, "t": ""}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+ARRAY = json.dumps(ROWS, indent=1, ensure_ascii=False).encode()
+
+
+def compressed(content, name):
+    if name.endswith(".gz"):
+        return gzip.compress(content)
+    return zstandard.ZstdCompressor().compress(content) if name.endswith(".zst") else content
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_bytes(compressed(content, name))
+    return str(path)
+
+
+def read(dataset, **kwargs):
+    return list(iter_rows(dataset, **kwargs))
+
+
+def error(dataset, **kwargs):
+    with pytest.raises(UserError) as caught:
+        read(dataset, **kwargs)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("stem", "content", "is_lines"),
+    [("pool.jsonl", LINES, True), ("pool.json", LINES, True), ("pool.json", ARRAY, False)],
+)
+def test_json_files_give_rows_with_positions(tmp_path, stem, content, is_lines, suffix):
+    path = write(tmp_path, stem + suffix, content)
+    places = [f"{path}:1", f"{path}:2", f"{path}:3"] if is_lines else [f"{path}, row {index}" for index in range(3)]
+    expected = [SourceRow(index, where, row) for index, (where, row) in enumerate(zip(places, ROWS, strict=True))]
+    assert read(path) == expected
+
+
+def test_blank_lines_and_byte_order_mark_are_passed_over_and_lines_counted(tmp_path):
+    path = write(tmp_path, "pool.jsonl", b'\xef\xbb\xbf\n{"a": 1}\r\n\n  \n{"a": 2}')
+    assert [(row.index, row.where, row.row["a"]) for row in read(path)] == [(0, f"{path}:2", 1), (1, f"{path}:5", 2)]
+    path = write(tmp_path, "array.json", b'\xef\xbb\xbf \n[ {"a":1} ,\n{"a":2}]\n')
+    assert [row.row["a"] for row in read(path)] == [1, 2]
+
+
+def test_zst_of_two_frames_and_gz_of_two_members_are_read_whole(tmp_path):
+    for name in ("two.jsonl.gz", "two.jsonl.zst"):
+        path = tmp_path / name
+        path.write_bytes(compressed(LINES, name) * 2)
+        assert [row.row for row in read(str(path))] == ROWS * 2
+
+
+def test_parquet_in_several_row_groups(tmp_path):
+    path = str(tmp_path / "pool.parquet")
+    pq.write_table(pa.table({"n": range(2500), "m": [[{"role": "user"}]] * 2500}), path, row_group_size=700)
+    rows = read(path)
+    assert [row.row["n"] for row in rows] == list(range(2500))
+    assert rows[2499] == SourceRow(2499, f"{path}, row 2499", {"n": 2499, "m": [{"role": "user"}]})
+
+
+def test_saved_folders(tmp_path):
+    one, other = datasets.Dataset.from_list(ROWS), datasets.Dataset.from_list(ROWS[:1])
+    single, several, sole = (str(tmp_path / name) for name in ("single", "several", "sole"))
+    one.save_to_disk(single)
+    datasets.DatasetDict(train=one, test=other).save_to_disk(several)
+    datasets.DatasetDict(test=other).save_to_disk(sole)
+    assert [row.row for row in read(single)] == ROWS
+    assert [row.row for row in read(several, split="test")] == ROWS[:1]
+    assert read(sole) == [SourceRow(0, f"{sole}, row 0", ROWS[0])]
+    assert "splits train, test" in error(several)
+    assert "no split 'dev'; it has train, test" in error(several, split="dev")
+    assert "leave it out" in error(single, split="train")
+
+
+@pytest.mark.parametrize(
+    "name", ["missing.jsonl", "./missing", "/no/such/folder", "~/no-such-pool", "missing.json.zst"]
+)
+def test_a_path_that_is_not_there_is_named_at_once(name):
+    with pytest.raises(UserError, match="no such file or folder") as caught:
+        iter_rows(name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "owner/na me", "owner/"])
+def test_neither_path_nor_hub_id(name):
+    with pytest.raises(UserError, match="nor a Hub id"):
+        iter_rows(name)
+
+
+def test_revision_and_split_do_not_apply_to_files(tmp_path):
+    path = write(tmp_path, "pool.jsonl", LINES)
+    assert "revision 'main'" in error(path, revision="main")
+    assert "split 'train'" in error(path, split="train")
+    assert ".jsonl.zst" in error(write(tmp_path, "pool.txt", LINES))
+    assert "not written by save_to_disk" in error(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "what"),
+    [
+        ("p.jsonl", b'{"a": 1}\n\n{"a": }\n', ":3: ", "Expecting value at column 7"),
+        ("p.jsonl", b'{"a": 1}\n[1]\n', ":2: ", "this is list [1]"),
+        ("p.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', ":2: ", "UTF-8"),
+        ("p.json", b'{"a": 1}\n{"a"', ":2: ", "malformed JSON"),
+        ("p.json", b'[\n{"a": 1},\n{"a": x}]', ":3: ", "Expecting value at column 7"),
+        ("p.json", b'[\n{"a": 1}\n{"a": 2}]', ":3: ", "Expecting ',' or ']' at column 1"),
+        ("p.json", b'[{"a": 1},\n]', ":2: ", "Expecting value at column 1"),
+        ("p.json", b'[{"a": 1}\n', ":2: ", "Expecting ',' or ']'"),
+        ("p.json", b"[", ":1: ", "Expecting value"),
+        ("p.json", b'[{"a": 1}]\n[{"a": 2}]', ":2: ", "Extra data after the array"),
+        ("p.json", b'[{"a": 1},\n"text"]', ":2, row 1: ", 'this is str "text"'),
+        ("p.json", b'[{"a": 1},\n{"a": "\xff"}]', ":2: ", "not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_malformed_json_is_located(tmp_path, name, content, where, what, suffix):
+    path = write(tmp_path, name + suffix, content)
+    message = error(path)
+    assert message.startswith(path + where)
+    assert what in message
+
+
+@pytest.mark.parametrize("name", ["p.jsonl.gz", "p.jsonl.zst", "p.json.gz", "p.json.zst"])
+def test_a_torn_compressed_file_is_an_error_at_every_length(tmp_path, name):
+    whole = compressed(ARRAY if ".json." in name else LINES, name)
+    path = tmp_path / name
+    for length in range(1, len(whole)):
+        path.write_bytes(whole[:length])
+        message = error(str(path))
+        assert "damaged or incomplete" in message
+        assert str(path) in message
+
+
+def test_what_is_not_compressed_under_such_a_name(tmp_path):
+    for name in ("p.jsonl.gz", "p.jsonl.zst", "p.json.gz", "p.json.zst"):
+        path = tmp_path / name
+        path.write_bytes(LINES)
+        assert "damaged or incomplete" in error(str(path))
+
+
+def test_a_torn_parquet_file(tmp_path):
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"n": range(100)}), path)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "damaged or incomplete" in error(str(path))
+    path.write_bytes(b"")
+    assert "damaged or incomplete" in error(str(path))
+
+
+def test_a_dataset_without_rows(tmp_path):
+    names = {
+        "a.jsonl": b"",
+        "b.jsonl": b"\n \n",
+        "c.json": b" ",
+        "d.json": b"[ ]",
+        "e.jsonl.gz": b"",
+        "f.json.zst": b"",
+    }
+    for name, content in names.items():
+        assert "holds no rows" in error(write(tmp_path, name, content))
+    pq.write_table(pa.table({"n": pa.array([], pa.int64())}), tmp_path / "g.parquet")
+    assert "holds no rows" in error(str(tmp_path / "g.parquet"))
+
+
+def test_reading_is_lazy(tmp_path):
+    rows = iter_rows(write(tmp_path, "p.json", b'[{"a": 1}, broken'))
+    assert next(rows).row == {"a": 1}
+    with pytest.raises(UserError):
+        next(rows)
+
+
+@pytest.mark.parametrize("name", ["pool.json", "pool.jsonl.gz", "pool.JSONL", "pool.parquet", "pool.json.zst"])
+def test_source_name_of_files(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    assert source_name(str(path)) == "pool"
+
+
+def test_source_name_of_others(tmp_path, monkeypatch):
+    (tmp_path / "v1.json").mkdir()
+    assert source_name(f"{tmp_path}/v1.json/") == "v1.json"
+    (tmp_path / "my.pool.v2.jsonl").write_bytes(b"")
+    assert source_name(str(tmp_path / "my.pool.v2.jsonl")) == "my.pool.v2"
+    monkeypatch.chdir(tmp_path)
+    assert source_name(".") == tmp_path.name
+    assert source_name("hkust-nlp/deita-6k-v0") == "hkust-nlp/deita-6k-v0"
+
+
+def fake_hub(monkeypatch, splits, known=True, failure=None):
+    """A Hub with one dataset; returns the list of (id, revision, split) that were loaded."""
+    asked = []
+
+    def load_dataset_builder(path, revision=None):
+        if failure is not None:
+            raise failure
+        return SimpleNamespace(info=SimpleNamespace(splits=splits if known else None))
+
+    def load_dataset(path, revision=None, split=None):
+        asked.append((path, revision, split))
+        if split is None:
+            return datasets.DatasetDict(splits)
+        if split not in splits:
+            raise ValueError(f'Unknown split "{split}".')
+        return splits[split]
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def test_hub_dataset(monkeypatch):
+    splits = {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS[1:])}
+    asked = fake_hub(monkeypatch, splits)
+    assert read("owner/name", revision="abc", split="test")[1] == SourceRow(1, "owner/name, row 1", ROWS[2])
+    assert asked == [("owner/name", "abc", "test")]
+    assert "splits train, test; state one" in error("owner/name")
+    assert len(asked) == 1, "several splits must be seen before anything is downloaded"
+    assert 'Unknown split "dev"' in error("owner/name", split="dev")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_hub_dataset_with_one_split_needs_none_stated(monkeypatch, known):
+    fake_hub(monkeypatch, {"train": datasets.Dataset.from_list(ROWS)}, known)
+    assert [row.row for row in read("owner/name")] == ROWS
+
+
+def test_hub_dataset_whose_splits_show_only_after_the_download(monkeypatch):
+    one = datasets.Dataset.from_list(ROWS)
+    fake_hub(monkeypatch, {"train": one, "test": one}, known=False)
+    assert "splits train, test; state one" in error("owner/name")
+
+
+@pytest.mark.parametrize(
+    ("failure", "advice"),
+    [
+        (ConnectionError("Couldn't reach it (OfflineModeIsEnabled)"), "unset HF_HUB_OFFLINE"),
+        (datasets.exceptions.DatasetNotFoundError("doesn't exist"), "log in"),
+        (ValueError("Config name is missing"), "give its path"),
+        (RuntimeError("Dataset scripts are no longer supported"), "give its path"),
+    ],
+)
+def test_hub_failures_say_what_to_do(monkeypatch, failure, advice):
+    fake_hub(monkeypatch, {}, failure=failure)
+    message = error("owner/name", revision="abc", split="train")
+    for part in ("'owner/name'", "revision 'abc'", "split 'train'", str(failure), advice):
+        assert part in message

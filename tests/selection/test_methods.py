@@ -1,0 +1,203 @@
+import ast
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from deita_train.errors import UserError
+from deita_train.selection import needs
+from deita_train.selection.methods import (
+    METHODS,
+    attach_trace,
+    keep_selected,
+    nearest_summary,
+    select_rows,
+    top_rows,
+)
+from deita_train.selection.repr_filter import Trace
+
+
+def chat(*turns):
+    """Messages from alternating user and assistant texts."""
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+
+
+# Row:       a          b              c       d
+# evol:      2*3 = 6    1*4+1*1 = 5    5*1 = 5 (tie, b first)   1*1 = 1 (turn 2 is null)
+# complexity 2          2              5       1+6 = 7
+# quality    3          5              1       1
+# responses  4          3+3 = 6        6 (tie, b first)         1
+ROWS = {
+    "id": ["a", "b", "c", "d"],
+    "messages": [
+        chat("q" * 50, "yyyy"),
+        chat("q", "yes", "q", "nay"),
+        chat("q", "yyyyyy"),
+        chat("q", "y", "q" * 90),
+    ],
+    "complexity_scores": [[2.0], [1.0, 1.0], [5.0], [1.0, 6.0]],
+    "quality_scores": [[3.0], [4.0, 1.0], [1.0], [1.0, None]],
+}
+# b points almost where a does; c and d are at right angles to a.
+EMBEDDINGS = np.array([(1, 0, 0), (1, 0.01, 0), (0, 1, 0), (0, 0, 1)], dtype=np.float32)
+EXPECTED = {
+    "deita": ["a", "c", "d"],
+    "evol_score": ["a", "b", "c", "d"],
+    "complexity": ["d", "c", "a", "b"],
+    "quality": ["b", "a", "c", "d"],
+    "longest_response": ["b", "c", "a", "d"],
+}
+
+
+def dataset(order=(0, 1, 2, 3)):
+    return datasets.Dataset.from_dict(ROWS).select(list(order))
+
+
+def select_ids(method, order=(0, 1, 2, 3), **settings):
+    rows = dataset(order)
+    trace = select_rows(method, rows, embeddings=EMBEDDINGS[list(order)], **settings)
+    ranked = sorted((rank, rows["id"][i]) for i, rank in enumerate(trace.selection_rank) if rank >= 0)
+    assert [rank for rank, _ in ranked] == list(range(len(ranked)))
+    return [row_id for _, row_id in ranked]
+
+
+def test_both_tables_of_needs_agree():
+    assert {name: method.needs for name, method in METHODS.items()} == needs.METHOD_NEEDS
+    assert len(METHODS) == 6
+
+
+def test_the_table_of_needs_imports_nothing():
+    tree = ast.parse(Path(needs.__file__).read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_every_method_has_a_case():
+    assert set(EXPECTED) | {"random"} == set(METHODS)
+
+
+@pytest.mark.parametrize("method", EXPECTED)
+@pytest.mark.parametrize("budget", [None, 1, 2, 4, 9])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 1, 0)])
+def test_methods(method, budget, order):
+    assert select_ids(method, order, budget=budget) == EXPECTED[method][:budget]
+
+
+def test_random_depends_on_the_seed_alone():
+    drawn = {tuple(select_ids("random", budget=None, seed=seed)) for seed in range(120)}
+    assert len(drawn) == 24  # every order of four rows occurs
+    for seed in range(5):
+        whole = select_ids("random", budget=None, seed=seed)
+        assert select_ids("random", (3, 1, 0, 2), budget=None, seed=seed) == whole
+        assert select_ids("random", budget=2, seed=seed) == whole[:2]
+
+
+def test_deita_passes_its_settings_on():
+    assert select_ids("deita", budget=None, threshold=1.0) == ["a", "b", "c", "d"]
+    assert select_ids("deita", budget=None, threshold=0.9, center=True) == ["a", "c", "d"]
+    assert select_ids("deita", budget=None, threshold=-0.4) == ["a"]
+    # Less the mean, (0.5, 0.2525, 0.25), the cosine of a and c is -0.66 and that of c and d is -0.14.
+    assert select_ids("deita", budget=None, threshold=-0.4, center=True) == ["a", "c"]
+
+
+def test_top_rows_leaves_the_similarities_empty():
+    trace = top_rows(["a", "b"], np.array([1.0, 2.0]), 1)
+    assert trace.selection_rank.tolist() == [-1, 0]
+    assert np.isnan(trace.nearest_similarity).all()
+    assert trace.blocked_by.tolist() == [-1, -1]
+
+
+def test_unknown_method():
+    with pytest.raises(UserError, match=r"'dieta'; choose one of deita, evol_score"):
+        select_rows("dieta", dataset(), budget=1)
+
+
+@pytest.mark.parametrize(("method", "need"), [("deita", "embeddings"), ("random", "seed")])
+def test_missing_input(method, need):
+    with pytest.raises(UserError, match=f"'{method}' needs {need}"):
+        select_rows(method, dataset(), budget=1)
+
+
+def test_missing_column():
+    with pytest.raises(UserError, match="needs the column 'quality_scores'"):
+        select_rows("quality", dataset().remove_columns("quality_scores"), budget=1)
+    assert select_rows("complexity", dataset().remove_columns("quality_scores"), budget=1).selection_rank[3] == 0
+
+
+@pytest.mark.parametrize("method", ["deita", "evol_score", "quality"])
+def test_a_row_without_a_score_is_named(method):
+    rows = datasets.Dataset.from_dict({**ROWS, "quality_scores": [[3.0], [None, None], [1.0], [1.0, None]]})
+    with pytest.raises(UserError, match=r"1 of 4 rows have no score.*'b'"):
+        select_rows(method, rows, budget=1, embeddings=EMBEDDINGS)
+
+
+@pytest.mark.parametrize("budget", [0, -1])
+def test_budget_below_one(budget):
+    with pytest.raises(UserError, match="at least 1"):
+        select_rows("quality", dataset(), budget=budget)
+
+
+def test_attach_trace_and_keep_selected():
+    rows = dataset((3, 1, 2, 0))
+    trace = select_rows("deita", rows, budget=None, embeddings=EMBEDDINGS[[3, 1, 2, 0]])
+    traced = attach_trace(rows, trace, rows["id"])
+    assert list(traced["id"]) == ["d", "b", "c", "a"]
+    assert list(traced["messages"]) == list(rows["messages"])
+    assert list(traced["selection_rank"]) == [2, None, 1, 0]
+    assert list(traced["blocked_by"]) == [None, "a", None, None]
+    cosine = 1 / np.sqrt(1 + 0.01**2)
+    assert traced["nearest_similarity"][1] == pytest.approx(cosine, abs=1e-6)
+    # b was rejected, so c and d are compared with a (and c) alone.
+    assert [traced["nearest_similarity"][i] for i in (0, 2, 3)] == [0.0, 0.0, None]
+    assert traced.features["selection_rank"] == datasets.Value("int64")
+    assert traced.features["nearest_similarity"] == datasets.Value("float32")
+    assert traced.features["blocked_by"] == datasets.Value("string")
+    assert list(keep_selected(traced, None)["id"]) == ["a", "c", "d"]
+    assert list(keep_selected(traced, 2)["id"]) == ["a", "c"]
+    assert list(keep_selected(traced, 2)["selection_rank"]) == [0, 1]
+
+
+def test_attaching_again_replaces_the_columns():
+    rows = dataset()
+    first = attach_trace(rows, select_rows("deita", rows, budget=1, embeddings=EMBEDDINGS), rows["id"])
+    again = attach_trace(first, select_rows("quality", first, budget=2), rows["id"])
+    assert list(again["selection_rank"]) == [1, 0, None, None]
+    assert list(again["nearest_similarity"]) == list(again["blocked_by"]) == [None] * 4
+    assert again.features == first.features
+
+
+def test_an_unselected_dataset_on_disk_is_left_as_it_is(tmp_path):
+    dataset().save_to_disk(tmp_path / "pool")
+    rows = datasets.load_from_disk(tmp_path / "pool")
+    for budget in (1, 3):  # the second call must not be answered from a cache of the first
+        traced = attach_trace(rows, select_rows("quality", rows, budget=budget), rows["id"])
+        assert list(keep_selected(traced, None)["id"]) == EXPECTED["quality"][:budget]
+    assert rows.column_names == list(ROWS)
+
+
+def test_the_ids_must_be_those_of_the_rows():
+    with pytest.raises(AssertionError, match="order"):
+        attach_trace(dataset(), Trace.empty(4), ["b", "a", "c", "d"])
+
+
+def test_nearest_summary():
+    trace = Trace(
+        selection_rank=np.array([0, 1, -1, -1, 2, -1]),
+        nearest_similarity=np.array([np.nan, 0.0, 0.5, 1.0, 0.25, np.nan], dtype=np.float32),
+        blocked_by=np.array([-1, -1, 0, 1, -1, -1]),
+    )
+    # Of 0, 0.25, 0.5, 1: quantile q lies at index 3q, so 0.1 is 0.3 * 0.25 and 0.9 is 0.5 + 0.7 * 0.5.
+    assert nearest_summary(trace) == {
+        "num_seen": 5,
+        "num_kept": 3,
+        "num_rejected": 2,
+        "quantiles": pytest.approx(
+            {"0": 0.0, "0.1": 0.075, "0.25": 0.1875, "0.5": 0.375, "0.75": 0.625, "0.9": 0.85, "1": 1.0}
+        ),
+    }
+
+
+def test_nearest_summary_of_a_walk_that_compared_nothing():
+    summary = nearest_summary(top_rows(["a", "b"], np.array([1.0, 2.0]), 1))
+    assert (summary["num_seen"], summary["num_kept"], summary["num_rejected"]) == (1, 1, 0)
+    assert set(summary["quantiles"].values()) == {None}
