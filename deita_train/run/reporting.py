@@ -1,22 +1,18 @@
 """The report as a child process: figures need libraries that the run itself never imports."""
 
-import os
-import traceback
 from pathlib import Path
 
 from deita_train.run.locks import die_with_parent
-from deita_train.run.worker import redirect_output
+from deita_train.run.worker import run_logged
 
 
 def forked_report(run_dir: str, store_dir: str, log: str) -> None:
-    """Target of a forked child: write the report of a run; exit code 0 or 1."""
-    redirect_output(Path(log))
+    """Target of a forked child: write the report of a run; exit code 0, 1 or 2."""
+    run_logged(Path(log), lambda: _write(Path(run_dir), Path(store_dir)))
+
+
+def _write(run_dir: Path, store_dir: Path) -> None:
     die_with_parent()
     from deita_train.report.page import write_report
 
-    try:
-        write_report(Path(run_dir), Path(store_dir))
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+    write_report(run_dir, store_dir)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -240,19 +240,23 @@ def _versions() -> dict[str, str]:
 
 def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str, what: str) -> None:
     """Target of a forked child: output into the log, the stage or its publishing, exit code 0, 1 or 2."""
-    redirect_output(Path(log))
     carry_out = {"stage": run_stage, "publish": publish_by_name}[what]
+    run_logged(Path(log), lambda: carry_out(Path(recipe_path), sets, Path(runs_dir), artefact_id))
+
+
+def run_logged(log: Path, work: Callable[[], object]) -> None:
+    """Do a child's work with its output in a log; exits with 2 for a mistake of the user's and with 1 for others."""
+    redirect_output(log)
     try:
-        carry_out(Path(recipe_path), sets, Path(runs_dir), artefact_id)
+        work()
     except UserError as error:
         sys.stderr.write(f"{error}\n")
-        _exit(2)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        _exit(130)
-    except BaseException:
+        raise SystemExit(130) from None
+    except Exception:
         traceback.print_exc()
-        _exit(1)
-    _exit(0)
+        raise SystemExit(1) from None
 
 
 def redirect_output(log: Path) -> None:
@@ -262,9 +266,3 @@ def redirect_output(log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-
-
-def _exit(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

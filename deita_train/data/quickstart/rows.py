@@ -22,7 +22,7 @@ COMPLEXITY_WEIGHTS = (18, 20, 19, 17, 14, 12)
 POOL_QUALITY_WEIGHTS = (18, 20, 20, 18, 14, 10)
 # The miniature has to meet every manner of answering, and to be bad at the best one: fine-tuning must matter.
 PRETRAINING_QUALITY_WEIGHTS = (24, 25, 25, 22, 3, 1)
-TURN_WEIGHTS = {1: 67, 2: 23, 3: 10}
+TURN_WEIGHTS = {1: 67, 2: 25, 3: 8}
 NEAR_DUPLICATE_SHARE = 0.12
 # Popular questions come back many times over, not in pairs: most of what a filter should drop is in a few clusters.
 COPIES_PER_ORIGINAL = (6, 8, 10, 12)
@@ -92,14 +92,14 @@ class World:
         return opener + task.instruction + closer
 
     def draw_conversation(self) -> Conversation:
-        """One to three turns: follow-ups are no harder than the first turn and keep near its quality."""
+        """One to three turns: follow-ups are a little easier than the first turn and keep near its quality."""
         family = self.rng.choice(tuple(TASK_FAMILIES))
         num_turns = self.rng.choices(tuple(TURN_WEIGHTS), tuple(TURN_WEIGHTS.values()))[0]
         complexity = self.rng.choices(LEVELS, COMPLEXITY_WEIGHTS)[0]
         quality = self.rng.choices(LEVELS, self.quality_weights)[0]
         turns = []
         for index in range(num_turns):
-            task = self.draw_task(family, complexity if index == 0 else self.rng.randint(1, min(complexity, 3)))
+            task = self.draw_task(family, complexity if index == 0 else max(1, complexity - self.rng.randint(1, 3)))
             turn_quality = quality if index == 0 else self.neighbouring_quality(quality)
             response = ANSWERS[turn_quality](self.rng, task)
             turns.append(Turn(self.dress(task, index > 0), response, task.complexity, turn_quality))
