@@ -97,6 +97,8 @@ class ScorerData(Section):
             raise ValueError("state either dataset: (a file, a folder or a Hub id) or builtin:, and not both")
         if self.builtin is not None and self.rows is None:
             raise ValueError("builtin: wants rows:, the number of labelled rows to generate")
+        if self.builtin is None and (self.rows is not None or self.seed is not None):
+            raise ValueError("rows: and seed: belong to builtin: data; a dataset is read whole")
         if self.rank_within_instruction and self.label is None:
             raise ValueError("rank_within_instruction: wants label:, the column by which answers are ranked")
         _check_share(self.instruction_share)
@@ -197,7 +199,7 @@ class Select(Section):
 
     method: SelectMethod = "deita"
     budget: Count
-    threshold: Annotated[float, Field(gt=-1)] = 0.9
+    threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.9
     score: Literal["evol", "complexity", "quality"] = "evol"
     seed: int | None = None
     allow_fewer: bool = False

@@ -33,9 +33,15 @@ def expand(data: Mapping[str, Any], where: str) -> tuple[list[CellData], str | N
     if not isinstance(sweep, dict):
         raise UserError(f"{where}: sweep: {sweep!r} is no mapping of dotted paths to lists of values")
     axes = {path: values for path, values in sweep.items() if path != "until"}
+    if not axes:
+        raise UserError(f"{where}: sweep: has no values to try; add select.budget: [1000, 3000], or leave sweep: out")
     for path, values in axes.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"{where}: sweep.{path}: {values!r} is no list of values to try, such as [1, 2, 3]")
+    swept = [path.strip() for paths in axes for path in paths.split(",")]
+    twice = next((path for path in swept if swept.count(path) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: sweep.{twice}: is swept twice; state its values under one key")
     for combination in itertools.product(*axes.values()):
         cells.append(_cell(plain, dict(zip(axes, combination, strict=True)), where))
     return cells, sweep.get("until")

@@ -329,8 +329,10 @@ def _sft_notes(summary: RunSummary) -> list[str]:
     if sft is None:
         return []
     rows, truncated, without = (sft.metric(name) for name in ("train_rows", "rows_truncated", "rows_without_loss"))
+    # Null when a run was resumed after its last step and trained nothing itself.
+    speed = sft.metric("tokens_per_second")
     return [
         f"SFT of the recipe as written: {count(truncated)} of {plural(rows, 'row')} ({share(truncated / rows)}) were "
-        f"longer than the maximal length and cut; {count(without)} had no token with loss left. "
-        f"{compact(sft.metric('tokens_per_second'))} tokens per second."
+        f"longer than the maximal length and cut; {count(without)} had no token with loss left."
+        + (f" {compact(speed)} tokens per second." if speed is not None else "")
     ]

@@ -87,9 +87,12 @@ class Display:
         return "  ".join(parts)
 
     def _progress(self) -> dict[str, Any] | None:
-        if self._progress_file is None or not self._progress_file.exists():
+        if self._progress_file is None:
             return None
-        progress: dict[str, Any] = read_json(self._progress_file)
+        try:
+            progress: dict[str, Any] = read_json(self._progress_file)
+        except OSError:  # not begun, or removed by the child that publishes at this moment
+            return None
         return progress
 
     def _run_left(self, stage_left: float | None) -> float | None:

@@ -82,7 +82,7 @@ class _Builder:
             scorer = getattr(recipe.scorers, dimension) if recipe.scorers is not None else None
             if scorer is not None:
                 self._add_scorer(dimension, scorer)
-        if recipe.embedding is not None and recipe.pool is not None:
+        if recipe.embedding is not None:
             self._add_embed(recipe.embedding)
         if recipe.select is not None:
             self._add_select()
@@ -128,8 +128,9 @@ class _Builder:
         else:
             assert scorer.model is not None
             parents, identity, location = self._model(scorer.model, scorer.revision, where)
-        if self.recipe.pool is None:
-            return
+        if scorer.train is not None and self.recipe.pool is None:
+            return  # a recipe may end in the scorers that it trains
+        pool = self._required("pool", where, "pool:")
         launch = self.inputs.launch(scorer.launch, "pass", f"{where}.launch")
         config = {
             **identity,
@@ -143,7 +144,7 @@ class _Builder:
             "max_batch_tokens": scorer.max_batch_tokens,
             "max_unscored_share": scorer.max_unscored_share,
         }
-        self._add(Node(f"score.{dimension}", "score", config, settings, {"pool": self.nodes["pool"], **parents}))
+        self._add(Node(f"score.{dimension}", "score", config, settings, {"pool": pool, **parents}))
 
     def _add_train_scorer(self, dimension: str, train: ScorerTraining, where: str) -> Node:
         parents, identity, location = self._model(train.model, train.revision, where)
@@ -171,6 +172,7 @@ class _Builder:
         return self._add(Node(f"train_scorer.{dimension}", "train_scorer", config, settings, parents))
 
     def _add_embed(self, embedding: Embedding) -> None:
+        pool = self._required("pool", "embedding", "pool:")
         parents, identity, location = self._model(embedding.model, embedding.revision, "embedding")
         launch = self.inputs.launch(embedding.launch, "pass", "embedding.launch")
         config = {
@@ -180,7 +182,7 @@ class _Builder:
             "dtype": self.inputs.dtype(embedding.dtype, launch),
         }
         settings = {**location, "launch": launch, "max_batch_tokens": embedding.max_batch_tokens}
-        self._add(Node("embed", "embed", config, settings, {"pool": self.nodes["pool"], **parents}))
+        self._add(Node("embed", "embed", config, settings, {"pool": pool, **parents}))
 
     def _add_select(self) -> None:
         select = self.recipe.select

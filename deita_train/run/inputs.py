@@ -129,13 +129,15 @@ _SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_i
 def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:
     """The commit of a Hub repository at a revision: from the Hub, else from the local cache, else None."""
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    # Its base is the HTTP client's own error; a refused connection or a time-out is that and no OSError.
+    failures = (*HfHubHTTPError.__bases__, HFValidationError)
     cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "refs" / (revision or "main")
     if not constants.HF_HUB_OFFLINE and not os.environ.get("HF_DATASETS_OFFLINE"):
         try:
             info = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=20)
             return str(info.sha)
-        except (HfHubHTTPError, OSError):
+        except failures:
             pass  # the cache may still hold it
     return cached.read_text().strip() if cached.exists() else None

@@ -1,6 +1,7 @@
 """How a stage's processes are started: accelerate's configuration files, and the command that a person could paste."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,8 +54,8 @@ class Launch:
         """The same as a person types it."""
         file = Path(self.config_file)
         shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
-        head = f"accelerate launch --config_file {shown} --num_processes {self.num_processes}"
-        return f"{head} --main_process_port 0 -m deita_train.cli {' '.join(arguments)}"
+        head = f"accelerate launch --config_file {shlex.quote(shown)} --num_processes {self.num_processes}"
+        return f"{head} --main_process_port 0 -m deita_train.cli {shlex.join(arguments)}"
 
 
 @lru_cache(maxsize=64)

@@ -67,7 +67,8 @@ class PromptEncoder:
         return ids
 
     def _shorten(self, text: str, encode) -> tuple[str, list[int]]:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        """The longest beginning of `text`, found by halving, whose prompt fits; the empty text if none does."""
+        """A beginning of `text`, found by halving, whose prompt fits while one character more does not; the empty text
+        if none does."""
         low, high = 0, len(text)
         while low < high:
             middle = (low + high + 1) // 2

@@ -77,8 +77,15 @@ def _from_row(row: SourceRow, dimension: str) -> ScorerExample:
             f"{row.where}: a scorer's row has input and target, or {', '.join(wanted)}; {', '.join(missing)} "
             f"is missing (columns: {', '.join(values)}). For conversations with a label column, state label:."
         )
-    response = None if dimension == "complexity" else str(values["response"])
-    return ScorerExample(row.where, str(values["instruction"]), response, _score(values["score"], row.where))
+    response = None if dimension == "complexity" else _text(row, "response")
+    return ScorerExample(row.where, _text(row, "instruction"), response, _score(values["score"], row.where))
+
+
+def _text(row: SourceRow, name: str) -> str:
+    value = row.row[name]
+    if not isinstance(value, str):
+        raise UserError(f"{row.where}: {name} {value!r} is not a string; mend the row or leave it out")
+    return value
 
 
 def _split_prompt(text: str, dimension: str, where: str) -> tuple[str, str | None]:
@@ -125,11 +132,13 @@ def _labelled_turns(rows: Iterable[SourceRow], label: LabelColumn) -> Iterator[t
     format = label.format
     roles = merge_roles(label.roles)
     for row in rows:
-        format = format or detect_format(row.row)
         try:
+            format = format or detect_format(row.row)
             messages = to_messages(row.row, format, roles)
         except UnusableRow as error:
             raise UserError(f"{row.where}: {error.reason}: {error.detail}; a labelled row must be usable") from error
+        except UserError as error:
+            raise UserError(f"{row.where}: {error}") from error
         if label.instruction_share is not None:
             low, high = label.instruction_share
             if not low <= instruction_fraction(messages) < high:
@@ -137,6 +146,8 @@ def _labelled_turns(rows: Iterable[SourceRow], label: LabelColumn) -> Iterator[t
         if row.row.get(label.name) is None:
             raise UserError(f"{row.where}: the label column {label.name} is missing; columns: {', '.join(row.row)}")
         answered = [(instruction, response) for instruction, response in user_turns(messages) if response is not None]
+        if not answered:
+            raise UserError(f"{row.where}: the label has no answered turn to belong to; leave the row out")
         instruction, response = answered[-1]
         yield row.where, instruction, response, row.row[label.name]
 

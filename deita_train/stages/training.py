@@ -64,7 +64,9 @@ def training_settings(context: StageContext) -> TrainingSettings:
 
 
 def _metrics(outcome: TrainingOutcome, count: dict[str, Any], parameters: int) -> dict[str, Any]:
+    done_here = outcome.steps - (outcome.resumed_from or 0)
     epochs = outcome.history[-1]["epoch"] if outcome.history else 0.0
+    tokens_here = count["tokens"] * epochs * done_here / outcome.steps
     return {
         "history": outcome.history,
         "steps": outcome.steps,
@@ -76,5 +78,5 @@ def _metrics(outcome: TrainingOutcome, count: dict[str, Any], parameters: int) -
         "rows_without_loss": count["without_loss"],
         "rows_without_loss_ids": count["without_loss_ids"],
         "resumed_from_step": outcome.resumed_from,
-        "tokens_per_second": round(count["tokens"] * epochs / outcome.seconds, 1) if outcome.seconds else None,
+        "tokens_per_second": round(tokens_here / outcome.seconds, 1) if done_here else None,
     }

@@ -15,9 +15,12 @@ RECORD = "complete.json"
 def write_record(checkpoint: Path, world_size: int, distributed_type: str) -> None:
     """Record a checkpoint whose files are all written. Call on rank 0 after a barrier."""
     fsync_tree(checkpoint)
-    files = {str(p.relative_to(checkpoint)): p.stat().st_size for p in checkpoint.rglob("*") if p.is_file()}
-    record = {"files": files, "world_size": world_size, "distributed_type": distributed_type}
     temporary = checkpoint / f".{RECORD}.tmp"
+    # A damaged checkpoint is saved again into its own folder, where an earlier record may lie: it is no part of it.
+    own = (checkpoint / RECORD, temporary)
+    paths = [path for path in checkpoint.rglob("*") if path.is_file() and path not in own]
+    files = {str(path.relative_to(checkpoint)): path.stat().st_size for path in paths}
+    record = {"files": files, "world_size": world_size, "distributed_type": distributed_type}
     temporary.write_text(json.dumps(record))
     temporary.replace(checkpoint / RECORD)
 

@@ -56,7 +56,7 @@ def stretch_whitespace(rng: random.Random, text: str) -> str:
 
 
 def repeat_punctuation(rng: random.Random, text: str) -> str:
-    """Write the last character of the text, a full stop or the like, up to three times."""
+    """Write the last character of the text, a full stop or the like, once or twice more."""
     return text + text[-1] * rng.randint(1, 2)
 
 

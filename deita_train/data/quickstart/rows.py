@@ -25,7 +25,7 @@ PRETRAINING_QUALITY_WEIGHTS = (24, 25, 25, 22, 3, 1)
 TURN_WEIGHTS = {1: 67, 2: 25, 3: 8}
 NEAR_DUPLICATE_SHARE = 0.12
 # Popular questions come back many times over, not in pairs: most of what a filter should drop is in a few clusters.
-COPIES_PER_ORIGINAL = (6, 8, 10, 12)
+COPIES_PER_ORIGINAL = (8, 10, 12, 14)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _pool_row(row_id: str, conversation: Conversation) -> Row:
 
 
 def _near_duplicates(rng: random.Random, originals: list[Row], count: int) -> list[Row]:
-    weights = [(row["true_complexity"] * row["true_quality"]) ** 2 for row in originals]
+    weights = [row["true_complexity"] * row["true_quality"] for row in originals]
     copies: list[Row] = []
     while len(copies) < count:
         original = rng.choices(originals, weights)[0]

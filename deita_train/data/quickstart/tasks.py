@@ -215,7 +215,7 @@ def make_planning(rng: random.Random, complexity: int) -> Task:
         (f"spend under {euros} euros", f"Write down each cost up to {euros} euros", f"{euros} euros"),
         (f"serve no {food}", f"Choose meals without {food} for {guests} guests", f"no {food}"),
         (f"let {name} lead", f"Give {name} the plan of the {event}", f"led by {name}"),
-        (f"bring a {item}", f"Put a {item} in the bag for {place}", f"a {item}"),
+        (f"bring one {item}", f"Put one {item} in the bag for {place}", f"one {item}"),
         (f"do it on a {day}", f"Book {place} for {day}", f"on {day}"),
         ("have a plan for rain", f"Look for a roof near {place}", "a roof"),
     )

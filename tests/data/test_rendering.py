@@ -1,0 +1,208 @@
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from deita_train.data.rendering import IGNORED, load_tokenizer, render
+from deita_train.training.miniature import train_tokenizer
+
+TEMPLATE = files("deita_train.data").joinpath("templates/vicuna_v1.1.jinja").read_text(encoding="utf-8")
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+AWKWARD_ANSWERS = ["Hello", ":)", " leading space", "\n", "6", "  two", "é", "a: b", "</s", "trailing "]
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    texts = [f"{SYSTEM} USER: Hello there, how are you? ASSISTANT: Fine, thank you.", "hello :) hello"] * 3
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(texts, 400, TEMPLATE, folder)
+    return load_tokenizer(str(folder))
+
+
+CASES = [
+    ("single turn", [user("Hi"), assistant("Hello")], f"<s>{SYSTEM} USER: Hi ASSISTANT: Hello</s>"),
+    (
+        "two turns",
+        [user("Hi"), assistant("Hello"), user("1+1?"), assistant("2")],
+        f"<s>{SYSTEM} USER: Hi ASSISTANT: Hello</s>USER: 1+1? ASSISTANT: 2</s>",
+    ),
+    ("own system", [system("Be brief."), user("Hi"), assistant("Yo")], "<s>Be brief. USER: Hi ASSISTANT: Yo</s>"),
+    (
+        "leading assistant",
+        [assistant("Welcome"), user("Hi"), assistant("Yo")],
+        f"<s>{SYSTEM} ASSISTANT: Welcome</s>USER: Hi ASSISTANT: Yo</s>",
+    ),
+    (
+        "system, then assistant",
+        [system("S"), assistant("Welcome"), user("Hi")],
+        "<s>S ASSISTANT: Welcome</s>USER: Hi",
+    ),
+    (
+        "trailing user",
+        [user("Hi"), assistant("Yo"), user("Bye")],
+        f"<s>{SYSTEM} USER: Hi ASSISTANT: Yo</s>USER: Bye",
+    ),
+    (
+        "texts as they are",
+        [user("\n{{ x }} {% if %} "), assistant("  <b>&amp;'\"\n\n")],
+        f"<s>{SYSTEM} USER: \n{{{{ x }}}} {{% if %}}  ASSISTANT:   <b>&amp;'\"\n\n</s>",
+    ),
+]
+
+
+@pytest.mark.parametrize(("messages", "text"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_rendered_text_and_labels(tokenizer, messages, text):
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == text
+    rendered = render(tokenizer, messages, None)
+    assert tokenizer.decode(rendered.input_ids, clean_up_tokenization_spaces=False) == text
+    assert rendered.input_ids.count(tokenizer.bos_token_id) == 1
+    assert rendered.input_ids[0] == tokenizer.bos_token_id
+    assert not rendered.truncated
+    assert len(rendered.labels) == len(rendered.input_ids)
+    assert all(label in (IGNORED, token) for label, token in zip(rendered.labels, rendered.input_ids, strict=True))
+    spans = [" " + message["content"] + "</s>" for message in messages if message["role"] == "assistant"]
+    assert trained(rendered) == [token for span in spans for token in plain_ids(tokenizer, span)]
+
+
+def trained(rendered):
+    return [label for label in rendered.labels if label != IGNORED]
+
+
+def plain_ids(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_generation_prompt_ends_after_the_colon(tokenizer):
+    messages = [user("Hi"), assistant("Yo"), user("Bye")]
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert prompt == f"<s>{SYSTEM} USER: Hi ASSISTANT: Yo</s>USER: Bye ASSISTANT:"
+
+
+@pytest.mark.parametrize("answer", AWKWARD_ANSWERS)
+def test_the_generation_prompt_is_a_token_prefix(tokenizer, answer):
+    check_generation_prefix(tokenizer, [user("Hi"), assistant(answer)])
+    check_generation_prefix(tokenizer, [user("Hi"), assistant(answer), user("And?"), assistant(answer)])
+
+
+def check_generation_prefix(tokenizer, messages):
+    """The prompt's tokens begin the whole, and exactly the last answer's tokens, all trained, follow."""
+    prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
+    whole = render(tokenizer, messages, None)
+    assert whole.input_ids[: len(prompt)] == prompt
+    assert whole.labels[len(prompt) :] == whole.input_ids[len(prompt) :]
+    assert whole.labels[len(prompt) - 1] == IGNORED
+    return prompt
+
+
+def test_truncation_cuts_the_right(tokenizer):
+    messages = [user("Hi"), assistant("Hello there"), user("Again"), assistant("Fine")]
+    whole = render(tokenizer, messages, None)
+    length = len(whole.input_ids)
+    for limit in (1, length - 1, length, length + 1):
+        cut = render(tokenizer, messages, limit)
+        assert (cut.input_ids, cut.labels) == (whole.input_ids[:limit], whole.labels[:limit])
+        assert cut.truncated == (limit < length)
+    assert trained(render(tokenizer, messages, 10)) == []
+
+
+def test_the_runs_template_replaces_the_tokenizers_own(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path)).chat_template == TEMPLATE
+    assert load_tokenizer(str(tmp_path), "{{ messages[0]['content'] }}").chat_template == "{{ messages[0]['content'] }}"
+
+
+def test_a_template_that_writes_the_beginning_twice_is_refused(tmp_path):
+    twice = TEMPLATE.replace("bos_token +", "bos_token + bos_token +")
+    tokenizer = train_tokenizer(["Hi"], 300, twice, tmp_path)
+    with pytest.raises(AssertionError, match="two beginnings"):
+        render(tokenizer, [user("Hi"), assistant("Yo")], None)
+
+
+def shared(*parts):
+    path = Path(os.environ.get("DEITA_SHARED") or "unset", *parts)
+    if not path.exists():
+        pytest.skip(f"DEITA_SHARED holds no {'/'.join(parts)}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def mistral():
+    return load_tokenizer(str(shared("tokenizers", "mistral-7b-v0.1")), TEMPLATE)
+
+
+def real_rows(name):
+    rows = json.loads(shared("data", name).read_text(encoding="utf-8"))
+    if "messages" in rows[0]:
+        return [row["messages"] for row in rows]
+    roles = {"human": "user", "gpt": "assistant"}
+    return [[{"role": roles[t["from"]], "content": t["value"]} for t in row["conversations"]] for row in rows]
+
+
+@pytest.mark.parametrize("answer", AWKWARD_ANSWERS)
+def test_mistral_generation_prompt_is_a_token_prefix(mistral, answer):
+    check_generation_prefix(mistral, [user("Hi"), assistant(answer)])
+
+
+@pytest.mark.parametrize(
+    ("name", "num_rows"), [("real_messages_multiturn.json", 300), ("real_sharegpt_multiturn_identity.json", 500)]
+)
+def test_mistral_trains_exactly_the_assistant_spans_of_every_real_row(mistral, name, num_rows):
+    rows = real_rows(name)
+    assert len(rows) == num_rows
+    ends = mistral.eos_token_id
+    more_ends_than_turns = []
+    for number, messages in enumerate(rows):
+        rendered = render(mistral, messages, None)
+        ids, labels = labels_from_pieces(mistral, messages)
+        assert (rendered.input_ids, rendered.labels) == (ids, labels), number
+        assert rendered.input_ids.count(mistral.bos_token_id) == 1
+        assert messages[-1]["role"] == "assistant"
+        check_generation_prefix(mistral, messages)
+        if rendered.labels.count(ends) != sum(message["role"] == "assistant" for message in messages):
+            more_ends_than_turns.append((number, rendered.labels.count(ends)))
+    # Row 139 writes </s> twice in its one answer, and both become the control token.
+    assert more_ends_than_turns == ([(139, 3)] if num_rows == 300 else [])
+
+
+def labels_from_pieces(tokenizer, messages):
+    """Ids and labels from the conversation's text alone: where a span begins and ends is counted in tokens of the text
+    before it, which must be a token prefix of the whole."""
+    pieces = [(f"<s>{SYSTEM} ", False)]
+    for place, message in enumerate(messages):
+        if message["role"] == "user":
+            pieces.append((f"USER: {message['content']}", False))
+        else:
+            pieces.append(((" " if place else "") + "ASSISTANT:", False))
+            pieces.append((f" {message['content']}</s>", True))
+    ids = plain_ids(tokenizer, "".join(text for text, _ in pieces))
+    labels, text, start = [IGNORED] * len(ids), "", 0
+    for piece, is_trained in pieces:
+        text += piece
+        if is_trained:
+            before = plain_ids(tokenizer, text[: -len(piece)])
+            upto = plain_ids(tokenizer, text)
+            assert ids[: len(before)] == before
+            assert ids[: len(upto)] == upto
+            assert len(before) >= start
+            labels[len(before) : len(upto)] = ids[len(before) : len(upto)]
+            start = len(upto)
+    return ids, labels

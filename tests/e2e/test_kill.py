@@ -1,0 +1,88 @@
+"""SIGKILL during a stage, of the run alone or of its process group; then the same command gives the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+from conftest import ROOT, run_command, run_environment, run_smoke
+from runs import digests, selected_ids, stages
+
+# In `make test`: a training, a pass, and the training whose result matters most.
+MOMENTS = [("base", "run"), ("score.quality", "group"), ("sft", "run")]
+ALL_STAGES = [
+    "pretraining_data", "base", "pool", "train_scorer.complexity", "train_scorer.quality", "score.complexity", "embed",
+    "select", "sft", "evaluate",
+]  # fmt: skip
+FAULTS = [(label, ("run", "group")[number % 2]) for number, label in enumerate(ALL_STAGES)]
+
+
+def kill_during(runs, artefact, whom, delay, *arguments):
+    """Start a run, wait until `artefact` is being made, and kill the run alone or its group `delay` seconds later.
+
+    Returns the processes of the run that were alive before.
+    """
+    process = subprocess.Popen(
+        run_command(runs, *arguments),
+        env=run_environment(),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    work = runs / "store" / ".work" / artefact
+    published = runs / "store" / artefact / "manifest.json"
+    deadline = time.monotonic() + 200
+    while not work.exists() and not published.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(delay)
+    family = psutil.Process(process.pid).children(recursive=True)
+    if whom == "group":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    return family
+
+
+def assert_gone(family):
+    """No process of a killed run goes on."""
+    gone, alive = psutil.wait_procs(family, timeout=10)
+    assert len(gone) + len(alive) > 0, "the run had no children: the kill came too early to show anything"
+    assert not alive, f"still at work: {[p.cmdline() for p in alive]}"
+
+
+def check_kill(undisturbed, runs, label, whom):
+    artefact = stages(undisturbed)[label]
+    # The delay is spread over the stage; the seed only makes a failure repeatable.
+    delay = random.Random(f"{label}-{whom}").uniform(0.0, 1.0)
+    assert_gone(kill_during(runs, artefact, whom, delay))
+    answer = run_smoke(runs)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert selected_ids(runs) == selected_ids(undisturbed)
+    assert digests(runs) == digests(undisturbed)
+
+
+@pytest.mark.parametrize(("label", "whom"), MOMENTS)
+def test_killed_and_repeated_gives_the_same_bytes(undisturbed, tmp_path, label, whom):
+    check_kill(undisturbed, tmp_path, label, whom)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("label", "whom"), FAULTS)
+def test_killed_in_any_stage_gives_the_same_bytes(undisturbed, tmp_path, label, whom):
+    check_kill(undisturbed, tmp_path, label, whom)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("whom", ["run", "group"])
+def test_two_ranks_do_not_outlive_a_killed_run(undisturbed, tmp_path, whom):
+    launch = ("--set", "base.pretrain.launch=cpu_ddp", "--until", "base")
+    family = kill_during(tmp_path, stages(undisturbed)["base"], whom, 9.0, *launch)
+    assert len(family) >= 3, "the launcher and two ranks"
+    assert_gone(family)
+    answer = run_smoke(tmp_path, *launch)
+    assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -1,0 +1,230 @@
+import pytest
+from tiny_recipe import LABELS, graph, no_gpus, plan, recipe  # noqa: F401
+
+from deita_train.errors import UserError
+from deita_train.run.graph import MODEL_KINDS, VERSIONS, stages_until
+from deita_train.selection.methods import METHODS
+from deita_train.selection.needs import METHOD_NEEDS
+from deita_train.stages.table import STAGES
+
+pytestmark = pytest.mark.usefixtures("no_gpus")
+
+# What each stage reads, by hand: name of the parent -> label.
+EDGES = {
+    "pretraining_data": {},
+    "base": {"data": "pretraining_data"},
+    "pool": {},
+    "train_scorer.complexity": {"model": "base"},
+    "score.complexity": {"pool": "pool", "model": "train_scorer.complexity"},
+    "train_scorer.quality": {"model": "base"},
+    "score.quality": {"pool": "pool", "model": "train_scorer.quality"},
+    "embed": {"pool": "pool", "model": "base"},
+    "select": {
+        "pool": "pool",
+        "complexity": "score.complexity",
+        "quality": "score.quality",
+        "embed": "embed",
+    },
+    "sft": {"data": "select", "model": "base"},
+    "heldout_data": {},
+    "evaluate_before": {"data": "heldout_data", "model": "base"},
+    "evaluate": {"data": "heldout_data", "model": "sft", "before": "evaluate_before"},
+}
+
+
+def test_each_stage_reads_what_it_should(tmp_path):
+    nodes = graph(tmp_path, recipe())
+    assert list(nodes) == LABELS
+    assert {
+        label: {name: parent.label for name, parent in node.parents.items()} for label, node in nodes.items()
+    } == EDGES
+
+
+def test_parents_come_before_children(tmp_path):
+    made = plan(tmp_path, recipe(sweep={"sft.seed": [1, 2], "base.pretrain.max_length": [256]}))
+    seen = set()
+    for node in made.nodes:
+        assert all(parent.key in seen for parent in node.parents.values()), node.label
+        seen.add(node.key)
+    assert len(seen) == len(made.nodes) > len(LABELS)
+
+
+def test_ancestors_are_all_that_is_read(tmp_path):
+    nodes = graph(tmp_path, recipe())
+    assert {node.label for node in nodes["embed"].ancestors()} == {"pool", "pretraining_data", "base"}
+    order = [node.label for node in nodes["embed"].ancestors()]
+    assert order.index("pretraining_data") < order.index("base")
+    assert {node.label for node in nodes["evaluate"].ancestors()} == set(LABELS) - {"evaluate"}
+
+
+def test_every_kind_has_a_version_and_a_module():
+    assert set(VERSIONS) == set(STAGES) >= MODEL_KINDS
+
+
+def test_every_method_states_what_it_reads():
+    assert len(METHOD_NEEDS) >= 6
+    assert set(METHOD_NEEDS) == set(METHODS)
+
+
+def test_ids_are_the_kind_and_twelve_digits_of_the_key(tmp_path):
+    node = graph(tmp_path, recipe())["train_scorer.quality"]
+    assert node.id == f"train_scorer-{node.key[:12]}"
+    assert len(node.key) == 64
+
+
+def test_evaluation_of_the_untuned_model_is_shared_by_cells(tmp_path):
+    made = plan(tmp_path, recipe(sweep={"sft.seed": [1, 2], "select.budget": [5, 6]}))
+    assert len(made.cells) == 5
+    assert len({cell.nodes["evaluate_before"].id for cell in made.cells}) == 1
+    assert len({cell.nodes["evaluate"].id for cell in made.cells}) == 5
+
+
+def test_generated_heldout_rows_do_not_repeat_the_training_rows(tmp_path):
+    config = graph(tmp_path, recipe())["train_scorer.quality"].config
+    assert (config["data"]["seed"], config["heldout"]["seed"]) == (7, 8)
+
+
+def test_a_section_s_own_seed_wins(tmp_path):
+    nodes = graph(tmp_path, recipe(sft__seed=1, pool__seed=2))
+    assert nodes["sft"].config["seed"] == 1
+    assert nodes["pool"].config["sources"][0]["seed"] == 2
+    assert nodes["base"].config["seed"] == 7
+
+
+def test_merged_sources_keep_their_order(tmp_path):
+    sources = [{"builtin": "quickstart", "rows": rows} for rows in (30, 20)]
+    config = graph(tmp_path, recipe(pool={"sources": sources}))["pool"].config
+    assert [source["rows"] for source in config["sources"]] == [30, 20]
+
+
+def test_tuning_on_given_data_needs_no_pool(tmp_path):
+    data = recipe("pool", "scorers", "embedding", "select", sft__data={"builtin": "quickstart_heldout", "rows": 5})
+    nodes = graph(tmp_path, data)
+    assert {"sft_data", "sft"} <= set(nodes)
+    assert nodes["sft"].parents["data"].label == "sft_data"
+
+
+def test_a_published_scorer_is_not_trained(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    nodes = graph(tmp_path, recipe(scorers={"quality": {"model": str(tmp_path / "model")}}, select__score="quality"))
+    assert "train_scorer.quality" not in nodes
+    score = nodes["score.quality"]
+    assert list(score.parents) == ["pool"]
+    assert set(score.config["model"]) == {"content"}
+    assert score.settings["model"] == str(tmp_path / "model")
+    assert set(nodes["select"].parents) == {"pool", "quality", "embed"}
+
+
+def test_a_scorer_can_be_trained_without_a_pool(tmp_path):
+    data = recipe("pool", "embedding", "select", "sft", "evaluate")
+    assert set(graph(tmp_path, data)) == {
+        "pretraining_data",
+        "base",
+        "train_scorer.complexity",
+        "train_scorer.quality",
+    }
+
+
+def test_an_untuned_published_model_is_evaluated_from_its_folder(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    nodes = graph(tmp_path, recipe(sft__model=str(tmp_path / "model")))
+    before = nodes["evaluate_before"]
+    assert set(before.parents) == {"data"}
+    assert before.config["model"] == nodes["sft"].config["model"]
+    assert before.settings["model"] == str(tmp_path / "model")
+
+
+TRAINED = {
+    "data": {"builtin": "quickstart", "rows": 4},
+    "model": "base",
+    "global_batch_size": 8,
+}
+MISSING = [
+    (recipe("pool", "scorers", "embedding"), "select", "pool:", "select"),
+    (recipe("scorers"), "select", "scorers.complexity: (select.method deita ranks by it)", "select"),
+    (recipe(scorers__quality=None), "select", "scorers.quality: (select.method deita ranks by it)", "select"),
+    (
+        recipe("scorers", select__method="quality"),
+        "select",
+        "scorers.quality: (select.method quality ranks by it)",
+        "select",
+    ),
+    (recipe("embedding"), "select", "embedding:", "select"),
+    (recipe("pool", "scorers", "select", "sft", "evaluate"), "embedding", "pool:", "embedding"),
+    (recipe("select"), "sft", "select: (or sft.data:)", "sft"),
+    (recipe("sft"), "evaluate", "sft:", "evaluate"),
+    (recipe("base", "scorers", "embedding", "select"), "sft", "base: (the section says model: base)", "sft"),
+    (recipe("base", "scorers"), "embedding", "base: (the section says model: base)", "embedding"),
+    (
+        recipe("base", scorers={"quality": {"train": TRAINED}}),
+        "scorers.quality.train",
+        "base: (the section says model: base)",
+        "scorers.quality.train",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "section", "wanted", "removable"), MISSING)
+def test_a_missing_section_is_named(tmp_path, data, section, wanted, removable):
+    with pytest.raises(UserError) as caught:
+        graph(tmp_path, data)
+    assert str(caught.value) == (
+        f"{tmp_path / 'r.yaml'}: {section}: needs {wanted}, and the recipe has none. "
+        f"Add it, or leave {removable}: out."
+    )
+
+
+def test_a_published_scorer_without_a_pool_has_nothing_to_score(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    data = {"name": "tiny", "scorers": {"quality": {"model": str(tmp_path)}}}
+    with pytest.raises(UserError, match=r"scorers\.quality: needs pool:, and the recipe has none"):
+        graph(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("size", "launch", "micro", "message"),
+    [
+        (9, "cpu_ddp", None, "9 is not a multiple of 2 (2 ranks); nearest that fit: 8 or 10."),
+        (9, "cpu", 4, "9 is not a multiple of 4 (1 ranks x 4 rows per device); nearest that fit: 8 or 12."),
+        (20, "cpu_ddp", 4, "20 is not a multiple of 8 (2 ranks x 4 rows per device); nearest that fit: 16 or 24."),
+        (3, "cpu_ddp", 4, "3 is not a multiple of 8 (2 ranks x 4 rows per device); nearest that fit: 8."),
+    ],
+)
+@pytest.mark.parametrize("where", ["sft", "base.pretrain", "scorers.quality.train"])
+def test_a_batch_that_the_ranks_do_not_divide_is_refused(tmp_path, where, size, launch, micro, message):
+    place = where.replace(".", "__")
+    changes = {f"{place}__global_batch_size": size, f"{place}__launch": launch}
+    changes[f"{place}__trainer__per_device_train_batch_size"] = micro
+    with pytest.raises(UserError) as caught:
+        graph(tmp_path, recipe(**changes))
+    assert str(caught.value) == f"{tmp_path / 'r.yaml'}: {where}.global_batch_size: {message}"
+
+
+def test_a_batch_that_is_divided_is_taken(tmp_path):
+    changes = {"sft__global_batch_size": 24, "sft__launch": "cpu_ddp", "sft__trainer__per_device_train_batch_size": 4}
+    assert graph(tmp_path, recipe(**changes))["sft"].config["global_batch_size"] == 24
+
+
+@pytest.mark.parametrize(
+    ("until", "labels"),
+    [
+        (None, LABELS),
+        ("pool", ["pretraining_data", "pool", "heldout_data"]),
+        ("base", ["pretraining_data", "base"]),
+        ("train_scorer", ["pretraining_data", "base", "train_scorer.complexity", "train_scorer.quality"]),
+        ("embed", ["pretraining_data", "base", "pool", "embed"]),
+        ("select", LABELS[:9]),
+        ("sft", LABELS[:10]),
+        ("evaluate", LABELS),
+    ],
+)
+def test_stages_until(tmp_path, until, labels):
+    assert list(stages_until(graph(tmp_path, recipe()), until)) == labels
+
+
+def test_until_an_unknown_stage_names_the_known_ones(tmp_path):
+    with pytest.raises(UserError) as caught:
+        stages_until(graph(tmp_path, recipe("scorers", "embedding", "evaluate", select__method="random")), "embed")
+    assert str(caught.value) == "until embed: the recipe has no such stage; it has pool, base, select, sft"

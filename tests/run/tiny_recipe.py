@@ -1,0 +1,98 @@
+"""A recipe with every section, as plain data, and what the tests of the run do with it. It carries nothing out."""
+
+import json
+
+import pytest
+
+from deita_train.recipe.schema import Recipe
+from deita_train.run import launch
+from deita_train.run.graph import build_graph
+from deita_train.run.inputs import Inputs
+from deita_train.run.plan import make_plan
+
+_TRAINER = {"learning_rate": 0.001, "num_train_epochs": 1}
+_SCORER = {
+    "train": {
+        "data": {"builtin": "quickstart", "rows": 40},
+        "heldout": {"builtin": "quickstart", "rows": 20},
+        "model": "base",
+        "global_batch_size": 8,
+        "trainer": _TRAINER,
+    }
+}
+_RECIPE = {
+    "name": "tiny",
+    "seed": 7,
+    "base": {
+        "builtin": "miniature",
+        "pretrain": {
+            "data": {"builtin": "quickstart_pretraining", "rows": 50},
+            "global_batch_size": 8,
+            "trainer": _TRAINER,
+        },
+    },
+    "pool": {"builtin": "quickstart", "rows": 60},
+    "scorers": {"complexity": _SCORER, "quality": _SCORER},
+    "embedding": {"model": "base"},
+    "select": {"method": "deita", "budget": 10},
+    "sft": {"model": "base", "global_batch_size": 8, "trainer": _TRAINER},
+    "evaluate": {"heldout": {"builtin": "quickstart_heldout", "rows": 16}},
+}
+LABELS = [
+    "pretraining_data",
+    "base",
+    "pool",
+    "train_scorer.complexity",
+    "score.complexity",
+    "train_scorer.quality",
+    "score.quality",
+    "embed",
+    "select",
+    "sft",
+    "heldout_data",
+    "evaluate_before",
+    "evaluate",
+]
+
+
+@pytest.fixture
+def no_gpus(monkeypatch):
+    """The same launches on every machine."""
+    monkeypatch.setattr(launch, "count_gpus", lambda: 0)
+    launch.resolve_launch.cache_clear()
+    yield
+    launch.resolve_launch.cache_clear()
+
+
+def recipe(*without, **changes):
+    """The recipe without some sections, with `section__key=value` set; a value None removes the key."""
+    # Through JSON and not deepcopy, which would keep sections that are one object one object.
+    data = json.loads(json.dumps({name: section for name, section in _RECIPE.items() if name not in without}))
+    for path, value in changes.items():
+        put(data, path.split("__"), value)
+    return data
+
+
+def put(data, path, value):
+    *folders, name = path
+    for folder in folders:
+        data = data.setdefault(folder, {})
+    if value is None:
+        data.pop(name, None)
+    else:
+        data[name] = value
+
+
+def graph(folder, data):
+    """The recipe's stages by label."""
+    return build_graph(Recipe.model_validate(data), Inputs(folder / "store", folder / data["name"], folder / "r.yaml"))
+
+
+def write(folder, data):
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(data, indent=1))
+    return path
+
+
+def plan(folder, data, *sets, until=None):
+    return make_plan(write(folder, data), sets, folder / "runs", until)

@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+from deita_train.training.checkpoints import RECORD, find_damage, newest_whole, read_record, step_of, write_record
+
+
+def save(folder, step, optimizer=b"moments", world_size=2):
+    """A checkpoint as two ranks leave it, with a folder inside."""
+    checkpoint = folder / f"checkpoint-{step}"
+    (checkpoint / "global_step").mkdir(parents=True, exist_ok=True)
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    (checkpoint / "optimizer.pt").write_bytes(optimizer)
+    (checkpoint / "global_step" / "rank_1.pt").write_bytes(b"shard")
+    write_record(checkpoint, world_size, "MULTI_GPU")
+    return checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for step in (5, 10, 100):
+        save(tmp_path, step)
+    return tmp_path
+
+
+def test_the_record_holds_every_file_and_the_launch(folder):
+    assert read_record(folder / "checkpoint-5") == {
+        "files": {"model.safetensors": 7, "optimizer.pt": 7, "global_step/rank_1.pt": 5},
+        "world_size": 2,
+        "distributed_type": "MULTI_GPU",
+    }
+    assert sorted(path.name for path in (folder / "checkpoint-5").iterdir()) == [
+        RECORD, "global_step", "model.safetensors", "optimizer.pt",
+    ]  # fmt: skip
+
+
+def test_the_newest_is_the_one_of_the_highest_step(folder):
+    assert newest_whole(folder) == (folder / "checkpoint-100", [])
+    assert step_of(folder / "checkpoint-100") == 100
+
+
+def test_no_checkpoint(tmp_path):
+    assert newest_whole(tmp_path) == (None, [])
+    assert newest_whole(tmp_path / "absent") == (None, [])
+
+
+def test_a_torn_file(folder):
+    (folder / "checkpoint-100" / "optimizer.pt").write_bytes(b"mom")
+    assert newest_whole(folder) == (
+        folder / "checkpoint-10",
+        ["checkpoint-100: optimizer.pt has 3 bytes instead of 7"],
+    )
+
+
+def test_a_missing_file_of_another_rank(folder):
+    (folder / "checkpoint-100" / "global_step" / "rank_1.pt").unlink()
+    assert newest_whole(folder) == (folder / "checkpoint-10", ["checkpoint-100: global_step/rank_1.pt is missing"])
+
+
+@pytest.mark.parametrize("text", [None, "", '{"files": {"model.saf'])
+def test_a_missing_or_torn_record(folder, text):
+    (folder / "checkpoint-100" / RECORD).unlink()
+    if text is not None:
+        (folder / "checkpoint-100" / RECORD).write_text(text)
+    assert newest_whole(folder) == (folder / "checkpoint-10", ["checkpoint-100: it was not finished"])
+
+
+def test_every_refused_checkpoint_is_named_newest_first(folder):
+    (folder / "checkpoint-100" / RECORD).unlink()
+    (folder / "checkpoint-10" / "model.safetensors").unlink()
+    (folder / "checkpoint-5" / "optimizer.pt").write_bytes(b"")
+    assert newest_whole(folder) == (
+        None,
+        [
+            "checkpoint-100: it was not finished",
+            "checkpoint-10: model.safetensors is missing",
+            "checkpoint-5: optimizer.pt has 0 bytes instead of 7",
+        ],
+    )
+
+
+def test_a_file_beside_the_recorded_ones_does_no_harm(folder):
+    (folder / "checkpoint-100" / "notes.txt").write_text("x")
+    assert find_damage(folder / "checkpoint-100") is None
+
+
+def test_a_damaged_checkpoint_that_is_saved_again_is_whole(folder):
+    (folder / "checkpoint-100" / "optimizer.pt").write_bytes(b"")
+    again = save(folder, 100, optimizer=b"longer moments", world_size=1)
+    assert find_damage(again) is None
+    assert newest_whole(folder) == (again, [])
+    assert RECORD not in read_record(again)["files"]
+
+
+def test_what_a_kill_between_writing_and_renaming_the_record_leaves(folder):
+    checkpoint = folder / "checkpoint-100"
+    (checkpoint / RECORD).rename(checkpoint / f".{RECORD}.tmp")
+    assert find_damage(checkpoint) == "it was not finished"
+    assert find_damage(save(folder, 100)) is None
+
+
+def test_the_record_is_json(folder):
+    assert json.loads((folder / "checkpoint-5" / RECORD).read_text())["world_size"] == 2

@@ -1,0 +1,52 @@
+import datasets
+import pytest
+
+from deita_train.data.rendering import IGNORED
+from deita_train.errors import UserError
+from deita_train.training.rows import LabelledRow, RowCount, write_training_rows
+
+WITHOUT_LOSS = LabelledRow("silent", [1, 2, 3], [IGNORED] * 3)
+
+
+def test_rows_and_their_account(tmp_path):
+    rows = [
+        LabelledRow("a", [1, 2, 3, 4], [IGNORED, IGNORED, 3, 4]),
+        WITHOUT_LOSS,
+        LabelledRow("b", [5, 6], [IGNORED, 6], truncated=True),
+    ]
+    count = write_training_rows(rows, tmp_path / "rows")
+    assert count == RowCount(rows=2, tokens=6, loss_tokens=3, truncated=1, without_loss=1, without_loss_ids=["silent"])
+    written = datasets.load_from_disk(str(tmp_path / "rows"))
+    assert written.to_list() == [
+        {"input_ids": [1, 2, 3, 4], "labels": [IGNORED, IGNORED, 3, 4], "length": 4},
+        {"input_ids": [5, 6], "labels": [IGNORED, 6], "length": 2},
+    ]
+    assert str(written.features["labels"].feature.dtype) == "int32"
+
+
+def test_a_label_on_the_first_token_is_no_loss(tmp_path):
+    # Nothing predicts the first token: trainers shift the labels by one.
+    first_only = LabelledRow("first", [1, 2], [1, IGNORED])
+    both = LabelledRow("both", [1, 2], [1, 2])
+    count = write_training_rows([first_only, both], tmp_path / "rows")
+    assert (count.rows, count.loss_tokens, count.without_loss_ids) == (1, 1, ["first"])
+
+
+def test_only_the_first_five_silent_rows_are_named(tmp_path):
+    rows = [LabelledRow(f"r{number}", [1, 2], [IGNORED] * 2) for number in range(7)]
+    count = write_training_rows([*rows, LabelledRow("a", [1, 2], [IGNORED, 2])], tmp_path / "rows")
+    assert (count.without_loss, count.without_loss_ids) == (7, ["r0", "r1", "r2", "r3", "r4"])
+
+
+@pytest.mark.parametrize(("rows", "part"), [([WITHOUT_LOSS] * 2, "none of 2 rows"), ([], "none of 0 rows")])
+def test_no_row_left_is_the_users_error(tmp_path, rows, part):
+    with pytest.raises(UserError, match=part) as caught:
+        write_training_rows(rows, tmp_path / "rows")
+    assert not (tmp_path / "rows").exists()
+    assert ("silent" in str(caught.value)) == bool(rows)
+
+
+def test_a_truncated_row_without_loss_is_not_counted_as_truncated(tmp_path):
+    cut = LabelledRow("cut", [1, 2], [IGNORED] * 2, truncated=True)
+    count = write_training_rows([cut, LabelledRow("a", [1, 2], [IGNORED, 2])], tmp_path / "rows")
+    assert (count.truncated, count.without_loss) == (0, 1)
