@@ -30,8 +30,25 @@ FORBIDDEN = {
 }
 LIGHT = frozenset({"cli", "recipe", "run", "durable", "errors", "__init__"})
 HEAVY = frozenset(
-    "torch transformers trl datasets peft accelerate deepspeed numpy pandas matplotlib scipy pyarrow tokenizers "
-    "safetensors wandb huggingface_hub jinja2".split()
+    [
+        "torch",
+        "transformers",
+        "trl",
+        "datasets",
+        "peft",
+        "accelerate",
+        "deepspeed",
+        "numpy",
+        "pandas",
+        "matplotlib",
+        "scipy",
+        "pyarrow",
+        "tokenizers",
+        "safetensors",
+        "wandb",
+        "huggingface_hub",
+        "jinja2",
+    ]
 )
 # The command line as another process's program is not imported.
 MODULE = re.compile(r"deita_train(?!\.cli$)(\.\w+)+")

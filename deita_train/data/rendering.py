@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from deita_train.errors import UserError
+
 IGNORED = -100
 
 
@@ -39,7 +41,11 @@ def render(
     )
     ids, mask = encoded["input_ids"], encoded["assistant_masks"]
     assert len(ids) == len(mask)
-    assert tokenizer.bos_token_id is None or ids[:2].count(tokenizer.bos_token_id) <= 1, "two beginnings of sequence"
+    if tokenizer.bos_token_id is not None and ids[:2].count(tokenizer.bos_token_id) > 1:
+        raise UserError(
+            f"a conversation starts with {tokenizer.bos_token} twice: its first message begins with "
+            f"{messages[0]['content'][:40]!r}, or the chat template and the tokenizer both write it."
+        )
     labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
     truncated = max_length is not None and len(ids) > max_length
     return RenderedConversation(ids[:max_length], labels[:max_length], truncated)

@@ -31,6 +31,7 @@ OWNED_FIELDS: Mapping[str, str] = {
     "assistant_only_loss": "the loss is on assistant turns only",
     "completion_only_loss": "the loss is on assistant turns only",
     "push_to_hub": "publish the model folder yourself after the run",
+    "save_strategy": "checkpoints are saved every save_steps",
     "packing": "rows are grouped by length; packing is not offered yet",
     "do_train": "a section that is there is carried out",
     "do_eval": "state evaluate: instead",

@@ -21,87 +21,83 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Source(Section):
-    """Where conversations come from: a file, a folder, a Hub id, or rows that the project generates itself."""
+class Origin(Section):
+    """What every data section has: a file, a folder or a Hub id, or rows that the project generates itself."""
 
     dataset: str | None = None
     revision: str | None = None
     split: str | None = None
-    builtin: Literal["quickstart", "quickstart_heldout", "quickstart_pretraining"] | None = None
+    builtin: str | None = None
     rows: Count | None = None
     seed: int | None = None
     format: Literal["sharegpt", "messages", "alpaca", "prompt_completion"] | None = None
     roles: dict[str, Role] = {}
     instruction_share: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
+    def check_origin(self) -> None:
+        """Raise ValueError unless there is one origin and nothing that would be ignored beside it."""
         if (self.dataset is None) == (self.builtin is None):
             raise ValueError("state either dataset: (a file, a folder or a Hub id) or builtin:, and not both")
         if self.builtin is not None and self.rows is None:
-            raise ValueError("builtin: wants rows:, the number of conversations to generate")
-        if self.builtin is None and (self.rows is not None or self.seed is not None):
-            raise ValueError("rows: and seed: belong to builtin: data; a dataset is read whole")
-        _check_share(self.instruction_share)
+            raise ValueError("builtin: wants rows:, the number of rows to generate")
+        alien = ("rows", "seed") if self.builtin is None else ("revision", "split", "format", "roles", "label")
+        ignored = [name for name in alien if name in self.model_fields_set]
+        if ignored:
+            kind = "a dataset: is read whole" if self.builtin is None else "builtin: data is generated"
+            raise ValueError(f"{', '.join(ignored)} would have no effect here, because {kind}; leave it out")
+        share = self.instruction_share
+        if share is not None and not 0 <= share[0] < share[1] <= 1:
+            raise ValueError(f"instruction_share: {share} is no range; [0.0, 0.5] is the first half")
+
+
+class Source(Origin):
+    """Where conversations come from."""
+
+    builtin: Literal["quickstart", "quickstart_heldout", "quickstart_pretraining"] | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        self.check_origin()
         return self
 
 
-class Pool(Section):
+class Pool(Origin):
     """The pool: one source, or several that are merged."""
 
-    dataset: str | None = None
-    revision: str | None = None
-    split: str | None = None
     builtin: Literal["quickstart"] | None = None
-    rows: Count | None = None
-    seed: int | None = None
-    format: Literal["sharegpt", "messages", "alpaca", "prompt_completion"] | None = None
-    roles: dict[str, Role] = {}
-    instruction_share: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     sources: Annotated[list[Source], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
-        own = {name for name in self.model_fields_set if name != "sources"}
-        if self.sources is not None and own:
-            raise ValueError(f"sources: stands alone; move {', '.join(sorted(own))} into an entry of it")
+        own = self._own_fields()
         if self.sources is None:
-            Source.model_validate({name: getattr(self, name) for name in own})
+            self.check_origin()
+        elif own:
+            raise ValueError(f"sources: stands alone; move {', '.join(own)} into an entry of it")
         return self
+
+    def _own_fields(self) -> list[str]:
+        return sorted(name for name in self.model_fields_set if name != "sources")
 
     def all_sources(self) -> list[Source]:
         """The sources to merge, in the recipe's order."""
         if self.sources is not None:
             return list(self.sources)
-        return [Source.model_validate({name: getattr(self, name) for name in self.model_fields_set})]
+        return [Source.model_validate({name: getattr(self, name) for name in self._own_fields()})]
 
 
-class ScorerData(Section):
+class ScorerData(Origin):
     """Labelled rows for a scorer: `input`/`target`, instruction/response/score, or conversations with a label."""
 
-    dataset: str | None = None
-    revision: str | None = None
-    split: str | None = None
     builtin: Literal["quickstart"] | None = None
-    rows: Count | None = None
-    seed: int | None = None
-    format: Literal["sharegpt", "messages", "alpaca", "prompt_completion"] | None = None
-    roles: dict[str, Role] = {}
-    instruction_share: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     label: str | None = None
     rank_within_instruction: bool = False
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if (self.dataset is None) == (self.builtin is None):
-            raise ValueError("state either dataset: (a file, a folder or a Hub id) or builtin:, and not both")
-        if self.builtin is not None and self.rows is None:
-            raise ValueError("builtin: wants rows:, the number of labelled rows to generate")
-        if self.builtin is None and (self.rows is not None or self.seed is not None):
-            raise ValueError("rows: and seed: belong to builtin: data; a dataset is read whole")
+        self.check_origin()
         if self.rank_within_instruction and self.label is None:
             raise ValueError("rank_within_instruction: wants label:, the column by which answers are ranked")
-        _check_share(self.instruction_share)
         return self
 
 
@@ -122,6 +118,12 @@ class Architecture(Section):
     num_heads: Count = 4
     vocab_size: Annotated[int, Field(ge=300)] = 2000
     context_length: Count = 1024
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(f"hidden_size: {self.hidden_size} is not a multiple of 2 x num_heads ({self.num_heads})")
+        return self
 
 
 class Pretrain(Training):
@@ -238,8 +240,3 @@ class Recipe(Section):
     sft: Sft | None = None
     evaluate: Evaluate | None = None
     sweep: dict[str, Any] | None = None
-
-
-def _check_share(share: list[float] | None) -> None:
-    if share is not None and not 0 <= share[0] < share[1] <= 1:
-        raise ValueError(f"instruction_share: {share} is no range; [0.0, 0.5] is the first half of the instructions")

@@ -90,12 +90,15 @@ class Store:
         complete.
         """
         work, final = self.work_path(manifest.id), self.path(manifest.id)
+        write_json_atomically(work / METRICS, metrics)
+        for name in ("data", "trace", "model"):
+            if (work / name).exists():
+                fsync_tree(work / name)
+        write_json_atomically(work / MANIFEST, asdict(manifest))
+        # Last, so that a kill while the result is written out costs no checkpoint.
         for entry in work.iterdir():
             if entry.name not in PUBLISHED:
                 remove_tree(entry) if entry.is_dir() else entry.unlink()
-        write_json_atomically(work / METRICS, metrics)
-        fsync_tree(work)
-        write_json_atomically(work / MANIFEST, asdict(manifest))
         replaced = self.folder / ".work" / f"{manifest.id}.replaced"
         remove_tree(replaced)
         if final.exists():

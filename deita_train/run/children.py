@@ -39,7 +39,7 @@ class Children:
         if launch is None or launch.forked:
             return self._fork_stage(plan, node, log_dir / "rank0.log", "stage", tick)
         code = self._launch(plan, node, launch, log_dir / "launch.log", tick)
-        if code == 0 and not plan.store.has(node.id):
+        if code == 0 and launch.num_processes > 1:
             code = self._fork_stage(plan, node, log_dir / "publish.log", "publish", tick)
         return code
 

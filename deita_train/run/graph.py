@@ -23,7 +23,7 @@ MODEL_KINDS = frozenset({"base", "train_scorer", "score", "embed", "sft", "evalu
 PERFORMANCE_FIELDS = frozenset(
     {
         "per_device_train_batch_size", "gradient_checkpointing", "activation_checkpointing", "save_steps",
-        "save_strategy", "save_total_limit", "logging_steps", "logging_strategy", "logging_first_step", "report_to",
+        "save_total_limit", "logging_steps", "logging_strategy", "logging_first_step", "report_to",
         "run_name", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
         "dataset_num_proc", "disable_tqdm", "log_level", "project", "ddp_timeout",
     }

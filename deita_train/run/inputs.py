@@ -3,12 +3,13 @@ the keys of what is made from it, and a location that is not."""
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from deita_train.durable import read_json, write_json_atomically
 from deita_train.errors import UserError
-from deita_train.recipe.schema import Dtype, ScorerData, Source, Training
+from deita_train.recipe.schema import Dtype, Origin, Training
 from deita_train.run.keys import ContentHashes
 from deita_train.run.launch import Launch, resolve_launch
 
@@ -41,7 +42,7 @@ class Inputs:
         """The error for a section that reads what the recipe does not have."""
         return self.error(section, f"needs {wanted}, and the recipe has none. Add it, or leave {section}: out.")
 
-    def source(self, source: Source | ScorerData, *, default_seed: int, where: str) -> tuple[dict, dict]:
+    def source(self, source: Origin, *, default_seed: int, where: str) -> tuple[dict, dict]:
         """Identity and location of a data source. Generated data is its own identity: what, how much, which seed."""
         shape = {name: value for name, value in source.model_dump().items() if name in _SHAPE_FIELDS}
         if source.builtin is not None:
@@ -50,6 +51,7 @@ class Inputs:
         assert source.dataset is not None
         path = Path(source.dataset).expanduser()
         if path.exists():
+            self._refuse_revision(source.revision, source.dataset, where)
             identity = {"content": self._hashes.of(path), "name": path.name}
             return {**identity, "split": source.split, **shape}, {"dataset": str(path)}
         if not _HUB_ID.match(source.dataset) or path.suffix in {".json", ".jsonl", ".parquet", ".gz", ".zst"}:
@@ -61,6 +63,7 @@ class Inputs:
         """Identity and location of a model folder or a Hub model."""
         path = Path(name).expanduser()
         if path.is_dir():
+            self._refuse_revision(revision, name, where)
             if not (path / "config.json").exists():
                 raise self.error(f"{where}.model", f"{name} is a folder without config.json: not a transformers model.")
             return {"content": self._hashes.of(path)}, str(path.resolve())
@@ -104,6 +107,10 @@ class Inputs:
                 f"{training.global_batch_size} is not a multiple of {unit} ({parts}); nearest that fit: {nearest}.",
             )
 
+    def _refuse_revision(self, revision: str | None, name: str, where: str) -> None:
+        if revision is not None:
+            raise self.error(f"{where}.revision", f"{name} is local: it has no revisions. Leave revision: out.")
+
     def _commit(self, kind: str, name: str, revision: str | None, where: str) -> str:
         """The commit that a Hub id stands for, bound to this run at its first start."""
         if revision is not None and _COMMIT.match(revision):
@@ -129,15 +136,12 @@ _SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_i
 def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:
     """The commit of a Hub repository at a revision: from the Hub, else from the local cache, else None."""
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # Its base is the HTTP client's own error; a refused connection or a time-out is that and no OSError.
-    failures = (*HfHubHTTPError.__bases__, HFValidationError)
     cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "refs" / (revision or "main")
     if not constants.HF_HUB_OFFLINE and not os.environ.get("HF_DATASETS_OFFLINE"):
         try:
             info = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=20)
             return str(info.sha)
-        except failures:
-            pass  # the cache may still hold it
+        except Exception as error:  # which HTTP client raises depends on the Hub library's version
+            sys.stderr.write(f"the Hub does not answer for {kind} {name} ({type(error).__name__}); trying the cache\n")
     return cached.read_text().strip() if cached.exists() else None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def count_gpus() -> int:
     """How many NVIDIA GPUs this process may use, found without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([part for part in visible.split(",") if part.strip() not in {"", "-1"}])
+        named = [part.strip() for part in visible.split(",")]
+        return len(list(takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), named)))
     program = shutil.which("nvidia-smi")
     if program is None:
         return 0

@@ -85,7 +85,10 @@ def make_plan(recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str
     for cell in loaded.cells:
         nodes = build_graph(cell.recipe, inputs)
         if not cell.is_base:
-            nodes = stages_until(nodes, loaded.sweep_until)
+            try:
+                nodes = stages_until(nodes, loaded.sweep_until)
+            except UserError as error:
+                raise UserError(f"{recipe_path}: sweep.{error}") from None
         cells.append(Cell(cell.label, cell.settings, cell.is_base, _cut(nodes, until, cell.is_base)))
     inputs.save()
     return Plan(loaded, tuple(cells), runs_dir)

@@ -1,6 +1,7 @@
 """Carries out a plan: every artefact that is not there, one after another, then the report."""
 
 import os
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,8 @@ def _run_stage(plan: Plan, stage: PlannedStage, children: Children, display: Dis
         if store.has(node.id) and not anew:
             display.skip(node.label, cell, "made by another run meanwhile")
             return
+        if anew:
+            remove_tree(work_dir)
         for leftover in ("error.json", "result.json", "progress.json"):
             (work_dir / leftover).unlink(missing_ok=True)
         display.start(node.label, cell, work_dir / "progress.json")
@@ -103,7 +106,7 @@ def _stage_command(plan: Plan, node: Node) -> str:
     arguments = ["stage", *plan.arguments(), "--stage", node.id]
     launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
     if launch is None or launch.forked:
-        return f"deita-train {' '.join(arguments)}"
+        return f"deita-train {shlex.join(arguments)}"
     return launch.printed_command(arguments)
 
 
@@ -125,12 +128,7 @@ def _renewed(plan: Plan, fresh: str | None) -> set[str]:
     if not named:
         labels = ", ".join(dict.fromkeys(node.label for node in plan.nodes))
         raise UserError(f"--fresh {fresh}: the recipe has no such stage; it has {labels}")
-    renewed = {
-        node.id for node in plan.nodes if node.key in named or named & {parent.key for parent in node.ancestors()}
-    }
-    for artefact_id in renewed:
-        remove_tree(plan.store.work_path(artefact_id))
-    return renewed
+    return {node.id for node in plan.nodes if node.key in named or named & {parent.key for parent in node.ancestors()}}
 
 
 def _cell_name(plan: Plan, node: Node) -> str:

@@ -6,6 +6,7 @@ publishes after the checks. Nothing heavy is imported before it is needed.
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -225,7 +226,7 @@ def _leave_error(work_dir: Path, rank: int, error: BaseException) -> None:
 
 
 def _shown_command(plan: Plan, node: Node) -> str:
-    return f"deita-train stage {' '.join(plan.arguments())} --stage {node.id}"
+    return shlex.join(["deita-train", "stage", *plan.arguments(), "--stage", node.id])
 
 
 def _versions() -> dict[str, str]:

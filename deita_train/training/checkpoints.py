@@ -25,14 +25,14 @@ def write_record(checkpoint: Path, world_size: int, distributed_type: str) -> No
     temporary.replace(checkpoint / RECORD)
 
 
-def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole, and why each newer one is not."""
-    refused: list[str] = []
+def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest checkpoint that is whole, and each newer one that is not, with the reason."""
+    refused: list[tuple[Path, str]] = []
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         problem = find_damage(checkpoint)
         if problem is None:
             return checkpoint, refused
-        refused.append(f"{checkpoint.name}: {problem}")
+        refused.append((checkpoint, problem))
     return None, refused
 
 

@@ -4,18 +4,22 @@ Pretraining the miniature, training a scorer and SFT differ in their rows, and i
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
+from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from deita_train.durable import remove_tree
 from deita_train.errors import UserError
 from deita_train.training.callbacks import RecordCheckpoints, ReportProgress, StopAtNonFinite
 from deita_train.training.checkpoints import newest_whole, read_record, step_of
+from deita_train.training.sampler import LengthGroupedBatches
 
 # A run keeps about this many checkpoints' worth of progress; a kill costs at most one part.
 _CHECKPOINTS_PER_RUN = 5
@@ -61,8 +65,13 @@ def train(
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     resume = _checkpoint_to_resume(checkpoint_dir, settings)
     callbacks: list[TrainerCallback] = [ReportProgress(on_progress), StopAtNonFinite(), RecordCheckpoints()]
-    trainer = SFTTrainer(
-        model=model_path, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=callbacks
+    trainer = _Trainer(
+        lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),
+        model=model_path,
+        args=arguments,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        callbacks=callbacks,
     )
     check_launch(trainer, settings)
     outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -73,6 +82,21 @@ def train(
         seconds=float(outcome.metrics["train_runtime"]),
         resumed_from=step_of(resume) if resume else None,
     )
+
+
+class _Trainer(SFTTrainer):
+    """SFTTrainer with our batches; with transformers' own when `lengths` is None."""
+
+    def __init__(self, *, lengths: list[int] | None, **arguments: Any) -> None:
+        self._lengths = lengths  # the trainer drops the column before it asks for a sampler
+        super().__init__(**arguments)
+
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler | None:
+        if self._lengths is None:
+            sampler: Sampler | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedBatches(self._lengths, global_batch, self.args.seed)
 
 
 def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig:
@@ -86,17 +110,18 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
     limit = _MICRO_BATCH_CPU if settings.use_cpu else _MICRO_BATCH_GPU
     micro = stated.pop("per_device_train_batch_size", None) or largest_divisor(share, limit)
     steps = planned_steps(num_rows, settings.global_batch_size, stated)
-    logging_steps = stated.pop("logging_steps", None) or max(1, steps // 200)
-    save_steps = stated.pop("save_steps", None) or _round_up(math.ceil(steps / _CHECKPOINTS_PER_RUN), logging_steps)
+    logging_steps = _in_steps(stated.pop("logging_steps", None), steps) or max(1, steps // 200)
+    save_steps = _in_steps(stated.pop("save_steps", None), steps) or _round_up(
+        math.ceil(steps / _CHECKPOINTS_PER_RUN), logging_steps
+    )
     device_defaults = {
         "bf16": not settings.use_cpu,
-        "gradient_checkpointing": not settings.use_cpu,
+        "activation_checkpointing": not settings.use_cpu,
         "dataloader_pin_memory": not settings.use_cpu,
     }
     return SFTConfig(
         **{
             **device_defaults,
-            "train_sampling_strategy": "group_by_length",
             "save_total_limit": 2,
             "report_to": "none",
             "disable_tqdm": True,
@@ -158,8 +183,10 @@ def check_launch(trainer: SFTTrainer, settings: TrainingSettings) -> None:
 
 def _checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Path | None:
     checkpoint, refused = newest_whole(checkpoint_dir)
-    for reason in refused:
-        print(f"not resuming from {reason}", flush=True)  # noqa: T201 - goes to the stage's log
+    for damaged, reason in refused:
+        print(f"not resuming from {damaged.name}: {reason}", flush=True)  # noqa: T201 - goes to the stage's log
+        if int(os.environ.get("RANK", "0")) == 0:
+            remove_tree(damaged)  # it would take the place of a whole one when old checkpoints are rotated out
     if checkpoint is None:
         return None
     record = read_record(checkpoint)
@@ -171,6 +198,13 @@ def _checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> P
         )
     print(f"resuming from {checkpoint.name}", flush=True)  # noqa: T201 - goes to the stage's log
     return checkpoint
+
+
+def _in_steps(stated: float | None, steps: int) -> int:
+    """trl takes a number of steps, or below 1 a share of the run; 0 when nothing is stated."""
+    if stated is None:
+        return 0
+    return math.ceil(stated * steps) if stated < 1 else int(stated)
 
 
 def _round_up(number: int, multiple: int) -> int:

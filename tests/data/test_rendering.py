@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deita_train.data.rendering import IGNORED, load_tokenizer, render
+from deita_train.errors import UserError
 from deita_train.training.miniature import train_tokenizer
 
 TEMPLATE = files("deita_train.data").joinpath("templates/vicuna_v1.1.jinja").read_text(encoding="utf-8")
@@ -133,7 +134,7 @@ def test_the_runs_template_replaces_the_tokenizers_own(tokenizer, tmp_path):
 def test_a_template_that_writes_the_beginning_twice_is_refused(tmp_path):
     twice = TEMPLATE.replace("bos_token +", "bos_token + bos_token +")
     tokenizer = train_tokenizer(["Hi"], 300, twice, tmp_path)
-    with pytest.raises(AssertionError, match="two beginnings"):
+    with pytest.raises(UserError, match="starts with <s> twice"):
         render(tokenizer, [user("Hi"), assistant("Yo")], None)
 
 

@@ -6,7 +6,7 @@ import shutil
 import datasets
 import numpy as np
 import pytest
-from conftest import run_smoke
+from smoke_run import run_smoke
 
 TWO_RANKS = [
     argument

@@ -8,8 +8,7 @@ import time
 
 import psutil
 import pytest
-from conftest import ROOT, run_command, run_environment, run_smoke
-from runs import digests, selected_ids, stages
+from smoke_run import ROOT, digests, run_command, run_environment, run_smoke, selected_ids, stages
 
 # In `make test`: a training, a pass, and the training whose result matters most.
 MOMENTS = [("base", "run"), ("score.quality", "group"), ("sft", "run")]

@@ -3,8 +3,7 @@
 import json
 
 import datasets
-from conftest import run_smoke
-from runs import digests, selected_ids, stages
+from smoke_run import digests, run_smoke, selected_ids, stages
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LABELS = {

@@ -171,8 +171,7 @@ def test_a_missing_section_is_named(tmp_path, data, section, wanted, removable):
     with pytest.raises(UserError) as caught:
         graph(tmp_path, data)
     assert str(caught.value) == (
-        f"{tmp_path / 'r.yaml'}: {section}: needs {wanted}, and the recipe has none. "
-        f"Add it, or leave {removable}: out."
+        f"{tmp_path / 'r.yaml'}: {section}: needs {wanted}, and the recipe has none. Add it, or leave {removable}: out."
     )
 
 

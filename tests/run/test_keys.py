@@ -140,7 +140,6 @@ INDIFFERENT = [
     ("sft.trainer.gradient_checkpointing", True),
     ("sft.launch", "cpu_ddp"),
     ("base.pretrain.launch", "cpu_ddp"),
-    ("base.pretrain.trainer.save_strategy", "no"),
     ("scorers.quality.train.launch", "cpu_zero2"),
     ("scorers.quality.launch", "cpu_ddp"),
     ("scorers.quality.max_batch_tokens", 99),

@@ -48,13 +48,16 @@ def test_a_torn_file(folder):
     (folder / "checkpoint-100" / "optimizer.pt").write_bytes(b"mom")
     assert newest_whole(folder) == (
         folder / "checkpoint-10",
-        ["checkpoint-100: optimizer.pt has 3 bytes instead of 7"],
+        [(folder / "checkpoint-100", "optimizer.pt has 3 bytes instead of 7")],
     )
 
 
 def test_a_missing_file_of_another_rank(folder):
     (folder / "checkpoint-100" / "global_step" / "rank_1.pt").unlink()
-    assert newest_whole(folder) == (folder / "checkpoint-10", ["checkpoint-100: global_step/rank_1.pt is missing"])
+    assert newest_whole(folder) == (
+        folder / "checkpoint-10",
+        [(folder / "checkpoint-100", "global_step/rank_1.pt is missing")],
+    )
 
 
 @pytest.mark.parametrize("text", [None, "", '{"files": {"model.saf'])
@@ -62,7 +65,7 @@ def test_a_missing_or_torn_record(folder, text):
     (folder / "checkpoint-100" / RECORD).unlink()
     if text is not None:
         (folder / "checkpoint-100" / RECORD).write_text(text)
-    assert newest_whole(folder) == (folder / "checkpoint-10", ["checkpoint-100: it was not finished"])
+    assert newest_whole(folder) == (folder / "checkpoint-10", [(folder / "checkpoint-100", "it was not finished")])
 
 
 def test_every_refused_checkpoint_is_named_newest_first(folder):
@@ -72,9 +75,9 @@ def test_every_refused_checkpoint_is_named_newest_first(folder):
     assert newest_whole(folder) == (
         None,
         [
-            "checkpoint-100: it was not finished",
-            "checkpoint-10: model.safetensors is missing",
-            "checkpoint-5: optimizer.pt has 0 bytes instead of 7",
+            (folder / "checkpoint-100", "it was not finished"),
+            (folder / "checkpoint-10", "model.safetensors is missing"),
+            (folder / "checkpoint-5", "optimizer.pt has 0 bytes instead of 7"),
         ],
     )
 

@@ -75,7 +75,7 @@ def test_batch_arithmetic_by_hand(batch, world_size, stated, micro, accumulation
 
 def test_defaults_on_a_cpu():
     got = arguments()
-    assert (got.bf16, got.use_cpu, got.gradient_checkpointing) == (False, True, False)
+    assert (got.bf16, got.use_cpu, got.activation_checkpointing) == (False, True, False)
     assert (got.save_total_limit, got.seed, got.data_seed, got.output_dir) == (2, 7, 7, "checkpoints")
     assert got.logging_nan_inf_filter is False
     assert got.dataset_kwargs == {"skip_prepare_dataset": True}

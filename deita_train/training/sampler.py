@@ -1,0 +1,50 @@
+"""Batches of rows of similar length in a random order, from the seed and the epoch alone."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+# Rows are sorted within groups of this many batches: wide enough for little padding, narrow enough to mix.
+BATCHES_PER_GROUP = 50
+
+
+class LengthGroupedBatches(Sampler[int]):
+    """Row positions such that each consecutive `global_batch_size` of them are of similar length.
+
+    transformers' `group_by_length` leaves the batches of a group sorted from long to short. Where length goes along
+    with the label, as in a complexity scorer's data, training then chases a drifting mean; here the batches are
+    shuffled. The order depends on the seed and the epoch only, so a resumed run continues it. The rows that do not fill a batch come
+    last, and differ from epoch to epoch.
+    """
+
+    def __init__(self, lengths: Sequence[int], global_batch_size: int, seed: int) -> None:
+        self._lengths = lengths
+        self._size = global_batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch, also by a resumed one."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = torch.randperm(len(self._lengths), generator=generator).tolist()
+        num_full = len(order) // self._size * self._size
+        batches = [batch for start in range(0, num_full, self._group) for batch in self._sorted(order, start, num_full)]
+        for place in torch.randperm(len(batches), generator=generator).tolist():
+            yield from batches[place]
+        yield from order[num_full:]
+
+    @property
+    def _group(self) -> int:
+        return self._size * BATCHES_PER_GROUP
+
+    def _sorted(self, order: list[int], start: int, end: int) -> list[list[int]]:
+        """The batches of one group, rows sorted by length."""
+        rows = sorted(order[start : min(start + self._group, end)], key=lambda row: -self._lengths[row])
+        return [rows[first : first + self._size] for first in range(0, len(rows), self._size)]

@@ -1,0 +1,187 @@
+from pathlib import Path
+
+import pytest
+
+import deita_train
+from deita_train.errors import UserError
+from deita_train.recipe.loading import OWNED_FIELDS, load_recipe, trainings
+from deita_train.recipe.trainer_fields import GONE, trainer_fields
+
+RECIPES = sorted((Path(deita_train.__file__).parent.parent / "recipes").rglob("*.yaml"))
+RECIPE = """\
+name: tiny
+base:
+  builtin: miniature
+  pretrain:
+    data: {builtin: quickstart_pretraining, rows: 20}
+    global_batch_size: 4
+    trainer: {learning_rate: 1e-3}
+pool: {builtin: quickstart, rows: 20}
+scorers:
+  quality:
+    train:
+      data: {builtin: quickstart, rows: 20}
+      model: base
+      global_batch_size: 4
+      trainer:
+        learning_rate: 1e-3
+select: {method: quality, budget: 5}
+sft:
+  model: base
+  global_batch_size: 4
+  trainer:
+    learning_rate: 2e-5
+    max_length: 64
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text=RECIPE):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refusal(path, *sets):
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, sets)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_is_valid(path):
+    loaded = load_recipe(path)
+    assert loaded.cells[0].is_base and loaded.recipe is loaded.cells[0].recipe
+    assert sum(cell.is_base for cell in loaded.cells) == 1
+    assert loaded.recipe.description
+
+
+def test_the_shipped_recipes_are_seen_and_named_apart():
+    assert len(RECIPES) > 0
+    names = [load_recipe(path).recipe.name for path in RECIPES]
+    assert len(set(names)) == len(names)
+
+
+def test_a_recipe_as_written(write):
+    loaded = load_recipe(write())
+    assert loaded.recipe.sft.trainer == {"learning_rate": 2e-5, "max_length": 64}
+    assert loaded.recipe.seed == 42
+    assert (len(loaded.cells), loaded.sets, loaded.sweep_until) == (1, (), None)
+    assert loaded.cells[0].data["select"] == {"method": "quality", "budget": 5}
+
+
+def test_every_training_section_is_checked(write):
+    places = [place for place, _ in trainings(load_recipe(write()).recipe)]
+    assert places == ["base.pretrain", "scorers.quality.train", "sft"]
+    for place in places:
+        setting = f"{place}.trainer.max_step=3"
+        message = refusal(write(), setting)
+        assert message.startswith(f"--set {setting}: {place}.trainer.max_step: unknown field of SFTConfig of trl ")
+        assert message.endswith(" (did you mean max_steps?)")
+
+
+def test_owned_fields_exist_in_the_installed_trl():
+    assert len(OWNED_FIELDS) >= 20
+    assert set(OWNED_FIELDS) <= set(trainer_fields("sft"))
+
+
+@pytest.mark.parametrize("name", OWNED_FIELDS)
+def test_a_field_that_the_framework_sets_is_refused_with_its_line(write, name):
+    message = refusal(path := write(f"{RECIPE}    {name}: 1\n"))
+    assert message == f"{path}:24: sft.trainer.{name}: set by the framework: {OWNED_FIELDS[name]}"
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_a_field_that_is_gone_is_refused_with_advice(write, name):
+    message = refusal(path := write(f"{RECIPE}    {name}: 1\n"))
+    assert message.startswith(f"{path}:24: sft.trainer.{name}: gone from SFTConfig of trl ")
+    assert message.endswith(f": {GONE[name]}")
+
+
+def test_an_unknown_field_is_refused_with_its_line(write):
+    path = write(RECIPE.replace("    learning_rate: 2e-5\n", "    lerning_rate: 2e-5\n"))
+    message = refusal(path)
+    assert message.startswith(f"{path}:22: sft.trainer.lerning_rate: unknown field of SFTConfig of trl ")
+    assert message.endswith("(did you mean learning_rate?)")
+
+
+def test_packing_is_not_offered(write):
+    for value in ("true", "false", "no"):
+        assert refusal(write(), f"sft.trainer.packing={value}") == (
+            f"--set sft.trainer.packing={value}: sft.trainer.packing: set by the framework: "
+            "rows are grouped by length; packing is not offered yet"
+        )
+
+
+def test_all_problems_of_the_trainers_are_shown_in_the_files_order(write):
+    text = RECIPE.replace("max_length: 64", "max_length: long").replace(
+        "trainer: {learning_rate: 1e-3}", "trainer: {bf16: no}"
+    )
+    path = write(text)
+    assert refusal(path).splitlines() == [
+        f"{path}:7: base.pretrain.trainer.bf16: 'no' is text; true or false or null wanted (YAML 1.2 reads no as text)",
+        f"{path}:23: sft.trainer.max_length: 'long' is text; a whole number or null wanted",
+    ]
+
+
+def test_a_set_reaches_a_trainer_field(write):
+    loaded = load_recipe(write(), ["sft.trainer.learning_rate=5e-6", "sft.trainer.lr_scheduler_type=cosine"])
+    assert loaded.recipe.sft.trainer == {"learning_rate": 5e-6, "max_length": 64, "lr_scheduler_type": "cosine"}
+    assert loaded.sets == ("sft.trainer.learning_rate=5e-6", "sft.trainer.lr_scheduler_type=cosine")
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("sft.trainer.learning_rate=fast", "sft.trainer.learning_rate: 'fast' is text; a number wanted"),
+        ("sft.trainer.max_steps=1.5", "sft.trainer.max_steps: 1.5 is a decimal number; a whole number wanted"),
+        ("sft.trainer.learning_rate=.inf", "sft.trainer.learning_rate: inf is not finite; finite numbers wanted"),
+        ("sft.trainer=[1]", "sft.trainer: [1] is a list; a mapping wanted"),
+        (
+            "sft.trainer=",
+            "sft.trainer: null is no value; a mapping wanted (the section is empty: fill it or remove the key)",
+        ),
+        ("select.budget=many", "select.budget: 'many' is text; a whole number wanted"),
+        (
+            "select.method=deitaa",
+            "select.method: 'deitaa' is not allowed (did you mean deita?); deita, evol_score, complexity, quality, "
+            "random or longest_response wanted",
+        ),
+    ],
+)
+def test_a_wrong_value_of_the_command_line_is_reported_under_it(write, setting, problem):
+    assert refusal(write(), setting) == f"--set {setting}: {problem}"
+
+
+def test_a_cell_of_a_sweep_is_checked_and_named(write):
+    path = write(RECIPE + "sweep: {select.budget: [5, 0]}\n")
+    assert refusal(path) == (
+        f"{path}:17: select.budget: 0 is a whole number; more than 0 wanted (in the sweep's cell select.budget=0)"
+    )
+    path = write(RECIPE + "sweep: {sft.trainer.max_length: [x]}\n")
+    assert refusal(path) == (
+        f"{path}:23: sft.trainer.max_length: 'x' is text; a whole number or null wanted "
+        "(in the sweep's cell sft.trainer.max_length=x)"
+    )
+
+
+def test_a_wrong_recipe_names_no_cell(write):
+    path = write(RECIPE.replace("budget: 5", "budget: 0") + "sweep: {sft.seed: [1, 2]}\n")
+    assert refusal(path) == f"{path}:17: select.budget: 0 is a whole number; more than 0 wanted"
+
+
+def test_a_sweep_of_the_command_line(write):
+    loaded = load_recipe(write(), ["sweep.sft.trainer.learning_rate=[1e-5, 2e-5]", "sweep.until=sft"])
+    assert [cell.recipe.sft.trainer["learning_rate"] for cell in loaded.cells] == [2e-5, 1e-5, 2e-5]
+    assert loaded.sweep_until == "sft"
+    assert [cell.settings for cell in loaded.cells[1:]] == [
+        {"sft.trainer.learning_rate": rate} for rate in (1e-5, 2e-5)
+    ]
+
+
+def test_an_error_in_the_sweep_names_the_file(write):
+    path = write(RECIPE + "sweep: {dpo.seed: [1]}\n")
+    assert refusal(path) == f"{path}: sweep.dpo.seed: the recipe has no section dpo to set seed in"

@@ -1,0 +1,162 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from deita_train.errors import UserError
+from deita_train.recipe.loading import load_recipe
+from deita_train.recipe.schema import Pool, Recipe, Source
+
+ONE_ORIGIN = "state either dataset: (a file, a folder or a Hub id) or builtin:, and not both"
+NO_EFFECT = "would have no effect here, because a dataset: is read whole; leave it out"
+ORIGIN_OF_A_SCORER = "state either model: (a published scorer) or train:, and not both"
+WANTS_ROWS = "builtin: wants rows:, the number of rows to generate"
+QUICKSTART = {"builtin": "quickstart", "rows": 5}
+PRETRAIN = {"data": QUICKSTART, "global_batch_size": 8}
+TRAINED = {"data": QUICKSTART, "model": "base", "global_batch_size": 8}
+
+
+def trained(**changes):
+    """Scorers with other labelled data."""
+    return {"scorers": {"quality": {"train": {**TRAINED, "data": changes}}}}
+
+
+def refusal(folder, data, *sets):
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps({"name": "tiny", **data}))
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, sets)
+    return str(caught.value).removeprefix(f"{path}:1: ")
+
+
+def no_range(share):
+    return f"instruction_share: {share} is no range; [0.0, 0.5] is the first half of the instructions"
+
+
+DATA = "scorers.quality.train.data"
+OWN_VALIDATORS = [
+    ({"pool": {}}, f"pool: {ONE_ORIGIN}"),
+    ({"pool": {**QUICKSTART, "dataset": "x"}}, f"pool: {ONE_ORIGIN}"),
+    ({"pool": {"builtin": "quickstart"}}, f"pool: {WANTS_ROWS}"),
+    ({"pool": {"dataset": "x", "rows": 3}}, f"pool: rows {NO_EFFECT}"),
+    ({"pool": {"dataset": "x", "seed": 3}}, f"pool: seed {NO_EFFECT}"),
+    ({"pool": {"dataset": "x", "instruction_share": [0.5, 0.5]}}, f"pool: {no_range([0.5, 0.5])}"),
+    ({"pool": {"dataset": "x", "instruction_share": [-0.1, 0.5]}}, f"pool: {no_range([-0.1, 0.5])}"),
+    ({"pool": {"dataset": "x", "instruction_share": [0.5, 1.5]}}, f"pool: {no_range([0.5, 1.5])}"),
+    (
+        {"pool": {"sources": [QUICKSTART], "split": "train", "dataset": "x"}},
+        "pool: sources: stands alone; move dataset, split into an entry of it",
+    ),
+    ({"pool": {"sources": [QUICKSTART, {"builtin": "quickstart"}]}}, f"pool.sources.1: {WANTS_ROWS}"),
+    ({"pool": {"sources": [{}]}}, f"pool.sources.0: {ONE_ORIGIN}"),
+    ({"evaluate": {"heldout": {"dataset": "x", "rows": 3}}}, f"evaluate.heldout: rows {NO_EFFECT}"),
+    (
+        {"evaluate": {"heldout": {"dataset": "x", "instruction_share": [0.6, 0.5]}}},
+        f"evaluate.heldout: {no_range([0.6, 0.5])}",
+    ),
+    ({"sft": {"model": "m", "global_batch_size": 8, "data": {}}}, f"sft.data: {ONE_ORIGIN}"),
+    (
+        {"base": {"builtin": "miniature", "pretrain": {"global_batch_size": 8, "data": {"builtin": "quickstart"}}}},
+        f"base.pretrain.data: {WANTS_ROWS}",
+    ),
+    (trained(), f"{DATA}: {ONE_ORIGIN}"),
+    (trained(dataset="x", **QUICKSTART), f"{DATA}: {ONE_ORIGIN}"),
+    (trained(builtin="quickstart"), f"{DATA}: builtin: wants rows:, the number of rows to generate"),
+    (trained(dataset="x", rows=3), f"{DATA}: rows {NO_EFFECT}"),
+    (trained(dataset="x", seed=3), f"{DATA}: seed {NO_EFFECT}"),
+    (
+        trained(dataset="x", rank_within_instruction=True),
+        f"{DATA}: rank_within_instruction: wants label:, the column by which answers are ranked",
+    ),
+    (trained(dataset="x", instruction_share=[1, 0]), f"{DATA}: {no_range([1.0, 0.0])}"),
+    ({"scorers": {}}, "scorers: name at least one scorer: complexity: or quality:"),
+    ({"scorers": {"quality": {}}}, f"scorers.quality: {ORIGIN_OF_A_SCORER}"),
+    ({"scorers": {"complexity": {"model": "m", "train": TRAINED}}}, f"scorers.complexity: {ORIGIN_OF_A_SCORER}"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), OWN_VALIDATORS)
+def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
+    assert refusal(tmp_path, data) == message
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "a b"}, "name: 'a b' is text; text like ^[A-Za-z0-9][A-Za-z0-9._-]*$ wanted"),
+        ({"name": ".hidden"}, "name: '.hidden' is text; text like ^[A-Za-z0-9][A-Za-z0-9._-]*$ wanted"),
+        ({"seed": 1.5}, "seed: 1.5 is a decimal number; a whole number wanted"),
+        ({"seed": True}, "seed: true is a boolean; a whole number wanted"),
+        ({"sfft": {}}, "sfft: unknown key (did you mean sft?)"),
+        ({"pool": "x"}, "pool: 'x' is text; a mapping wanted"),
+        ({"pool": {"sources": []}}, "pool.sources: [] is a list; at least 1 items wanted"),
+        (
+            {"pool": {"dataset": "x", "instruction_share": [0.1]}},
+            "pool.instruction_share: [0.1] is a list; at least 2 items wanted",
+        ),
+        (
+            {"pool": {"dataset": "x", "roles": {"human": "person"}}},
+            "pool.roles.human: 'person' is not allowed; user, assistant or system wanted",
+        ),
+        (
+            {"pool": {"dataset": "x", "format": "sharegptt"}},
+            "pool.format: 'sharegptt' is not allowed (did you mean sharegpt?); sharegpt, messages, alpaca or "
+            "prompt_completion wanted",
+        ),
+        ({"select": {}}, "select.budget: missing key"),
+        ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; more than 0 wanted"),
+        (
+            {"select": {"budget": "6_000"}},
+            "select.budget: '6_000' is text; a whole number wanted (write it without quotes and underscores)",
+        ),
+        ({"select": {"budget": 5, "threshold": -1}}, "select.threshold: -1 is a whole number; more than -1.0 wanted"),
+        ({"select": {"budget": 5, "methd": "random"}}, "select.methd: unknown key (did you mean method?)"),
+        ({"evaluate": {}}, "evaluate.heldout: missing key"),
+        ({"sft": {"model": "m"}}, "sft.global_batch_size: missing key"),
+        (
+            {"scorers": {"quality": {"model": "m", "max_unscored_share": 1.5}}},
+            "scorers.quality.max_unscored_share: 1.5 is a decimal number; at most 1.0 wanted",
+        ),
+        (
+            {"base": {"builtin": "miniature", "architecture": {"vocab_size": 299}, "pretrain": PRETRAIN}},
+            "base.architecture.vocab_size: 299 is a whole number; at least 300 wanted",
+        ),
+    ],
+)
+def test_types_and_limits(tmp_path, data, message):
+    assert refusal(tmp_path, data) == message
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_a_threshold_is_finite(tmp_path, value):
+    message = refusal(tmp_path, {"select": {"budget": 5}}, f"select.threshold={value}")
+    assert message.startswith(f"--set select.threshold={value}: select.threshold: ")
+
+
+def test_a_pool_is_one_source_or_several():
+    one = Pool.model_validate({"dataset": "x", "split": "train", "roles": {"bot": "assistant"}})
+    assert one.all_sources() == [Source(dataset="x", split="train", roles={"bot": "assistant"})]
+    several = Pool.model_validate({"sources": [{"dataset": "b"}, {"dataset": "a"}]})
+    assert [source.dataset for source in several.all_sources()] == ["b", "a"]
+
+
+def test_a_pool_and_a_source_have_the_same_keys():
+    assert set(Pool.model_fields) - {"sources"} == set(Source.model_fields)
+
+
+def test_the_defaults_of_the_paper():
+    recipe = Recipe.model_validate({"name": "a", "select": {"budget": 6000}})
+    assert recipe.select is not None
+    assert (recipe.select.method, recipe.select.threshold, recipe.select.score) == ("deita", 0.9, "evol")
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = Recipe.model_validate({"name": "a", "select": {"budget": 5}})
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.select.budget = 6
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe.name = "b"
+
+
+def test_whole_numbers_stand_for_decimal_ones():
+    assert Recipe.model_validate({"name": "a", "select": {"budget": 5, "threshold": 1}}).select.threshold == 1.0

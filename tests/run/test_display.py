@@ -1,0 +1,130 @@
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from deita_train.run import display
+from deita_train.run.display import Display
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def make(total=12, terminal=False):
+    console = Console(file=io.StringIO(), width=200, force_terminal=terminal, color_system=None)
+    return Display(console, total), console.file
+
+
+def lines(output):
+    return [" ".join(line.split()) for line in output.getvalue().splitlines()]
+
+
+def progress(folder, done, total, unit="batches", detail=""):
+    path = folder / "progress.json"
+    path.write_text(json.dumps({"done": done, "total": total, "unit": unit, "detail": detail}))
+    return path
+
+
+def test_a_finished_and_a_skipped_stage_leave_one_line_each(clock, tmp_path):
+    shown, output = make()
+    shown.skip("pool", "", "done before")
+    shown.start("sft", "sft.seed=1", tmp_path / "progress.json")
+    clock.now += 12.34
+    shown.finish("40 rows")
+    assert lines(output) == ["[ 1/12] pool done before", "[ 2/12] sft (sft.seed=1) 12.3 s 40 rows"]
+
+
+def test_brackets_in_a_cell_are_no_markup(clock, tmp_path):
+    shown, output = make()
+    shown.start("select", "select.budget=[bold]", tmp_path / "progress.json")
+    shown.finish("failed [red]")
+    assert lines(output) == ["[ 1/12] select (select.budget=[bold]) 0.0 s failed [red]"]
+
+
+def test_a_log_gets_a_line_every_half_minute(clock, tmp_path):
+    shown, output = make()
+    shown.start("embed", "", progress(tmp_path, 1, 4))
+    for _ in range(9):
+        clock.now += 10
+        shown.tick()
+    assert lines(output) == [
+        "[ 1/12] embed 40.0 s 1/4 batches about 2 min left run: about 2 min left",
+        "[ 1/12] embed 80.0 s 1/4 batches about 4 min left run: about 4 min left",
+    ]
+
+
+def line_at(clock, shown, seconds):
+    clock.now += seconds
+    return " ".join(shown._line().split())
+
+
+def test_the_time_that_is_left_by_hand(clock, tmp_path):
+    shown, _ = make()
+    shown.expect({"sft": 100.0, "evaluate": 20.0}, ["sft", "sft", "evaluate"])
+    shown.start("embed", "", progress(tmp_path, 20, 100, detail="3,000 tokens/s"))
+    # 10 s for a fifth: 40 s left; then 100 + 100 + 20.
+    assert line_at(clock, shown, 10) == (
+        "[ 1/12] embed 10.0 s 20/100 batches 3,000 tokens/s about 40 s left run: about 4 min left"
+    )
+
+
+def test_no_time_is_guessed_for_the_run_while_a_kind_is_unknown(clock, tmp_path):
+    shown, _ = make()
+    shown.expect({"sft": 100.0}, ["sft", "evaluate"])
+    shown.start("embed", "", progress(tmp_path, 50, 100))
+    assert line_at(clock, shown, 10) == "[ 1/12] embed 10.0 s 50/100 batches about 10 s left"
+
+
+def test_no_time_is_guessed_at_the_very_beginning(clock, tmp_path):
+    shown, _ = make()
+    shown.start("embed", "", progress(tmp_path, 3, 100))
+    assert line_at(clock, shown, 10) == "[ 1/12] embed 10.0 s 3/100 batches"
+
+
+@pytest.mark.parametrize("total", [0, None])
+def test_a_stage_that_does_not_know_its_size(clock, tmp_path, total):
+    shown, _ = make()
+    shown.start("embed", "", progress(tmp_path, 0, total) if total is not None else tmp_path / "none.json")
+    assert line_at(clock, shown, 10) == "[ 1/12] embed 10.0 s"
+
+
+def test_the_progress_file_may_vanish_while_it_is_read(clock, tmp_path, monkeypatch):
+    shown, _ = make()
+    path = progress(tmp_path, 50, 100)
+    shown.start("embed", "", path)
+    read = display.read_json
+
+    def read_after_publishing(file):
+        path.unlink()
+        return read(file)
+
+    monkeypatch.setattr(display, "read_json", read_after_publishing)
+    assert line_at(clock, shown, 10) == "[ 1/12] embed 10.0 s"
+
+
+def test_a_terminal_gets_a_live_line_that_ends_with_the_stage(tmp_path):
+    shown, output = make(terminal=True)
+    shown.start("embed", "", progress(tmp_path, 1, 4))
+    shown.tick()
+    assert shown._live is not None
+    shown.finish("40 rows")
+    assert shown._live is None
+    assert "40 rows" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (36000, "10.0 h")],
+)
+def test_durations(seconds, text):
+    assert display._duration(seconds) == text

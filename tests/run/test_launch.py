@@ -1,0 +1,183 @@
+import os
+import shlex
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+import deita_train
+from deita_train.errors import UserError
+from deita_train.run import launch
+from deita_train.run.launch import Launch, count_gpus, resolve_launch
+
+FOLDER = Path(deita_train.__file__).parent.parent / "accelerate_configs"
+# File -> (ranks with eight GPUs there, distributed type, on the CPU), by hand.
+FILES = {
+    "cpu": (1, "NO", True),
+    "cpu_ddp": (2, "MULTI_GPU", True),
+    "cpu_zero2": (2, "DEEPSPEED", True),
+    "cpu_zero3": (2, "DEEPSPEED", True),
+    "single_gpu": (1, "NO", False),
+    "ddp": (8, "MULTI_GPU", False),
+    "zero2": (8, "DEEPSPEED", False),
+    "zero3": (8, "DEEPSPEED", False),
+    "zero3_offload": (8, "DEEPSPEED", False),
+    "fsdp2": (8, "FSDP", False),
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches():
+    yield
+    resolve_launch.cache_clear()
+    count_gpus.cache_clear()
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def set_gpus(number):
+        monkeypatch.setattr(launch, "count_gpus", lambda: number)
+        resolve_launch.cache_clear()
+
+    return set_gpus
+
+
+def test_every_file_is_known_here():
+    assert {file.stem for file in FOLDER.glob("*.yaml")} == set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_ours_with_eight_gpus(gpus, name):
+    gpus(8)
+    ranks, distributed_type, use_cpu = FILES[name]
+    assert resolve_launch(name) == Launch(str(FOLDER / f"{name}.yaml"), ranks, distributed_type, use_cpu)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, use_cpu) in FILES.items() if use_cpu])
+def test_a_cpu_file_needs_no_gpu(gpus, name):
+    gpus(0)
+    found = resolve_launch(name)
+    assert (found.num_processes, found.distributed_type, found.use_cpu) == FILES[name]
+    assert found.forked == (name == "cpu")
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, use_cpu) in FILES.items() if not use_cpu])
+def test_a_gpu_file_is_refused_without_gpus(gpus, name):
+    gpus(0)
+    with pytest.raises(UserError) as caught:
+        resolve_launch(name)
+    assert str(caught.value) == (
+        f"{name} wants GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without"
+    )
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "cpu"), (1, "single_gpu"), (2, "ddp"), (8, "ddp")])
+def test_without_a_name_the_machine_decides(gpus, number, name):
+    gpus(number)
+    found = resolve_launch(None)
+    assert found.config_file == str(FOLDER / f"{name}.yaml")
+    assert found.num_processes == max(1, number)
+    assert not found.forked or number == 0
+
+
+def test_a_path_to_one_of_our_files_is_that_file(gpus, monkeypatch):
+    gpus(0)
+    monkeypatch.chdir(FOLDER.parent)
+    assert resolve_launch("accelerate_configs/cpu_zero3.yaml") == resolve_launch("cpu_zero3")
+
+
+def own(folder, text):
+    file = folder / "own.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_a_file_of_the_users_own(gpus, tmp_path):
+    gpus(4)
+    path = own(tmp_path, "distributed_type: MULTI_GPU\nnum_machines: 2\n")
+    assert resolve_launch(path) == Launch(path, 8, "MULTI_GPU", False)
+    resolve_launch.cache_clear()
+    path = own(tmp_path, "distributed_type: MULTI_GPU\nnum_processes: 3\nuse_cpu: true\n")
+    assert resolve_launch(path) == Launch(path, 3, "MULTI_GPU", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("num_processes: 2\n", "has no distributed_type: not an accelerate configuration"),
+        ("[1, 2]\n", "has no distributed_type: not an accelerate configuration"),
+        ("", "has no distributed_type: not an accelerate configuration"),
+        ("a: [1\n", "is not YAML: "),
+    ],
+)
+def test_a_file_that_is_not_accelerates_is_refused(gpus, tmp_path, text, problem):
+    gpus(0)
+    path = own(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        resolve_launch(path)
+    assert str(caught.value).startswith(f"{path} {problem}")
+
+
+@pytest.mark.parametrize("name", ["zero7", "none.yaml", "."])
+def test_an_unknown_name_lists_the_known_ones(gpus, name):
+    gpus(0)
+    with pytest.raises(UserError) as caught:
+        resolve_launch(name)
+    assert str(caught.value) == (
+        f"{name} is unknown; allowed: {', '.join(sorted(FILES))}, or a path to an accelerate configuration"
+    )
+
+
+def test_plain_data_and_back():
+    made = Launch("f.yaml", 2, "FSDP", False)
+    assert Launch.from_dict(made.as_dict()) == made
+
+
+def test_the_command_that_is_started():
+    command = Launch("/c/f.yaml", 2, "FSDP", False).command(["stage", "r.yaml"])
+    assert command[0] == sys.executable
+    assert command[command.index("--config_file") + 1] == "/c/f.yaml"
+    assert command[command.index("--num_processes") + 1] == "2"
+    assert command[-4:] == ["-m", "deita_train.cli", "stage", "r.yaml"]
+
+
+def test_the_printed_command_shows_files_below_the_working_folder_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = Launch(str(tmp_path / "c" / "f.yaml"), 2, "FSDP", False)
+    assert made.printed_command(["stage", "r.yaml"]) == (
+        "accelerate launch --config_file c/f.yaml --num_processes 2 --main_process_port 0 "
+        "-m deita_train.cli stage r.yaml"
+    )
+    assert "--config_file /elsewhere/f.yaml " in Launch("/elsewhere/f.yaml", 2, "FSDP", False).printed_command([])
+
+
+def test_the_printed_command_survives_a_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["stage", "my recipe.yaml", "--set", "sft.trainer={learning_rate: 1e-3}", "--set", "name=a'b$HOME"]
+    made = Launch(str(tmp_path / "my configs" / "f.yaml"), 2, "FSDP", False)
+    words = shlex.split(made.printed_command(arguments))
+    assert words[-len(arguments) :] == arguments
+    assert words[words.index("--config_file") + 1] == os.path.join("my configs", "f.yaml")  # noqa: PTH118
+
+
+@pytest.mark.parametrize(("visible", "number"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), (" 1 , 2 ,5", 3)])
+def test_gpus_are_counted_from_what_is_visible(monkeypatch, visible, number):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    count_gpus.cache_clear()
+    assert count_gpus() == number
+
+
+def test_gpus_are_counted_from_the_driver(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    count_gpus.cache_clear()
+    assert count_gpus() == 0
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA (UUID: GPU-a)'\necho '  MIG 1g'\necho 'GPU 1: NVIDIA'\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    count_gpus.cache_clear()
+    assert count_gpus() == 2
+    program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed' >&2\nexit 9\n")
+    count_gpus.cache_clear()
+    assert count_gpus() == 0
