@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scipy import stats
@@ -69,7 +69,7 @@ def is_seed(setting: str) -> bool:
 def groups_of(summary: RunSummary) -> list[Group]:
     """The run's groups, that of the recipe as written first, the others in the order of the cells."""
     members: dict[str, list[Cell]] = {}
-    for cell in summary.cells:
+    for cell in _without_twin(summary):
         members.setdefault(repr(sorted(_treatment(cell).items())), []).append(cell)
     ordered = sorted(members.values(), key=lambda cells: not any(cell.base for cell in cells))
     treatments = [_treatment(cells[0]) for cells in ordered]
@@ -113,6 +113,21 @@ def heldout_loss_before(artefact: Artefact) -> float | None:
     """Loss per token on the same rows before SFT, in nats, where it was measured."""
     before = artefact.metrics.get("before")
     return None if before is None else float(before["loss_per_token"])
+
+
+def _without_twin(summary: RunSummary) -> list[Cell]:
+    """The cells, those of the sweep first by their settings; the recipe as written takes the place of its own twin.
+
+    A sweep that names the recipe's own values has a cell with the same artefacts, as far as the sweep goes: counting
+    both would count one measurement twice.
+    """
+    base = summary.base_cell
+    others = [cell for cell in summary.cells if not cell.base]
+    own = {label: artefact.id for label, artefact in base.stages.items()}
+    for cell in others:
+        if all(own.get(label) == artefact.id for label, artefact in cell.stages.items()):
+            return [replace(base, settings=cell.settings) if other is cell else other for other in others]
+    return list(summary.cells)
 
 
 def _treatment(cell: Cell) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from deita_train.report.figures import SERIES, themed
 from deita_train.report.groups import groups_of
 from deita_train.report.sections import sections_of
 from deita_train.report.summary import RunSummary, read_summary
-from deita_train.report.tables import result_sections
+from deita_train.report.tables import result_tables
 from deita_train.report.verdict import headline, verdict
 
 AT_FDCWD = -100
@@ -42,11 +43,6 @@ def write_report(run_dir: Path, store_dir: Path) -> Path:
     return report / "report.html"
 
 
-def result_table(run_dir: Path, store_dir: Path) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The run's result as sections, one per group of cells: (title, [(label, value text), ...])."""
-    return result_sections(read_summary(run_dir, store_dir))
-
-
 def page_context(summary: RunSummary) -> dict[str, Any]:
     """What the templates render."""
     groups = groups_of(summary)
@@ -61,7 +57,7 @@ def page_context(summary: RunSummary) -> dict[str, Any]:
         "verdict": verdict(summary, groups),
         "sections": sections_of(summary, groups),
         "series": SERIES,
-        "result": result_sections(summary),
+        "result": [asdict(table) for table in result_tables(summary)],
     }
 
 

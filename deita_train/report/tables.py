@@ -11,6 +11,7 @@ from deita_train.report.summary import Artefact, RunSummary
 
 LOSS = "held-out loss"
 EVOL_SCORE = "mean evol score"
+_SCORER_COLUMNS = ("scorer", "held-out rows", "rank correlation", "mean absolute error", "mass on digits")
 
 # What a column's direction means is known only for the columns of the built-in pool; others are shown without one.
 DIRECTIONS = {"near_duplicate": "lower is better", "true_quality": "higher is better"}
@@ -60,6 +61,15 @@ class Measure:
         return estimated_count(value) if self.is_count else estimated(value, self.is_share)
 
 
+@dataclass(frozen=True)
+class ResultTable:
+    """A table as plain text, for a command line that imports nothing heavy: its first column names the row."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 def result_measures(summary: RunSummary, groups: Sequence[Group]) -> list[Measure]:
     """The quantities that at least one group has, those of the selection before those of the trained model."""
     shares = summary.trace.boolean_columns if summary.trace else frozenset()
@@ -93,21 +103,31 @@ def group_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None:
     return Table((Column("group", ""), Column("seeds"), *columns), (*references, *rows), len(references))
 
 
-def result_sections(summary: RunSummary) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Per group, its title and (label, value) rows: what the command line prints after a run."""
+def result_tables(summary: RunSummary) -> list[ResultTable]:
+    """What the command line prints after a run: one column per group, and how well the scorers rank."""
     groups = groups_of(summary)
-    sections = []
-    for group in groups:
-        rows = []
-        for item in result_measures(summary, groups):
-            value = group.estimate(item.stage, item.read)
-            reference = _reference(item, [group])
-            against = {"select": "pool", "evaluate": "before SFT"}[item.stage]
-            if value is not None:
-                rows.append((item.title, item.text(value) + (f" ({against} {reference})" if reference else "")))
-        rows.append(("seeds", count(len(group.cells))))
-        sections.append((group.label, rows))
-    return sections
+    measures = result_measures(summary, groups)
+    tables = []
+    if measures:
+        head = ("", *(group.label for group in groups), "for comparison")
+        rows = [(item.title, *_group_texts(item, groups), _named_reference(item, groups)) for item in measures]
+        seeds = ("seeds", *(count(len(group.cells)) for group in groups), "")
+        tables.append(ResultTable("result", head, (*rows, seeds)))
+    scorers = scorer_table(summary)
+    if scorers is not None:
+        wanted = [place for place, column in enumerate(scorers.columns) if column.title in _SCORER_COLUMNS]
+        head = tuple(scorers.columns[place].title for place in wanted)
+        tables.append(ResultTable("scorers", head, tuple(tuple(row[p] for p in wanted) for row in scorers.rows)))
+    return tables
+
+
+def _group_texts(item: Measure, groups: Sequence[Group]) -> list[str]:
+    return [item.text(group.estimate(item.stage, item.read)) for group in groups]
+
+
+def _named_reference(item: Measure, groups: Sequence[Group]) -> str:
+    reference = _reference(item, groups)
+    return f"{reference} ({'pool' if item.stage == 'select' else 'before SFT'})" if reference else ""
 
 
 def training_table(summary: RunSummary) -> Table | None:

@@ -34,11 +34,11 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def print_results(console: Console, run_dir: Path) -> None:
-    """The result table that the report left."""
-    for title, rows in read_json(run_dir / "report" / "result.json"):
-        table = Table(title=title, title_justify="left", show_header=False)
-        table.add_column("measure")
-        table.add_column("value", justify="right")
-        for label, value in rows:
-            table.add_row(label, value)
+    """The result tables that the report left."""
+    for result in read_json(run_dir / "report" / "result.json"):
+        table = Table(title=result["title"], title_justify="left")
+        for place, column in enumerate(result["columns"]):
+            table.add_column(column, justify="right" if place else "left", overflow="fold")
+        for row in result["rows"]:
+            table.add_row(*row)
         console.print(table)

@@ -14,8 +14,8 @@ class LengthGroupedBatches(Sampler[int]):
 
     transformers' `group_by_length` leaves the batches of a group sorted from long to short. Where length goes along
     with the label, as in a complexity scorer's data, training then chases a drifting mean; here the batches are
-    shuffled. The order depends on the seed and the epoch only, so a resumed run continues it. The rows that do not fill a batch come
-    last, and differ from epoch to epoch.
+    shuffled. The order depends on the seed and the epoch only, so a resumed run continues it. The rows that do not
+    fill a batch come last, and differ from epoch to epoch.
     """
 
     def __init__(self, lengths: Sequence[int], global_batch_size: int, seed: int) -> None:

@@ -30,7 +30,7 @@ def refusal(folder, data, *sets):
 
 
 def no_range(share):
-    return f"instruction_share: {share} is no range; [0.0, 0.5] is the first half of the instructions"
+    return f"instruction_share: {share} is no range; [0.0, 0.5] is the first half"
 
 
 DATA = "scorers.quality.train.data"

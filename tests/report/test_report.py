@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import datasets
@@ -13,10 +14,10 @@ from hypothesis import strategies as st
 from deita_train.errors import UserError
 from deita_train.report import figures, formats, page
 from deita_train.report.groups import estimate, groups_of, heldout_loss
-from deita_train.report.page import publish, result_table, write_report
+from deita_train.report.page import publish, write_report
 from deita_train.report.sections import sections_of
 from deita_train.report.summary import read_summary
-from deita_train.report.tables import group_table
+from deita_train.report.tables import group_table, result_tables
 from deita_train.report.verdict import headline, verdict
 
 
@@ -124,17 +125,29 @@ def test_numbers_as_text(text, expected):
 
 
 def test_result_table_by_hand(run):
-    sections = dict(result_table(*run))
-    assert list(sections) == ["deita", "random"]
-    deita, random = dict(sections["deita"]), dict(sections["random"])
+    result, scorers = result_tables(read_summary(*run))
+    assert result.columns == ("", "deita", "random", "for comparison")
+    rows = {row[0]: row[1:] for row in result.rows}
     # sd 0.01 and 0.02 over three seeds: half widths 4.302653 * sd / sqrt(3) = 0.0248 and 0.0497.
-    assert deita["held-out loss"] == "2.300 ± 0.025 (before SFT 3.200)"
-    assert random["held-out loss"] == "2.400 ± 0.050 (before SFT 3.200)"
-    assert deita["rows kept"] == "80 (pool 400)"
-    assert deita["planted duplicates rejected"] == "95.0%"
-    assert deita["near duplicate share"].endswith("(pool 25.0%)")
-    assert "planted duplicates rejected" not in random and "mean evol score" not in random
-    assert deita["seeds"] == random["seeds"] == "3"
+    assert rows["held-out loss"] == ("2.300 ± 0.025", "2.400 ± 0.050", "3.200 (before SFT)")
+    assert rows["rows kept"] == ("80", "80", "400 (pool)")
+    assert rows["planted duplicates rejected"] == ("95.0%", "\N{EN DASH}", "")
+    assert rows["near duplicate share"][2] == "25.0% (pool)"
+    assert rows["seeds"] == ("3", "3", "")
+    assert scorers.columns[0] == "scorer" and [row[0] for row in scorers.rows] == ["complexity", "quality"]
+    assert {len(row) for row in scorers.rows} == {len(scorers.columns)}
+
+
+def test_the_recipe_as_written_is_not_counted_beside_its_twin(run):
+    summary = read_summary(*run)
+    first, *others = summary.cells
+    written = replace(first, settings={}, label="as written")
+    doubled = replace(summary, cells=(written, replace(first, base=False), *others))
+    groups = groups_of(doubled)
+    assert [(group.label, len(group.cells), group.base) for group in groups] == [
+        ("deita", 3, True),
+        ("random", 3, False),
+    ]
 
 
 def test_group_table_has_references_and_one_row_per_group(run):

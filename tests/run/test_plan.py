@@ -97,7 +97,8 @@ def test_many_changes_are_cut_short(tmp_path):
         f"base__architecture__{name}": 320 for name in ("hidden_size", "num_layers", "vocab_size", "context_length")
     }
     assert reasons(plan(tmp_path, recipe(**changes)))["base"] == (
-        "architecture.context_length: 1024 -> 320; architecture.hidden_size: 64 -> 320; architecture.num_layers: 2 -> 320; "
+        "architecture.context_length: 1024 -> 320; architecture.hidden_size: 64 -> 320; "
+        "architecture.num_layers: 2 -> 320; "
         "and 1 more"
     )
 
