@@ -33,6 +33,10 @@ class Children:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
+    def load_libraries(self, tick: Callable[[], None]) -> None:
+        """Start the fork server and wait until it has imported everything."""
+        self._wait(self._context.Process(target=_nothing), tick)
+
     def stage(self, plan: Plan, node: Node, log_dir: Path, tick: Callable[[], None]) -> int:
         """Carry out a stage; the exit code of its process, or of its launcher."""
         launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
@@ -87,3 +91,7 @@ class Children:
                 process.wait()
                 raise
         return process.returncode
+
+
+def _nothing() -> None:
+    """A child that ends at once: it starts when the fork server is ready."""

@@ -32,7 +32,7 @@ class Display:
         """Seconds that stages of a kind took so far, and the kinds that are still to come."""
         self._expected, self._pending = expected, pending
 
-    def start(self, label: str, cell: str, progress_file: Path) -> None:
+    def start(self, label: str, cell: str, progress_file: Path | None) -> None:
         """A stage begins."""
         self._number += 1
         self._label = f"{label}{f'  ({cell})' if cell else ''}"
@@ -56,7 +56,9 @@ class Display:
             self._live.stop()
             self._live = None
         seconds = time.monotonic() - self._started
-        self.console.print(Text(f"{self._counter()} {self._label:<44} {seconds:6.1f} s  {outcome}"), soft_wrap=True)
+        self.console.print(
+            Text(f"{self._counter()} {self._label:<44} {seconds:6.1f} s  {outcome}".rstrip()), soft_wrap=True
+        )
 
     def skip(self, label: str, cell: str, why: str) -> None:
         """A stage needs no work."""

@@ -3,10 +3,13 @@
 import ctypes
 import fcntl
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +61,22 @@ def die_with_parent() -> None:
     run = os.environ.get(PARENT_VARIABLE)
     if run is not None and not _alive(int(run)):  # the run was gone before the request
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch_parent() -> None:
+    """End this forked process when the run that asked for it dies.
+
+    Its parent in the kernel's eyes is the fork server, which lives as long as any of its children; so a thread waits
+    for the run itself.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a process made by multiprocessing has a run to watch"
+    threading.Thread(target=_kill_self_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _kill_self_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _alive(pid: int) -> bool:

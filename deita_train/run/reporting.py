@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from deita_train.run.locks import die_with_parent
 from deita_train.run.worker import run_logged
 
 
@@ -12,7 +11,6 @@ def forked_report(run_dir: str, store_dir: str, log: str) -> None:
 
 
 def _write(run_dir: Path, store_dir: Path) -> None:
-    die_with_parent()
     from deita_train.report.page import write_report
 
     write_report(run_dir, store_dir)

@@ -45,8 +45,11 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None) -> Path:
     stages = planned_stages(plan)
     renewed = _renewed(plan, fresh)
     children = Children(threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
-    display = Display(console, total=len(stages) + 1)
+    display = Display(console, total=len(stages) + 2)
     times = _Times()
+    display.start("loading libraries", "", None)
+    children.load_libraries(display.tick)
+    display.finish("")
     for number, stage in enumerate(stages):
         pending = [later.node.kind for later in stages[number + 1 :] if later.status != "done"]
         display.expect(times.means(), pending)
@@ -160,7 +163,7 @@ def _resolved_yaml(plan: Plan) -> str:
 
 def _report(plan: Plan, children: Children, display: Display) -> Path:
     display.expect({}, [])
-    display.start("report", "", plan.run_dir / "report.progress.json")
+    display.start("report", "", None)
     log = plan.run_dir / "report.log"
     log.unlink(missing_ok=True)
     code = children.report(plan.run_dir, plan.store.folder, log, display.tick)

@@ -20,7 +20,7 @@ from deita_train.durable import read_json, remove_tree, write_json_atomically
 from deita_train.errors import UserError
 from deita_train.run.artefacts import Manifest
 from deita_train.run.graph import Node
-from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers
+from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers, watch_parent
 from deita_train.run.plan import Plan, make_plan
 from deita_train.stages.context import Progress, StageContext, StageResult
 from deita_train.stages.table import stage_module
@@ -247,6 +247,7 @@ def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: 
 
 def run_logged(log: Path, work: Callable[[], object]) -> None:
     """Do a child's work with its output in a log; exits with 2 for a mistake of the user's and with 1 for others."""
+    watch_parent()
     redirect_output(log)
     try:
         work()
