@@ -30,7 +30,7 @@ def run(
     sets: SetOption = None,
     runs: RunsOption = Path("runs"),
     until: UntilOption = None,
-    fresh: Annotated[str | None, typer.Option("--fresh", help="Make this stage anew, and what reads it.")] = None,
+    fresh: Annotated[str | None, typer.Option("--fresh", help="Make this stage anew; what reads it follows.")] = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
     from deita_train.run.plan import make_plan
@@ -41,7 +41,11 @@ def run(
     plan = make_plan(recipe, sets or [], runs, until)
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")
-    page = run_plan(plan, console, fresh)
+    try:
+        page = run_plan(plan, console, fresh)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command continues from here")
+        raise typer.Exit(130) from None
     print_results(console, plan.run_dir)
     console.print(f"Report: {page}", soft_wrap=True)
 
@@ -117,9 +121,6 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; the same command continues from here\n")
-        raise SystemExit(130) from None
     except Exception as error:
         if type(error).__name__ != "StageFailed":
             raise

@@ -32,6 +32,14 @@ OWNED_FIELDS: Mapping[str, str] = {
     "completion_only_loss": "the loss is on assistant turns only",
     "push_to_hub": "publish the model folder yourself after the run",
     "save_strategy": "checkpoints are saved every save_steps",
+    "save_total_limit": "the last two checkpoints are kept",
+    "save_only_model": "a checkpoint without its optimizer cannot be resumed",
+    "ignore_data_skip": "a resumed run continues with the rows that were not seen",
+    "auto_find_batch_size": "state per_device_train_batch_size",
+    "accelerator_config": "state launch: with a file of your own beside trainer:",
+    "eos_token": "the tokenizer's own ends a turn",
+    "truncation_mode": "rows are cut on the right",
+    "dataset_text_field": "rows are rendered by the chat template",
     "packing": "rows are grouped by length; packing is not offered yet",
     "do_train": "a section that is there is carried out",
     "do_eval": "state evaluate: instead",
@@ -49,7 +57,6 @@ class RecipeCell:
     settings: dict[str, Any]
     is_base: bool
     recipe: Recipe
-    data: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,10 @@ def load_recipe(path: Path, sets: Sequence[str] = ()) -> LoadedRecipe:
     validated = []
     for cell in cells:
         suffix = "" if cell.is_base else f" (in the sweep's cell {cell.label})"
-        recipe = _validate(cell.data, path, positions, sets, suffix)
-        validated.append(RecipeCell(cell.label, cell.settings, cell.is_base, recipe, cell.data))
+        # The recipe as written keeps its sweep, so that what is recorded of it is the whole of it.
+        written = cell.data if not cell.is_base or "sweep" not in data else {**cell.data, "sweep": data["sweep"]}
+        recipe = _validate(written, path, positions, sets, suffix)
+        validated.append(RecipeCell(cell.label, cell.settings, cell.is_base, recipe))
     return LoadedRecipe(path, tuple(sets), tuple(validated), until)
 
 
@@ -88,12 +97,18 @@ def _validate(data: dict[str, Any], path: Path, positions: Positions, sets: Sequ
     problems = [
         problem.split(": ", 1)
         for section, training in trainings(recipe)
-        for problem in check_trainer("sft", training.trainer, where=f"{section}.trainer", owned=OWNED_FIELDS)
+        for problem in check_trainer("sft", training.trainer, where=f"{section}.trainer", owned=_owned(section))
     ]
     if problems:
         located = [(dotted.split("."), text) for dotted, text in problems]
         raise UserError(str(report_problems(located, path=path, positions=positions, sets=sets)) + suffix)
     return recipe
+
+
+def _owned(section: str) -> Mapping[str, str]:
+    if section == "sft":
+        return OWNED_FIELDS
+    return {**OWNED_FIELDS, "max_length": "state max_length: beside trainer:"}
 
 
 def trainings(recipe: Recipe) -> Iterator[tuple[str, Training]]:

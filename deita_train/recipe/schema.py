@@ -98,6 +98,9 @@ class ScorerData(Origin):
         self.check_origin()
         if self.rank_within_instruction and self.label is None:
             raise ValueError("rank_within_instruction: wants label:, the column by which answers are ranked")
+        shaping = [name for name in ("format", "roles", "instruction_share") if name in self.model_fields_set]
+        if self.label is None and shaping:
+            raise ValueError(f"{', '.join(shaping)} would have no effect without label:; leave it out")
         return self
 
 

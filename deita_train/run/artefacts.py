@@ -29,6 +29,7 @@ class Manifest:
     label: str
     config: dict[str, Any]
     parents: dict[str, str]
+    parent_digests: dict[str, str]
     rows_in: int
     rows_out: int
     drops: dict[str, int]
@@ -70,6 +71,10 @@ class Store:
         """Whether the artefact is published; a folder without a manifest is not."""
         return (self.path(artefact_id) / MANIFEST).is_file()
 
+    def published(self) -> list[str]:
+        """The ids of all published artefacts."""
+        return sorted(path.parent.name for path in self.folder.glob(f"*/{MANIFEST}"))
+
     def manifest(self, artefact_id: str) -> Manifest:
         """The manifest of a published artefact. Raises :class:`UserError` if it was damaged from outside."""
         path = self.path(artefact_id) / MANIFEST
@@ -95,15 +100,25 @@ class Store:
             if (work / name).exists():
                 fsync_tree(work / name)
         write_json_atomically(work / MANIFEST, asdict(manifest))
-        # Last, so that a kill while the result is written out costs no checkpoint.
+        self.finish_publishing(manifest.id)
+        return final
+
+    def finish_publishing(self, artefact_id: str) -> bool:
+        """Move a work folder whose manifest is written to its place; False when there is none.
+
+        A kill between the manifest and the move leaves such a folder: the next run only has to move it.
+        """
+        work, final = self.work_path(artefact_id), self.path(artefact_id)
+        if not (work / MANIFEST).exists():
+            return False
         for entry in work.iterdir():
             if entry.name not in PUBLISHED:
                 remove_tree(entry) if entry.is_dir() else entry.unlink()
-        replaced = self.folder / ".work" / f"{manifest.id}.replaced"
+        replaced = self.folder / ".work" / f"{artefact_id}.replaced"
         remove_tree(replaced)
         if final.exists():
             final.rename(replaced)
         work.rename(final)
         fsync_folder(self.folder)
         remove_tree(replaced)
-        return final
+        return True

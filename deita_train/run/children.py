@@ -14,7 +14,7 @@ from deita_train.run.launch import Launch
 from deita_train.run.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.run.plan import Plan
 from deita_train.run.reporting import forked_report
-from deita_train.run.worker import forked_stage
+from deita_train.run.worker import forked_stage, publishes_itself
 
 # Imported once by the fork server: a forked child then starts in a second instead of ten.
 PRELOAD = ["deita_train.stages.preload"]
@@ -43,7 +43,7 @@ class Children:
         if launch is None or launch.forked:
             return self._fork_stage(plan, node, log_dir / "rank0.log", "stage", tick)
         code = self._launch(plan, node, launch, log_dir / "launch.log", tick)
-        if code == 0 and launch.num_processes > 1:
+        if code == 0 and not publishes_itself(node):
             code = self._fork_stage(plan, node, log_dir / "publish.log", "publish", tick)
         return code
 

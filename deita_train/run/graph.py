@@ -17,8 +17,6 @@ from deita_train.selection.needs import METHOD_NEEDS
 
 # Raised when a stage's code changes what it writes for the same configuration.
 VERSIONS = {"pool": 1, "base": 1, "train_scorer": 1, "score": 1, "embed": 1, "select": 1, "sft": 1, "evaluate": 1}
-# Kinds that load a model and are launched through accelerate; the others only handle tables.
-MODEL_KINDS = frozenset({"base", "train_scorer", "score", "embed", "sft", "evaluate"})
 # Trainer fields that change how fast or how safely a training runs, never what comes out.
 PERFORMANCE_FIELDS = frozenset(
     {
@@ -131,7 +129,7 @@ class _Builder:
         if scorer.train is not None and self.recipe.pool is None:
             return  # a recipe may end in the scorers that it trains
         pool = self._required("pool", where, "pool:")
-        launch = self.inputs.launch(scorer.launch, "pass", f"{where}.launch")
+        launch = self.inputs.launch(scorer.launch, f"{where}.launch")
         config = {
             **identity,
             "dimension": dimension,
@@ -174,7 +172,7 @@ class _Builder:
     def _add_embed(self, embedding: Embedding) -> None:
         pool = self._required("pool", "embedding", "pool:")
         parents, identity, location = self._model(embedding.model, embedding.revision, "embedding")
-        launch = self.inputs.launch(embedding.launch, "pass", "embedding.launch")
+        launch = self.inputs.launch(embedding.launch, "embedding.launch")
         config = {
             **identity,
             "chat_template": self.inputs.chat_template(embedding.chat_template, "embedding"),
@@ -190,7 +188,7 @@ class _Builder:
         needs = METHOD_NEEDS[select.method]
         pool = self._required("pool", "select", "pool:")
         parents = {"pool": pool}
-        config: dict[str, Any] = {"method": select.method, "budget": select.budget, "allow_fewer": select.allow_fewer}
+        config: dict[str, Any] = {"method": select.method, "budget": select.budget}
         if "scores" in needs:
             wanted = _wanted_dimensions(select.method, select.score)
             for dimension in wanted:
@@ -203,7 +201,7 @@ class _Builder:
             config |= {"threshold": select.threshold, "center": self.recipe.embedding.center}
         if "seed" in needs:
             config["seed"] = select.seed if select.seed is not None else self.recipe.seed
-        self._add(Node("select", "select", config, {}, parents))
+        self._add(Node("select", "select", config, {"allow_fewer": select.allow_fewer}, parents))
 
     def _add_sft(self, sft: Sft) -> None:
         parents, identity, location = self._model(sft.model, sft.revision, "sft")
@@ -222,7 +220,7 @@ class _Builder:
     def _add_evaluate(self, evaluate: Evaluate) -> None:
         sft = self._required("sft", "evaluate", "sft:")
         heldout = self._add_pool("heldout_data", [evaluate.heldout], "evaluate.heldout")
-        launch = self.inputs.launch(evaluate.launch, "pass", "evaluate.launch")
+        launch = self.inputs.launch(evaluate.launch, "evaluate.launch")
         config = {
             "chat_template": sft.config["chat_template"],
             "max_length": evaluate.max_length,
@@ -257,7 +255,7 @@ class _Builder:
 
     def _training_settings(self, training: Training, where: str) -> dict[str, Any]:
         performance = {name: value for name, value in training.trainer.items() if name in PERFORMANCE_FIELDS}
-        launch = self.inputs.launch(training.launch, "train", f"{where}.launch")
+        launch = self.inputs.launch(training.launch, f"{where}.launch")
         self.inputs.check_batch(training, launch, where)
         return {"trainer": performance, "launch": launch}
 

@@ -80,7 +80,7 @@ class Inputs:
             raise self.error(f"{where}.chat_template", f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
         return path.read_text(encoding="utf-8")
 
-    def launch(self, name: str | None, purpose: str, where: str) -> dict[str, Any]:
+    def launch(self, name: str | None, where: str) -> dict[str, Any]:
         """The launch that a stage will have: file, world size and distributed type."""
         try:
             return resolve_launch(name).as_dict()

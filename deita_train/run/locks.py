@@ -25,7 +25,7 @@ _WAIT_FOR_THE_DEAD_SECONDS = 60.0
 
 
 @contextmanager
-def hold(lock: Path, workers: Path, what: str) -> Iterator[None]:
+def hold(lock: Path, workers: Path | None, what: str) -> Iterator[None]:
     """Hold the lock of one artefact while it is made.
 
     Raises :class:`UserError` with the holder's name when another run has it. Processes of an earlier run that died
@@ -39,7 +39,8 @@ def hold(lock: Path, workers: Path, what: str) -> Iterator[None]:
         file.truncate(0)
         file.write(_own_name())
         file.flush()
-        _wait_for_workers(workers, what)
+        if workers is not None:
+            _wait_for_workers(workers, what)
         yield
 
 

@@ -106,13 +106,35 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
     before = _previous(plan)
     stages = []
     for node in plan.nodes:
-        if plan.store.has(node.id):
+        if is_current(plan.store, node):
             stages.append(PlannedStage(node, "done", "published"))
+        elif plan.store.has(node.id):
+            stages.append(PlannedStage(node, "to run", "what it reads was made anew"))
         elif plan.store.work_path(node.id).exists():
             stages.append(PlannedStage(node, "continues", "an earlier attempt was interrupted"))
         else:
             stages.append(PlannedStage(node, "to run", _why(node, before)))
     return stages
+
+
+def parent_digests(store: Store, node: Node) -> dict[str, str]:
+    """The content digests of a node's published parents."""
+    return {name: store.manifest(parent.id).content_digest for name, parent in node.parents.items()}
+
+
+def is_current(store: Store, node: Node) -> bool:
+    """Whether an artefact is published and was made from its parents as they are now.
+
+    `--fresh` can give a parent other content under the same key, on another device for instance. A parent that was
+    removed says nothing: the artefact holds what it was made for.
+    """
+    if not store.has(node.id):
+        return False
+    made_from = store.manifest(node.id).parent_digests
+    return all(
+        not store.has(parent.id) or store.manifest(parent.id).content_digest == made_from[name]
+        for name, parent in node.parents.items()
+    )
 
 
 def record(plan: Plan) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from deita_train.run.display import Display
 from deita_train.run.graph import Node
 from deita_train.run.launch import Launch
 from deita_train.run.locks import hold
-from deita_train.run.plan import Plan, PlannedStage, planned_stages, record
+from deita_train.run.plan import Plan, is_current, planned_stages, record
 
 
 class StageFailed(Exception):
@@ -24,29 +24,39 @@ class StageFailed(Exception):
 
 @dataclass
 class _Times:
-    """Seconds by kind of stage in this run, for the time that is left."""
+    """Seconds by kind of stage, for the time that is left: of this run, or of earlier ones in the same store."""
 
+    earlier: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of_earlier_runs(cls, plan: Plan) -> "_Times":
+        times = cls()
+        for artefact_id in plan.store.published():
+            manifest = plan.store.manifest(artefact_id)
+            times.add(manifest.kind, manifest.wall_seconds)
+        return cls(times.means())
 
     def add(self, kind: str, seconds: float) -> None:
         self.seconds.setdefault(kind, []).append(seconds)
 
     def means(self) -> dict[str, float]:
-        return {kind: sum(values) / len(values) for kind, values in self.seconds.items()}
+        return self.earlier | {kind: sum(values) / len(values) for kind, values in self.seconds.items()}
 
 
 def run_plan(plan: Plan, console: Console, fresh: str | None = None) -> Path:
     """Make what is missing and write the report; returns the report's page.
 
-    `fresh` names a kind of stage that is made anew although it is published, with everything that reads it. Raises
-    :class:`UserError` for what the user can mend and :class:`StageFailed` for the rest; what is published stays.
+    `fresh` names a stage that is made anew although it is published; what reads it follows if its content changed.
+    Raises :class:`UserError` for what the user can mend and :class:`StageFailed` for the rest; what is published
+    stays.
     """
     _write_record(plan)
     stages = planned_stages(plan)
     renewed = _renewed(plan, fresh)
     children = Children(threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     display = Display(console, total=len(stages) + 2)
-    times = _Times()
+    times = _Times.of_earlier_runs(plan)
     display.start("loading libraries", "", None)
     children.load_libraries(display.tick)
     display.finish("")
@@ -54,17 +64,17 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None) -> Path:
         pending = [later.node.kind for later in stages[number + 1 :] if later.status != "done"]
         display.expect(times.means(), pending)
         cell = _cell_name(plan, stage.node)
-        if stage.status == "done" and stage.node.id not in renewed:
+        if is_current(plan.store, stage.node) and stage.node.id not in renewed:
             display.skip(stage.node.label, cell, "done before")
             continue
         began = time.monotonic()
-        _run_stage(plan, stage, children, display, cell, stage.node.id in renewed)
+        _run_stage(plan, stage.node, children, display, cell, anew=plan.store.has(stage.node.id))
         times.add(stage.node.kind, time.monotonic() - began)
     return _report(plan, children, display)
 
 
-def _run_stage(plan: Plan, stage: PlannedStage, children: Children, display: Display, cell: str, anew: bool) -> None:
-    node, store = stage.node, plan.store
+def _run_stage(plan: Plan, node: Node, children: Children, display: Display, cell: str, *, anew: bool) -> None:
+    store = plan.store
     work_dir = store.work_path(node.id)
     with hold(store.lock_path(node.id), store.workers_lock_path(node.id), node.label):
         if store.has(node.id) and not anew:
@@ -72,6 +82,9 @@ def _run_stage(plan: Plan, stage: PlannedStage, children: Children, display: Dis
             return
         if anew:
             remove_tree(work_dir)
+        elif store.finish_publishing(node.id):
+            display.skip(node.label, cell, "was published up to its last step")
+            return
         for leftover in ("error.json", "result.json", "progress.json"):
             (work_dir / leftover).unlink(missing_ok=True)
         display.start(node.label, cell, work_dir / "progress.json")
@@ -131,7 +144,7 @@ def _renewed(plan: Plan, fresh: str | None) -> set[str]:
     if not named:
         labels = ", ".join(dict.fromkeys(node.label for node in plan.nodes))
         raise UserError(f"--fresh {fresh}: the recipe has no such stage; it has {labels}")
-    return {node.id for node in plan.nodes if node.key in named or named & {parent.key for parent in node.ancestors()}}
+    return {node.id for node in plan.nodes if node.key in named}
 
 
 def _cell_name(plan: Plan, node: Node) -> str:
@@ -157,8 +170,7 @@ def _resolved_yaml(plan: Plan) -> str:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     text = StringIO()
     yaml.dump(plan.loaded.recipe.model_dump(exclude_none=True), text)
-    sweep = plan.loaded.sweep_until
-    return text.getvalue() + (f"# the sweep ends after {sweep}\n" if sweep else "")
+    return text.getvalue()
 
 
 def _report(plan: Plan, children: Children, display: Display) -> Path:

@@ -16,12 +16,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deita_train.durable import read_json, remove_tree, write_json_atomically
+from deita_train.durable import read_json, remove_tree, write_json_atomically, write_text_atomically
 from deita_train.errors import UserError
 from deita_train.run.artefacts import Manifest
 from deita_train.run.graph import Node
+from deita_train.run.keys import canonical_json
 from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers, watch_parent
-from deita_train.run.plan import Plan, make_plan
+from deita_train.run.plan import Plan, make_plan, parent_digests
 from deita_train.stages.context import Progress, StageContext, StageResult
 from deita_train.stages.table import stage_module
 
@@ -33,19 +34,20 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
     """Carry out one stage in this process, as one rank of `WORLD_SIZE`."""
     supervised = PARENT_VARIABLE in os.environ
-    if supervised:
+    if supervised or "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     _set_threads()
     plan = make_plan(recipe_path, sets, runs_dir)
     node = plan.node(artefact_id)
     rank = int(os.environ.get("RANK", "0"))
+    if not supervised and plan.store.has(node.id):
+        sys.stdout.write(f"{node.id} is published already.\n")
+        return
     if supervised or rank != 0:
         _work(plan, node, rank)
         return
-    if plan.store.has(node.id):
-        sys.stdout.write(f"{node.id} is published already.\n")
-        return
-    with hold(plan.store.lock_path(node.id), plan.store.workers_lock_path(node.id), node.label):
+    # Without waiting for the workers' lock: this launch's own other ranks may hold it already.
+    with hold(plan.store.lock_path(node.id), None, node.label):
         _work(plan, node, rank)
         if not plan.store.has(node.id):
             _publish_in_a_clean_process(plan, node)
@@ -80,9 +82,20 @@ def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path) -> None:
     if rank != 0:
         return
     assert result is not None
+    from deita_train.stages.checks import check_finite
+
+    check_finite(context.label, result.metrics)
     _leave_result(work_dir, result, context, started)
-    if context.world_size == 1:
+    if publishes_itself(node):
         publish(plan, node)
+
+
+def publishes_itself(node: Node) -> bool:
+    """Whether the process that carries out a stage may also check and publish it.
+
+    Not when it has a process group or DeepSpeed: there a plain `from_pretrained` would shard the model.
+    """
+    return "launch" not in node.settings or node.settings["launch"]["distributed_type"] == "NO"
 
 
 def make_context(plan: Plan, node: Node, rank: int, work_dir: Path) -> StageContext:
@@ -123,6 +136,7 @@ def publish(plan: Plan, node: Node) -> None:
         label=node.label,
         config=dict(node.config),
         parents={name: parent.id for name, parent in node.parents.items()},
+        parent_digests=parent_digests(plan.store, node),
         rows_in=left["rows_in"],
         rows_out=left["rows_out"],
         drops=left["drops"],
@@ -164,19 +178,21 @@ def _publish_in_a_clean_process(plan: Plan, node: Node) -> None:
     command = [sys.executable, "-m", "deita_train.cli", "publish", *plan.arguments(), "--stage", node.id]
     answer = subprocess.run(command, env=environment, check=False)
     if answer.returncode != 0:
-        raise UserError(f"{node.label} ran but could not be published; the lines above say why.")
+        raise SystemExit(answer.returncode)  # the lines above say why
 
 
 def _prepare(module: Any, context: StageContext) -> None:
-    """Prepare once; what is marked as prepared by an earlier attempt is the same, because the key is."""
+    """Prepare once; what an earlier attempt prepared serves again, unless its batches were planned for another size."""
     mark = context.prepared_dir / "complete"
-    if mark.exists():
+    made_for = canonical_json({"max_batch_tokens": context.settings.get("max_batch_tokens")})
+    if mark.exists() and mark.read_text() == made_for:
         return
     remove_tree(context.prepared_dir)
+    remove_tree(context.work_dir / "shards")  # their batches belong to the old plan
     context.prepared_dir.mkdir(parents=True)
     if hasattr(module, "prepare"):
         module.prepare(context)
-    mark.touch()
+    write_text_atomically(mark, made_for)
 
 
 def _set_threads() -> None:

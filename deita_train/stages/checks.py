@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from deita_train.data.rendering import load_tokenizer
+from deita_train.durable import read_json
 from deita_train.errors import UserError
 from deita_train.inference.forward import load_model
 from deita_train.stages.context import StageContext
@@ -26,7 +27,7 @@ PROBES = ("Hello, world", "</s>USER: 12345", "  two  spaces\n\nand\ttabs", "naï
 
 def check_artefact(context: StageContext, left: Mapping[str, Any]) -> None:
     """All checks that apply to what a stage left."""
-    check_rows(context.label, left)
+    check_rows(context, left)
     check_finite(context.label, left["metrics"])
     if context.model_dir.exists():
         check_model(context.model_dir)
@@ -36,12 +37,19 @@ def check_artefact(context: StageContext, left: Mapping[str, Any]) -> None:
     assert context.data_dir.exists() or context.model_dir.exists(), f"{context.label} left neither table nor model"
 
 
-def check_rows(label: str, left: Mapping[str, Any]) -> None:
-    """Rows in = rows out + drops: nothing is lost without a reason."""
-    dropped = sum(left["drops"].values())
+def check_rows(context: StageContext, left: Mapping[str, Any]) -> None:
+    """Rows in = rows out + drops, rows in = what the parent published, rows out = what lies in the table."""
+    label, dropped = context.label, sum(left["drops"].values())
     assert left["rows_in"] == left["rows_out"] + dropped, (
         f"{label}: {left['rows_in']} rows in, {left['rows_out']} out and {dropped} dropped"
     )
+    for name in ("pool", "data"):
+        if name in context.parents:
+            published = read_json(context.parents[name] / "manifest.json")["rows_out"]
+            assert left["rows_in"] == published, f"{label}: {left['rows_in']} rows in, the {name} has {published}"
+    if context.data_dir.exists():
+        written = len(datasets.load_from_disk(str(context.data_dir)))
+        assert left["rows_out"] == written, f"{label}: {left['rows_out']} rows out, {written} in the table"
 
 
 def check_finite(label: str, metrics: Mapping[str, Any]) -> None:

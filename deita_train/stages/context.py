@@ -56,6 +56,12 @@ class StageContext:
         return self.work_dir / "prepared"
 
     @property
+    def distributed_type(self) -> str:
+        """What accelerate calls the promised kind of launch once its ranks are up."""
+        promised = str(self.settings["launch"]["distributed_type"])
+        return "MULTI_CPU" if promised == "MULTI_GPU" and self.use_cpu else promised
+
+    @property
     def use_cpu(self) -> bool:
         """Whether the launch is one for CPUs."""
         return bool(self.settings["launch"]["use_cpu"])

@@ -7,38 +7,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deita_train.data.rendering import load_tokenizer, render
-from deita_train.inference.batches import padding_share, plan_batches
 from deita_train.inference.forward import last_hidden_states, load_model, pad_batch
-from deita_train.inference.passes import Columns, collect, read_plan, write_plan
+from deita_train.inference.passes import Columns, collect, read_plan
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.models import model_path
-from deita_train.stages.passes import PLAN, run_pass, start_ranks
-
-_ROWS = "rows.parquet"
+from deita_train.stages.passes import PLAN, ROWS, render_rows, run_pass, start_ranks
 
 
 def prepare(context: StageContext) -> None:
     """Render every conversation once, cut on the right, and plan the batches."""
-    tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
-    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    rows, truncated = [], 0
-    for number, row in enumerate(pool):
-        rendered = render(tokenizer, row["messages"], context.config["max_length"])
-        rows.append(rendered.input_ids)
-        truncated += rendered.truncated
-        context.progress.update(number + 1, len(pool), "rows rendered")
-    pq.write_table(pa.table({"input_ids": pa.array(rows, pa.list_(pa.int32()))}), context.prepared_dir / _ROWS)
-    lengths = [len(ids) for ids in rows]
-    batches = plan_batches(lengths, context.settings["max_batch_tokens"])
-    facts = {"tokens": sum(lengths), "truncated": truncated, "padding_share": padding_share(lengths, batches)}
-    write_plan(context.prepared_dir / PLAN, batches, facts)
+    render_rows(context, datasets.load_from_disk(str(context.parents["pool"] / "data")))
 
 
 def run(context: StageContext) -> StageResult | None:
     """Embed this rank's batches; rank 0 joins the results by row."""
     device = start_ranks(context)
-    rows = pq.read_table(context.prepared_dir / _ROWS)["input_ids"].to_pylist()
+    rows = pq.read_table(context.prepared_dir / ROWS)["input_ids"].to_pylist()
     trunk = load_model(str(model_path(context)), context.config["dtype"], device, head=False)
 
     def compute(positions: Sequence[int]) -> Columns:

@@ -4,46 +4,32 @@ import math
 from collections.abc import Sequence
 
 import datasets
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from deita_train.data.rendering import IGNORED, load_tokenizer, render
+from deita_train.data.rendering import IGNORED
 from deita_train.durable import read_json
 from deita_train.errors import UserError
-from deita_train.inference.batches import padding_share, plan_batches
-from deita_train.inference.forward import load_model, pad_batch, summed_loss
-from deita_train.inference.passes import Columns, collect, read_plan, write_plan
+from deita_train.inference.forward import check_plain_head, load_model, pad_batch, summed_loss
+from deita_train.inference.passes import Columns, collect, read_plan
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.models import model_path
-from deita_train.stages.passes import PLAN, run_pass, start_ranks
-
-_ROWS = "rows.parquet"
+from deita_train.stages.passes import PLAN, ROWS, render_rows, run_pass, start_ranks
 
 
 def prepare(context: StageContext) -> None:
-    """Render every held-out conversation once."""
-    tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
-    heldout = datasets.load_from_disk(str(context.parents["data"] / "data"))
-    rendered = [render(tokenizer, row["messages"], context.config["max_length"]) for row in heldout]
-    rows = {
-        "input_ids": pa.array([row.input_ids for row in rendered], pa.list_(pa.int32())),
-        "labels": pa.array([row.labels for row in rendered], pa.list_(pa.int32())),
-    }
-    pq.write_table(pa.table(rows), context.prepared_dir / _ROWS)
-    lengths = [len(row.input_ids) for row in rendered]
-    batches = plan_batches(lengths, context.settings["max_batch_tokens"])
-    truncated = sum(row.truncated for row in rendered)
-    facts = {"tokens": sum(lengths), "truncated": truncated, "padding_share": padding_share(lengths, batches)}
-    write_plan(context.prepared_dir / PLAN, batches, facts)
+    """Render every held-out conversation once, and plan the batches."""
+    render_rows(context, datasets.load_from_disk(str(context.parents["data"] / "data")))
 
 
 def run(context: StageContext) -> StageResult | None:
     """Sum the losses of this rank's batches; rank 0 divides once by the number of assistant tokens."""
     device = start_ranks(context)
-    table = pq.read_table(context.prepared_dir / _ROWS)
+    table = pq.read_table(context.prepared_dir / ROWS)
     rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
     model = load_model(str(model_path(context)), context.config["dtype"], device, head=True)
+
+    check_plain_head(model, rows[0], device)
 
     def compute(positions: Sequence[int]) -> Columns:
         batch = pad_batch([rows[position] for position in positions], device)

@@ -1,6 +1,7 @@
 """Imported once by the fork server, so that every forked stage starts with its libraries loaded. Runs nothing."""
 
-import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 import matplotlib.figure
 import pyarrow.parquet
@@ -10,9 +11,6 @@ import trl.trainer.sft_trainer
 import deita_train.report.page
 from deita_train.stages.table import STAGES, stage_module
 
-if sys.platform.startswith("linux"):
-    pass  # accelerate imports it at the first training, in every child anew
-
 MODULES = (
     matplotlib.figure,
     pyarrow.parquet,
@@ -20,4 +18,6 @@ MODULES = (
     trl.trainer.sft_trainer,
     deita_train.report.page,
     *(stage_module(kind) for kind in STAGES),
+    # accelerate imports it at the first training, in every child anew
+    *([import_module("deepspeed")] if find_spec("deepspeed") else []),
 )

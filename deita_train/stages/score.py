@@ -35,6 +35,7 @@ def prepare(context: StageContext) -> None:
     encoder = PromptEncoder(tokenizer, context.config["dimension"], context.config["max_length"])
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     turns = _encode(pool, encoder, context)
+    _check_share(context, Counter(turn["reason"] for turn in turns if turn["reason"] is not None), len(turns))
     table = pa.Table.from_pylist(turns, schema=_SCHEMA)
     pq.write_table(table, context.prepared_dir / _TURNS)
     lengths = [len(turn["input_ids"]) for turn in turns if turn["input_ids"] is not None]
@@ -109,7 +110,6 @@ def _finish(context: StageContext, table: pa.Table, results: dict[str, np.ndarra
             per_row[row].append(None)
         shortened[row] |= cut
     nulls = Counter(reason for reason in reasons if reason is not None)
-    _check_share(context, nulls, len(reasons))
     column = f"{context.config['dimension']}_scores"
     features = datasets.Features(
         {

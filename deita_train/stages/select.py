@@ -19,6 +19,7 @@ _NOT_MEASURED = {"id", "messages", "source", "selection_rank", "nearest_similari
 
 def run(context: StageContext) -> StageResult:
     """Join by id, walk, attach the trace, keep the selected rows in rank order."""
+    datasets.disable_caching()  # a map over a published table would leave its cache beside it
     pool = _with_scores(context)
     rows, drops = _rankable(pool, context)
     trace = select_rows(
@@ -95,7 +96,7 @@ def _check_budget(context: StageContext, trace: Trace, num_rows: int) -> None:
     """Less than half the budget is an error unless the recipe allows it: the threshold was not meant so."""
     budget, summary = context.config["budget"], nearest_summary(trace)
     kept = summary["num_kept"]
-    if kept * 2 >= budget or context.config["allow_fewer"]:
+    if kept * 2 >= budget or context.settings["allow_fewer"]:
         return
     quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items() if v is not None)
     raise UserError(

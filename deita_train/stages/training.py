@@ -50,15 +50,12 @@ def train_prepared(context: StageContext, model: Path, chat_template: str | None
 def training_settings(context: StageContext) -> TrainingSettings:
     """The component's plain settings from a node's configuration."""
     launch = context.settings["launch"]
-    distributed_type = launch["distributed_type"]
-    if launch["use_cpu"] and distributed_type == "MULTI_GPU":
-        distributed_type = "MULTI_CPU"  # what accelerate calls it once the ranks are up
     return TrainingSettings(
         trainer={**context.config["trainer"], **context.settings["trainer"]},
         global_batch_size=context.config["global_batch_size"],
         seed=context.config["seed"],
         world_size=context.world_size,
-        distributed_type=distributed_type,
+        distributed_type=context.distributed_type,
         use_cpu=launch["use_cpu"],
     )
 

@@ -20,6 +20,9 @@ def write_record(checkpoint: Path, world_size: int, distributed_type: str) -> No
     own = (checkpoint / RECORD, temporary)
     paths = [path for path in checkpoint.rglob("*") if path.is_file() and path not in own]
     files = {str(path.relative_to(checkpoint)): path.stat().st_size for path in paths}
+    for part in ("trainer_state.json", "scheduler.pt", "rng_state"):
+        assert any(name.startswith(part) for name in files), f"{checkpoint} was saved without {part}"
+    assert any("optim" in name for name in files), f"{checkpoint} was saved without its optimizer"
     record = {"files": files, "world_size": world_size, "distributed_type": distributed_type}
     temporary.write_text(json.dumps(record))
     temporary.replace(checkpoint / RECORD)

@@ -22,6 +22,7 @@ def test_every_stage_publishes_with_a_balanced_manifest(undisturbed):
         assert len(manifest["content_digest"]) == 64
         assert (undisturbed / "store" / artefact / "metrics.json").exists()
     assert not list((undisturbed / "store" / ".work").iterdir())
+    assert not list((undisturbed / "store").glob("*/*/cache-*")), "a stage wrote into a published table"
 
 
 def test_the_selection_says_what_became_of_every_row(undisturbed):

@@ -70,7 +70,7 @@ def test_a_recipe_as_written(write):
     assert loaded.recipe.sft.trainer == {"learning_rate": 2e-5, "max_length": 64}
     assert loaded.recipe.seed == 42
     assert (len(loaded.cells), loaded.sets, loaded.sweep_until) == (1, (), None)
-    assert loaded.cells[0].data["select"] == {"method": "quality", "budget": 5}
+    assert (loaded.recipe.select.method, loaded.recipe.select.budget) == ("quality", 5)
 
 
 def test_every_training_section_is_checked(write):

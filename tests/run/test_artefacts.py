@@ -17,6 +17,7 @@ def manifest(**changes):
         "kind": "sft",
         "label": "sft",
         "config": {"seed": 7},
+        "parent_digests": {},
         "parents": {"data": "select-ba9876543210"},
         "rows_in": 3,
         "rows_out": 2,
@@ -198,3 +199,14 @@ def test_the_files_of_one_artefact_have_places_of_their_own(store):
     assert all(path.is_relative_to(store.folder) for path in paths)
     store.publish(manifest(), {})
     assert json.loads((store.path(ID) / MANIFEST).read_text())["id"] == ID
+
+
+def test_a_kill_between_the_manifest_and_the_move_costs_nothing(store, monkeypatch):
+    kill_at(monkeypatch, "rename", lambda path, target: True, Path)
+    with pytest.raises(Killed):
+        store.publish(manifest(), {"loss": 0.5})
+    monkeypatch.undo()
+    assert not store.has(ID)
+    assert store.finish_publishing(ID)
+    assert store.has(ID) and store.metrics(ID) == {"loss": 0.5}
+    assert not store.finish_publishing(ID), "there is nothing left to move"

@@ -1,10 +1,12 @@
 import json
+from dataclasses import asdict, fields
 
 import pytest
 from tiny_recipe import LABELS, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.durable import write_json_atomically
 from deita_train.errors import UserError
+from deita_train.run.artefacts import Manifest
 from deita_train.run.plan import planned_stages, record
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -17,7 +19,19 @@ def publish(made, *labels):
         if not labels or node.label in labels:
             folder = made.store.path(node.id)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "manifest.json").write_text("{}")
+            (folder / "manifest.json").write_text(json.dumps(asdict(a_manifest(node))))
+
+
+def a_manifest(node, **changes):
+    """A manifest whose content is named by the node's own id, and its parents' contents by theirs."""
+    values = {field.name: None for field in fields(Manifest)} | {
+        "id": node.id,
+        "kind": node.kind,
+        "content_digest": node.id,
+        "parent_digests": {name: parent.id for name, parent in node.parents.items()},
+        "wall_seconds": 1.0,
+    }
+    return Manifest(**(values | changes))
 
 
 def carry_out(made):
@@ -198,3 +212,15 @@ def test_the_record_is_json_and_names_every_artefact(tmp_path):
         name: made.cells[0].nodes[label].id for name, label in (("data", "select"), ("model", "base"))
     }
     assert {artefact for cell in kept["cells"] for artefact in cell["stages"].values()} == set(kept["nodes"])
+
+
+def test_what_was_made_from_other_content_is_made_again(tmp_path):
+    made = plan(tmp_path, recipe())
+    carry_out(made)
+    pool = made.cells[0].nodes["pool"]
+    anew = json.dumps(asdict(a_manifest(pool, content_digest="made anew on another device")))
+    (made.store.path(pool.id) / "manifest.json").write_text(anew)
+    statuses = {stage.node.label: (stage.status, stage.reason) for stage in planned_stages(made)}
+    assert statuses["pool"] == ("done", "published")
+    assert statuses["embed"] == ("to run", "what it reads was made anew")
+    assert statuses["base"] == ("done", "published")

@@ -11,6 +11,8 @@ def save(folder, step, optimizer=b"moments", world_size=2):
     (checkpoint / "global_step").mkdir(parents=True, exist_ok=True)
     (checkpoint / "model.safetensors").write_bytes(b"weights")
     (checkpoint / "optimizer.pt").write_bytes(optimizer)
+    for name in ("scheduler.pt", "trainer_state.json", "rng_state_0.pth"):
+        (checkpoint / name).write_text("{}")
     (checkpoint / "global_step" / "rank_1.pt").write_bytes(b"shard")
     write_record(checkpoint, world_size, "MULTI_GPU")
     return checkpoint
@@ -25,12 +27,14 @@ def folder(tmp_path):
 
 def test_the_record_holds_every_file_and_the_launch(folder):
     assert read_record(folder / "checkpoint-5") == {
-        "files": {"model.safetensors": 7, "optimizer.pt": 7, "global_step/rank_1.pt": 5},
+        "files": {"model.safetensors": 7, "optimizer.pt": 7, "global_step/rank_1.pt": 5}
+        | dict.fromkeys(("scheduler.pt", "trainer_state.json", "rng_state_0.pth"), 2),
         "world_size": 2,
         "distributed_type": "MULTI_GPU",
     }
     assert sorted(path.name for path in (folder / "checkpoint-5").iterdir()) == [
-        RECORD, "global_step", "model.safetensors", "optimizer.pt",
+        RECORD, "global_step", "model.safetensors", "optimizer.pt", "rng_state_0.pth", "scheduler.pt",
+        "trainer_state.json",
     ]  # fmt: skip
 
 
@@ -104,3 +108,12 @@ def test_what_a_kill_between_writing_and_renaming_the_record_leaves(folder):
 
 def test_the_record_is_json(folder):
     assert json.loads((folder / "checkpoint-5" / RECORD).read_text())["world_size"] == 2
+
+
+@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state_0.pth"])
+def test_a_checkpoint_without_the_trainers_state_is_never_recorded(folder, part):
+    checkpoint = folder / "checkpoint-5"
+    (checkpoint / part).unlink()
+    (checkpoint / RECORD).unlink()
+    with pytest.raises(AssertionError, match="was saved without"):
+        write_record(checkpoint, 2, "MULTI_GPU")
