@@ -1,5 +1,6 @@
-"""Imported once by the fork server, so that every forked stage starts with its libraries loaded. Runs nothing."""
+"""Imported once by the fork server, so that every forked stage starts with its libraries loaded."""
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -11,6 +12,8 @@ import trl.trainer.sft_trainer
 import deita_train.report.page
 from deita_train.stages.table import STAGES, stage_module
 
+# The fork server serves CPUs alone; told so, deepspeed does not warn that it found no GPU. No launched rank sees this.
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
 MODULES = (
     matplotlib.figure,
     pyarrow.parquet,
