@@ -22,10 +22,11 @@ TRAININGS = {"base", "train_scorer.complexity", "train_scorer.quality", "sft"}
 FAULTS = [(label, ("run", "group")[number % 2]) for number, label in enumerate(ALL_STAGES)]
 
 
-def kill_during(runs, artefact, whom, delay, *arguments):
+def kill_during(runs, artefact, whom, delay, *arguments, sign="*"):
     """Start a run, wait until `artefact` is being made, and kill the run alone or its group `delay` seconds later.
 
-    Returns the processes of the run that were alive before.
+    `sign` is a pattern below the work folder whose first match shows that the stage is far enough. Returns the
+    processes of the run that were alive before.
     """
     process = subprocess.Popen(
         run_command(runs, *arguments),
@@ -38,7 +39,7 @@ def kill_during(runs, artefact, whom, delay, *arguments):
     work = runs / "store" / ".work" / artefact
     published = runs / "store" / artefact / "manifest.json"
     deadline = time.monotonic() + 200
-    while not work.exists() and not published.exists() and time.monotonic() < deadline:
+    while not list(work.glob(sign)) and not published.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(delay)
     family = psutil.Process(process.pid).children(recursive=True)
@@ -75,10 +76,11 @@ def assert_gone(family):
 
 def check_kill(undisturbed, runs, label, whom):
     artefact = stages(undisturbed)[label]
-    # Trainings take seconds and the others less; the seed only makes a failure repeatable.
-    longest = 1.0 if label in TRAININGS else 0.05
-    delay = random.Random(f"{label}-{whom}").uniform(0.0, longest)
-    assert_gone(kill_during(runs, artefact, whom, delay))
+    # A training is killed when it has a checkpoint to go on from; the other stages right after their start.
+    sign = "checkpoints/*/complete.json" if label in TRAININGS else "*"
+    # The seed only makes a failure repeatable.
+    delay = random.Random(f"{label}-{whom}").uniform(0.0, 0.05)
+    assert_gone(kill_during(runs, artefact, whom, delay, sign=sign))
     assert not (runs / "store" / artefact).exists(), "the stage was over before the kill"
     answer = run_smoke(runs)
     assert answer.returncode == 0, answer.stdout + answer.stderr
