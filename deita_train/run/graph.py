@@ -21,7 +21,7 @@ VERSIONS = {"pool": 1, "base": 1, "train_scorer": 1, "score": 1, "embed": 1, "se
 PERFORMANCE_FIELDS = frozenset(
     {
         "per_device_train_batch_size", "gradient_checkpointing", "activation_checkpointing", "save_steps",
-        "save_total_limit", "logging_steps", "logging_strategy", "logging_first_step", "report_to",
+        "logging_steps", "logging_strategy", "logging_first_step", "report_to",
         "run_name", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
         "dataset_num_proc", "disable_tqdm", "log_level", "project", "ddp_timeout",
     }
