@@ -21,6 +21,24 @@ class RenderedConversation:
     truncated: bool
 
 
+@dataclass(frozen=True)
+class RenderedPair:
+    """The token ids of a prompt, up to where the assistant begins, and of two answers, each with its end of turn.
+
+    `truncated` tells that a sequence of prompt and answer was cut on the right.
+    """
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    truncated: bool
+
+    @property
+    def differs(self) -> bool:
+        """Whether the answers have tokens left and are not the same: otherwise nothing can be learnt or measured."""
+        return bool(self.chosen_ids and self.rejected_ids) and self.chosen_ids != self.rejected_ids
+
+
 def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer as its files say, with the run's chat template in place of its own."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
@@ -49,3 +67,35 @@ def render(
     labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
     truncated = max_length is not None and len(ids) > max_length
     return RenderedConversation(ids[:max_length], labels[:max_length], truncated)
+
+
+def render_pair(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[dict[str, str]],
+    chosen: str,
+    rejected: str,
+    max_length: int | None,
+) -> RenderedPair:
+    """Render two answers to one prompt, each sequence cut on the right to `max_length` tokens.
+
+    The prompt ends with the template's generation prompt, as it will when the model is asked. Raises
+    :class:`UserError` when the template writes a prompt that is no token prefix of prompt and answer.
+    """
+    encoded: Any = tokenizer.apply_chat_template(
+        list(prompt), tokenize=True, return_dict=True, add_generation_prompt=True
+    )
+    prompt_ids: list[int] = encoded["input_ids"]
+    answers = [
+        render(tokenizer, [*prompt, {"role": "assistant", "content": answer}], None).input_ids
+        for answer in (chosen, rejected)
+    ]
+    for ids in answers:
+        if ids[: len(prompt_ids)] != prompt_ids:
+            raise UserError(
+                "the chat template's prompt (add_generation_prompt) is no token prefix of prompt and answer, at "
+                f"{prompt[-1]['content'][:40]!r}: the answer would be scored from another place than it is generated "
+                "from. Choose another chat_template."
+            )
+    kept = [ids[len(prompt_ids) : max_length] for ids in answers]
+    truncated = max_length is not None and max(map(len, answers)) > max_length
+    return RenderedPair(prompt_ids[:max_length], kept[0], kept[1], truncated)

@@ -11,7 +11,7 @@ from deita_train.errors import UserError
 from deita_train.recipe.overrides import apply_overrides
 from deita_train.recipe.schema import Recipe, Training
 from deita_train.recipe.sweep import expand
-from deita_train.recipe.trainer_fields import check_trainer
+from deita_train.recipe.trainer_fields import TrainerKind, check_trainer
 from deita_train.recipe.validation import explain, report_problems
 from deita_train.recipe.yaml_source import Positions, load_yaml
 
@@ -46,6 +46,19 @@ OWNED_FIELDS: Mapping[str, str] = {
     "eval_strategy": "state evaluate: instead",
     "load_best_model_at_end": "there is no hidden held-out split to judge by",
     "logging_nan_inf_filter": "a loss that is not finite stops the run",
+}
+
+
+# What the reference log-probabilities, computed once by a stage of their own, leave no room for.
+OWNED_DPO_FIELDS: Mapping[str, str] = {
+    "precompute_ref_log_probs": "the reference log-probabilities are computed once and kept",
+    "precompute_ref_batch_size": "state dpo.reference.max_batch_tokens",
+    "sync_ref_model": "the reference is the model before DPO, and does not move",
+    "ref_model_mixup_alpha": "the reference is the model before DPO, and does not move",
+    "ref_model_sync_steps": "the reference is the model before DPO, and does not move",
+    "ld_alpha": "the reference log-probabilities are summed over the whole answer",
+    "pad_token": "the tokenizer's own pads",
+    "padding_free": "trl does not offer it at present",
 }
 
 
@@ -95,9 +108,7 @@ def _validate(data: dict[str, Any], path: Path, positions: Positions, sets: Sequ
     except ValidationError as error:
         raise UserError(str(explain(error, model=Recipe, path=path, positions=positions, sets=sets)) + suffix) from None
     problems = [
-        problem.split(": ", 1)
-        for section, training in trainings(recipe)
-        for problem in check_trainer("sft", training.trainer, where=f"{section}.trainer", owned=_owned(section))
+        problem.split(": ", 1) for section, training in trainings(recipe) for problem in _check(section, training)
     ]
     if problems:
         located = [(dotted.split("."), text) for dotted, text in problems]
@@ -105,9 +116,16 @@ def _validate(data: dict[str, Any], path: Path, positions: Positions, sets: Sequ
     return recipe
 
 
+def _check(section: str, training: Training) -> list[str]:
+    kind: TrainerKind = "dpo" if section == "dpo" else "sft"
+    return check_trainer(kind, training.trainer, where=f"{section}.trainer", owned=_owned(section))
+
+
 def _owned(section: str) -> Mapping[str, str]:
     if section == "sft":
         return OWNED_FIELDS
+    if section == "dpo":
+        return {**OWNED_FIELDS, **OWNED_DPO_FIELDS}
     return {**OWNED_FIELDS, "max_length": "state max_length: beside trainer:"}
 
 
@@ -121,3 +139,5 @@ def trainings(recipe: Recipe) -> Iterator[tuple[str, Training]]:
             yield f"scorers.{dimension}.train", scorer.train
     if recipe.sft is not None:
         yield "sft", recipe.sft
+    if recipe.dpo is not None:
+        yield "dpo", recipe.dpo

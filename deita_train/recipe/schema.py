@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 Role = Literal["user", "assistant", "system"]
+ConversationFormat = Literal["sharegpt", "messages", "alpaca", "prompt_completion"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-SelectMethod = Literal["deita", "evol_score", "complexity", "quality", "random", "longest_response"]
+SelectMethod = Literal["deita", "evol_score", "complexity", "quality", "random", "longest_response", "whole_pool"]
 
 
 class Section(BaseModel):
@@ -30,18 +31,20 @@ class Origin(Section):
     builtin: str | None = None
     rows: Count | None = None
     seed: int | None = None
-    format: Literal["sharegpt", "messages", "alpaca", "prompt_completion"] | None = None
     roles: dict[str, Role] = {}
     instruction_share: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
-    def check_origin(self) -> None:
-        """Raise ValueError unless there is one origin and nothing that would be ignored beside it."""
+    def check_origin(self, *, draws: bool = False) -> None:
+        """Raise ValueError unless there is one origin and nothing that would be ignored beside it.
+
+        `draws` says that the seed of a `dataset:` counts too, because rows are drawn from it.
+        """
         if (self.dataset is None) == (self.builtin is None):
             raise ValueError("state either dataset: (a file, a folder or a Hub id) or builtin:, and not both")
         if self.builtin is not None and self.rows is None:
             raise ValueError("builtin: wants rows:, the number of rows to generate")
         alien = ("rows", "seed") if self.builtin is None else ("revision", "split", "format", "roles", "label")
-        ignored = [name for name in alien if name in self.model_fields_set]
+        ignored = [name for name in alien if name in self.model_fields_set and not (name == "seed" and draws)]
         if ignored:
             kind = "a dataset: is read whole" if self.builtin is None else "builtin: data is generated"
             raise ValueError(f"{', '.join(ignored)} would have no effect here, because {kind}; leave it out")
@@ -54,6 +57,7 @@ class Source(Origin):
     """Where conversations come from."""
 
     builtin: Literal["quickstart", "quickstart_heldout", "quickstart_pretraining"] | None = None
+    format: ConversationFormat | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -65,6 +69,7 @@ class Pool(Origin):
     """The pool: one source, or several that are merged."""
 
     builtin: Literal["quickstart"] | None = None
+    format: ConversationFormat | None = None
     sources: Annotated[list[Source], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -90,6 +95,7 @@ class ScorerData(Origin):
     """Labelled rows for a scorer: `input`/`target`, instruction/response/score, or conversations with a label."""
 
     builtin: Literal["quickstart"] | None = None
+    format: ConversationFormat | None = None
     label: str | None = None
     rank_within_instruction: bool = False
 
@@ -104,6 +110,21 @@ class ScorerData(Origin):
         return self
 
 
+class Preferences(Origin):
+    """Where preference pairs come from: a prompt, an answer that was chosen and one that was rejected."""
+
+    builtin: Literal["quickstart_preferences", "quickstart_heldout_preferences"] | None = None
+    format: Literal["ultrafeedback", "sharegpt_pairs", "prompt_pairs"] | None = None
+    sample: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        self.check_origin(draws=self.sample is not None)
+        if self.builtin is not None and self.sample is not None:
+            raise ValueError("sample would have no effect here, because builtin: data is generated; state rows:")
+        return self
+
+
 class Training(Section):
     """What every training has: the batch stated once, the launch file, and trl's own fields under `trainer`."""
 
@@ -111,6 +132,27 @@ class Training(Section):
     launch: str | None = None
     seed: int | None = None
     trainer: dict[str, Any] = {}
+
+
+class Tuning(Training):
+    """A training that may leave the base as it is and learn an adapter: peft's own LoraConfig fields under `peft`."""
+
+    peft: dict[str, Any] | None = None
+    merge_adapter: bool = False
+
+    @model_validator(mode="after")
+    def _adapter_to_merge(self) -> Self:
+        if self.merge_adapter and self.peft is None:
+            raise ValueError("merge_adapter: would have no effect without peft:; leave it out")
+        return self
+
+
+class Pass(Section):
+    """How a model passes over rows without learning."""
+
+    dtype: Dtype = "auto"
+    launch: str | None = None
+    max_batch_tokens: Count = 16384
 
 
 class Architecture(Section):
@@ -144,7 +186,7 @@ class Base(Section):
     pretrain: Pretrain
 
 
-class ScorerTraining(Training):
+class ScorerTraining(Tuning):
     """Training of one scorer [paper 2.3, 2.4]: next-token prediction of one digit after the scorer's prompt."""
 
     data: ScorerData
@@ -154,16 +196,13 @@ class ScorerTraining(Training):
     max_length: Count = 2048
 
 
-class Scorer(Section):
+class Scorer(Pass):
     """One scorer: a published model, or one that the run trains; and how it passes over the pool."""
 
     model: str | None = None
     revision: str | None = None
     train: ScorerTraining | None = None
     max_length: Count = 2048
-    dtype: Dtype = "auto"
-    launch: str | None = None
-    max_batch_tokens: Count = 16384
     max_unscored_share: Share = 0.01
 
     @model_validator(mode="after")
@@ -186,16 +225,13 @@ class Scorers(Section):
         return self
 
 
-class Embedding(Section):
+class Embedding(Pass):
     """The encoder whose last hidden state at the last token stands for a conversation [paper 2.5]."""
 
     model: str
     revision: str | None = None
     chat_template: str = "vicuna_v1.1"
     max_length: Count = 2048
-    dtype: Dtype = "auto"
-    launch: str | None = None
-    max_batch_tokens: Count = 16384
     center: bool = False
 
 
@@ -203,14 +239,21 @@ class Select(Section):
     """Which rows are kept: a method of the literal table in `selection/methods.py`, a budget, a threshold."""
 
     method: SelectMethod = "deita"
-    budget: Count
+    budget: Count | None = None
     threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.9
     score: Literal["evol", "complexity", "quality"] = "evol"
     seed: int | None = None
     allow_fewer: bool = False
 
+    @model_validator(mode="after")
+    def _budget_where_one_counts(self) -> Self:
+        if (self.method == "whole_pool") == (self.budget is not None):
+            wanted = "has no budget: leave it out" if self.method == "whole_pool" else "wants budget:, the rows to keep"
+            raise ValueError(f"method {self.method} {wanted}")
+        return self
 
-class Sft(Training):
+
+class Sft(Tuning):
     """Supervised fine-tuning on the selected conversations, or on `data:` when there is nothing to select."""
 
     model: str
@@ -219,14 +262,39 @@ class Sft(Training):
     chat_template: str = "vicuna_v1.1"
 
 
-class Evaluate(Section):
-    """Evaluation of the tuned model: loss per assistant token on held-out conversations."""
+class Dpo(Tuning):
+    """Direct preference optimization of the SFT model, or of `model:` when the recipe has no sft."""
 
-    heldout: Source
+    preferences: Preferences
+    model: str | None = None
+    revision: str | None = None
+    chat_template: str | None = None
+    reference: Pass = Pass()
+
+
+class Evaluate(Pass):
+    """Evaluation of the base and of every tuned model on held-out rows.
+
+    On conversations the loss per assistant token, on pairs how often the chosen answer is the likelier one.
+    """
+
+    heldout: Source | None = None
+    preferences: Preferences | None = None
     max_length: Count = 2048
-    dtype: Dtype = "auto"
-    launch: str | None = None
-    max_batch_tokens: Count = 16384
+
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> Self:
+        if self.heldout is None and self.preferences is None:
+            raise ValueError("state heldout: (conversations), preferences: (pairs), or both")
+        return self
+
+
+class Wandb(Section):
+    """Where runs are logged: one group per recipe, one run per stage. Never part of a key."""
+
+    project: str = "deita_train"
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "online"
 
 
 class Recipe(Section):
@@ -241,5 +309,7 @@ class Recipe(Section):
     embedding: Embedding | None = None
     select: Select | None = None
     sft: Sft | None = None
+    dpo: Dpo | None = None
     evaluate: Evaluate | None = None
+    wandb: Wandb | None = None
     sweep: dict[str, Any] | None = None

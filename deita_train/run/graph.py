@@ -10,13 +10,29 @@ from functools import cached_property
 from typing import Any
 
 from deita_train.errors import UserError
-from deita_train.recipe.schema import Embedding, Evaluate, Recipe, Scorer, ScorerTraining, Sft, Source, Training
+from deita_train.recipe.schema import (
+    Dpo,
+    Embedding,
+    Evaluate,
+    Pass,
+    Preferences,
+    Recipe,
+    Scorer,
+    ScorerTraining,
+    Sft,
+    Source,
+    Training,
+    Tuning,
+)
 from deita_train.run.inputs import Inputs
 from deita_train.run.keys import content_key
 from deita_train.selection.needs import METHOD_NEEDS
 
 # Raised when a stage's code changes what it writes for the same configuration.
-VERSIONS = {"pool": 1, "base": 1, "train_scorer": 1, "score": 1, "embed": 1, "select": 1, "sft": 1, "evaluate": 1}
+VERSIONS = {
+    "pool": 1, "base": 1, "train_scorer": 1, "score": 1, "embed": 1, "select": 1, "sft": 1, "evaluate": 1,
+    "preferences": 1, "log_probs": 1, "dpo": 1,
+}  # fmt: skip
 # Trainer fields that change how fast or how safely a training runs, never what comes out.
 PERFORMANCE_FIELDS = frozenset(
     {
@@ -27,6 +43,10 @@ PERFORMANCE_FIELDS = frozenset(
     }
 )  # fmt: skip
 DIMENSIONS = ("complexity", "quality")
+DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
+# trl would cut at 1,024 without a word; the public code's length is 2,048.
+DPO_MAX_LENGTH = 2048
+DPO_BETA = 0.1  # trl's default, and the public code's value
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,8 @@ class _Builder:
             self._add_select()
         if recipe.sft is not None:
             self._add_sft(recipe.sft)
+        if recipe.dpo is not None:
+            self._add_dpo(recipe.dpo)
         if recipe.evaluate is not None:
             self._add_evaluate(recipe.evaluate)
         return self.nodes
@@ -110,7 +132,7 @@ class _Builder:
         data = self._add_pool("pretraining_data", [pretrain.data], "base.pretrain.data")
         config = {
             "architecture": self.recipe.base.architecture.model_dump(),
-            "chat_template": self.inputs.chat_template("vicuna_v1.1", "base"),
+            "chat_template": self.inputs.chat_template(DEFAULT_CHAT_TEMPLATE, "base"),
             "max_length": pretrain.max_length,
             **self._training_config(pretrain),
         }
@@ -159,7 +181,7 @@ class _Builder:
             "data": data,
             "heldout": heldout,
             "max_length": train.max_length,
-            **self._training_config(train),
+            **self._tuning_config(train),
         }
         settings = {
             **location,
@@ -212,27 +234,101 @@ class _Builder:
         config = {
             **identity,
             "chat_template": self.inputs.chat_template(sft.chat_template, "sft"),
-            **self._training_config(sft),
+            **self._tuning_config(sft),
         }
         settings = {**location, **self._training_settings(sft, "sft")}
         self._add(Node("sft", "sft", config, settings, {"data": data, **parents}))
 
+    def _add_dpo(self, dpo: Dpo) -> None:
+        parents, identity, location, chat_template = self._policy(dpo)
+        pairs = self._add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
+        tokens = {"chat_template": chat_template, "max_length": dpo.trainer.get("max_length", DPO_MAX_LENGTH)}
+        reference = self._add_log_probs(
+            "reference", {"data": pairs, **parents}, {**identity, **tokens}, location, dpo.reference, "dpo.reference"
+        )
+        config = {**identity, **tokens, **self._tuning_config(dpo)}
+        settings = {**location, **self._training_settings(dpo, "dpo")}
+        self._add(Node("dpo", "dpo", config, settings, {"data": pairs, "reference": reference, **parents}))
+
+    def _policy(self, dpo: Dpo) -> tuple[dict[str, Node], dict[str, Any], dict[str, Any], str]:
+        """Parents, identity and location of the model that DPO starts from, and the one chat template of both."""
+        sft = self.nodes.get("sft")
+        if dpo.model is not None:
+            if sft is not None:
+                raise self.inputs.error("dpo.model", "DPO starts from the model of sft:; leave one of the two out.")
+            template = self.inputs.chat_template(dpo.chat_template or DEFAULT_CHAT_TEMPLATE, "dpo")
+            return *self._model(dpo.model, dpo.revision, "dpo"), template
+        if sft is None:
+            raise self.inputs.missing("dpo", "sft: (or dpo.model)")
+        for name in ("chat_template", "revision"):
+            if getattr(dpo, name) is not None:
+                raise self.inputs.error(f"dpo.{name}", f"would have no effect beside sft:; leave {name}: out.")
+        assert self.recipe.sft is not None
+        if self.recipe.sft.peft is not None and not self.recipe.sft.merge_adapter:
+            raise self.inputs.error(
+                "sft.peft", "sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true."
+            )
+        return {"model": sft}, {}, {}, sft.config["chat_template"]
+
+    def _add_preferences(self, label: str, preferences: Preferences, where: str) -> Node:
+        identity, location = self.inputs.source(preferences, default_seed=self.recipe.seed, where=where)
+        if preferences.sample is not None:
+            seed = preferences.seed if preferences.seed is not None else self.recipe.seed
+            identity = {**identity, "sample": preferences.sample, "seed": seed}
+        return self._add(Node(label, "preferences", {"source": identity}, {"source": location}))
+
+    def _add_log_probs(
+        self,
+        label: str,
+        parents: dict[str, Node],
+        config: dict[str, Any],
+        location: dict[str, Any],
+        how: Pass,
+        where: str,
+    ) -> Node:
+        launch = self.inputs.launch(how.launch, f"{where}.launch")
+        config = {**config, "dtype": self.inputs.dtype(how.dtype, launch)}
+        settings = {**location, "launch": launch, "max_batch_tokens": how.max_batch_tokens}
+        return self._add(Node(label, "log_probs", config, settings, parents))
+
     def _add_evaluate(self, evaluate: Evaluate) -> None:
-        sft = self._required("sft", "evaluate", "sft:")
-        heldout = self._add_pool("heldout_data", [evaluate.heldout], "evaluate.heldout")
+        """Every model of the recipe, the untuned one first, on the same held-out rows; each knows the one before it."""
+        tuned = [self.nodes[label] for label in ("sft", "dpo") if label in self.nodes]
+        if not tuned:
+            raise self.inputs.missing("evaluate", "sft: or dpo:")
+        first = tuned[0]
+        untuned = {name: node for name, node in first.parents.items() if name == "model"}
+        models: dict[str, tuple[dict[str, Node], Node | None]] = {"base": (untuned, first)}
+        models |= {node.label: ({"model": node}, None) for node in tuned}
+        if evaluate.heldout is not None:
+            data = self._add_pool("heldout_data", [evaluate.heldout], "evaluate.heldout")
+            self._evaluate_models("evaluate", data, models, evaluate)
+        if evaluate.preferences is not None:
+            data = self._add_preferences("heldout_pairs", evaluate.preferences, "evaluate.preferences")
+            self._evaluate_models("evaluate_pairs", data, models, evaluate)
+
+    def _evaluate_models(
+        self, label: str, data: Node, models: Mapping[str, tuple[dict[str, Node], Node | None]], evaluate: Evaluate
+    ) -> None:
+        kind = "evaluate" if label == "evaluate" else "log_probs"
         launch = self.inputs.launch(evaluate.launch, "evaluate.launch")
-        config = {
-            "chat_template": sft.config["chat_template"],
+        template = next(node for _, node in models.values() if node is not None).config["chat_template"]
+        common = {
+            "chat_template": template,
             "max_length": evaluate.max_length,
             "dtype": self.inputs.dtype(evaluate.dtype, launch),
         }
         settings = {"launch": launch, "max_batch_tokens": evaluate.max_batch_tokens}
-        untuned = {name: sft.config[name] for name in ("model",) if name in sft.config}
-        place = {name: sft.settings[name] for name in ("model",) if name in sft.settings}
-        parents = {"data": heldout, **{name: node for name, node in sft.parents.items() if name == "model"}}
-        before = Node("evaluate_before", "evaluate", {**config, **untuned}, {**settings, **place}, parents)
-        self._add(before)
-        self._add(Node("evaluate", "evaluate", config, settings, {"data": heldout, "model": sft, "before": before}))
+        before: dict[str, Node] = {}
+        for name, (parents, untuned) in models.items():
+            config, place = dict(common), dict(settings)
+            if untuned is not None:
+                config |= {key: value for key, value in untuned.config.items() if key == "model"}
+                place |= {key: value for key, value in untuned.settings.items() if key == "model"}
+            if label == "evaluate_pairs" and name == "dpo":
+                config["beta"] = self.nodes["dpo"].config["trainer"].get("beta", DPO_BETA)
+            node = Node(f"{label}.{name}", kind, config, place, {"data": data, **parents, **before})
+            before = {"before": self._add(node)}
 
     def _required(self, label: str, section: str, wanted: str) -> Node:
         if label not in self.nodes:
@@ -247,6 +343,11 @@ class _Builder:
             return {"model": self._required("base", where, "base: (the section says model: base)")}, {}, {}
         identity, location = self.inputs.model(name, revision, where)
         return {}, {"model": identity}, {"model": location}
+
+    def _tuning_config(self, tuning: Tuning) -> dict[str, Any]:
+        """As of any training; with an adapter also its settings. Without one the keys stay what they are."""
+        adapter = {"peft": tuning.peft, "merge_adapter": tuning.merge_adapter} if tuning.peft is not None else {}
+        return {**self._training_config(tuning), **adapter}
 
     def _training_config(self, training: Training) -> dict[str, Any]:
         decisive = {name: value for name, value in training.trainer.items() if name not in PERFORMANCE_FIELDS}

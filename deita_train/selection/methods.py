@@ -139,6 +139,11 @@ def _longest_response(candidates: Candidates) -> Trace:
     return top_rows(candidates.ids, np.array(lengths, dtype=np.float64), candidates.budget)
 
 
+def _whole_pool(candidates: Candidates) -> Trace:
+    """Every row, by id: what a selection is compared with."""
+    return top_rows(candidates.ids, np.zeros(len(candidates.ids)), None)
+
+
 METHODS: dict[str, Method] = {
     "deita": Method(frozenset({"scores", "embeddings"}), _deita),
     "evol_score": Method(frozenset({"scores"}), _top_evol_score),
@@ -146,6 +151,7 @@ METHODS: dict[str, Method] = {
     "quality": Method(frozenset({"scores"}), _top_quality),
     "random": Method(frozenset({"seed"}), _random),
     "longest_response": Method(frozenset(), _longest_response),
+    "whole_pool": Method(frozenset(), _whole_pool),
 }
 
 

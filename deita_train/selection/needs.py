@@ -7,4 +7,5 @@ METHOD_NEEDS: dict[str, frozenset[str]] = {
     "quality": frozenset({"scores"}),
     "random": frozenset({"seed"}),
     "longest_response": frozenset(),
+    "whole_pool": frozenset(),
 }

@@ -1,19 +1,22 @@
 """What the passes over a table share: the device and ranks of the launch, the batches, the shards."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs
 
-from deita_train.data.rendering import load_tokenizer, render
+from deita_train.data.rendering import IGNORED, load_tokenizer, render
 from deita_train.errors import UserError
 from deita_train.inference.batches import padding_share, plan_batches
-from deita_train.inference.passes import Columns, Pass, read_plan, write_plan
+from deita_train.inference.forward import check_plain_head, load_model, pad_batch, summed_loss
+from deita_train.inference.passes import Columns, Pass, collect, read_plan, write_plan
 from deita_train.stages.context import StageContext
 from deita_train.stages.models import model_path
 
@@ -64,13 +67,49 @@ def render_rows(context: StageContext, table: datasets.Dataset) -> None:
     for number, row in enumerate(table):
         rendered.append(render(tokenizer, row["messages"], context.config["max_length"]))
         context.progress.update(number + 1, len(table), "rows rendered")
+    truncated = sum(row.truncated for row in rendered)
+    prepare_rows(context, [row.input_ids for row in rendered], [row.labels for row in rendered], truncated)
+
+
+def prepare_rows(context: StageContext, input_ids: list[list[int]], labels: list[list[int]], truncated: int) -> None:
+    """Keep ids and labels of every row, and plan the batches over them."""
     columns = {
-        "input_ids": pa.array([row.input_ids for row in rendered], pa.list_(pa.int32())),
-        "labels": pa.array([row.labels for row in rendered], pa.list_(pa.int32())),
+        "input_ids": pa.array(input_ids, pa.list_(pa.int32())),
+        "labels": pa.array(labels, pa.list_(pa.int32())),
     }
     pq.write_table(pa.table(columns), context.prepared_dir / ROWS)
-    lengths = [len(row.input_ids) for row in rendered]
+    lengths = [len(ids) for ids in input_ids]
     batches = plan_batches(lengths, context.settings["max_batch_tokens"])
-    truncated = sum(row.truncated for row in rendered)
     facts = {"tokens": sum(lengths), "truncated": truncated, "padding_share": padding_share(lengths, batches)}
     write_plan(context.prepared_dir / PLAN, batches, facts)
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Negative log-likelihood summed over each row's labelled tokens, float64 [N], and their number, int64 [N]."""
+
+    sums: np.ndarray
+    counts: np.ndarray
+    device: str
+
+
+def token_losses(context: StageContext) -> TokenLosses | None:
+    """The losses of the prepared rows under the stage's model; None on ranks other than 0."""
+    device = start_ranks(context)
+    table = pq.read_table(context.prepared_dir / ROWS)
+    rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
+    model = load_model(str(model_path(context)), context.config["dtype"], device, head=True)
+    check_plain_head(model, rows[0], device)
+
+    def compute(positions: Sequence[int]) -> Columns:
+        batch = pad_batch([rows[position] for position in positions], device)
+        wanted = torch.full_like(batch.input_ids, IGNORED)
+        for index, position in enumerate(positions):
+            wanted[index, : len(labels[position])] = torch.tensor(labels[position], device=device)
+        loss, tokens = summed_loss(model, batch, wanted)
+        return {"loss": loss, "tokens": tokens}
+
+    if not run_pass(context, compute):
+        return None
+    results = collect(context.work_dir / "shards", len(rows))
+    return TokenLosses(results["loss"], results["tokens"], device.type)

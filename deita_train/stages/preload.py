@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import matplotlib.figure
 import pyarrow.parquet
 import transformers.models.llama.modeling_llama
+import trl.trainer.dpo_trainer
 import trl.trainer.sft_trainer
 
 import deita_train.report.page
@@ -18,6 +19,7 @@ MODULES = (
     matplotlib.figure,
     pyarrow.parquet,
     transformers.models.llama.modeling_llama,
+    trl.trainer.dpo_trainer,
     trl.trainer.sft_trainer,
     deita_train.report.page,
     *(stage_module(kind) for kind in STAGES),

@@ -96,7 +96,7 @@ def _check_budget(context: StageContext, trace: Trace, num_rows: int) -> None:
     """Less than half the budget is an error unless the recipe allows it: the threshold was not meant so."""
     budget, summary = context.config["budget"], nearest_summary(trace)
     kept = summary["num_kept"]
-    if kept * 2 >= budget or context.settings["allow_fewer"]:
+    if budget is None or kept * 2 >= budget or context.settings["allow_fewer"]:
         return
     quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items() if v is not None)
     raise UserError(
@@ -136,7 +136,7 @@ def _metrics(
         "columns": _column_means(pool, selected),
         "duplicates": planted_duplicates(traced),
         "score_mean": _score_means(pool, selected),
-        "budget_met": len(selected) == context.config["budget"],
+        "budget_met": context.config["budget"] is None or len(selected) == context.config["budget"],
     }
 
 

@@ -1,4 +1,4 @@
-"""What the three training stages share: settings, the training itself, its metrics."""
+"""What the training stages share: settings, the training itself, its metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from deita_train.durable import read_json, write_json_atomically
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.training.model_files import finish_model_folder, num_parameters
 from deita_train.training.rows import RowCount
-from deita_train.training.trainer_run import TrainingOutcome, TrainingSettings, train
+from deita_train.training.trainer_run import Kind, TrainingOutcome, TrainingSettings, train
 
 ROWS, COUNT = "rows", "count.json"
 
@@ -20,7 +20,9 @@ def write_count(context: StageContext, count: RowCount) -> None:
     write_json_atomically(context.prepared_dir / COUNT, vars(count))
 
 
-def train_prepared(context: StageContext, model: Path, chat_template: str | None) -> StageResult | None:
+def train_prepared(
+    context: StageContext, model: Path, chat_template: str | None, kind: Kind = "sft"
+) -> StageResult | None:
     """Train on the prepared rows and leave a complete model folder; the result on rank 0."""
     tokenizer = load_tokenizer(str(model), chat_template)
     rows = datasets.load_from_disk(str(context.prepared_dir / ROWS))
@@ -28,7 +30,7 @@ def train_prepared(context: StageContext, model: Path, chat_template: str | None
         str(model),
         tokenizer,
         rows,
-        training_settings(context),
+        training_settings(context, kind),
         context.work_dir / "checkpoints",
         context.model_dir,
         context.progress.update,
@@ -47,7 +49,7 @@ def train_prepared(context: StageContext, model: Path, chat_template: str | None
     )
 
 
-def training_settings(context: StageContext) -> TrainingSettings:
+def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
     """The component's plain settings from a node's configuration."""
     launch = context.settings["launch"]
     return TrainingSettings(
@@ -57,6 +59,7 @@ def training_settings(context: StageContext) -> TrainingSettings:
         world_size=context.world_size,
         distributed_type=context.distributed_type,
         use_cpu=launch["use_cpu"],
+        kind=kind,
     )
 
 

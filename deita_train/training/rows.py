@@ -1,12 +1,13 @@
-"""Training rows: `input_ids`, `labels`, `length`, prepared once on disk before any rank starts."""
+"""Training rows of token ids, prepared once on disk before any rank starts."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
 
-from deita_train.data.rendering import IGNORED
+from deita_train.data.rendering import IGNORED, RenderedPair
 from deita_train.errors import UserError
 
 FEATURES = datasets.Features(
@@ -16,6 +17,17 @@ FEATURES = datasets.Features(
         "length": datasets.Value("int32"),
     }
 )
+PAIR_FEATURES = datasets.Features(
+    {
+        "prompt_ids": datasets.List(datasets.Value("int32")),
+        "chosen_ids": datasets.List(datasets.Value("int32")),
+        "rejected_ids": datasets.List(datasets.Value("int32")),
+        "ref_chosen_logps": datasets.Value("float32"),
+        "ref_rejected_logps": datasets.Value("float32"),
+        "length": datasets.Value("int32"),
+    }
+)
+"""A preference pair as trl's DPOTrainer names its columns; `length` is that of the longer sequence."""
 _NAMED = 5
 
 
@@ -41,6 +53,16 @@ class LabelledRow:
     truncated: bool = False
 
 
+@dataclass(frozen=True)
+class PairRow:
+    """One preference pair before it is counted: its id, its token ids, and the reference's summed log-probabilities."""
+
+    id: str
+    pair: RenderedPair
+    reference_chosen: float
+    reference_rejected: float
+
+
 def write_training_rows(rows: Iterable[LabelledRow], folder: Path) -> RowCount:
     """Write the rows that carry a loss as a `save_to_disk` folder, and count and name those that do not.
 
@@ -48,27 +70,63 @@ def write_training_rows(rows: Iterable[LabelledRow], folder: Path) -> RowCount:
     :class:`UserError` when no row is left.
     """
     count = RowCount()
-    kept = list(_with_loss(rows, count))
+    kept = [_row(row, count) for row in rows if _has_loss(row.id, sum(map(_is_label, row.labels[1:])), count)]
+    return _write(kept, FEATURES, folder, count)
+
+
+def write_pair_rows(rows: Iterable[PairRow], folder: Path) -> RowCount:
+    """Write the pairs whose answers differ as a `save_to_disk` folder, and count and name those that do not.
+
+    Two answers that are equal up to the length limit, or that have no room within it, teach nothing. Raises
+    :class:`UserError` when no pair is left.
+    """
+    count = RowCount()
+    kept = [_pair(row, count) for row in rows if _has_loss(row.id, int(row.pair.differs), count)]
+    return _write(kept, PAIR_FEATURES, folder, count)
+
+
+def _is_label(label: int) -> bool:
+    return label != IGNORED
+
+
+def _has_loss(row_id: str, loss_tokens: int, count: RowCount) -> bool:
+    if loss_tokens == 0:
+        count.without_loss += 1
+        if len(count.without_loss_ids) < _NAMED:
+            count.without_loss_ids.append(row_id)
+    return loss_tokens > 0
+
+
+def _row(row: LabelledRow, count: RowCount) -> dict[str, Any]:
+    count.rows += 1
+    count.tokens += len(row.input_ids)
+    count.loss_tokens += sum(map(_is_label, row.labels[1:]))
+    count.truncated += row.truncated
+    return {"input_ids": row.input_ids, "labels": row.labels, "length": len(row.input_ids)}
+
+
+def _pair(row: PairRow, count: RowCount) -> dict[str, Any]:
+    pair = row.pair
+    answers = len(pair.chosen_ids) + len(pair.rejected_ids)
+    count.rows += 1
+    count.tokens += 2 * len(pair.prompt_ids) + answers
+    count.loss_tokens += answers
+    count.truncated += pair.truncated
+    return {
+        "prompt_ids": pair.prompt_ids,
+        "chosen_ids": pair.chosen_ids,
+        "rejected_ids": pair.rejected_ids,
+        "ref_chosen_logps": row.reference_chosen,
+        "ref_rejected_logps": row.reference_rejected,
+        "length": len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)),
+    }
+
+
+def _write(kept: list[dict[str, Any]], features: datasets.Features, folder: Path, count: RowCount) -> RowCount:
     if not kept:
         raise UserError(
             f"none of {count.without_loss} rows has a token to learn from; the first are "
-            f"{', '.join(count.without_loss_ids)}. Raise max_length, or check that the rows have assistant answers."
+            f"{', '.join(count.without_loss_ids)}. Raise max_length, or check the rows' answers."
         )
-    dataset = datasets.Dataset.from_list(kept, features=FEATURES)
-    dataset.save_to_disk(str(folder))
+    datasets.Dataset.from_list(kept, features=features).save_to_disk(str(folder))
     return count
-
-
-def _with_loss(rows: Iterable[LabelledRow], count: RowCount) -> Iterator[dict]:
-    for row in rows:
-        loss_tokens = sum(label != IGNORED for label in row.labels[1:])
-        if loss_tokens == 0:
-            count.without_loss += 1
-            if len(count.without_loss_ids) < _NAMED:
-                count.without_loss_ids.append(row.id)
-            continue
-        count.rows += 1
-        count.tokens += len(row.input_ids)
-        count.loss_tokens += loss_tokens
-        count.truncated += row.truncated
-        yield {"input_ids": row.input_ids, "labels": row.labels, "length": len(row.input_ids)}

@@ -1,6 +1,6 @@
-"""One supervised training on trl's SFTTrainer: prepared ids and labels in, a plain model folder out.
+"""One training on trl's SFTTrainer or DPOTrainer: prepared token ids in, a plain model folder out.
 
-Pretraining the miniature, training a scorer and SFT differ in their rows, and in nothing else.
+Pretraining the miniature, training a scorer and SFT differ in their rows, and in nothing else; DPO has pairs.
 """
 
 import math
@@ -8,12 +8,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerBase, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from deita_train.durable import remove_tree
 from deita_train.errors import UserError
@@ -23,7 +23,10 @@ from deita_train.training.sampler import LengthGroupedBatches
 
 # A run keeps about this many checkpoints' worth of progress; a kill costs at most one part.
 _CHECKPOINTS_PER_RUN = 5
+# Sequences per micro-batch unless stated; a preference pair is two.
 _MICRO_BATCH_CPU, _MICRO_BATCH_GPU = 32, 8
+
+Kind = Literal["sft", "dpo"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class TrainingSettings:
     world_size: int
     distributed_type: str
     use_cpu: bool
+    kind: Kind = "sft"
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,16 @@ def train(
     model_dir: Path,
     on_progress: Callable[[int, int, str, str], None],
 ) -> TrainingOutcome:
-    """Train `model_path` on `rows` (`input_ids`, `labels`, `length`) and save the model's weights and configuration.
+    """Train `model_path` on `rows` and save the model's weights and configuration.
 
-    Resumes from the newest whole checkpoint in `checkpoint_dir`. Every rank calls this. Raises :class:`UserError` when
-    the loss is not finite, or when a ZeRO checkpoint was written by another number of ranks.
+    The rows have the columns of `training/rows.py`. Resumes from the newest whole checkpoint in `checkpoint_dir`. Every
+    rank calls this. Raises :class:`UserError` when the loss is not finite, or when a ZeRO checkpoint was written by
+    another number of ranks.
     """
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     resume = _checkpoint_to_resume(checkpoint_dir, settings)
     callbacks: list[TrainerCallback] = [ReportProgress(on_progress), StopAtNonFinite(), RecordCheckpoints()]
-    trainer = _Trainer(
+    trainer = {"sft": _SftTrainer, "dpo": _DpoTrainer}[settings.kind](
         lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),
         model=model_path,
         args=arguments,
@@ -84,8 +89,8 @@ def train(
     )
 
 
-class _Trainer(SFTTrainer):
-    """SFTTrainer with our batches; with transformers' own when `lengths` is None."""
+class _OwnBatches(Trainer):
+    """A trainer with our batches; with transformers' own when `lengths` is None."""
 
     def __init__(self, *, lengths: list[int] | None, **arguments: Any) -> None:
         self._lengths = lengths  # the trainer drops the column before it asks for a sampler
@@ -99,15 +104,30 @@ class _Trainer(SFTTrainer):
         return LengthGroupedBatches(self._lengths, global_batch, self.args.seed)
 
 
-def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig:
-    """SFTConfig from the recipe's fields, the batch arithmetic, and defaults that suit the device.
+class _SftTrainer(_OwnBatches, SFTTrainer):
+    """SFTTrainer on rows with labels."""
+
+
+class _DpoTrainer(_OwnBatches, DPOTrainer):
+    """DPOTrainer on pairs whose token ids and reference log-probabilities are there already."""
+
+    def _prepare_dataset(self, dataset: datasets.Dataset, *ignored: Any) -> datasets.Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: datasets.Dataset, *ignored: Any) -> datasets.Dataset:
+        assert {"ref_chosen_logps", "ref_rejected_logps"} <= set(dataset.column_names)
+        return dataset
+
+
+def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig | DPOConfig:
+    """trl's configuration from the recipe's fields, the batch arithmetic, and defaults that suit the device.
 
     The micro-batch is `per_device_train_batch_size` if stated, else the largest divisor of a rank's share of the global
-    batch up to 32 on a CPU and 8 on a GPU; accumulation follows.
+    batch up to 32 sequences on a CPU and 8 on a GPU; accumulation follows.
     """
     stated = dict(settings.trainer)
     share = settings.global_batch_size // settings.world_size
-    limit = _MICRO_BATCH_CPU if settings.use_cpu else _MICRO_BATCH_GPU
+    limit = (_MICRO_BATCH_CPU if settings.use_cpu else _MICRO_BATCH_GPU) // (2 if settings.kind == "dpo" else 1)
     micro = stated.pop("per_device_train_batch_size", None) or largest_divisor(share, limit)
     steps = planned_steps(num_rows, settings.global_batch_size, stated)
     logging_steps = _in_steps(stated.pop("logging_steps", None), steps) or max(1, steps // 200)
@@ -119,27 +139,33 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
         "activation_checkpointing": not settings.use_cpu,
         "dataloader_pin_memory": not settings.use_cpu,
     }
-    return SFTConfig(
-        **{
-            **device_defaults,
-            "save_total_limit": 2,
-            "report_to": "none",
-            "disable_tqdm": True,
-            "lr_scheduler_type": "cosine",
-            **stated,
-        },
+    builders: dict[Kind, Callable[..., SFTConfig | DPOConfig]] = {"sft": _sft_config, "dpo": _dpo_config}
+    return builders[settings.kind](
+        {**device_defaults, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True, **stated},
         output_dir=str(checkpoint_dir),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=share // micro,
         seed=settings.seed,
         data_seed=settings.seed,
         use_cpu=settings.use_cpu,
-        dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=save_steps,
     )
+
+
+def _sft_config(stated: dict[str, Any], **owned: Any) -> SFTConfig:
+    # A cosine is what the paper and its public code train with [paper App. A].
+    return SFTConfig(
+        **{"lr_scheduler_type": "cosine", **stated}, **owned, dataset_kwargs={"skip_prepare_dataset": True}
+    )
+
+
+def _dpo_config(stated: dict[str, Any], **owned: Any) -> DPOConfig:
+    # The pairs are cut already, and the reference is a stage of its own.
+    cut = {"max_length": None, "precompute_ref_log_probs": True}
+    return DPOConfig(**{"lr_scheduler_type": "linear", **stated, **cut}, **owned)
 
 
 def planned_steps(num_rows: int, global_batch_size: int, trainer: Mapping[str, Any]) -> int:
@@ -155,6 +181,10 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
+# What DPOTrainer logs beside the loss, by the names of our history.
+_REWARDS = {"rewards/accuracies": "reward_accuracy", "rewards/margins": "reward_margin"}
+
+
 def loss_history(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
     """The logged steps that carry a training loss."""
     return [
@@ -163,13 +193,14 @@ def loss_history(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
             "epoch": float(entry["epoch"]),
             "loss": float(entry["loss"]),
             "learning_rate": float(entry["learning_rate"]),
+            **{ours: float(entry[theirs]) for theirs, ours in _REWARDS.items() if theirs in entry},
         }
         for entry in log_history
         if "loss" in entry
     ]
 
 
-def check_launch(trainer: SFTTrainer, settings: TrainingSettings) -> None:
+def check_launch(trainer: Trainer, settings: TrainingSettings) -> None:
     """Compare what the ranks got with what the launch file promised: FSDP on a CPU, say, trains as plain DDP."""
     state = trainer.accelerator.state
     got = (state.num_processes, str(state.distributed_type.name))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deita_train.data.rendering import IGNORED, load_tokenizer, render
+from deita_train.data.rendering import IGNORED, load_tokenizer, render, render_pair
 from deita_train.errors import UserError
 from deita_train.training.miniature import train_tokenizer
 
@@ -138,6 +138,50 @@ def test_a_template_that_writes_the_beginning_twice_is_refused(tmp_path):
         render(tokenizer, [user("Hi"), assistant("Yo")], None)
 
 
+PAIR_CASES = [
+    ("one turn", [user("Hi")], "Hello", ":)", f"<s>{SYSTEM} USER: Hi ASSISTANT:"),
+    (
+        "an earlier answer is prompt",
+        [system("S"), user("Hi"), assistant("Yo"), user("1+1?")],
+        "2",
+        " 3\n",
+        "<s>S USER: Hi ASSISTANT: Yo</s>USER: 1+1? ASSISTANT:",
+    ),
+]
+
+
+@pytest.mark.parametrize(("prompt", "chosen", "rejected", "text"), [c[1:] for c in PAIR_CASES])
+def test_a_pairs_ids_are_the_prompt_and_what_follows_it(tokenizer, prompt, chosen, rejected, text):
+    pair = render_pair(tokenizer, prompt, chosen, rejected, None)
+    assert pair.prompt_ids == plain_ids(tokenizer, text)
+    assert pair.chosen_ids == plain_ids(tokenizer, f" {chosen}</s>")
+    assert pair.rejected_ids == plain_ids(tokenizer, f" {rejected}</s>")
+    assert pair.differs and not pair.truncated
+
+
+def test_each_sequence_of_a_pair_is_cut_on_the_right(tokenizer):
+    whole = render_pair(tokenizer, [user("Hi")], "Hello there", "Hello you", None)
+    start, answers = len(whole.prompt_ids), (whole.chosen_ids, whole.rejected_ids)
+    shorter, longer = sorted(map(len, answers))
+    for limit in (start + 1, start + shorter, start + longer - 1, start + longer):
+        cut = render_pair(tokenizer, [user("Hi")], "Hello there", "Hello you", limit)
+        assert cut.prompt_ids == whole.prompt_ids
+        assert (cut.chosen_ids, cut.rejected_ids) == tuple(ids[: limit - start] for ids in answers)
+        assert cut.truncated == (limit < start + longer)
+        assert cut.differs == (cut.chosen_ids != cut.rejected_ids)
+    for limit in (start - 2, start):
+        cut = render_pair(tokenizer, [user("Hi")], "Hello there", "Hello you", limit)
+        assert (cut.prompt_ids, cut.chosen_ids, cut.rejected_ids) == (whole.prompt_ids[:limit], [], [])
+        assert cut.truncated and not cut.differs
+
+
+def test_a_template_whose_prompt_is_no_prefix_is_refused(tmp_path):
+    other = TEMPLATE.replace("{{- ' ASSISTANT:' -}}", "{{- ' Assistant says:' -}}")
+    tokenizer = train_tokenizer(["Hi"], 300, other, tmp_path)
+    with pytest.raises(UserError, match="no token prefix of prompt and answer, at 'Hi'"):
+        render_pair(tokenizer, [user("Hi")], "Yo", "No", None)
+
+
 def shared(*parts):
     path = Path(os.environ.get("DEITA_SHARED") or "unset", *parts)
     if not path.exists():
@@ -182,6 +226,18 @@ def test_mistral_trains_exactly_the_assistant_spans_of_every_real_row(mistral, n
             more_ends_than_turns.append((number, rendered.labels.count(ends)))
     # Row 139 writes </s> twice in its one answer, and both become the control token.
     assert more_ends_than_turns == ([(139, 3)] if num_rows == 300 else [])
+
+
+def test_mistral_pairs_of_every_real_row(mistral):
+    rows = [json.loads(line) for line in shared("data", "real_preferences.jsonl").read_text().splitlines()]
+    assert len(rows) == 510
+    for row in rows:
+        prompt, chosen, rejected = row["chosen"][:-1], row["chosen"][-1]["content"], row["rejected"][-1]["content"]
+        pair = render_pair(mistral, prompt, chosen, rejected, None)
+        for ids, answer in ((pair.chosen_ids, row["chosen"]), (pair.rejected_ids, row["rejected"])):
+            whole, labels = labels_from_pieces(mistral, answer)
+            assert pair.prompt_ids + ids == whole
+            assert ids == [label for label in labels if label != IGNORED]
 
 
 def labels_from_pieces(tokenizer, messages):

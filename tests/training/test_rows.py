@@ -1,9 +1,9 @@
 import datasets
 import pytest
 
-from deita_train.data.rendering import IGNORED
+from deita_train.data.rendering import IGNORED, RenderedPair
 from deita_train.errors import UserError
-from deita_train.training.rows import LabelledRow, RowCount, write_training_rows
+from deita_train.training.rows import LabelledRow, PairRow, RowCount, write_pair_rows, write_training_rows
 
 WITHOUT_LOSS = LabelledRow("silent", [1, 2, 3], [IGNORED] * 3)
 
@@ -50,3 +50,39 @@ def test_a_truncated_row_without_loss_is_not_counted_as_truncated(tmp_path):
     cut = LabelledRow("cut", [1, 2], [IGNORED] * 2, truncated=True)
     count = write_training_rows([cut, LabelledRow("a", [1, 2], [IGNORED, 2])], tmp_path / "rows")
     assert (count.truncated, count.without_loss) == (0, 1)
+
+
+def test_pairs_and_their_account(tmp_path):
+    rows = [
+        PairRow("a", RenderedPair([1, 2], [3, 9], [4, 5, 9], False), -1.5, -2.5),
+        PairRow("equal", RenderedPair([1, 2], [3], [3], True), -1.0, -1.0),
+        PairRow("full", RenderedPair([1, 2], [], [], True), 0.0, 0.0),
+        PairRow("b", RenderedPair([1], [7], [8], True), -0.5, -0.25),
+    ]
+    count = write_pair_rows(rows, tmp_path / "rows")
+    silent = ["equal", "full"]
+    assert count == RowCount(rows=2, tokens=13, loss_tokens=7, truncated=1, without_loss=2, without_loss_ids=silent)
+    written = datasets.load_from_disk(str(tmp_path / "rows")).to_list()
+    assert written == [
+        {
+            "prompt_ids": [1, 2],
+            "chosen_ids": [3, 9],
+            "rejected_ids": [4, 5, 9],
+            "ref_chosen_logps": -1.5,
+            "ref_rejected_logps": -2.5,
+            "length": 5,
+        },
+        {
+            "prompt_ids": [1],
+            "chosen_ids": [7],
+            "rejected_ids": [8],
+            "ref_chosen_logps": -0.5,
+            "ref_rejected_logps": -0.25,
+            "length": 2,
+        },
+    ]
+
+
+def test_no_pair_left_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="none of 1 rows .* first are equal"):
+        write_pair_rows([PairRow("equal", RenderedPair([1], [2], [2], False), 0.0, 0.0)], tmp_path / "rows")

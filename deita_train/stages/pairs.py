@@ -1,0 +1,19 @@
+"""Preference pairs as every stage reads them: the same token ids for the reference, the training and the evaluation."""
+
+from collections.abc import Iterator
+
+import datasets
+
+from deita_train.data.rendering import RenderedPair, load_tokenizer, render_pair
+from deita_train.stages.context import StageContext
+from deita_train.stages.models import model_path
+
+
+def rendered_pairs(context: StageContext) -> Iterator[tuple[str, RenderedPair]]:
+    """Each pair's id and token ids, by the run's chat template, cut to its `max_length`."""
+    tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
+    pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    for number, row in enumerate(pairs):
+        context.progress.update(number + 1, len(pairs), "pairs rendered")
+        answers = (row["chosen"], row["rejected"])
+        yield row["id"], render_pair(tokenizer, row["prompt"], *answers, context.config["max_length"])
