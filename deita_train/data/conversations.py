@@ -63,12 +63,13 @@ Message = dict[str, str]
 
 
 class UnusableRow(Exception):
-    """A row that cannot be used: ``reason`` is one of ``DROP_REASONS``, ``detail`` says what was found.
+    """A row that cannot be used: ``reason`` says why in a word, ``detail`` what was found.
 
-    ``unknown_roles`` holds the distinct speakers that no role is known for, in order of appearance.
+    ``reason`` is one of ``DROP_REASONS``, or of ``data.preferences.PAIR_DROP_REASONS``. ``unknown_roles`` holds the
+    distinct speakers that no role is known for, in order of appearance.
     """
 
-    def __init__(self, reason: DropReason, detail: str, unknown_roles: Sequence[str] = ()) -> None:
+    def __init__(self, reason: str, detail: str, unknown_roles: Sequence[str] = ()) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -136,9 +137,10 @@ def to_messages(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = 
     elif known == "prompt_completion":
         pairs = _side_pairs(row, "prompt", "user") + _side_pairs(row, "completion", "assistant")
     else:
-        pairs = _list_pairs(_require_column(row, FORMAT_COLUMNS[known][0]), FORMAT_COLUMNS[known][0], known)
-    messages = _checked_messages(pairs, roles)
-    _check_order([message["role"] for message in messages])
+        column = FORMAT_COLUMNS[known][0]
+        pairs = speaker_texts(require_column(row, column), column, known)
+    messages = checked_messages(pairs, roles)
+    check_order([message["role"] for message in messages])
     return messages
 
 
@@ -156,7 +158,12 @@ def user_turns(messages: Sequence[Message]) -> list[tuple[str, str | None]]:
     ]
 
 
-def _require_column(row: Mapping[str, Any], column: str) -> Any:
+def require_column(row: Mapping[str, Any], column: str) -> Any:
+    """The value of a column that a format reads.
+
+    Raises:
+        UnusableRow: if it is absent or null.
+    """
     if row.get(column) is not None:
         return row[column]
     found = "is null" if column in row else f"is absent; the row has {', '.join(map(repr, row)) or 'no columns'}"
@@ -164,8 +171,8 @@ def _require_column(row: Mapping[str, Any], column: str) -> Any:
 
 
 def _alpaca_pairs(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    instruction = _require_column(row, "instruction")
-    output = _require_column(row, "output")
+    instruction = require_column(row, "instruction")
+    output = require_column(row, "output")
     context = row.get("input")
     for column, value in (("instruction", instruction), ("input", context)):
         if value is not None and not isinstance(value, str):
@@ -177,11 +184,16 @@ def _alpaca_pairs(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
 
 
 def _side_pairs(row: Mapping[str, Any], column: str, role: str) -> list[tuple[Any, Any]]:
-    value = _require_column(row, column)
-    return _list_pairs(value, column, "messages") if isinstance(value, list) else [(role, value)]
+    value = require_column(row, column)
+    return speaker_texts(value, column, "messages") if isinstance(value, list) else [(role, value)]
 
 
-def _list_pairs(value: Any, column: str, format: Format) -> list[tuple[Any, Any]]:
+def speaker_texts(value: Any, column: str, format: Format) -> list[tuple[Any, Any]]:
+    """(speaker, text) of each message in a column, unchecked, under the keys that ``format`` knows.
+
+    Raises:
+        UnusableRow: if ``value`` is no list of objects, or empty.
+    """
     if not isinstance(value, list):
         raise UnusableRow("missing_conversation", f"column {column!r} is {type(value).__name__}, not a list")
     if not value:
@@ -199,21 +211,29 @@ def _message_pair(message: Any, number: int, column: str, format: Format) -> tup
     return message.get(role_key), message.get(text_key)
 
 
-def _checked_messages(pairs: Sequence[tuple[Any, Any]], roles: Mapping[str, str]) -> list[Message]:
+def checked_messages(
+    pairs: Sequence[tuple[Any, Any]], roles: Mapping[str, str], column: str | None = None
+) -> list[Message]:
+    """(speaker, text) pairs as messages, every speaker known and every text there; details name ``column`` if given.
+
+    Raises:
+        UnusableRow: for the first of ``DROP_REASONS`` that fits.
+    """
+    place = "message" if column is None else f"column {column!r}, message"
     unknown = [(number, speaker) for number, (speaker, _) in enumerate(pairs, start=1) if not _is_known(speaker, roles)]
     if unknown:
         number, speaker = unknown[0]
         # Whatever is no string (a missing speaker is None) is counted under its literal.
         names = dict.fromkeys(name if isinstance(name, str) else repr(name) for _, name in unknown)
-        raise UnusableRow("unknown_role", f"message {number} has the role {speaker!r}", tuple(names))
+        raise UnusableRow("unknown_role", f"{place} {number} has the role {speaker!r}", tuple(names))
     for number, (_, text) in enumerate(pairs, start=1):
         if not isinstance(text, str):
-            raise UnusableRow("not_text", f"message {number} holds {_describe(text)}, not a string")
+            raise UnusableRow("not_text", f"{place} {number} holds {_describe(text)}, not a string")
         if not is_unicode_text(text):
-            raise UnusableRow("not_text", f"message {number} holds a lone surrogate, which is no Unicode text")
+            raise UnusableRow("not_text", f"{place} {number} holds a lone surrogate, which is no Unicode text")
     for number, (speaker, text) in enumerate(pairs, start=1):
         if not text.strip():
-            raise UnusableRow("empty_message", f"message {number} ({speaker}) is {text[:20]!r}")
+            raise UnusableRow("empty_message", f"{place} {number} ({speaker}) is {text[:20]!r}")
     return [{"role": roles[speaker.lower()], "content": text} for speaker, text in pairs]
 
 
@@ -236,7 +256,12 @@ def is_unicode_text(text: str) -> bool:
     return True
 
 
-def _check_order(roles: Sequence[str]) -> None:
+def check_order(roles: Sequence[str]) -> None:
+    """Refuse what is no conversation: a late system message, nobody who asks or answers, one role twice in a row.
+
+    Raises:
+        UnusableRow: for the first of ``DROP_REASONS`` that fits.
+    """
     if "system" in roles[1:]:
         raise UnusableRow("system_not_first", f"message {roles.index('system', 1) + 1} is a system message")
     if "user" not in roles:

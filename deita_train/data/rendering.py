@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from deita_train.errors import UserError
@@ -40,8 +41,18 @@ class RenderedPair:
 
 
 def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer as its files say, with the run's chat template in place of its own."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    """The tokenizer as its files say, with the run's chat template in place of its own.
+
+    Raises :class:`UserError` when the files are not there or make no tokenizer.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".: ")
+        raise UserError(
+            f"{path}: transformers finds no tokenizer there ({reason}); copy the tokenizer's files (tokenizer.json and "
+            "tokenizer_config.json) beside the model."
+        ) from error
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
@@ -54,9 +65,7 @@ def render(
 
     The template writes the beginning-of-sequence token, so the tokenizer must not add a second one.
     """
-    encoded: Any = tokenizer.apply_chat_template(
-        list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-    )
+    encoded = _apply_template(tokenizer, messages, return_assistant_tokens_mask=True)
     ids, mask = encoded["input_ids"], encoded["assistant_masks"]
     assert len(ids) == len(mask)
     if tokenizer.bos_token_id is not None and ids[:2].count(tokenizer.bos_token_id) > 1:
@@ -67,6 +76,21 @@ def render(
     labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
     truncated = max_length is not None and len(ids) > max_length
     return RenderedConversation(ids[:max_length], labels[:max_length], truncated)
+
+
+def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], **how: Any) -> Any:
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=True, **how)
+    except TemplateError as error:
+        raise UserError(
+            f"the chat template refuses the conversation that begins with {messages[0]['content'][:40]!r}: {error}. "
+            "Leave such rows out, or choose another chat_template."
+        ) from error
+
+
+def rendered_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
+    """The text whose tokens `render` gives."""
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
 
 
 def render_pair(
@@ -81,10 +105,7 @@ def render_pair(
     The prompt ends with the template's generation prompt, as it will when the model is asked. Raises
     :class:`UserError` when the template writes a prompt that is no token prefix of prompt and answer.
     """
-    encoded: Any = tokenizer.apply_chat_template(
-        list(prompt), tokenize=True, return_dict=True, add_generation_prompt=True
-    )
-    prompt_ids: list[int] = encoded["input_ids"]
+    prompt_ids: list[int] = _apply_template(tokenizer, prompt, add_generation_prompt=True)["input_ids"]
     answers = [
         render(tokenizer, [*prompt, {"role": "assistant", "content": answer}], None).input_ids
         for answer in (chosen, rejected)

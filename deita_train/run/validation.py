@@ -1,6 +1,6 @@
 """`deita-train validate`: read every data source as the run will, and say what would be kept and dropped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from deita_train.run.graph import Node
 from deita_train.run.plan import Plan
@@ -14,28 +14,42 @@ def validate_data(plan: Plan) -> Iterator[str]:
     for node in plan.nodes:
         if node.kind == "pool":
             yield from _pool(node)
+        elif node.kind == "preferences":
+            yield from _preferences(node)
         elif node.kind == "train_scorer":
             yield from _scorer_data(node)
 
 
 def _pool(node: Node) -> Iterator[str]:
-    from deita_train.data.pool import build_pool
-    from deita_train.stages.pool import open_source
+    from deita_train.stages.pool import read_pool
 
-    sources = [
-        open_source(identity, location)
-        for identity, location in zip(node.config["sources"], node.settings["sources"], strict=True)
-    ]
-    _, report = build_pool(sources)
+    _, report = read_pool(node.config, node.settings)
     yield f"{node.label}: {report.rows_in:,} rows read, {report.rows_out:,} usable"
-    for reason, count in report.drops.items():
+    yield from _drops(report.drops, report.examples)
+
+
+def _preferences(node: Node) -> Iterator[str]:
+    from deita_train.stages.preferences import read_preferences
+
+    _, report = read_preferences(node.config, node.settings)
+    yield (
+        f"{node.label}: {report.rows_in:,} rows read, {report.rows_out:,} pairs kept; "
+        f"{report.mean_chosen_chars:,.0f} characters per chosen answer, {report.mean_rejected_chars:,.0f} per rejected "
+        f"one; chosen is the longer one in {report.chosen_longer_share:.0%}"
+    )
+    yield from _drops(report.drops, report.examples)
+
+
+def _drops(drops: Mapping[str, int], examples: Mapping[str, list[str]]) -> Iterator[str]:
+    """Rows that were not drawn for a sample have no examples: nothing is wrong with them."""
+    for reason, count in drops.items():
         yield f"  {reason}: {count:,}"
-        for example in report.examples[reason]:
+        for example in examples.get(reason, ()):
             yield f"    {example}"
 
 
 def _scorer_data(node: Node) -> Iterator[str]:
-    from deita_train.stages.train_scorer import read_scorer_data
+    from deita_train.stages.scorer_data import read_scorer_data
 
     for which in ("data", "heldout"):
         if node.config[which] is not None:

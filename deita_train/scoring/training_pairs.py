@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deita_train.data.conversations import UnusableRow, detect_format, merge_roles, to_messages, user_turns
-from deita_train.data.pool import instruction_fraction
+from deita_train.data.intake import instruction_fraction
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 from deita_train.scoring.prompts import COMPLEXITY_PROMPT, DIGITS, QUALITY_PROMPT
@@ -43,7 +43,7 @@ def read_examples(rows: Iterable[SourceRow], dimension: str, label: LabelColumn 
     else:
         examples = [_from_row(row, dimension) for row in rows]
     if not examples:
-        raise UserError("the scorer's data has no rows")
+        raise UserError("the scorer's data has no rows; give more of them, or widen instruction_share")
     return examples
 
 
@@ -111,7 +111,7 @@ def _score(value: Any, where: str) -> int:
     if text.endswith(".0"):
         text = text[:-2]
     if text not in DIGITS or len(text) != 1:
-        raise UserError(f"{where}: score {value!r} is not a whole number from 1 to 6")
+        raise UserError(f"{where}: score {value!r} is not a whole number from 1 to 6; mend it or leave it out")
     return int(text)
 
 

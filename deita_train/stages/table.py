@@ -17,6 +17,7 @@ STAGES = {
     "select": "deita_train.stages.select",
     "sft": "deita_train.stages.sft",
     "evaluate": "deita_train.stages.evaluate",
+    "preferences": "deita_train.stages.preferences",
     "log_probs": "deita_train.stages.log_probs",
     "dpo": "deita_train.stages.dpo",
 }

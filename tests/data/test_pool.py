@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deita_train.data.pool import PoolSource, build_pool, instruction_fraction, unique_ids
+from deita_train.data.pool import PoolSource, build_pool, unique_ids
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 
@@ -194,18 +194,6 @@ def test_nothing_usable():
 def test_mean_user_turns():
     turns = [*TURNS, *TURNS, {"role": "user", "content": "r"}]
     assert build_pool([source("p", [row(), {"messages": turns}])])[1].mean_user_turns == 2.0
-
-
-def test_instruction_fraction_is_the_published_digest_of_the_first_user_message():
-    # SHA-256 of "a" begins ca978112 ca1bbdca; 0xca978112 / 2**32 = 0.79137...
-    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
-    assert instruction_fraction(messages) == pytest.approx(0xCA978112CA1BBDCA / 2**64, abs=1e-15)
-    assert instruction_fraction(messages) == instruction_fraction(messages[1:2])
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_instruction_fraction_lies_in_the_unit_interval(text):
-    assert 0 <= instruction_fraction([{"role": "user", "content": text}]) < 1
 
 
 def test_instruction_shares_part_the_rows():

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_train.data.pool import instruction_fraction
+from deita_train.data.intake import instruction_fraction
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 from deita_train.scoring.prompts import render

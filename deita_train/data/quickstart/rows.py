@@ -68,10 +68,11 @@ class Conversation:
 class World:
     """Draws conversations of one partition; no task is drawn twice."""
 
-    def __init__(self, partition: str, seed: int, quality_weights: Sequence[int]) -> None:
+    def __init__(self, partition: str, seed: int, quality_weights: Sequence[int], stream: str | None = None) -> None:
+        """`stream` names the random numbers, where a partition serves several data sets."""
         assert partition in PARTITIONS
         # A string seed is hashed with SHA-512 by the random module, so it is the same in every process.
-        self.rng = random.Random(f"{partition}:{seed}")
+        self.rng = random.Random(f"{stream or partition}:{seed}")
         self.partition = PARTITIONS.index(partition)
         self.quality_weights = quality_weights
         self.drawn: set[str] = set()

@@ -1,21 +1,20 @@
-"""Rows of a pool gathered into Arrow tables, their extra columns typed as they come."""
+"""Rows gathered into Arrow tables: columns of a stated type, and extra ones that are typed as they come."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import datasets
 import pyarrow as pa
+from datasets.table import InMemoryTable
 
-from deita_train.data.conversations import Message, is_unicode_text
+from deita_train.data.conversations import is_unicode_text
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 
 ROWS_PER_CHUNK = 1000
 
-LEFT_OUT_COLUMNS = ("messages", "complexity_scores", "quality_scores", "embedding")
-"""Columns that the pipeline itself writes as lists; an input's own ones of these names are never taken over."""
-
-_MESSAGES_TYPE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+MESSAGES_TYPE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _KINDS: Mapping[type, str] = {bool: "bool", int: "int", float: "float", str: "str"}
 _ARROW_TYPES = {
     None: pa.null(),
@@ -26,37 +25,48 @@ _ARROW_TYPES = {
 }
 
 
-class PoolTable:
-    """Rows gathered into Arrow tables of ``ROWS_PER_CHUNK``, so that no Python copy of the pool is held.
+class RowTable:
+    """Rows gathered into Arrow tables of ``ROWS_PER_CHUNK``, so that no Python copy of the data is held.
 
-    ``left_out`` names the columns that are not taken over.
+    Columns: ``id``, those of ``types``, ``source``, then whatever scalars the rows have. ``reserved`` are names that
+    later stages write. An input's own columns of any of these names are never taken over, but for a ``source`` of
+    strings; ``left_out`` names what is not taken over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, types: Mapping[str, pa.DataType], reserved: Collection[str] = ()) -> None:
+        self.types = {**types, "source": pa.string()}
+        self.reserved = {*types, *reserved}
         self.kinds: dict[str, str | None] = {}  # column -> kind of its values; None while all of them are null
         self.first_seen: dict[str, str] = {}  # column -> where its kind was first seen
         self.left_out: set[str] = set()
         self.pending: list[dict[str, Any]] = []
         self.chunks: list[pa.Table] = []
 
-    def append(self, row: SourceRow, messages: list[Message], source: str, consumed: set[str]) -> None:
-        """Add one row: its conversation, its source, and whatever else ``row`` has outside ``consumed``.
+    def append(self, row: SourceRow, source: str, values: Mapping[str, Any], consumed: Collection[str]) -> None:
+        """Add one row: ``values`` of all ``types``, and whatever else ``row`` has outside ``consumed``.
+
+        Its ``source`` is its own where that is a string, else ``source``.
 
         Raises:
             UserError: if a column changes its type or holds what Arrow cannot store.
         """
-        others = {name: value for name, value in row.row.items() if name not in consumed}
+        own_source = row.row.get("source")
+        if isinstance(own_source, str):
+            source = require_unicode(own_source, "source", row)
+        elif own_source is not None:
+            self.left_out.add("source")
+        others = {name: value for name, value in row.row.items() if name not in ("id", "source", *consumed)}
         for name, value in others.items():
             if name not in self.left_out:
                 self._observe(name, value, row)
-        self.pending.append({**others, "messages": messages, "source": source})
+        self.pending.append({**others, **values, "source": source})
         if len(self.pending) == ROWS_PER_CHUNK:
             self._flush()
 
     def _observe(self, name: str, value: Any, row: SourceRow) -> None:
         """Settle what ``value`` means for its column: left out, as before, widened to float, or an error."""
         kind = None if value is None else _KINDS.get(type(value))
-        if name in LEFT_OUT_COLUMNS or (value is not None and kind is None):
+        if name in self.reserved or (value is not None and kind is None):
             self.left_out.add(name)
             self.kinds.pop(name, None)
             return
@@ -81,8 +91,7 @@ class PoolTable:
 
     def _flush(self) -> None:
         columns: dict[str, pa.Array] = {
-            "messages": pa.array([row["messages"] for row in self.pending], type=_MESSAGES_TYPE),
-            "source": pa.array([row["source"] for row in self.pending], type=pa.string()),
+            name: pa.array([row[name] for row in self.pending], type=type) for name, type in self.types.items()
         }
         for name, kind in self.kinds.items():
             columns[name] = _scalar_array(name, [row.get(name) for row in self.pending], kind)
@@ -93,14 +102,14 @@ class PoolTable:
         """All rows (at least one) as one table with ``ids`` in front; early chunks take the types settled since."""
         if self.pending:
             self._flush()
-        names = ["messages", "source", *self.kinds]
+        names = [*self.types, *self.kinds]
         table = pa.concat_tables(
             [pa.table([self._column(chunk, name) for name in names], names) for chunk in self.chunks]
         )
         return table.add_column(0, "id", pa.array(ids, type=pa.string()))
 
     def _column(self, chunk: pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
-        if name in ("messages", "source"):
+        if name in self.types:
             return chunk[name]
         kind = self.kinds[name]
         if name not in chunk.column_names:
@@ -120,8 +129,13 @@ def _scalar_array(name: str, values: list[Any] | pa.ChunkedArray, kind: str | No
         ) from error
 
 
+def as_dataset(table: pa.Table) -> datasets.Dataset:
+    """A table in memory as a dataset. Left to itself, datasets would pickle it whole to find a fingerprint."""
+    return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint(table))
+
+
 def fingerprint(table: pa.Table) -> str:
-    """A digest of the schema and contents, equal for equal pools built alike."""
+    """A digest of the schema and contents, equal for equal tables built alike."""
     digest = hashlib.blake2b(table.schema.to_string().encode(), digest_size=8)
     for column in table.columns:
         for chunk in column.chunks:

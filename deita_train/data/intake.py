@@ -1,0 +1,184 @@
+"""What every reading of raw rows into a table needs: the rows asked for, their ids, the account of the rest."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from deita_train.data.conversations import Message, UnusableRow, merge_roles
+from deita_train.data.row_table import require_unicode
+from deita_train.data.sources import SourceRow, iter_rows, source_name
+from deita_train.errors import UserError
+
+EXAMPLES_PER_REASON = 5
+
+
+def instruction_fraction(messages: Sequence[Message]) -> float:
+    """A stable number in [0, 1) from the first user message: 53 bits of its SHA-256.
+
+    All answers to one instruction share it, so that a split by fraction never separates them.
+    """
+    instruction = next(message["content"] for message in messages if message["role"] == "user")
+    digest = hashlib.sha256(instruction.encode("utf-8")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Rows to read, and how.
+
+    ``name`` starts the ids of rows without one. ``format`` is None to let the first row decide. ``roles`` adds speakers
+    to ``DEFAULT_ROLES``. With ``instruction_share`` (lo, hi) only rows whose ``instruction_fraction`` lies in [lo, hi)
+    are read.
+    """
+
+    name: str
+    rows: Iterable[SourceRow]
+    format: str | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
+    instruction_share: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        merge_roles(self.roles)
+        if self.instruction_share is not None:
+            low, high = self.instruction_share
+            if not 0 <= low < high <= 1:
+                raise UserError(f"source {self.name!r}: instruction_share [{low}, {high}) must lie within [0, 1]")
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: str,
+        *,
+        revision: str | None = None,
+        split: str | None = None,
+        name: str | None = None,
+        format: str | None = None,
+        roles: Mapping[str, str] | None = None,
+        instruction_share: tuple[float, float] | None = None,
+    ) -> Self:
+        """A source read by ``iter_rows``, named by ``source_name`` unless ``name`` is given. It can be read once."""
+        rows = iter_rows(dataset, revision=revision, split=split)
+        return cls(name or source_name(dataset), rows, format, roles or {}, instruction_share)
+
+    def wants(self, messages: Sequence[Message]) -> bool:
+        """Whether a conversation lies within the instruction share."""
+        share = self.instruction_share
+        return share is None or share[0] <= instruction_fraction(messages) < share[1]
+
+
+@dataclass(frozen=True)
+class IntakeReport:
+    """What became of the rows: ``rows_in == rows_out + sum(drops.values())``.
+
+    Attributes:
+        rows_in: rows read, without those outside an instruction share.
+        rows_out: rows of the table.
+        rows_outside_share: usable rows passed over because of an instruction share.
+        drops: rows not used, by reason.
+        examples: for each reason why a row is unusable the first five as "where: detail".
+        unknown_roles: for each speaker without a role, the number of rows it appears in.
+        columns_left_out: columns of the input that are not in the table, because they hold no scalars or because the
+            pipeline writes a column of that name; ``source`` if it holds anything but strings, the source's name
+            standing in for these.
+    """
+
+    rows_in: int
+    rows_out: int
+    rows_outside_share: int
+    drops: dict[str, int]
+    examples: dict[str, list[str]]
+    unknown_roles: dict[str, int]
+    columns_left_out: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass
+class Account:
+    """Counts rows while they are read; the fields are those of ``IntakeReport``."""
+
+    rows_in: int = 0
+    rows_outside_share: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    unknown_roles: Counter[str] = field(default_factory=Counter)
+
+    def drop(self, row: SourceRow, verdict: UnusableRow) -> None:
+        """Count an unusable row, and keep it as an example while its reason has few."""
+        self.rows_in += 1
+        self.drops[verdict.reason] += 1
+        self.unknown_roles.update(verdict.unknown_roles)
+        examples = self.examples.setdefault(verdict.reason, [])
+        if len(examples) < EXAMPLES_PER_REASON:
+            examples.append(f"{row.where}: {verdict.detail}")
+
+    def closed(self, rows_out: int, columns_left_out: Iterable[str]) -> dict[str, Any]:
+        """The fields of an ``IntakeReport`` about a table of ``rows_out`` rows."""
+        assert self.rows_in == rows_out + self.drops.total()
+        return {
+            "rows_in": self.rows_in,
+            "rows_out": rows_out,
+            "rows_outside_share": self.rows_outside_share,
+            "drops": dict(self.drops),
+            "examples": self.examples,
+            "unknown_roles": dict(self.unknown_roles),
+            "columns_left_out": sorted(columns_left_out),
+        }
+
+    def nothing_usable(self, names: Iterable[str]) -> UserError:
+        """The error for sources without a single usable row."""
+        lines = [
+            f"none of the {self.rows_in} rows of {', '.join(names)} can be used"
+            f" ({self.rows_outside_share} more lie outside the instruction share)"
+        ]
+        for reason, count in self.drops.most_common():
+            lines.append(f"  {reason}: {count}, first {'; '.join(self.examples[reason])}")
+        if self.unknown_roles:
+            speakers = ", ".join(f"{name!r}" for name, _ in self.unknown_roles.most_common(EXAMPLES_PER_REASON))
+            lines.append(f"state roles: for the speakers {speakers}, each as user, assistant or system")
+        lines.append("check that format and roles suit the data")
+        return UserError("\n".join(lines))
+
+
+class RowIds:
+    """The ids of one source and where each was met, in ``positions``.
+
+    A row's id is the first of ``columns`` that it has, else "<source name>:<row index>". The first column must be
+    unique. Any other names a group that rows may share (a prompt with several pairs): where one comes again,
+    ":<row index>" is put behind it.
+    """
+
+    def __init__(self, source: str, columns: Sequence[str] = ("id",)) -> None:
+        self.source = source
+        self.columns = columns
+        self.positions: dict[str, str] = {}
+
+    def add(self, row: SourceRow) -> str:
+        """The id of the next row.
+
+        Raises:
+            UserError: if it is no id, or was met before.
+        """
+        column = next((name for name in self.columns if row.row.get(name) is not None), None)
+        identifier = f"{self.source}:{row.index}" if column is None else _own_id(row, column)
+        if identifier in self.positions and column in self.columns[1:]:
+            identifier = f"{identifier}:{row.index}"
+        if identifier in self.positions:
+            column = column or self.columns[0]
+            raise UserError(
+                f"id {identifier!r} is used twice in source {self.source!r}: at {self.positions[identifier]} and"
+                f" {row.where}; make the ids unique, or remove the column {column!r} to number the rows"
+            )
+        self.positions[identifier] = row.where
+        return identifier
+
+
+def _own_id(row: SourceRow, column: str) -> str:
+    own = row.row[column]
+    if type(own) not in (str, int) or own == "":
+        raise UserError(f"{row.where}: {column} {own!r} is no id; a non-empty string, an integer or null is allowed")
+    return require_unicode(str(own), column, row)

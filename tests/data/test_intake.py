@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deita_train.data.conversations import UnusableRow
+from deita_train.data.intake import Account, RowIds, RowSource, instruction_fraction
+from deita_train.data.sources import SourceRow
+from deita_train.errors import UserError
+
+
+def source_row(index=0, **columns):
+    return SourceRow(index, f"f:{index + 1}", columns)
+
+
+def test_instruction_fraction_is_the_published_digest_of_the_first_user_message():
+    # SHA-256 of "a" begins ca978112 ca1bbdca; 0xca978112 / 2**32 = 0.79137...
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    assert instruction_fraction(messages) == pytest.approx(0xCA978112CA1BBDCA / 2**64, abs=1e-15)
+    assert instruction_fraction(messages) == instruction_fraction(messages[1:2])
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_instruction_fraction_lies_in_the_unit_interval(text):
+    assert 0 <= instruction_fraction([{"role": "user", "content": text}]) < 1
+
+
+@pytest.mark.parametrize(
+    ("share", "wanted"), [(None, True), ((0.79, 0.8), True), ((0.8, 1), False), ((0, 0.79), False)]
+)
+def test_a_source_wants_what_lies_in_its_share(share, wanted):
+    source = RowSource("s", [], instruction_share=share)
+    assert source.wants([{"role": "user", "content": "a"}]) is wanted  # 0.79137..., as above
+
+
+def test_ids_come_from_the_first_column_that_has_one():
+    ids = RowIds("s", ("id", "prompt_id"))
+    rows = [
+        source_row(0, id="a", prompt_id="p"),
+        source_row(1, id=None, prompt_id="p"),
+        source_row(2),
+        source_row(3, id=4),
+    ]
+    assert [ids.add(row) for row in rows] == ["a", "p", "s:2", "4"]
+    assert ids.positions == {"a": "f:1", "p": "f:2", "s:2": "f:3", "4": "f:4"}
+
+
+@pytest.mark.parametrize(("repeated", "first"), [("p", "f:2"), ("s:0", "f:1")])
+def test_a_repeated_id_is_named_with_both_places_and_its_column(repeated, first):
+    ids = RowIds("s", ("id", "prompt_id"))
+    ids.add(source_row(0))
+    ids.add(source_row(1, prompt_id="p"))
+    with pytest.raises(UserError) as caught:
+        ids.add(source_row(6, id=repeated))
+    for part in (repr(repeated), first, "f:7", "remove the column 'id'"):
+        assert part in str(caught.value)
+
+
+def test_several_pairs_of_one_prompt_keep_its_name():
+    ids = RowIds("s", ("id", "prompt_id"))
+    assert [ids.add(source_row(number, prompt_id="p")) for number in range(3)] == ["p", "p:1", "p:2"]
+
+
+def test_an_account_keeps_five_examples_per_reason_and_adds_up():
+    account = Account(rows_in=2)
+    for index in range(7):
+        account.drop(source_row(index), UnusableRow("unknown_role", f"no {index}", ("tool",)))
+    account.drop(source_row(9), UnusableRow("not_text", "null"))
+    closed = account.closed(2, {"b", "a"})
+    assert (closed["rows_in"], closed["rows_out"], closed["drops"]) == (10, 2, {"unknown_role": 7, "not_text": 1})
+    assert closed["examples"] == {"unknown_role": [f"f:{i + 1}: no {i}" for i in range(5)], "not_text": ["f:10: null"]}
+    assert (closed["unknown_roles"], closed["columns_left_out"]) == ({"tool": 7}, ["a", "b"])
+    with pytest.raises(AssertionError):
+        account.closed(3, ())
