@@ -1,6 +1,7 @@
 """What a recipe brings from outside: data, models, templates, launch files. Each gets an identity that is hashed into
 the keys of what is made from it, and a location that is not."""
 
+import json
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 from deita_train.durable import read_json, write_json_atomically
 from deita_train.errors import UserError
+from deita_train.inference.adapter_files import is_adapter, locate_base
 from deita_train.recipe.schema import Dtype, Origin, Training
 from deita_train.run.keys import ContentHashes
 from deita_train.run.launch import Launch, resolve_launch
@@ -21,11 +23,12 @@ TEMPLATES_DIR = Path(__file__).parent.parent / "data" / "templates"
 class Inputs:
     """Resolves what a recipe names, once per start; hashes and Hub revisions are remembered on disk."""
 
-    def __init__(self, store_dir: Path, run_dir: Path, recipe_path: Path) -> None:
+    def __init__(self, store_dir: Path, run_dir: Path, recipe_path: Path, planned_gpus: int | None = None) -> None:
         self._hashes = ContentHashes(store_dir / "content_hashes.json")
         self._pins_file = run_dir / "revisions.json"
         self._pins: dict[str, str] = read_json(self._pins_file) if self._pins_file.exists() else {}
         self._recipe_path = recipe_path
+        self._planned_gpus = planned_gpus
 
     def save(self) -> None:
         """Keep the hashes, and the Hub commits that this run is bound to."""
@@ -59,31 +62,74 @@ class Inputs:
         commit = self._commit("dataset", source.dataset, source.revision, where)
         return {"hub": source.dataset, "revision": commit, "split": source.split, **shape}, {"dataset": source.dataset}
 
-    def model(self, name: str, revision: str | None, where: str) -> tuple[dict, str]:
-        """Identity and location of a model folder or a Hub model."""
+    def model(self, name: str, revision: str | None, where: str, *, adapters: bool) -> tuple[dict, str]:
+        """Identity and location of a model folder or a Hub model; of an adapter's folder only where `adapters` says."""
         path = Path(name).expanduser()
         if path.is_dir():
             self._refuse_revision(revision, name, where)
+            if is_adapter(path):
+                return self._adapter(path, f"{where}.model", allowed=adapters), str(path.resolve())
             if not (path / "config.json").exists():
                 raise self.error(f"{where}.model", f"{name} is a folder without config.json: not a transformers model.")
+            self._check_json(path / "config.json", f"{where}.model")
             return {"content": self._hashes.of(path)}, str(path.resolve())
         if not _HUB_ID.match(name):
             raise self.error(f"{where}.model", f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id.")
         return {"hub": name, "revision": self._commit("model", name, revision, where)}, name
 
-    def chat_template(self, name: str, where: str) -> str:
-        """The text of a chat template: a name of the package's own, or a path to a .jinja file."""
+    def _check_json(self, file: Path, where: str) -> None:
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise self.error(where, f"{file} is no JSON: {error}. Copy or download the model again.") from error
+
+    def _adapter(self, path: Path, where: str, *, allowed: bool) -> dict:
+        """The identity of an adapter is also that of its base."""
+        if not allowed:
+            raise self.error(
+                where,
+                f"{path} is an adapter, and a training starts from a whole model. Merge it into its base first: "
+                "merge_adapter: true where it is trained, or peft's merge_and_unload.",
+            )
+        if not (path / "tokenizer_config.json").exists():
+            raise self.error(where, f"{path} has no tokenizer; copy its base's tokenizer files there.")
+        try:
+            base = locate_base(path)
+        except UserError as error:
+            raise self.error(where, str(error)) from error
+        local = {"content": self._hashes.of(base.folder)} if base.folder is not None else {}
+        return {"content": self._hashes.of(path), "base": local or {"hub": base.hub, "revision": base.revision}}
+
+    def chat_template(self, name: str, where: str, *, marked: bool = True) -> str:
+        """The text of a chat template: a name of the package's own, or a path to a .jinja file.
+
+        `marked` says that it must tell the assistant's words from the others, as it does unless nothing is learnt.
+        """
         shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
-        path = TEMPLATES_DIR / f"{name}.jinja" if name in shipped else Path(name).expanduser()
+        if name in shipped:
+            return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+        path = Path(name).expanduser()
         if path.suffix != ".jinja" or not path.is_file():
             allowed = ", ".join(shipped)
             raise self.error(f"{where}.chat_template", f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
-        return path.read_text(encoding="utf-8")
+        return self._checked_template(path, f"{where}.chat_template", marked)
+
+    def _checked_template(self, path: Path, where: str, marked: bool) -> str:
+        from deita_train.data.chat_template import check_chat_template
+
+        try:
+            text = path.read_text(encoding="utf-8")
+            check_chat_template(text, marked=marked)
+        except UnicodeDecodeError as error:
+            raise self.error(where, f"{path} is not UTF-8: {error.reason}. Save the file as UTF-8.") from None
+        except UserError as error:
+            raise self.error(where, f"{path}: {error}.") from None
+        return text
 
     def launch(self, name: str | None, where: str) -> dict[str, Any]:
         """The launch that a stage will have: file, world size and distributed type."""
         try:
-            return resolve_launch(name).as_dict()
+            return resolve_launch(name, self._planned_gpus).as_dict()
         except UserError as error:
             raise self.error(where, str(error)) from error
 

@@ -60,21 +60,25 @@ class Launch:
 
 
 @lru_cache(maxsize=64)
-def resolve_launch(name: str | None) -> Launch:
-    """The launch that `launch:` names: a file of accelerate_configs/, a path, or what this machine has.
+def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
+    """The launch that `launch:` names: a file of accelerate_configs/, a path, or what the machine has.
 
+    `planned_gpus` is how many GPUs each machine will have when the run starts; without it this machine's are counted.
     Raises :class:`UserError` for an unknown name, a file that is not accelerate's, or GPUs that are not there.
     """
-    gpus = count_gpus()
+    gpus = count_gpus() if planned_gpus is None else planned_gpus
     if name is None:
         name = {0: "cpu", 1: "single_gpu"}.get(gpus, "ddp")
     file = _find_config(name)
     values = _read_config(file)
     use_cpu = bool(values.get("use_cpu", False)) or file in _CPU_DEEPSPEED
-    machines = int(values.get("num_machines") or 1)
-    num_processes = int(values.get("num_processes") or 0) or (1 if use_cpu else gpus * machines)
+    machines = _count(file, values, "num_machines") or 1
+    num_processes = _count(file, values, "num_processes") or (1 if use_cpu else gpus * machines)
     if not use_cpu and gpus == 0:
-        raise UserError(f"{name} wants GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without")
+        raise UserError(
+            f"{name} wants GPUs and there are none here; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. To plan or "
+            "validate for a machine that has some, state how many: --gpus N."
+        )
     return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu)
 
 
@@ -98,8 +102,18 @@ def _read_config(file: Path) -> dict[str, Any]:
     except YAMLError as error:
         raise UserError(f"{file} is not YAML: {error}") from error
     if not isinstance(values, dict) or "distributed_type" not in values:
-        raise UserError(f"{file} has no distributed_type: not an accelerate configuration")
+        raise UserError(
+            f"{file} has no distributed_type: not an accelerate configuration; `accelerate config` writes one"
+        )
     return values
+
+
+def _count(file: Path, values: dict[str, Any], name: str) -> int:
+    """A number of machines or processes; 0 when the file states none."""
+    value = values.get(name) or 0
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(f"{file}: {name}: {value!r} is no number of {name.removeprefix('num_')}; write one such as 2")
+    return value
 
 
 @lru_cache(maxsize=1)

@@ -68,8 +68,38 @@ def test_a_gpu_file_is_refused_without_gpus(gpus, name):
     with pytest.raises(UserError) as caught:
         resolve_launch(name)
     assert str(caught.value) == (
-        f"{name} wants GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without"
+        f"{name} wants GPUs and there are none here; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. "
+        "To plan or validate for a machine that has some, state how many: --gpus N."
     )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_stated_gpus_take_the_place_of_counted_ones(gpus, name):
+    gpus(0)
+    ranks, distributed_type, use_cpu = FILES[name]
+    assert resolve_launch(name, 8) == Launch(str(FOLDER / f"{name}.yaml"), ranks, distributed_type, use_cpu)
+    gpus(8)
+    if use_cpu:
+        assert resolve_launch(name, 0).num_processes == ranks
+    else:
+        with pytest.raises(UserError):
+            resolve_launch(name, 0)
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "cpu"), (1, "single_gpu"), (2, "ddp"), (8, "ddp")])
+def test_without_a_name_the_stated_gpus_decide(gpus, number, name):
+    gpus(3)
+    assert resolve_launch(None, number) == resolve_launch(name, number)
+    assert resolve_launch(None, number).num_processes == max(1, number)
+
+
+def test_stated_gpus_are_those_of_each_machine(gpus, tmp_path):
+    gpus(0)
+    path = own(tmp_path, "distributed_type: DEEPSPEED\nnum_machines: 2\n")
+    assert resolve_launch(path, 4).num_processes == 8
+    resolve_launch.cache_clear()
+    path = own(tmp_path, "distributed_type: DEEPSPEED\nnum_machines: 2\nnum_processes: 6\n")
+    assert resolve_launch(path, 4).num_processes == 6
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "cpu"), (1, "single_gpu"), (2, "ddp"), (8, "ddp")])
