@@ -11,21 +11,26 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from deita_train.durable import read_json, remove_tree, write_json_atomically, write_text_atomically
-from deita_train.errors import UserError
+from deita_train.errors import UserError, machine_fault
 from deita_train.run.artefacts import Manifest
 from deita_train.run.graph import Node
 from deita_train.run.keys import canonical_json
 from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers, watch_parent
 from deita_train.run.plan import Plan, make_plan, parent_digests
+from deita_train.run.tracking import Tracker, tracking
 from deita_train.stages.context import Progress, StageContext, StageResult
 from deita_train.stages.table import stage_module
 
+# What a mistake of the user's begins with in a child's log.
+ERROR_MARK = "error: "
 _RESULT = "result.json"
 _ERROR = "error.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "deita-train")
@@ -55,21 +60,32 @@ def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_i
 
 
 def _work(plan: Plan, node: Node, rank: int) -> None:
+    # The tracker is outermost, because its end may take a while.
+    with tracking(plan, node, rank) as tracker, _at_work(plan, node, rank) as work_dir:
+        _carry_out(plan, node, rank, work_dir, tracker)
+
+
+@contextmanager
+def _at_work(plan: Plan, node: Node, rank: int) -> Iterator[Path]:
+    """The work folder of an artefact, its workers' lock held; a failure inside leaves its reason in the folder."""
     work_dir = plan.store.work_path(node.id)
     work_dir.mkdir(parents=True, exist_ok=True)
     working = join_workers(plan.store.workers_lock_path(node.id))
     try:
-        _carry_out(plan, node, rank, work_dir)
+        yield work_dir
     except BaseException as error:
-        _leave_error(work_dir, rank, error)
+        fault = machine_fault(error, work_dir)
+        _leave_error(work_dir, rank, fault or error)
+        if fault is not None:
+            raise fault from error
         raise
     finally:
         working.close()
 
 
-def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path) -> None:
+def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path, tracker: Tracker) -> None:
     started = time.time()
-    context = make_context(plan, node, rank, work_dir)
+    context = replace(make_context(plan, node, rank, work_dir), log=tracker.log)
     _check_world_size(context)
     module = stage_module(node.kind)
     if rank == 0:
@@ -87,7 +103,7 @@ def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path) -> None:
     check_finite(context.label, result.metrics)
     _leave_result(work_dir, result, context, started)
     if publishes_itself(node):
-        publish(plan, node)
+        publish(plan, node, tracker)
 
 
 def publishes_itself(node: Node) -> bool:
@@ -118,8 +134,11 @@ def make_context(plan: Plan, node: Node, rank: int, work_dir: Path) -> StageCont
     )
 
 
-def publish(plan: Plan, node: Node) -> None:
-    """Check a finished stage against silent success, then publish it. Runs in a process without a process group."""
+def publish(plan: Plan, node: Node, tracker: Tracker) -> None:
+    """Check a finished stage against silent success, then publish it and log its metrics.
+
+    Runs in a process without a process group.
+    """
     from deita_train.stages.checks import check_artefact, content_digest
 
     work_dir = plan.store.work_path(node.id)
@@ -152,6 +171,8 @@ def publish(plan: Plan, node: Node) -> None:
         wall_seconds=left["wall_seconds"],
     )
     plan.store.publish(manifest, left["metrics"])
+    counts = {name: left[name] for name in ("rows_in", "rows_out", "drops", "wall_seconds")}
+    tracker.summarize({**left["metrics"], **counts})
 
 
 def publish_by_name(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
@@ -160,15 +181,8 @@ def publish_by_name(recipe_path: Path, sets: Sequence[str], runs_dir: Path, arte
         die_with_parent()
     plan = make_plan(recipe_path, sets, runs_dir)
     node = plan.node(artefact_id)
-    work_dir = plan.store.work_path(node.id)
-    working = join_workers(plan.store.workers_lock_path(node.id))
-    try:
-        publish(plan, node)
-    except BaseException as error:
-        _leave_error(work_dir, 0, error)
-        raise
-    finally:
-        working.close()
+    with tracking(plan, node, 0) as tracker, _at_work(plan, node, 0):
+        publish(plan, node, tracker)
 
 
 def _publish_in_a_clean_process(plan: Plan, node: Node) -> None:
@@ -238,7 +252,9 @@ def _leave_error(work_dir: Path, rank: int, error: BaseException) -> None:
     if path.exists():
         return
     message = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error)).strip()
-    write_json_atomically(path, {"rank": rank, "user_error": isinstance(error, UserError), "message": message})
+    # On a full disk not even this can be written; the run finds that out by itself.
+    with suppress(OSError):
+        write_json_atomically(path, {"rank": rank, "user_error": isinstance(error, UserError), "message": message})
 
 
 def _shown_command(plan: Plan, node: Node) -> str:
@@ -262,19 +278,20 @@ def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: 
 
 
 def run_logged(log: Path, work: Callable[[], object]) -> None:
-    """Do a child's work with its output in a log; exits with 2 for a mistake of the user's and with 1 for others."""
+    """Do a child's work with its output in a log; exits with 2 for what the user can mend and with 1 for the rest."""
     watch_parent()
-    redirect_output(log)
     try:
+        redirect_output(log)
         work()
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except Exception:
-        traceback.print_exc()
-        raise SystemExit(1) from None
+    except Exception as error:
+        mendable = error if isinstance(error, UserError) else machine_fault(error, log.parent)
+        if mendable is None:
+            traceback.print_exc()
+            raise SystemExit(1) from None
+        sys.stderr.write(f"{ERROR_MARK}{mendable}\n")
+        raise SystemExit(2) from None
 
 
 def redirect_output(log: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,13 @@ class Progress:
         temporary.replace(self._path)
 
 
+def _log_nothing(values: Mapping[str, float], step: int) -> None:
+    """What a stage logs with where nobody tracks it."""
+
+
 @dataclass(frozen=True)
 class StageContext:
-    """One stage in one process."""
+    """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs."""
 
     kind: str
     label: str
@@ -39,6 +43,7 @@ class StageContext:
     rank: int
     world_size: int
     progress: Progress
+    log: Callable[[Mapping[str, float], int], None] = _log_nothing
 
     @property
     def data_dir(self) -> Path:

@@ -1,4 +1,4 @@
-"""Callbacks of a training run: progress, complete checkpoints, a stop at the first loss that is not finite."""
+"""Callbacks of a training run: progress, history, complete checkpoints, a stop at the first loss that is not finite."""
 
 import math
 from collections.abc import Callable
@@ -29,6 +29,21 @@ class ReportProgress(TrainerCallback):
         """Remember the loss that was logged."""
         if logs and "loss" in logs:
             self._loss = f"loss {float(logs['loss']):.3f}"
+
+
+class LogHistory(TrainerCallback):
+    """Hands on every number that trl logs beside a training loss, with its step."""
+
+    def __init__(self, on_log: Callable[[dict[str, float], int], None]) -> None:
+        self._on_log = on_log
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Leave out the totals at the end, which have no loss of a step."""
+        if logs and "loss" in logs:
+            numbers = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+            self._on_log(numbers, state.global_step)
 
 
 class StopAtNonFinite(TrainerCallback):
