@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, machine_fault
 
 app = typer.Typer(
     add_completion=False,
@@ -22,6 +22,12 @@ SetOption = Annotated[
 RunsOption = Annotated[Path, typer.Option("--runs", envvar="DEITA_RUNS", help="Where runs and their artefacts lie.")]
 UntilOption = Annotated[str | None, typer.Option("--until", help="Stop after this stage, such as select or sft.")]
 StageOption = Annotated[str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.")]
+GpusOption = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", min=0, help="GPUs of each machine that will run it; without it, this machine's.", show_default=False
+    ),
+]
 
 
 @app.command()
@@ -31,6 +37,10 @@ def run(
     runs: RunsOption = Path("runs"),
     until: UntilOption = None,
     fresh: Annotated[str | None, typer.Option("--fresh", help="Make this stage anew; what reads it follows.")] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option("--cell", help="One cell of a sweep, by label or number; 0 is as written, shared what two need."),
+    ] = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
     from deita_train.run.plan import make_plan
@@ -42,36 +52,81 @@ def run(
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")
     try:
-        page = run_plan(plan, console, fresh)
+        outcome = run_plan(plan, console, fresh, cell)
     except KeyboardInterrupt:
         console.print("stopped; the same command continues from here")
         raise typer.Exit(130) from None
-    print_results(console, plan.run_dir)
-    console.print(f"Report: {page}", soft_wrap=True)
+    if outcome.page is not None:
+        print_results(console, plan.run_dir)
+        console.print(f"Report: {outcome.page}", soft_wrap=True)
+    if outcome.error is not None:
+        raise outcome.error
 
 
 @app.command()
 def plan(
-    recipe: RecipeArgument, sets: SetOption = None, runs: RunsOption = Path("runs"), until: UntilOption = None
+    recipe: RecipeArgument,
+    sets: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    until: UntilOption = None,
+    gpus: GpusOption = None,
+    commands: Annotated[bool, typer.Option("--commands", help="Only the shell lines of a sweep's steps.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Only a SLURM job script for a sweep's cells.")] = False,
 ) -> None:
     """Show the stages of a recipe: what is done, what must run and why, and the command of each."""
+    from deita_train.run.cells import cell_commands
     from deita_train.run.plan import make_plan
     from deita_train.run.results import print_plan
+    from deita_train.run.slurm import slurm_script
 
-    print_plan(_console(), make_plan(recipe, sets or [], runs, until))
+    if commands and slurm:
+        raise UserError("--commands and --slurm: each prints something else; give one of them.")
+    made = make_plan(recipe, sets or [], runs, until, gpus)
+    if commands:
+        sys.stdout.writelines(f"{line}\n" for line in cell_commands(made, until))
+    elif slurm:
+        sys.stdout.write(slurm_script(made, until))
+    else:
+        print_plan(_console(), made)
 
 
 @app.command()
-def validate(recipe: RecipeArgument, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
+def validate(
+    recipe: RecipeArgument, sets: SetOption = None, runs: RunsOption = Path("runs"), gpus: GpusOption = None
+) -> None:
     """Check a recipe and read its data, before anything is trained."""
     from deita_train.run.plan import make_plan
     from deita_train.run.validation import validate_data
 
     console = _console()
-    made = make_plan(recipe, sets or [], runs)
+    made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
     for line in validate_data(made):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"{recipe} is valid: {len(made.nodes)} stages in {len(made.cells)} cells.", highlight=False)
+
+
+@app.command()
+def inspect(
+    recipe: RecipeArgument,
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", help="The stage's label, such as sft or score.quality.", show_default="sft, else dpo"),
+    ] = None,
+    row: Annotated[
+        str | None, typer.Option("--row", help="The row's id.", show_default="the first with a loss")
+    ] = None,
+    all_tokens: Annotated[bool, typer.Option("--all-tokens", help="List every token of a long row.")] = False,
+    sets: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    gpus: GpusOption = None,
+) -> None:
+    """Show a row as the model sees it: its text and tokens, what is trained, where it is cut."""
+    from deita_train.run.inspection import inspect_row
+    from deita_train.run.inspection_display import print_inspection
+    from deita_train.run.plan import make_plan
+
+    made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
+    print_inspection(_console(), inspect_row(made, stage, row), all_tokens=all_tokens)
 
 
 @app.command()
@@ -115,17 +170,18 @@ def _console():  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich is import
 
 
 def main() -> None:
-    """Entry point: the user's mistakes exit with code 2 and one message, ours with 1."""
+    """Entry point: the user's mistakes and the machine's faults exit with code 2 and one message, ours with 1."""
     try:
         app()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from None
     except Exception as error:
-        if type(error).__name__ != "StageFailed":
+        fault = machine_fault(error, "a file of the run")
+        if fault is None and type(error).__name__ != "StageFailed":
             raise
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(1) from None
+        sys.stderr.write(f"error: {fault or error}\n")
+        raise SystemExit(1 if fault is None else 2) from None
 
 
 if __name__ == "__main__":

@@ -23,19 +23,28 @@ DIGITS = "123456"
 
 def render(dimension: str, instruction: str, response: str | None) -> str:
     """The prompt of one turn. Quality wants a response; braces in the texts are text, not fields."""
+    return "".join(prompt_parts(dimension, instruction, response))
+
+
+def prompt_parts(dimension: str, instruction: str, response: str | None) -> list[str]:
+    """The prompt of one turn as its pieces in order: the turn's texts at the odd places, the prompt's own between."""
     if dimension == "complexity":
-        return COMPLEXITY_PROMPT.replace("{instruction}", instruction)
+        head, tail = COMPLEXITY_PROMPT.split("{instruction}")
+        return [head, instruction, tail]
     assert response is not None, "quality is judged on a response"
-    head, tail = QUALITY_PROMPT.split("{output}")
-    return head.replace("{instruction}", instruction) + response + tail
+    head, rest = QUALITY_PROMPT.split("{instruction}")
+    middle, tail = rest.split("{output}")
+    return [head, instruction, middle, response, tail]
 
 
 @dataclass(frozen=True)
 class PromptIds:
-    """Token ids of one prompt, and whether the turn's text was shortened to fit."""
+    """Token ids of one prompt, whether the turn's text was shortened to fit, and what is left of it."""
 
     input_ids: list[int]
     shortened: bool
+    instruction: str
+    response: str | None
 
 
 class PromptEncoder:
@@ -55,12 +64,12 @@ class PromptEncoder:
         instruction's, never its own ending. None when not even the empty prompt fits."""
         ids = self._ids(instruction, response)
         if len(ids) <= self._max_length:
-            return PromptIds(ids, False)
+            return PromptIds(ids, False, instruction, response)
         if response is not None:
             response, ids = self._shorten(response, lambda text: self._ids(instruction, text))
         if len(ids) > self._max_length:
             instruction, ids = self._shorten(instruction, lambda text: self._ids(text, response))
-        return PromptIds(ids, True) if len(ids) <= self._max_length else None
+        return PromptIds(ids, True, instruction, response) if len(ids) <= self._max_length else None
 
     def _ids(self, instruction: str, response: str | None) -> list[int]:
         ids: list[int] = self._tokenizer(render(self._dimension, instruction, response))["input_ids"]

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import datasets
 
-from deita_train.data.rendering import load_tokenizer, render
+from deita_train.data.rendering import load_tokenizer
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.rows import text_row
 from deita_train.stages.training import ROWS, train_prepared, write_count
 from deita_train.training.miniature import make_model, train_tokenizer
 from deita_train.training.rows import LabelledRow, write_training_rows
@@ -43,5 +44,4 @@ def _conversations(context: StageContext) -> datasets.Dataset:
 def _text_rows(context: StageContext) -> Iterator[LabelledRow]:
     tokenizer = load_tokenizer(str(context.prepared_dir / _INITIAL), context.config["chat_template"])
     for row in _conversations(context):
-        rendered = render(tokenizer, row["messages"], context.config["max_length"])
-        yield LabelledRow(row["id"], rendered.input_ids, rendered.input_ids, rendered.truncated)
+        yield text_row(tokenizer, row, context.config["max_length"])

@@ -1,9 +1,15 @@
 """Where a stage's model lies: in a parent artefact, in a local folder, or in the Hub's cache."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deita_train.errors import UserError
+from deita_train.inference.adapter_files import ADAPTER_CONFIG, is_adapter
+from deita_train.inference.hub import NOT_SAFETENSORS, hub_folder
+from deita_train.inference.model_folder import check_model_folder
 from deita_train.stages.context import StageContext
+from deita_train.training.model_files import TEMPLATE_FILE, TOKENIZER_FILES
 
 
 def model_path(context: StageContext) -> Path:
@@ -12,16 +18,23 @@ def model_path(context: StageContext) -> Path:
         return context.parents["model"] / "model"
     identity = context.config["model"]
     if "hub" not in identity:
-        return Path(context.settings["model"])
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(identity["hub"], revision=identity["revision"], ignore_patterns=["*.bin", "*.pt"])
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        local = Path(context.settings["model"])
+        if not is_adapter(local):
+            check_model_folder(local)
+        return local
+    folder = hub_folder(identity["hub"], identity["revision"], context.label, ignore=NOT_SAFETENSORS)
+    if is_adapter(folder):
         raise UserError(
-            f"{context.label}: {identity['hub']} at {identity['revision']} cannot be downloaded: {error}. "
-            "Check the network, your access to it (huggingface-cli login), and the free disk space."
-        ) from error
+            f"{context.label}: {identity['hub']} is an adapter. Download it, and name its folder, which then says in "
+            f"{ADAPTER_CONFIG} which base it belongs to."
+        )
+    check_model_folder(folder)
+    return folder
+
+
+def tokenizer_path(identity: Mapping[str, Any], location: str, label: str) -> Path:
+    """A local folder with the tokenizer of a model that is no artefact; of a Hub model no weights are downloaded."""
+    if "hub" not in identity:
+        return Path(location)
+    files = ["config.json", TEMPLATE_FILE, *TOKENIZER_FILES]
+    return hub_folder(identity["hub"], identity["revision"], label, allow=files)

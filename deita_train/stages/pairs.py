@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import datasets
 
-from deita_train.data.rendering import RenderedPair, load_tokenizer, render_pair
+from deita_train.data.rendering import RenderedPair, load_tokenizer
 from deita_train.stages.context import StageContext
 from deita_train.stages.models import model_path
+from deita_train.stages.rows import pair_row
 
 
 def rendered_pairs(context: StageContext) -> Iterator[tuple[str, RenderedPair]]:
@@ -15,5 +16,4 @@ def rendered_pairs(context: StageContext) -> Iterator[tuple[str, RenderedPair]]:
     pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
     for number, row in enumerate(pairs):
         context.progress.update(number + 1, len(pairs), "pairs rendered")
-        answers = (row["chosen"], row["rejected"])
-        yield row["id"], render_pair(tokenizer, row["prompt"], *answers, context.config["max_length"])
+        yield row["id"], pair_row(tokenizer, row, context.config["max_length"])

@@ -12,13 +12,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs
 
-from deita_train.data.rendering import IGNORED, load_tokenizer, render
+from deita_train.data.rendering import IGNORED, load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import padding_share, plan_batches
 from deita_train.inference.forward import check_plain_head, load_model, pad_batch, summed_loss
 from deita_train.inference.passes import Columns, Pass, collect, read_plan, write_plan
 from deita_train.stages.context import StageContext
 from deita_train.stages.models import model_path
+from deita_train.stages.rows import conversation_row
 
 PLAN = "batches.json"
 ROWS = "rows.parquet"
@@ -65,7 +66,7 @@ def render_rows(context: StageContext, table: datasets.Dataset) -> None:
     tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
     rendered = []
     for number, row in enumerate(table):
-        rendered.append(render(tokenizer, row["messages"], context.config["max_length"]))
+        rendered.append(conversation_row(tokenizer, row, context.config["max_length"]))
         context.progress.update(number + 1, len(table), "rows rendered")
     truncated = sum(row.truncated for row in rendered)
     prepare_rows(context, [row.input_ids for row in rendered], [row.labels for row in rendered], truncated)

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import padding_share, plan_batches
@@ -24,6 +23,7 @@ from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.models import model_path
 from deita_train.stages.passes import PLAN, run_pass, start_ranks
+from deita_train.stages.rows import turn_prompts
 
 _TURNS = "turns.parquet"
 _HISTOGRAM_EDGES = [1 + 0.25 * step for step in range(21)]
@@ -67,20 +67,11 @@ def run(context: StageContext) -> StageResult | None:
 
 def _encode(pool: datasets.Dataset, encoder: PromptEncoder, context: StageContext) -> list[dict[str, Any]]:
     """One entry per user turn; `input_ids` null and a reason where the turn cannot be scored."""
-    dimension = context.config["dimension"]
     turns = []
     for number, row in enumerate(pool):
-        for instruction, response in user_turns(row["messages"]):
-            ids, shortened, reason = None, False, None
-            if dimension == "quality" and response is None:
-                reason = "no_response"
-            else:
-                encoded = encoder.encode(instruction, response if dimension == "quality" else None)
-                if encoded is None:
-                    reason = "prompt_longer_than_max_length"
-                else:
-                    ids, shortened = encoded.input_ids, encoded.shortened
-            turns.append({"row": number, "input_ids": ids, "shortened": shortened, "reason": reason})
+        for turn in turn_prompts(encoder, context.config["dimension"], row["messages"]):
+            ids, shortened = (turn.prompt.input_ids, turn.prompt.shortened) if turn.prompt else (None, False)
+            turns.append({"row": number, "input_ids": ids, "shortened": shortened, "reason": turn.reason})
         context.progress.update(number + 1, len(pool), "rows encoded")
     return turns
 

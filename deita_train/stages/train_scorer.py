@@ -1,23 +1,24 @@
 """Stage `train_scorer`: next-token prediction of one digit after the scorer's prompt [paper 2.3, 2.4]."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from deita_train.data.builtin import builtin_scorer_rows
-from deita_train.data.rendering import IGNORED, load_tokenizer
-from deita_train.data.sources import iter_rows
+from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import plan_batches
 from deita_train.inference.forward import last_logits, load_model, pad_batch
 from deita_train.scoring.digits import digit_expectation
 from deita_train.scoring.prompts import PromptEncoder
-from deita_train.scoring.training_pairs import LabelColumn, ScorerExample, read_examples
+from deita_train.scoring.training_pairs import ScorerExample
+from deita_train.stages.adapters import check_adapter, finish_adapter
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.models import model_path
+from deita_train.stages.rows import scorer_prompt, scorer_row, training_encoder
+from deita_train.stages.scorer_data import read_scorer_data
 from deita_train.stages.training import ROWS, train_prepared, write_count
 from deita_train.training.rows import LabelledRow, write_training_rows
 
@@ -26,6 +27,7 @@ _CHECK_BATCH_TOKENS = 16384
 
 def prepare(context: StageContext) -> None:
     """Encode prompt ids + digit id + end of sequence for every labelled row."""
+    check_adapter(context)
     examples = read_scorer_data(context.config, context.settings, "data")
     count = write_training_rows(_rows(context, examples), context.prepared_dir / ROWS)
     write_count(context, count)
@@ -37,9 +39,10 @@ def run(context: StageContext) -> StageResult | None:
 
 
 def finish(context: StageContext) -> dict[str, Any]:
-    """How well the trained scorer ranks rows that it has not seen; null without `heldout`."""
+    """How well the trained scorer ranks rows that it has not seen, after any merging; null without `heldout`."""
+    metrics = {"dimension": context.config["dimension"], **finish_adapter(context)}
     if context.config["heldout"] is None:
-        return {"dimension": context.config["dimension"], "heldout": None}
+        return {**metrics, "heldout": None}
     examples = read_scorer_data(context.config, context.settings, "heldout")
     scores = _score(context, examples)
     truth = np.array([example.score for example in examples], dtype=np.float64)
@@ -51,45 +54,16 @@ def finish(context: StageContext) -> dict[str, Any]:
         )
     error = float(np.abs(scores - truth).mean())
     heldout = {"rows": len(examples), "rank_correlation": correlation, "mean_absolute_error": error}
-    return {"dimension": context.config["dimension"], "heldout": heldout}
-
-
-def read_scorer_data(config: Mapping[str, Any], settings: Mapping[str, Any], which: str) -> list[ScorerExample]:
-    """The labelled rows of `data` or `heldout`, from what a node's configuration and settings say."""
-    identity: Mapping[str, Any] = config[which]
-    if "builtin" in identity:
-        rows = builtin_scorer_rows(config["dimension"], identity["rows"], identity["seed"])
-        return read_examples(rows, config["dimension"], None)
-    source = settings[which]["dataset"]
-    raw = iter_rows(source, revision=identity.get("revision"), split=identity["split"])
-    return read_examples(raw, config["dimension"], _label_column(identity))
-
-
-def _label_column(identity: Mapping[str, Any]) -> LabelColumn | None:
-    if identity["label"] is None:
-        return None
-    share = identity["instruction_share"]
-    return LabelColumn(
-        name=identity["label"],
-        rank_within_instruction=identity["rank_within_instruction"],
-        format=identity["format"],
-        roles=identity["roles"],
-        instruction_share=(share[0], share[1]) if share is not None else None,
-    )
+    return {**metrics, "heldout": heldout}
 
 
 def _rows(context: StageContext, examples: list[ScorerExample]) -> Iterator[LabelledRow]:
     tokenizer = load_tokenizer(str(model_path(context)))
-    # Two places are kept free for the digit and the end of sequence.
-    encoder = PromptEncoder(tokenizer, context.config["dimension"], context.config["max_length"] - 2)
+    encoder = training_encoder(tokenizer, context.config)
     for number, example in enumerate(examples):
-        prompt = encoder.encode(example.instruction, example.response)
-        if prompt is None:
-            raise UserError(f"{example.where}: max_length {context.config['max_length']} has no room for the prompt")
-        answer = [encoder.digit_ids[example.score - 1], tokenizer.eos_token_id]
-        labels = [IGNORED] * len(prompt.input_ids) + answer
+        prompt = scorer_prompt(encoder, example, context.config["max_length"])
         context.progress.update(number + 1, len(examples), "rows encoded")
-        yield LabelledRow(example.where, prompt.input_ids + answer, labels, prompt.shortened)
+        yield scorer_row(encoder, example, prompt, tokenizer.eos_token_id)
 
 
 def _score(context: StageContext, examples: list[ScorerExample]) -> np.ndarray:
@@ -97,12 +71,8 @@ def _score(context: StageContext, examples: list[ScorerExample]) -> np.ndarray:
     device = torch.device("cpu" if context.use_cpu else "cuda")
     tokenizer = load_tokenizer(str(context.model_dir))
     encoder = PromptEncoder(tokenizer, context.config["dimension"], context.config["max_length"])
-    prompts = []
-    for example in examples:
-        prompt = encoder.encode(example.instruction, example.response)
-        if prompt is None:
-            raise UserError(f"{example.where}: max_length {context.config['max_length']} has no room for the prompt")
-        prompts.append(prompt.input_ids)
+    max_length = context.config["max_length"]
+    prompts = [scorer_prompt(encoder, example, max_length).input_ids for example in examples]
     model = load_model(str(context.model_dir), "float32" if context.use_cpu else "bfloat16", device, head=True)
     scores = np.empty(len(prompts))
     for batch in plan_batches([len(ids) for ids in prompts], _CHECK_BATCH_TOKENS):

@@ -1,6 +1,6 @@
 """Training rows of token ids, prepared once on disk before any rank starts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def write_training_rows(rows: Iterable[LabelledRow], folder: Path) -> RowCount:
     :class:`UserError` when no row is left.
     """
     count = RowCount()
-    kept = [_row(row, count) for row in rows if _has_loss(row.id, sum(map(_is_label, row.labels[1:])), count)]
+    kept = [_row(row, count) for row in rows if _has_loss(row.id, sum(loss_mask(row.labels)), count)]
     return _write(kept, FEATURES, folder, count)
 
 
@@ -85,8 +85,9 @@ def write_pair_rows(rows: Iterable[PairRow], folder: Path) -> RowCount:
     return _write(kept, PAIR_FEATURES, folder, count)
 
 
-def _is_label(label: int) -> bool:
-    return label != IGNORED
+def loss_mask(labels: Sequence[int]) -> list[bool]:
+    """Which tokens a model learns to predict: the labelled ones, but never the first, which nothing precedes."""
+    return [place > 0 and label != IGNORED for place, label in enumerate(labels)]
 
 
 def _has_loss(row_id: str, loss_tokens: int, count: RowCount) -> bool:
@@ -100,7 +101,7 @@ def _has_loss(row_id: str, loss_tokens: int, count: RowCount) -> bool:
 def _row(row: LabelledRow, count: RowCount) -> dict[str, Any]:
     count.rows += 1
     count.tokens += len(row.input_ids)
-    count.loss_tokens += sum(map(_is_label, row.labels[1:]))
+    count.loss_tokens += sum(loss_mask(row.labels))
     count.truncated += row.truncated
     return {"input_ids": row.input_ids, "labels": row.labels, "length": len(row.input_ids)}
 

@@ -1,0 +1,82 @@
+"""What a stage makes of one row: the token ids and labels that its preparation writes and that `inspect` shows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from deita_train.data.conversations import Message, user_turns
+from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
+from deita_train.errors import UserError
+from deita_train.scoring.prompts import PromptEncoder, PromptIds
+from deita_train.scoring.training_pairs import ScorerExample
+from deita_train.training.rows import LabelledRow
+
+# trl would cut at 1,024 without a word; the paper's length is 2,048 [App. A].
+SFT_MAX_LENGTH = 2048
+
+
+def sft_max_length(config: Mapping[str, Any]) -> int | None:
+    """The length to which `sft` cuts a row; None when the recipe says that nothing is cut."""
+    length: int | None = config["trainer"].get("max_length", SFT_MAX_LENGTH)
+    return length
+
+
+def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
+    """A conversation as text to pretrain on: every token is a label."""
+    rendered = render(tokenizer, row["messages"], max_length)
+    return LabelledRow(row["id"], rendered.input_ids, rendered.input_ids, rendered.truncated)
+
+
+def conversation_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
+    """A conversation with labels on the assistant's tokens."""
+    rendered = render(tokenizer, row["messages"], max_length)
+    return LabelledRow(row["id"], rendered.input_ids, rendered.labels, rendered.truncated)
+
+
+def pair_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> RenderedPair:
+    """A preference pair: its prompt and both answers."""
+    return render_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"], max_length)
+
+
+def training_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any]) -> PromptEncoder:
+    """The encoder of a scorer's training; two places are kept free for the digit and the end of sequence."""
+    return PromptEncoder(tokenizer, config["dimension"], config["max_length"] - 2)
+
+
+def scorer_prompt(encoder: PromptEncoder, example: ScorerExample, max_length: int) -> PromptIds:
+    """The prompt of a labelled row. Raises :class:`UserError` when `max_length` has no room for it."""
+    prompt = encoder.encode(example.instruction, example.response)
+    if prompt is None:
+        raise UserError(f"{example.where}: max_length {max_length} has no room for the prompt; raise it")
+    return prompt
+
+
+def scorer_row(encoder: PromptEncoder, example: ScorerExample, prompt: PromptIds, eos_token_id: int) -> LabelledRow:
+    """Prompt, digit and end of sequence; labels on the last two."""
+    answer = [encoder.digit_ids[example.score - 1], eos_token_id]
+    labels = [IGNORED] * len(prompt.input_ids) + answer
+    return LabelledRow(example.where, prompt.input_ids + answer, labels, prompt.shortened)
+
+
+@dataclass(frozen=True)
+class TurnPrompt:
+    """One turn of a conversation for a scorer: its texts and its prompt, or the reason why it cannot be scored."""
+
+    instruction: str
+    response: str | None
+    prompt: PromptIds | None
+    reason: str | None
+
+
+def turn_prompts(encoder: PromptEncoder, dimension: str, messages: Sequence[Message]) -> Iterator[TurnPrompt]:
+    """The prompts of a conversation, one for each user turn."""
+    for instruction, answer in user_turns(messages):
+        response = answer if dimension == "quality" else None
+        if dimension == "quality" and response is None:
+            yield TurnPrompt(instruction, None, None, "no_response")
+            continue
+        prompt = encoder.encode(instruction, response)
+        reason = "prompt_longer_than_max_length" if prompt is None else None
+        yield TurnPrompt(instruction, response, prompt, reason)

@@ -1,0 +1,32 @@
+"""The labelled rows that a scorer is trained on and tested with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deita_train.data.builtin import builtin_scorer_rows
+from deita_train.data.sources import iter_rows
+from deita_train.scoring.training_pairs import LabelColumn, ScorerExample, read_examples
+
+
+def read_scorer_data(config: Mapping[str, Any], settings: Mapping[str, Any], which: str) -> list[ScorerExample]:
+    """The labelled rows of `data` or `heldout`, from what a node's configuration and settings say."""
+    identity: Mapping[str, Any] = config[which]
+    if "builtin" in identity:
+        rows = builtin_scorer_rows(config["dimension"], identity["rows"], identity["seed"])
+        return read_examples(rows, config["dimension"], None)
+    source = settings[which]["dataset"]
+    raw = iter_rows(source, revision=identity.get("revision"), split=identity["split"])
+    return read_examples(raw, config["dimension"], _label_column(identity))
+
+
+def _label_column(identity: Mapping[str, Any]) -> LabelColumn | None:
+    if identity["label"] is None:
+        return None
+    share = identity["instruction_share"]
+    return LabelColumn(
+        name=identity["label"],
+        rank_within_instruction=identity["rank_within_instruction"],
+        format=identity["format"],
+        roles=identity["roles"],
+        instruction_share=(share[0], share[1]) if share is not None else None,
+    )
