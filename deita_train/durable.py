@@ -2,19 +2,30 @@
 
 import json
 import os
+import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from deita_train.errors import UserError
+
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`; a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Replace `path` by `text`; a reader sees the old file or the new one, never a part. An OSError names `path`."""
+    # A random name: processes of several machines may write here at once, and their ids can be equal.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        # A failed write does not say where, and the temporary file's name would say little.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     fsync_folder(path.parent)
 
 
@@ -24,8 +35,11 @@ def write_json_atomically(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON value in `path`, a file that we wrote. Raises :class:`UserError` if it was damaged from outside."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and run again.") from error
 
 
 def fsync_folder(path: Path) -> None:

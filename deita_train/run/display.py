@@ -66,6 +66,10 @@ class Display:
         shown = f"{label}{f'  ({cell})' if cell else ''}"
         self.console.print(Text(f"{self._counter()} {shown:<44}           {why}", style="dim"), soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """A line between the stages."""
+        self.console.print(Text(f"{' ' * len(self._counter())} {text}", style="dim"), soft_wrap=True)
+
     def _counter(self) -> str:
         width = len(str(self._total))
         return f"[{self._number:>{width}}/{self._total}]"

@@ -37,9 +37,8 @@ VERSIONS = {
 PERFORMANCE_FIELDS = frozenset(
     {
         "per_device_train_batch_size", "gradient_checkpointing", "activation_checkpointing", "save_steps",
-        "logging_steps", "logging_strategy", "logging_first_step", "report_to",
-        "run_name", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
-        "dataset_num_proc", "disable_tqdm", "log_level", "project", "ddp_timeout",
+        "logging_steps", "logging_strategy", "logging_first_step", "dataloader_num_workers", "dataloader_pin_memory",
+        "dataloader_prefetch_factor", "dataset_num_proc", "disable_tqdm", "log_level", "ddp_timeout",
     }
 )  # fmt: skip
 DIMENSIONS = ("complexity", "quality")
@@ -147,7 +146,7 @@ class _Builder:
             parents = {"model": model}
         else:
             assert scorer.model is not None
-            parents, identity, location = self._model(scorer.model, scorer.revision, where)
+            parents, identity, location = self._model(scorer.model, scorer.revision, where, adapters=True)
         if scorer.train is not None and self.recipe.pool is None:
             return  # a recipe may end in the scorers that it trains
         pool = self._required("pool", where, "pool:")
@@ -193,11 +192,11 @@ class _Builder:
 
     def _add_embed(self, embedding: Embedding) -> None:
         pool = self._required("pool", "embedding", "pool:")
-        parents, identity, location = self._model(embedding.model, embedding.revision, "embedding")
+        parents, identity, location = self._model(embedding.model, embedding.revision, "embedding", adapters=True)
         launch = self.inputs.launch(embedding.launch, "embedding.launch")
         config = {
             **identity,
-            "chat_template": self.inputs.chat_template(embedding.chat_template, "embedding"),
+            "chat_template": self.inputs.chat_template(embedding.chat_template, "embedding", marked=False),
             "max_length": embedding.max_length,
             "dtype": self.inputs.dtype(embedding.dtype, launch),
         }
@@ -256,7 +255,9 @@ class _Builder:
         if dpo.model is not None:
             if sft is not None:
                 raise self.inputs.error("dpo.model", "DPO starts from the model of sft:; leave one of the two out.")
-            template = self.inputs.chat_template(dpo.chat_template or DEFAULT_CHAT_TEMPLATE, "dpo")
+            # The answers of a pair are found by their place; those of a conversation, by the template's marks.
+            marked = self.recipe.evaluate is not None and self.recipe.evaluate.heldout is not None
+            template = self.inputs.chat_template(dpo.chat_template or DEFAULT_CHAT_TEMPLATE, "dpo", marked=marked)
             return *self._model(dpo.model, dpo.revision, "dpo"), template
         if sft is None:
             raise self.inputs.missing("dpo", "sft: (or dpo.model)")
@@ -336,12 +337,12 @@ class _Builder:
         return self.nodes[label]
 
     def _model(
-        self, name: str, revision: str | None, where: str
+        self, name: str, revision: str | None, where: str, *, adapters: bool = False
     ) -> tuple[dict[str, Node], dict[str, Any], dict[str, Any]]:
         """Parents, identity (hashed) and location (not hashed) of a model that a section names."""
         if name == "base":
             return {"model": self._required("base", where, "base: (the section says model: base)")}, {}, {}
-        identity, location = self.inputs.model(name, revision, where)
+        identity, location = self.inputs.model(name, revision, where, adapters=adapters)
         return {}, {"model": identity}, {"model": location}
 
     def _tuning_config(self, tuning: Tuning) -> dict[str, Any]:
@@ -367,13 +368,13 @@ def _wanted_dimensions(method: str, score: str) -> tuple[str, ...]:
     return DIMENSIONS if score == "evol" or method == "evol_score" else (score,)
 
 
-def stages_until(nodes: Mapping[str, Node], kind: str | None) -> dict[str, Node]:
-    """The stages of one kind with everything that they read; all stages when `kind` is None."""
-    if kind is None:
+def stages_until(nodes: Mapping[str, Node], until: str | None) -> dict[str, Node]:
+    """The stages of one kind, or with one label, and everything that they read; all stages when `until` is None."""
+    if until is None:
         return dict(nodes)
-    ends = [node for node in nodes.values() if node.kind == kind]
+    ends = [node for node in nodes.values() if until in (node.kind, node.label)]
     if not ends:
-        kinds = ", ".join(dict.fromkeys(node.kind for node in nodes.values()))
-        raise UserError(f"until {kind}: the recipe has no such stage; it has {kinds}")
+        known = ", ".join(dict.fromkeys(name for node in nodes.values() for name in (node.kind, node.label)))
+        raise UserError(f"until {until}: the recipe has no such stage; it has {known}")
     kept = {node.key for end in ends for node in (end, *end.ancestors())}
     return {label: node for label, node in nodes.items() if node.key in kept}

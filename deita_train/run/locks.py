@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,26 +22,41 @@ _PR_SET_PDEATHSIG = 1
 # Set by `deita-train run` for its children: the process that they must not outlive.
 PARENT_VARIABLE = "DEITA_PARENT_PID"
 _WAIT_FOR_THE_DEAD_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+
+
+class BeingMade(UserError):
+    """Another run is at work on what this one wants to make."""
 
 
 @contextmanager
-def hold(lock: Path, workers: Path | None, what: str) -> Iterator[None]:
+def hold(lock: Path, workers: Path | None, what: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock of one artefact while it is made.
 
-    Raises :class:`UserError` with the holder's name when another run has it. Processes of an earlier run that died
-    are waited for: they may still be writing.
+    When another run has it, raises :class:`BeingMade` with the holder's name; with `on_wait` it calls that with the
+    name and waits instead. Processes of an earlier run that died are waited for: they may still be writing.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:
-        if not _try_lock(file, fcntl.LOCK_EX):
-            file.seek(0)
-            raise UserError(f"{what} is being made by {_holder(file.read())}. Wait for it, or stop it, then run again.")
+        _acquire(file, lock, what, on_wait)
         file.truncate(0)
         file.write(_own_name())
         file.flush()
         if workers is not None:
             _wait_for_workers(workers, what)
         yield
+
+
+def _acquire(file: IO[str], lock: Path, what: str, on_wait: Callable[[str], None] | None) -> None:
+    told = None
+    while not _try_lock(file, fcntl.LOCK_EX):
+        holder = _holder(lock.read_text(encoding="utf-8"))
+        if on_wait is None:
+            raise BeingMade(f"{what} is being made by {holder}. Wait for it, or stop it, then run again.")
+        if holder != told:
+            on_wait(holder)
+            told = holder
+        time.sleep(_POLL_SECONDS)
 
 
 def join_workers(workers: Path) -> IO[str]:
@@ -95,7 +110,7 @@ def _wait_for_workers(workers: Path, what: str) -> None:
         deadline = time.monotonic() + _WAIT_FOR_THE_DEAD_SECONDS
         while not _try_lock(file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise UserError(
+                raise BeingMade(
                     f"{what}: processes of an earlier run are still at work on it (they hold {workers}; "
                     f"`fuser {workers}` names them). Stop them, then run again."
                 )

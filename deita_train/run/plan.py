@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,26 @@ class Plan:
                 unique.setdefault(node.key, node)
         return list(unique.values())
 
+    @cached_property
+    def _owners(self) -> dict[str, list[Cell]]:
+        owners: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            for key in dict.fromkeys(node.key for node in cell.nodes.values()):
+                owners.setdefault(key, []).append(cell)
+        return owners
+
+    def owners(self, node: Node) -> list[Cell]:
+        """The cells that need an artefact, in the order of the plan."""
+        return self._owners[node.key]
+
+    def cell_name(self, node: Node) -> str:
+        """The cells that an artefact belongs to, in short; empty when it serves the recipe as written."""
+        first, *others = self.owners(node)
+        if first.is_base:
+            return ""
+        more = f" and {len(others)} other{'s' if len(others) > 1 else ''}" if others else ""
+        return f"{first.label}{more}"
+
     def node(self, artefact_id: str) -> Node:
         """The node of that id. Raises :class:`UserError` when the recipe has changed since the id was printed."""
         for node in self.nodes:
@@ -77,11 +98,17 @@ class Plan:
         return [str(self.loaded.path), *sets, "--runs", str(self.runs_dir)]
 
 
-def make_plan(recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str | None = None) -> Plan:
-    """Load a recipe and lay out its graph; nothing is written but the memory of hashes and Hub commits."""
+def make_plan(
+    recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str | None = None, planned_gpus: int | None = None
+) -> Plan:
+    """Load a recipe and lay out its graph; nothing is written but the memory of hashes and Hub commits.
+
+    `planned_gpus` is how many GPUs each machine of the run will have; without it this machine's are counted. The keys
+    are those of the same plan on such a machine.
+    """
     loaded = load_recipe(recipe_path, sets)
-    inputs = Inputs(runs_dir / "store", runs_dir / loaded.recipe.name, recipe_path)
-    cells = []
+    inputs = Inputs(runs_dir / "store", runs_dir / loaded.recipe.name, recipe_path, planned_gpus)
+    cells: list[Cell] = []
     for cell in loaded.cells:
         nodes = build_graph(cell.recipe, inputs)
         if not cell.is_base:
@@ -89,16 +116,24 @@ def make_plan(recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str
                 nodes = stages_until(nodes, loaded.sweep_until)
             except UserError as error:
                 raise UserError(f"{recipe_path}: sweep.{error}") from None
-        cells.append(Cell(cell.label, cell.settings, cell.is_base, _cut(nodes, until, cell.is_base)))
+        nodes = _cut(nodes, until, cells[0].nodes if cells else None)
+        cells.append(Cell(cell.label, cell.settings, cell.is_base, nodes))
     inputs.save()
     return Plan(loaded, tuple(cells), runs_dir)
 
 
-def _cut(nodes: dict[str, Node], until: str | None, is_base: bool) -> dict[str, Node]:
-    """`--until` for one cell; a sweep's cell that ends earlier keeps what it has."""
-    if until is None or (not is_base and until not in {node.kind for node in nodes.values()}):
+def _cut(nodes: dict[str, Node], until: str | None, of_base: Mapping[str, Node] | None) -> dict[str, Node]:
+    """`--until` for one cell; one without that stage keeps what the recipe as written, cut already, has too."""
+    if until is None:
         return nodes
-    return stages_until(nodes, until)
+    if of_base is not None and not any(until in (node.kind, node.label) for node in nodes.values()):
+        common = [node for label, node in nodes.items() if label in of_base]
+        kept = {node.key for end in common for node in (end, *end.ancestors())}
+        return {label: node for label, node in nodes.items() if node.key in kept}
+    try:
+        return stages_until(nodes, until)
+    except UserError as error:
+        raise UserError(f"--{error}; give one of these, or leave --until out") from None
 
 
 def planned_stages(plan: Plan) -> list[PlannedStage]:
@@ -111,9 +146,11 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
         elif plan.store.has(node.id):
             stages.append(PlannedStage(node, "to run", "what it reads was made anew"))
         elif plan.store.work_path(node.id).exists():
-            stages.append(PlannedStage(node, "continues", "an earlier attempt was interrupted"))
+            failed = (plan.store.work_path(node.id) / "error.json").exists()
+            reason = f"an earlier attempt {'failed' if failed else 'was interrupted'}"
+            stages.append(PlannedStage(node, "continues", reason))
         else:
-            stages.append(PlannedStage(node, "to run", _why(node, before)))
+            stages.append(PlannedStage(node, "to run", _why(node, _former(plan, node, before))))
     return stages
 
 
@@ -167,18 +204,25 @@ def record(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _previous(plan: Plan) -> dict[str, dict[str, Any]]:
-    """The base cell's stages of the last run of this recipe, by label."""
+def _previous(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
+    """The stages of the last run of this recipe, by the label of the cell and of the stage."""
     file = plan.run_dir / "stages.json"
     if not file.exists():
         return {}
     last = read_json(file)
-    base = next(cell for cell in last["cells"] if cell["base"])
-    return {label: last["nodes"][artefact] for label, artefact in base["stages"].items()}
+    return {
+        cell["label"]: {label: last["nodes"][artefact] for label, artefact in cell["stages"].items()}
+        for cell in last["cells"]
+    }
 
 
-def _why(node: Node, before: Mapping[str, dict[str, Any]]) -> str:
-    old = before.get(node.label)
+def _former(plan: Plan, node: Node, before: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Any] | None:
+    """What the last run had in the place of a node: of the first of its cells that the last run had too."""
+    cells = (before.get(cell.label, {}) for cell in plan.owners(node))
+    return next((stages[node.label] for stages in cells if node.label in stages), None)
+
+
+def _why(node: Node, old: dict[str, Any] | None) -> str:
     if old is None:
         return "not made yet"
     changes = list(_differences(old["config"], dict(node.config), ""))

@@ -1,36 +1,58 @@
 """Tables on the terminal: a plan, and the results of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deita_train.durable import read_json
 from deita_train.run.launch import Launch
-from deita_train.run.plan import Plan, planned_stages
+from deita_train.run.plan import Plan, PlannedStage, planned_stages
 
 
 def print_plan(console: Console, plan: Plan) -> None:
     """Each artefact with its status and reason, then the commands that carry out the model stages by hand."""
     stages = planned_stages(plan)
-    table = Table(
-        title=f"{plan.loaded.recipe.name}: {len(stages)} stages, {len(plan.cells)} cells", title_justify="left"
-    )
-    for column in ("stage", "artefact", "status", "why", "launch"):
+    sweep = len(plan.cells) > 1
+    cells = f" in {len(plan.cells)} cells" if sweep else ""
+    table = Table(title=f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}", title_justify="left")
+    for column in ("stage", *(["cell"] if sweep else []), "artefact", "status", "why", "launch"):
         table.add_column(column, overflow="fold")
     for stage in stages:
         launch = stage.node.settings.get("launch")
         shown = f"{Path(launch['config_file']).stem} x {launch['num_processes']}" if launch else ""
-        table.add_row(stage.node.label, stage.node.id, stage.status, stage.reason, shown)
+        cell = [plan.cell_name(stage.node)] if sweep else []
+        # Values of a recipe stand in labels and reasons: their brackets are no markup.
+        texts = (stage.node.label, *cell, stage.node.id, stage.status, stage.reason, shown)
+        table.add_row(*map(Text, texts))
     console.print(table)
-    waiting = [stage.node for stage in stages if stage.status != "done" and "launch" in stage.node.settings]
-    if waiting:
-        console.print("The model stages by hand, in this order:", highlight=False)
-    for node in waiting:
-        command = Launch.from_dict(node.settings["launch"]).printed_command(
-            ["stage", *plan.arguments(), "--stage", node.id]
-        )
-        console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
+    _print_stage_commands(console, plan, stages)
+    if sweep:
+        _print_lines(console, ["`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."])
+
+
+def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[PlannedStage]) -> None:
+    """The commands of the model stages that are not done; of a sweep those of the recipe as written only."""
+    waiting = [
+        stage.node
+        for stage in stages
+        if stage.status != "done" and "launch" in stage.node.settings and plan.owners(stage.node)[0].is_base
+    ]
+    if not waiting:
+        return
+    what = "The model stages of the recipe as written" if len(plan.cells) > 1 else "The model stages"
+    commands = [
+        Launch.from_dict(node.settings["launch"]).printed_command(["stage", *plan.arguments(), "--stage", node.id])
+        for node in waiting
+    ]
+    _print_lines(console, [f"{what} by hand, in this order:", *(f"  {command}" for command in commands)])
+
+
+def _print_lines(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_results(console: Console, run_dir: Path) -> None:
@@ -38,7 +60,7 @@ def print_results(console: Console, run_dir: Path) -> None:
     for result in read_json(run_dir / "report" / "result.json"):
         table = Table(title=result["title"], title_justify="left")
         for place, column in enumerate(result["columns"]):
-            table.add_column(column, justify="right" if place else "left", overflow="fold")
+            table.add_column(Text(column), justify="left" if place < result["num_left"] else "right", overflow="fold")
         for row in result["rows"]:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table)

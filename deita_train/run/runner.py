@@ -3,23 +3,36 @@
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from deita_train.durable import read_json, remove_tree, write_json_atomically, write_text_atomically
-from deita_train.errors import UserError
+from deita_train.errors import UserError, machine_fault
+from deita_train.run.cells import SHARED, cell_nodes
 from deita_train.run.children import Children
 from deita_train.run.display import Display
+from deita_train.run.failures import Failure, StageFailed, failures_error, keep_failures, run_lock
 from deita_train.run.graph import Node
 from deita_train.run.launch import Launch
 from deita_train.run.locks import hold
-from deita_train.run.plan import Plan, is_current, planned_stages, record
+from deita_train.run.plan import Plan, is_current, record
+from deita_train.run.worker import ERROR_MARK
 
 
-class StageFailed(Exception):
-    """A stage broke through no known mistake of the user's; the message says where to look and how to go on."""
+# No reason that a child leaves is longer.
+_PROBE_CHARS = 65536
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to: the report's page, None when there is none, and the error to end with, if any."""
+
+    page: Path | None
+    error: Exception | None = None
 
 
 @dataclass
@@ -44,78 +57,151 @@ class _Times:
         return self.earlier | {kind: sum(values) / len(values) for kind, values in self.seconds.items()}
 
 
-def run_plan(plan: Plan, console: Console, fresh: str | None = None) -> Path:
-    """Make what is missing and write the report; returns the report's page.
+def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str | None = None) -> Outcome:
+    """Make what is missing and write the report.
 
     `fresh` names a stage that is made anew although it is published; what reads it follows if its content changed.
-    Raises :class:`UserError` for what the user can mend and :class:`StageFailed` for the rest; what is published
-    stays.
+    `cell` names one cell of a sweep, by label or number, or `shared`: only its artefacts are made, those that another
+    run is making are waited for, and the report is written when nothing of the whole sweep is missing.
+
+    A stage that fails ends the run of one cell: :class:`UserError` for what the user can mend, :class:`StageFailed`
+    for the rest. A sweep goes on with what does not read it, and the outcome holds the error. What is published stays.
     """
+    nodes = plan.nodes if cell is None else cell_nodes(plan, cell)
+    renewed = _renewed(nodes, fresh)
     _write_record(plan)
-    stages = planned_stages(plan)
-    renewed = _renewed(plan, fresh)
+    keep_failures(plan, tried=[node.id for node in nodes])
+    display = Display(console, total=len(nodes) + 2)
+    making = _Making(plan, _start_children(display), display, renewed, waits=cell is not None)
+    making.make(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
+    keep_failures(plan)
+    if cell is not None and not _all_there(plan, display):
+        return Outcome(None, making.error(None))
+    return _outcome_with_report(plan, making)
+
+
+def _start_children(display: Display) -> Children:
     children = Children(threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
-    display = Display(console, total=len(stages) + 2)
-    times = _Times.of_earlier_runs(plan)
     display.start("loading libraries", "", None)
     children.load_libraries(display.tick)
     display.finish("")
-    for number, stage in enumerate(stages):
-        pending = [later.node.kind for later in stages[number + 1 :] if later.status != "done"]
-        display.expect(times.means(), pending)
-        cell = _cell_name(plan, stage.node)
-        if is_current(plan.store, stage.node) and stage.node.id not in renewed:
-            display.skip(stage.node.label, cell, "done before")
-            continue
+    return children
+
+
+class _Making:
+    """Makes artefacts one after another and remembers which failed."""
+
+    def __init__(self, plan: Plan, children: Children, display: Display, renewed: set[str], *, waits: bool) -> None:
+        self.plan = plan
+        self.children = children
+        self.display = display
+        self._renewed = renewed
+        self._waits = waits
+        self._times = _Times.of_earlier_runs(plan)
+        self._failures: list[Failure] = []
+        self._num_skipped = 0
+
+    def make(self, nodes: Sequence[Node], *, goes_on: bool) -> None:
+        """Make what is missing of `nodes`; unless it `goes_on`, the first failure is raised."""
+        missing = {node.id for node in nodes if not self._is_made(node)}
+        for number, node in enumerate(nodes):
+            pending = [later.kind for later in nodes[number + 1 :] if later.id in missing]
+            self.display.expect(self._times.means(), pending)
+            failure = self._make(node)
+            if failure is None:
+                continue
+            self._failures.append(failure)
+            if len(self.plan.cells) > 1:
+                keep_failures(self.plan, failed=[failure])
+            if not goes_on:
+                raise failure.error()
+
+    def error(self, report_error: str | None) -> Exception | None:
+        """What to end with; None when no stage failed."""
+        return failures_error(self._failures, self._num_skipped, report_error) if self._failures else None
+
+    def _is_made(self, node: Node) -> bool:
+        return node.id not in self._renewed and is_current(self.plan.store, node)
+
+    def _make(self, node: Node) -> Failure | None:
+        cell = self.plan.cell_name(node)
+        if self._is_made(node):
+            self.display.skip(node.label, cell, "done before")
+            return None
+        read = {ancestor.key for ancestor in node.ancestors()}
+        broken = [failure.node.label for failure in self._failures if failure.node.key in read]
+        if broken:
+            self._num_skipped += 1
+            self.display.skip(node.label, cell, f"skipped: it reads {', '.join(broken)}, which failed")
+            return None
         began = time.monotonic()
-        _run_stage(plan, stage.node, children, display, cell, anew=plan.store.has(stage.node.id))
-        times.add(stage.node.kind, time.monotonic() - began)
-    return _report(plan, children, display)
+        failure = self._locked(node, cell)
+        if failure is None:
+            self._times.add(node.kind, time.monotonic() - began)
+        return failure
 
+    def _locked(self, node: Node, cell: str) -> Failure | None:
+        store = self.plan.store
+        on_wait = partial(self._say_who_is_at_work, node, cell) if self._waits else None
+        with hold(store.lock_path(node.id), store.workers_lock_path(node.id), node.label, on_wait):
+            if self._is_made(node):
+                self.display.skip(node.label, cell, "made by another run meanwhile")
+                return None
+            if store.has(node.id):
+                remove_tree(store.work_path(node.id))
+            elif store.finish_publishing(node.id):
+                self.display.skip(node.label, cell, "was published up to its last step")
+                return None
+            return self._carry_out(node, cell)
 
-def _run_stage(plan: Plan, node: Node, children: Children, display: Display, cell: str, *, anew: bool) -> None:
-    store = plan.store
-    work_dir = store.work_path(node.id)
-    with hold(store.lock_path(node.id), store.workers_lock_path(node.id), node.label):
-        if store.has(node.id) and not anew:
-            display.skip(node.label, cell, "made by another run meanwhile")
-            return
-        if anew:
-            remove_tree(work_dir)
-        elif store.finish_publishing(node.id):
-            display.skip(node.label, cell, "was published up to its last step")
-            return
+    def _say_who_is_at_work(self, node: Node, cell: str, holder: str) -> None:
+        shown = f"{node.label}{f'  ({cell})' if cell else ''}"
+        self.display.note(f"{shown}: waiting for {holder}")
+
+    def _carry_out(self, node: Node, cell: str) -> Failure | None:
+        store, work_dir = self.plan.store, self.plan.store.work_path(node.id)
         for leftover in ("error.json", "result.json", "progress.json"):
             (work_dir / leftover).unlink(missing_ok=True)
-        display.start(node.label, cell, work_dir / "progress.json")
-        made_before = store.manifest(node.id).started if store.has(node.id) else None
+        self.display.start(node.label, cell, work_dir / "progress.json")
+        made_before = store.manifest(node.id) if store.has(node.id) else None
         try:
-            code = children.stage(plan, node, work_dir / "logs", display.tick)
+            code = self.children.stage(self.plan, node, work_dir / "logs", self.display.tick)
         except BaseException:
-            display.finish("stopped")
+            self.display.finish("stopped")
             raise
-        if code != 0 or not store.has(node.id) or store.manifest(node.id).started == made_before:
-            display.finish("failed")
-            raise _failure(plan, node, code)
-        display.finish(_outcome(plan, node))
+        if code != 0 or not store.has(node.id) or store.manifest(node.id) == made_before:
+            self.display.finish("failed")
+            return _failure(self.plan, node, code)
+        self.display.finish(_published(self.plan, node))
+        return None
 
 
-def _failure(plan: Plan, node: Node, code: int) -> Exception:
-    """The error for a child that failed: what happened, where its logs lie, and the command that repeats it."""
+def _failure(plan: Plan, node: Node, code: int) -> Failure:
+    """What a child that failed left: what happened, where its logs lie, and the command that repeats it."""
     work_dir = plan.store.work_path(node.id)
     error_file = work_dir / "error.json"
-    again = _stage_command(plan, node)
+    user_error = False
     if error_file.exists():
         error = read_json(error_file)
-        if error["user_error"]:
-            return UserError(f"{node.label}: {error['message']}")
-        what = f"rank {error['rank']}: {error['message']}"
+        user_error = error["user_error"]
+        message = error["message"] if user_error else f"rank {error['rank']}: {error['message']}"
+    elif fault := _write_fault(work_dir):
+        user_error, message = True, str(fault)
     else:
-        what = f"its process ended with code {code}" + (" (killed by a signal)" if code < 0 else "")
-    return StageFailed(
-        f"{node.label} failed: {what}\n  logs:    {work_dir / 'logs'}\n  again:   {again}\n"
-        "What is published stays; the same `deita-train run` continues here."
-    )
+        message = f"its process ended with code {code}" + (" (killed by a signal)" if code < 0 else "")
+    cells = tuple(cell.label for cell in plan.owners(node))
+    return Failure(node, cells, message, user_error, work_dir / "logs", _stage_command(plan, node))
+
+
+def _write_fault(folder: Path) -> UserError | None:
+    """Why nothing can be written in a folder now, if so: a child on a full disk cannot leave a word of it."""
+    probe = folder / ".probe"
+    try:
+        write_text_atomically(probe, " " * _PROBE_CHARS)
+        probe.unlink()
+    except OSError as error:
+        return machine_fault(OSError(error.errno, error.strerror), folder)
+    return None
 
 
 def _stage_command(plan: Plan, node: Node) -> str:
@@ -126,7 +212,7 @@ def _stage_command(plan: Plan, node: Node) -> str:
     return launch.printed_command(arguments)
 
 
-def _outcome(plan: Plan, node: Node) -> str:
+def _published(plan: Plan, node: Node) -> str:
     """One short phrase on what a stage gave."""
     manifest = plan.store.manifest(node.id)
     dropped = sum(manifest.drops.values())
@@ -137,20 +223,14 @@ def _outcome(plan: Plan, node: Node) -> str:
     return phrase
 
 
-def _renewed(plan: Plan, fresh: str | None) -> set[str]:
+def _renewed(nodes: Sequence[Node], fresh: str | None) -> set[str]:
     if fresh is None:
         return set()
-    named = {node.key for node in plan.nodes if fresh in (node.kind, node.label)}
+    named = {node.id for node in nodes if fresh in (node.kind, node.label)}
     if not named:
-        labels = ", ".join(dict.fromkeys(node.label for node in plan.nodes))
-        raise UserError(f"--fresh {fresh}: the recipe has no such stage; it has {labels}")
-    return {node.id for node in plan.nodes if node.key in named}
-
-
-def _cell_name(plan: Plan, node: Node) -> str:
-    """The sweep's setting that an artefact belongs to; empty when it serves the recipe as written."""
-    owners = [cell for cell in plan.cells if any(other.key == node.key for other in cell.nodes.values())]
-    return "" if any(cell.is_base for cell in owners) else owners[0].label
+        labels = ", ".join(dict.fromkeys(node.label for node in nodes))
+        raise UserError(f"--fresh {fresh}: there is no such stage; allowed: {labels}")
+    return named
 
 
 def _write_record(plan: Plan) -> None:
@@ -173,15 +253,47 @@ def _resolved_yaml(plan: Plan) -> str:
     return text.getvalue()
 
 
-def _report(plan: Plan, children: Children, display: Display) -> Path:
+def _all_there(plan: Plan, display: Display) -> bool:
+    """Whether every artefact of the sweep is made; says so, or how many are missing."""
+    nodes = plan.nodes
+    missing = [node for node in nodes if not is_current(plan.store, node)]
+    if missing:
+        display.skip("report", "", f"not written: still missing {len(missing)} of the sweep's {len(nodes)} artefacts")
+    else:
+        display.note(f"all of the sweep's {len(nodes)} artefacts are made")
+    return not missing
+
+
+def _outcome_with_report(plan: Plan, making: _Making) -> Outcome:
+    """Write the report of what there is; that it fails too must not hide which stages failed."""
+    log = plan.run_dir / "report.log"
+    code = _report(plan, making.children, making.display, log)
+    if code == 0:
+        return Outcome(plan.run_dir / "report" / "report.html", making.error(None))
+    mistake = _mistake_in(log) if code == 2 else None
+    failed = f"report: {mistake}" if mistake else f"report failed: its log is {log}"
+    error = making.error(failed)
+    if error is None and mistake:
+        raise UserError(failed)
+    if error is None:
+        raise StageFailed(f"{failed}\nThe artefacts are complete; the same command tries again.")
+    return Outcome(None, error)
+
+
+def _report(plan: Plan, children: Children, display: Display, log: Path) -> int:
+    """The exit code of the child that writes the report."""
     display.expect({}, [])
     display.start("report", "", None)
-    log = plan.run_dir / "report.log"
-    log.unlink(missing_ok=True)
-    code = children.report(plan.run_dir, plan.store.folder, log, display.tick)
-    if code != 0:
-        display.finish("failed")
-        raise StageFailed(f"report failed: its log is {log}\nThe artefacts are complete; the same command tries again.")
-    page = plan.run_dir / "report" / "report.html"
-    display.finish(str(page))
-    return page
+    # Two cells that end together both find everything made.
+    with hold(run_lock(plan), None, "report", on_wait=lambda holder: None):
+        log.unlink(missing_ok=True)
+        code = children.report(plan.run_dir, plan.store.folder, log, display.tick)
+    display.finish(str(plan.run_dir / "report" / "report.html") if code == 0 else "failed")
+    return code
+
+
+def _mistake_in(log: Path) -> str | None:
+    """The message that a child leaves at the end of its log when it ends with code 2."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    _, mark, message = f"\n{text}".rpartition(f"\n{ERROR_MARK}")
+    return message.strip() if mark else None

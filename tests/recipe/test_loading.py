@@ -148,7 +148,7 @@ def test_a_set_reaches_a_trainer_field(write):
         (
             "select.method=deitaa",
             "select.method: 'deitaa' is not allowed (did you mean deita?); deita, evol_score, complexity, quality, "
-            "random or longest_response wanted",
+            "random, longest_response or whole_pool wanted",
         ),
     ],
 )
@@ -159,12 +159,12 @@ def test_a_wrong_value_of_the_command_line_is_reported_under_it(write, setting, 
 def test_a_cell_of_a_sweep_is_checked_and_named(write):
     path = write(RECIPE + "sweep: {select.budget: [5, 0]}\n")
     assert refusal(path) == (
-        f"{path}:17: select.budget: 0 is a whole number; more than 0 wanted (in the sweep's cell select.budget=0)"
+        f"{path}:17: select.budget: 0 is a whole number; more than 0 wanted (in the sweep's cell budget 0)"
     )
     path = write(RECIPE + "sweep: {sft.trainer.max_length: [x]}\n")
     assert refusal(path) == (
         f"{path}:23: sft.trainer.max_length: 'x' is text; a whole number or null wanted "
-        "(in the sweep's cell sft.trainer.max_length=x)"
+        "(in the sweep's cell max length x)"
     )
 
 
@@ -180,6 +180,19 @@ def test_a_sweep_of_the_command_line(write):
     assert [cell.settings for cell in loaded.cells[1:]] == [
         {"sft.trainer.learning_rate": rate} for rate in (1e-5, 2e-5)
     ]
+
+
+def test_a_whole_pool_cell_is_a_valid_recipe_without_a_budget(write):
+    loaded = load_recipe(write(), ["sweep.select.budget=[5, 10]", "sweep.sft.seed=[1]", "sweep.whole_pool=true"])
+    assert [cell.label for cell in loaded.cells] == [
+        "as written",
+        "budget 5, seed 1",
+        "budget 10, seed 1",
+        "whole pool, seed 1",
+    ]
+    select = loaded.cells[-1].recipe.select
+    assert (select.method, select.budget) == ("whole_pool", None)
+    assert loaded.cells[-1].settings == {"select.method": "whole_pool", "sft.seed": 1}
 
 
 def test_an_error_in_the_sweep_names_the_file(write):

@@ -69,6 +69,10 @@ OWN_VALIDATORS = [
         f"{DATA}: rank_within_instruction: wants label:, the column by which answers are ranked",
     ),
     (trained(dataset="x", instruction_share=[1, 0]), f"{DATA}: {no_range([1.0, 0.0])}"),
+    ({"select": {}}, "select: method deita wants budget:, the rows to keep"),
+    ({"select": {"method": "random"}}, "select: method random wants budget:, the rows to keep"),
+    ({"select": {"method": "whole_pool", "budget": 5}}, "select: method whole_pool has no budget: leave it out"),
+    ({"evaluate": {}}, "evaluate: state heldout: (conversations), preferences: (pairs), or both"),
     ({"scorers": {}}, "scorers: name at least one scorer: complexity: or quality:"),
     ({"scorers": {"quality": {}}}, f"scorers.quality: {ORIGIN_OF_A_SCORER}"),
     ({"scorers": {"complexity": {"model": "m", "train": TRAINED}}}, f"scorers.complexity: {ORIGIN_OF_A_SCORER}"),
@@ -103,7 +107,6 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
             "pool.format: 'sharegptt' is not allowed (did you mean sharegpt?); sharegpt, messages, alpaca or "
             "prompt_completion wanted",
         ),
-        ({"select": {}}, "select.budget: missing key"),
         ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; more than 0 wanted"),
         (
             {"select": {"budget": "6_000"}},
@@ -111,7 +114,6 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
         ),
         ({"select": {"budget": 5, "threshold": -1}}, "select.threshold: -1 is a whole number; more than -1.0 wanted"),
         ({"select": {"budget": 5, "methd": "random"}}, "select.methd: unknown key (did you mean method?)"),
-        ({"evaluate": {}}, "evaluate.heldout: missing key"),
         ({"sft": {"model": "m"}}, "sft.global_batch_size: missing key"),
         (
             {"scorers": {"quality": {"model": "m", "max_unscored_share": 1.5}}},

@@ -1,5 +1,5 @@
 import pytest
-from tiny_recipe import LABELS, graph, no_gpus, plan, recipe  # noqa: F401
+from tiny_recipe import DPO_LABELS, LABELS, dpo_recipe, graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.run.graph import VERSIONS, stages_until
@@ -27,17 +27,114 @@ EDGES = {
     },
     "sft": {"data": "select", "model": "base"},
     "heldout_data": {},
-    "evaluate_before": {"data": "heldout_data", "model": "base"},
-    "evaluate": {"data": "heldout_data", "model": "sft", "before": "evaluate_before"},
+    "evaluate.base": {"data": "heldout_data", "model": "base"},
+    "evaluate.sft": {"data": "heldout_data", "model": "sft", "before": "evaluate.base"},
 }
+
+
+# The same for DPO: the reference is the model that DPO starts from, and each evaluation knows the one before it.
+DPO_EDGES = {
+    "dpo_data": {},
+    "reference": {"data": "dpo_data", "model": "sft"},
+    "dpo": {"data": "dpo_data", "reference": "reference", "model": "sft"},
+    "evaluate.dpo": {"data": "heldout_data", "model": "dpo", "before": "evaluate.sft"},
+    "heldout_pairs": {},
+    "evaluate_pairs.base": {"data": "heldout_pairs", "model": "base"},
+    "evaluate_pairs.sft": {"data": "heldout_pairs", "model": "sft", "before": "evaluate_pairs.base"},
+    "evaluate_pairs.dpo": {"data": "heldout_pairs", "model": "dpo", "before": "evaluate_pairs.sft"},
+}
+
+
+def edges(nodes):
+    return {label: {name: parent.label for name, parent in node.parents.items()} for label, node in nodes.items()}
 
 
 def test_each_stage_reads_what_it_should(tmp_path):
     nodes = graph(tmp_path, recipe())
     assert list(nodes) == LABELS
-    assert {
-        label: {name: parent.label for name, parent in node.parents.items()} for label, node in nodes.items()
-    } == EDGES
+    assert edges(nodes) == EDGES
+
+
+def test_dpo_follows_sft_and_leaves_the_rest_as_it_is(tmp_path):
+    nodes = graph(tmp_path, dpo_recipe())
+    assert set(nodes) == {*LABELS, *DPO_LABELS}
+    assert edges(nodes) == EDGES | DPO_EDGES
+    kinds = {label: nodes[label].kind for label in DPO_LABELS}
+    assert kinds == {
+        "dpo_data": "preferences",
+        "reference": "log_probs",
+        "dpo": "dpo",
+        "evaluate.dpo": "evaluate",
+        "heldout_pairs": "preferences",
+        "evaluate_pairs.base": "log_probs",
+        "evaluate_pairs.sft": "log_probs",
+        "evaluate_pairs.dpo": "log_probs",
+    }
+    without = graph(tmp_path, recipe())
+    assert {label: nodes[label].key for label in LABELS} == {label: without[label].key for label in LABELS}
+
+
+def test_dpo_and_its_reference_cut_alike(tmp_path):
+    nodes = graph(tmp_path, dpo_recipe(dpo__trainer__max_length=512))
+    for name in ("max_length", "chat_template"):
+        assert nodes["reference"].config[name] == nodes["dpo"].config[name]
+    assert nodes["reference"].config["max_length"] == 512
+    assert graph(tmp_path, dpo_recipe())["reference"].config["max_length"] == 2048
+
+
+def test_dpo_of_a_given_model_needs_no_sft(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    data = dpo_recipe("pool", "scorers", "embedding", "select", "sft", dpo__model=str(tmp_path / "model"))
+    nodes = graph(tmp_path, data)
+    assert nodes["reference"].config["model"] == nodes["dpo"].config["model"]
+    assert edges(nodes) == {
+        "pretraining_data": {},
+        "base": {"data": "pretraining_data"},
+        "dpo_data": {},
+        "reference": {"data": "dpo_data"},
+        "dpo": {"data": "dpo_data", "reference": "reference"},
+        "heldout_data": {},
+        "evaluate.base": {"data": "heldout_data"},
+        "evaluate.dpo": {"data": "heldout_data", "model": "dpo", "before": "evaluate.base"},
+        "heldout_pairs": {},
+        "evaluate_pairs.base": {"data": "heldout_pairs"},
+        "evaluate_pairs.dpo": {"data": "heldout_pairs", "model": "dpo", "before": "evaluate_pairs.base"},
+    }
+    assert nodes["evaluate.base"].config["model"] == nodes["dpo"].config["model"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (dpo_recipe("sft"), "dpo: needs sft: (or dpo.model), and the recipe has none. Add it, or leave dpo: out."),
+        (
+            dpo_recipe(dpo__model="base"),
+            "dpo.model: DPO starts from the model of sft:; leave one of the two out.",
+        ),
+        (
+            dpo_recipe(dpo__chat_template="vicuna_v1.1"),
+            "dpo.chat_template: would have no effect beside sft:; leave chat_template: out.",
+        ),
+        (
+            dpo_recipe(sft__peft={"r": 8}),
+            "sft.peft: sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true.",
+        ),
+    ],
+)
+def test_dpo_without_one_model_to_start_from_is_refused(tmp_path, data, message):
+    with pytest.raises(UserError) as caught:
+        graph(tmp_path, data)
+    assert str(caught.value) == f"{tmp_path / 'r.yaml'}: {message}"
+
+
+def test_cells_that_differ_in_dpo_alone_share_its_reference(tmp_path):
+    made = plan(tmp_path, dpo_recipe(sweep={"dpo.trainer.beta": [0.01, 0.1], "dpo.seed": [1, 2]}))
+    assert [cell.label for cell in made.cells[1:]] == [
+        f"beta {beta}, seed {seed}" for beta in (0.01, 0.1) for seed in (1, 2)
+    ]
+    assert len({cell.nodes["reference"].id for cell in made.cells}) == 1
+    assert len({cell.nodes["dpo"].id for cell in made.cells}) == 5
 
 
 def test_parents_come_before_children(tmp_path):
@@ -54,7 +151,7 @@ def test_ancestors_are_all_that_is_read(tmp_path):
     assert {node.label for node in nodes["embed"].ancestors()} == {"pool", "pretraining_data", "base"}
     order = [node.label for node in nodes["embed"].ancestors()]
     assert order.index("pretraining_data") < order.index("base")
-    assert {node.label for node in nodes["evaluate"].ancestors()} == set(LABELS) - {"evaluate"}
+    assert {node.label for node in nodes["evaluate.sft"].ancestors()} == set(LABELS) - {"evaluate.sft"}
 
 
 def test_every_kind_has_a_version_and_a_module():
@@ -75,8 +172,8 @@ def test_ids_are_the_kind_and_twelve_digits_of_the_key(tmp_path):
 def test_evaluation_of_the_untuned_model_is_shared_by_cells(tmp_path):
     made = plan(tmp_path, recipe(sweep={"sft.seed": [1, 2], "select.budget": [5, 6]}))
     assert len(made.cells) == 5
-    assert len({cell.nodes["evaluate_before"].id for cell in made.cells}) == 1
-    assert len({cell.nodes["evaluate"].id for cell in made.cells}) == 5
+    assert len({cell.nodes["evaluate.base"].id for cell in made.cells}) == 1
+    assert len({cell.nodes["evaluate.sft"].id for cell in made.cells}) == 5
 
 
 def test_generated_heldout_rows_do_not_repeat_the_training_rows(tmp_path):
@@ -130,7 +227,7 @@ def test_an_untuned_published_model_is_evaluated_from_its_folder(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     nodes = graph(tmp_path, recipe(sft__model=str(tmp_path / "model")))
-    before = nodes["evaluate_before"]
+    before = nodes["evaluate.base"]
     assert set(before.parents) == {"data"}
     assert before.config["model"] == nodes["sft"].config["model"]
     assert before.settings["model"] == str(tmp_path / "model")
@@ -154,7 +251,7 @@ MISSING = [
     (recipe("embedding"), "select", "embedding:", "select"),
     (recipe("pool", "scorers", "select", "sft", "evaluate"), "embedding", "pool:", "embedding"),
     (recipe("select"), "sft", "select: (or sft.data:)", "sft"),
-    (recipe("sft"), "evaluate", "sft:", "evaluate"),
+    (recipe("sft"), "evaluate", "sft: or dpo:", "evaluate"),
     (recipe("base", "scorers", "embedding", "select"), "sft", "base: (the section says model: base)", "sft"),
     (recipe("base", "scorers"), "embedding", "base: (the section says model: base)", "embedding"),
     (
@@ -217,6 +314,11 @@ def test_a_batch_that_is_divided_is_taken(tmp_path):
         ("select", LABELS[:9]),
         ("sft", LABELS[:10]),
         ("evaluate", LABELS),
+        # A label names one stage of its kind, with what that one reads.
+        ("pretraining_data", ["pretraining_data"]),
+        ("heldout_data", ["heldout_data"]),
+        ("score.quality", ["pretraining_data", "base", "pool", "train_scorer.quality", "score.quality"]),
+        ("evaluate.base", ["pretraining_data", "base", "heldout_data", "evaluate.base"]),
     ],
 )
 def test_stages_until(tmp_path, until, labels):
@@ -226,4 +328,6 @@ def test_stages_until(tmp_path, until, labels):
 def test_until_an_unknown_stage_names_the_known_ones(tmp_path):
     with pytest.raises(UserError) as caught:
         stages_until(graph(tmp_path, recipe("scorers", "embedding", "evaluate", select__method="random")), "embed")
-    assert str(caught.value) == "until embed: the recipe has no such stage; it has pool, base, select, sft"
+    assert str(caught.value) == (
+        "until embed: the recipe has no such stage; it has pool, pretraining_data, base, select, sft"
+    )

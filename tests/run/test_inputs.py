@@ -100,7 +100,8 @@ def test_the_failing_one_of_several_sources_is_named(tmp_path, hub):
 def test_a_folder_that_is_no_model_is_refused(tmp_path, hub):
     (tmp_path / "empty").mkdir()
     assert refusal(tmp_path, recipe(sft__model=str(tmp_path / "empty"))) == (
-        f"sft.model: {tmp_path / 'empty'} is a folder without config.json: not a transformers model."
+        f"sft.model: {tmp_path / 'empty'} is a folder without config.json: not a transformers model. "
+        "Name the folder that holds it."
     )
     assert refusal(tmp_path, recipe(sft__model="../m/n")).startswith("sft.model: ../m/n is neither a folder (looked in")
 

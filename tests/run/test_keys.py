@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_recipe import LABELS, graph, no_gpus, plan, put, recipe  # noqa: F401
+from tiny_recipe import LABELS, dpo_recipe, graph, no_gpus, plan, put, recipe  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.recipe.trainer_fields import trainer_fields
@@ -107,8 +107,8 @@ def test_a_file_that_cannot_be_read_is_the_users(tmp_path):
         ContentHashes(tmp_path / "memory.json").of(tmp_path / "none")
 
 
-SELECTED = {"select", "sft", "evaluate"}
-TUNED = {"sft", "evaluate"}
+SELECTED = {"select", "sft", "evaluate.sft"}
+TUNED = {"sft", "evaluate.sft"}
 # A changed setting and the stages that must be made anew: those that read it and their descendants, by hand.
 DECISIVE = [
     ("base.pretrain.trainer.learning_rate", 0.002, set(LABELS) - {"pretraining_data", "pool", "heldout_data"}),
@@ -127,8 +127,8 @@ DECISIVE = [
     ("sft.seed", 1, TUNED),
     ("sft.global_batch_size", 16, TUNED),
     ("sft.trainer.max_length", 512, TUNED),
-    ("evaluate.max_length", 512, {"evaluate_before", "evaluate"}),
-    ("evaluate.heldout.rows", 17, {"heldout_data", "evaluate_before", "evaluate"}),
+    ("evaluate.max_length", 512, {"evaluate.base", "evaluate.sft"}),
+    ("evaluate.heldout.rows", 17, {"heldout_data", "evaluate.base", "evaluate.sft"}),
     ("seed", 8, set(LABELS)),
 ]
 INDIFFERENT = [
@@ -152,12 +152,66 @@ INDIFFERENT = [
 ]
 
 
-def changed(tmp_path, path, value):
-    data = recipe()
+AFTER_DPO = {"dpo", "evaluate.dpo", "evaluate_pairs.dpo"}
+AFTER_SFT = {"reference", "evaluate.sft", "evaluate_pairs.sft"} | AFTER_DPO
+ON_PAIRS = {"evaluate_pairs.base", "evaluate_pairs.sft", "evaluate_pairs.dpo"}
+# The same with DPO. What is measured of the pairs before DPO is made once for every beta, seed and learning rate.
+DPO_DECISIVE = [
+    ("dpo.trainer.beta", 0.2, AFTER_DPO),
+    ("dpo.trainer.learning_rate", 1e-5, AFTER_DPO),
+    ("dpo.global_batch_size", 16, AFTER_DPO),
+    ("dpo.seed", 1, AFTER_DPO),
+    ("dpo.peft", {"r": 8}, AFTER_DPO),
+    ("dpo.trainer.max_length", 512, {"reference"} | AFTER_DPO),
+    ("dpo.reference.dtype", "bfloat16", {"reference"} | AFTER_DPO),
+    ("dpo.preferences.rows", 31, {"dpo_data", "reference"} | AFTER_DPO),
+    ("sft.seed", 1, {"sft"} | AFTER_SFT),
+    ("evaluate.preferences.rows", 13, {"heldout_pairs"} | ON_PAIRS),
+    ("evaluate.max_length", 512, {"evaluate.base", "evaluate.sft", "evaluate.dpo"} | ON_PAIRS),
+]
+DPO_INDIFFERENT = [
+    ("dpo.launch", "cpu_ddp"),
+    ("dpo.trainer.save_steps", 3),
+    ("dpo.trainer.gradient_checkpointing", True),
+    ("dpo.reference.launch", "cpu_ddp"),
+    ("dpo.reference.max_batch_tokens", 99),
+    ("dpo.reference.dtype", "float32"),  # what auto means on a CPU
+]
+
+
+def changed(tmp_path, path, value, original=recipe):
+    data = original()
     put(data, path.split("."), value)
-    before, after = graph(tmp_path, recipe()), graph(tmp_path, data)
-    assert list(before) == list(after) == LABELS
-    return {label for label in LABELS if before[label].key != after[label].key}
+    before, after = graph(tmp_path, original()), graph(tmp_path, data)
+    assert list(before) == list(after)
+    return {label for label in before if before[label].key != after[label].key}
+
+
+@pytest.mark.parametrize(("path", "value", "stages"), DPO_DECISIVE)
+def test_a_setting_of_dpo_changes_the_keys_of_its_descendants_only(tmp_path, path, value, stages):
+    assert changed(tmp_path, path, value, dpo_recipe) == stages
+
+
+def test_the_template_of_sft_is_that_of_dpo_of_its_reference_and_of_the_base_that_they_are_compared_with(tmp_path):
+    (tmp_path / "own.jinja").write_text("{% generation %}{{ x }}{% endgeneration %}")
+    stages = changed(tmp_path, "sft.chat_template", str(tmp_path / "own.jinja"), dpo_recipe)
+    assert stages == {"sft", "evaluate.base", "evaluate_pairs.base"} | AFTER_SFT
+
+
+@pytest.mark.parametrize(("path", "value"), DPO_INDIFFERENT)
+def test_how_dpo_is_carried_out_changes_no_key(tmp_path, path, value):
+    assert changed(tmp_path, path, value, dpo_recipe) == set()
+
+
+def test_a_sample_of_the_pairs_depends_on_the_seed(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("{}")
+
+    def key(**changes):
+        preferences = {"dataset": str(tmp_path / "pairs.jsonl"), **changes}
+        return graph(tmp_path, dpo_recipe(dpo__preferences=preferences))["dpo_data"].key
+
+    assert key(sample=5) == key(sample=5, seed=7)
+    assert len({key(), key(sample=5), key(sample=6), key(sample=5, seed=8)}) == 4
 
 
 @pytest.mark.parametrize(("path", "value", "stages"), DECISIVE)
@@ -171,7 +225,7 @@ def test_what_only_changes_how_the_work_is_done_changes_no_key(tmp_path, path, v
 
 
 def test_performance_fields_exist():
-    assert len(PERFORMANCE_FIELDS) > 15
+    assert len(PERFORMANCE_FIELDS) > 10
     assert set(trainer_fields("sft")) >= PERFORMANCE_FIELDS
 
 
@@ -218,10 +272,10 @@ def test_a_local_models_content_decides_and_not_its_folder(tmp_path):
 def test_a_templates_text_decides_and_not_its_path(tmp_path):
     paths = [tmp_path / name for name in ("a.jinja", "b.jinja", "c.jinja")]
     for path, text in zip(paths, ("{{ x }}", "{{ x }}", "{{ y }}"), strict=True):
-        path.write_text(text)
+        path.write_text(f"{{% generation %}}{text}{{% endgeneration %}}")
     a, b, c = (graph(tmp_path, recipe(sft__chat_template=str(path))) for path in paths)
     assert a["sft"].key == b["sft"].key != c["sft"].key
-    assert a["evaluate_before"].key == b["evaluate_before"].key != c["evaluate_before"].key
+    assert a["evaluate.base"].key == b["evaluate.base"].key != c["evaluate.base"].key
 
 
 def test_random_selection_depends_on_the_seed_and_nothing_that_it_does_not_read(tmp_path):
@@ -248,5 +302,5 @@ def test_a_sweep_shares_what_lies_upstream(tmp_path):
     for label in upstream:
         assert len({cell.nodes[label].id for cell in made.cells}) == 1, label
     numbers = {label: len({cell.nodes[label].id for cell in made.cells}) for label in SELECTED}
-    assert numbers == {"select": 3, "sft": 5, "evaluate": 5}
+    assert numbers == {"select": 3, "sft": 5, "evaluate.sft": 5}
     assert len(made.nodes) == len(upstream) + 3 + 5 + 5

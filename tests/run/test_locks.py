@@ -124,6 +124,30 @@ def test_a_holder_that_has_not_written_its_name_is_another_run(paths):
             pass
 
 
+def test_a_holder_that_may_wait_says_for_whom_and_starts_when_the_lock_is_free(start, paths, monkeypatch):
+    monkeypatch.setattr(locks, "_POLL_SECONDS", 0.02)
+    first, _ = start(HOLD, *paths)
+    waits = []
+
+    def end_the_first(holder):
+        waits.append((holder, first.poll()))
+        threading.Timer(0.2, first.kill).start()
+
+    with hold(*paths, "sft", on_wait=end_the_first):
+        assert first.wait() == -signal.SIGKILL
+        assert f'"pid": {os.getpid()}' in paths[0].read_text()
+    assert len(waits) == 1, "said once, however often the lock is tried"
+    holder, state_then = waits[0]
+    assert holder.startswith(f"process {first.pid} on ") and state_then is None
+
+
+def test_a_holder_that_may_wait_has_no_need_to_when_the_lock_is_free(paths):
+    waits = []
+    with hold(*paths, "sft", on_wait=waits.append):
+        pass
+    assert waits == []
+
+
 def test_workers_that_are_still_alive_are_waited_for_and_then_named(start, paths, monkeypatch):
     start(WORK, paths[1])
     monkeypatch.setattr(locks, "_WAIT_FOR_THE_DEAD_SECONDS", 0.2)

@@ -1,12 +1,11 @@
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import pytest
-from tiny_recipe import LABELS, no_gpus, plan, recipe  # noqa: F401
+from tiny_recipe import LABELS, a_manifest, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.durable import write_json_atomically
 from deita_train.errors import UserError
-from deita_train.run.artefacts import Manifest
 from deita_train.run.plan import planned_stages, record
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -20,18 +19,6 @@ def publish(made, *labels):
             folder = made.store.path(node.id)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "manifest.json").write_text(json.dumps(asdict(a_manifest(node))))
-
-
-def a_manifest(node, **changes):
-    """A manifest whose content is named by the node's own id, and its parents' contents by theirs."""
-    values = {field.name: None for field in fields(Manifest)} | {
-        "id": node.id,
-        "kind": node.kind,
-        "content_digest": node.id,
-        "parent_digests": {name: parent.id for name, parent in node.parents.items()},
-        "wall_seconds": 1.0,
-    }
-    return Manifest(**(values | changes))
 
 
 def carry_out(made):
@@ -71,6 +58,15 @@ def test_the_three_statuses(tmp_path):
     assert stages["embed"] == ("to run", "not made yet")
 
 
+def test_a_stage_that_failed_is_not_called_interrupted(tmp_path):
+    made = plan(tmp_path, recipe())
+    work = made.store.work_path(made.cells[0].nodes["pool"].id)
+    work.mkdir(parents=True)
+    (work / "error.json").write_text("{}")
+    (stage,) = [stage for stage in planned_stages(made) if stage.node.label == "pool"]
+    assert (stage.status, stage.reason) == ("continues", "an earlier attempt failed")
+
+
 def test_a_published_artefact_is_done_whatever_its_work_folder_says(tmp_path):
     made = plan(tmp_path, recipe())
     publish(made, "pool")
@@ -93,7 +89,7 @@ def test_after_a_run_everything_is_done_under_another_name_too(tmp_path):
 def test_the_reason_names_the_changed_field_and_the_changed_parent(tmp_path):
     carry_out(plan(tmp_path, recipe()))
     made = plan(tmp_path, recipe(select__budget=12))
-    assert reasons(made) == {"select": "budget: 10 -> 12", "sft": "select changed", "evaluate": "sft changed"}
+    assert reasons(made) == {"select": "budget: 10 -> 12", "sft": "select changed", "evaluate.sft": "sft changed"}
     assert list(statuses(made).values()).count("done") == len(LABELS) - 3
 
 
@@ -120,7 +116,7 @@ def test_many_changes_are_cut_short(tmp_path):
 def test_a_long_value_is_cut_short(tmp_path):
     carry_out(plan(tmp_path, recipe()))
     template = tmp_path / "t.jinja"
-    template.write_text("x" * 100)
+    template.write_text("x" * 100 + "{% generation %}{% endgeneration %}")
     reason = reasons(plan(tmp_path, recipe(sft__chat_template=str(template))))["sft"]
     assert reason.startswith("chat_template: ") and reason.endswith(f" -> {'x' * 37}...")
 
@@ -149,8 +145,28 @@ def test_until(tmp_path):
     assert list(statuses(made)) == ["pretraining_data", "base", "pool", "embed"]
 
 
+def test_until_one_stage_of_a_kind(tmp_path):
+    made = plan(tmp_path, recipe(sweep={"select.threshold": [0.8]}), until="score.quality")
+    stages = ["pretraining_data", "base", "pool", "train_scorer.quality", "score.quality"]
+    assert [list(cell.nodes) for cell in made.cells] == [stages] * 2
+
+
+def test_until_a_stage_that_a_cell_does_not_have_stops_the_cell_too(tmp_path):
+    """Random selection reads no scores: its cell must not go on to its training when the run shall end at scores."""
+    made = plan(tmp_path, recipe(sweep=SWEEP), until="score.quality")
+    assert [list(cell.nodes) for cell in made.cells[1:]] == [["pretraining_data", "base", "pool"]] * 2
+
+
+def test_until_a_later_stage_leaves_a_cell_what_only_it_reads(tmp_path):
+    data = recipe(select__method="random", sweep={"select.method": ["deita"], "until": "sft"})
+    _, cell = plan(tmp_path, data, until="evaluate").cells
+    assert list(cell.nodes) == LABELS[:10]
+
+
 def test_until_an_unknown_stage(tmp_path):
-    with pytest.raises(UserError, match=r"^until sftt: the recipe has no such stage; it has pool, base, train_scorer"):
+    with pytest.raises(
+        UserError, match=r"^--until sftt: the recipe has no such stage; it has pool, pretraining_data, base, "
+    ):
         plan(tmp_path, recipe(), until="sftt")
 
 
@@ -158,10 +174,10 @@ def test_the_cells_of_a_sweep_end_where_it_says(tmp_path):
     made = plan(tmp_path, recipe(sweep=SWEEP))
     base, *others = made.cells
     assert list(base.nodes) == LABELS
-    assert [cell.label for cell in others] == [f"select.method=random, sft.seed={seed}" for seed in (1, 2)]
+    assert [cell.label for cell in others] == [f"random, seed {seed}" for seed in (1, 2)]
     for cell in others:
         assert {"select", "sft"} <= set(cell.nodes)
-        assert not {"evaluate", "evaluate_before", "heldout_data"} & set(cell.nodes)
+        assert not {"evaluate.sft", "evaluate.base", "heldout_data"} & set(cell.nodes)
     assert len(made.nodes) == len(LABELS) + 1 + 2
 
 
@@ -224,3 +240,67 @@ def test_what_was_made_from_other_content_is_made_again(tmp_path):
     assert statuses["pool"] == ("done", "published")
     assert statuses["embed"] == ("to run", "what it reads was made anew")
     assert statuses["base"] == ("done", "published")
+
+
+def sweep_reasons(made):
+    """Cell and stage -> why it must be made, for what is not shared with the recipe as written."""
+    stages = [stage for stage in planned_stages(made) if stage.status == "to run"]
+    return {
+        (made.owners(stage.node)[0].label, stage.node.label): stage.reason
+        for stage in stages
+        if not made.owners(stage.node)[0].is_base
+    }
+
+
+def test_a_cell_is_compared_with_its_own_former_self(tmp_path):
+    sweep = {"select.method": ["random", "longest_response"], "until": "sft"}
+    carry_out(plan(tmp_path, recipe(sweep=sweep)))
+    assert sweep_reasons(plan(tmp_path, recipe(sweep=sweep, select__budget=12))) == {
+        ("random", "select"): "budget: 10 -> 12",
+        ("random", "sft"): "select changed",
+        ("longest_response", "select"): "budget: 10 -> 12",
+        ("longest_response", "sft"): "select changed",
+    }
+
+
+def test_a_cell_that_the_last_run_did_not_have_is_compared_with_none(tmp_path):
+    carry_out(plan(tmp_path, recipe(sweep={"select.method": ["random"], "until": "select"})))
+    made = plan(tmp_path, recipe(sweep={"select.method": ["random", "longest_response"], "until": "sft"}))
+    assert sweep_reasons(made) == {
+        ("random", "sft"): "not made yet",
+        ("longest_response", "select"): "not made yet",
+        ("longest_response", "sft"): "not made yet",
+    }
+
+
+def test_what_the_recipe_as_written_shares_is_compared_with_its_own_former_self(tmp_path):
+    sweep = {"sft.seed": [1, 7], "until": "sft"}  # the seed of the recipe as written is 7
+    carry_out(plan(tmp_path, recipe(sweep=sweep)))
+    made = plan(tmp_path, recipe(sweep=sweep, sft__trainer__max_length=64))
+    assert reasons(made)["evaluate.sft"] == "sft changed"
+    assert [stage.reason for stage in planned_stages(made) if stage.node.label == "sft"] == [
+        "trainer.max_length: nothing -> 64"
+    ] * 2
+
+
+def test_an_artefact_is_named_by_its_cells(tmp_path):
+    sweep = {"select.method": ["deita", "random", "longest_response"], "select.seed,sft.seed": [1, 2], "until": "sft"}
+    made = plan(tmp_path, recipe(sweep={**sweep, "whole_pool": True}))
+    names = [(node.label, made.cell_name(node)) for node in made.nodes if node.label in ("pool", "select", "sft")]
+    assert names == [
+        ("pool", ""),
+        ("select", ""),
+        ("sft", ""),
+        ("sft", "deita, seed 1"),
+        ("sft", "deita, seed 2"),
+        ("select", "random, seed 1"),
+        ("sft", "random, seed 1"),
+        ("select", "random, seed 2"),
+        ("sft", "random, seed 2"),
+        ("select", "longest_response, seed 1 and 1 other"),
+        ("sft", "longest_response, seed 1"),
+        ("sft", "longest_response, seed 2"),
+        ("select", "whole pool, seed 1 and 1 other"),
+        ("sft", "whole pool, seed 1"),
+        ("sft", "whole pool, seed 2"),
+    ]

@@ -1,11 +1,13 @@
 """A recipe with every section, as plain data, and what the tests of the run do with it. It carries nothing out."""
 
 import json
+from dataclasses import fields
 
 import pytest
 
 from deita_train.recipe.schema import Recipe
 from deita_train.run import launch
+from deita_train.run.artefacts import Manifest
 from deita_train.run.graph import build_graph
 from deita_train.run.inputs import Inputs
 from deita_train.run.plan import make_plan
@@ -38,6 +40,11 @@ _RECIPE = {
     "sft": {"model": "base", "global_batch_size": 8, "trainer": _TRAINER},
     "evaluate": {"heldout": {"builtin": "quickstart_heldout", "rows": 16}},
 }
+_DPO = {
+    "preferences": {"builtin": "quickstart_preferences", "rows": 30},
+    "global_batch_size": 8,
+    "trainer": _TRAINER,
+}
 LABELS = [
     "pretraining_data",
     "base",
@@ -50,8 +57,19 @@ LABELS = [
     "select",
     "sft",
     "heldout_data",
-    "evaluate_before",
-    "evaluate",
+    "evaluate.base",
+    "evaluate.sft",
+]
+# What a recipe with DPO and held-out pairs has besides.
+DPO_LABELS = [
+    "dpo_data",
+    "reference",
+    "dpo",
+    "evaluate.dpo",
+    "heldout_pairs",
+    "evaluate_pairs.base",
+    "evaluate_pairs.sft",
+    "evaluate_pairs.dpo",
 ]
 
 
@@ -71,6 +89,12 @@ def recipe(*without, **changes):
     for path, value in changes.items():
         put(data, path.split("__"), value)
     return data
+
+
+def dpo_recipe(*without, **changes):
+    """The recipe with DPO after SFT, and held-out pairs."""
+    pairs = {"builtin": "quickstart_heldout_preferences", "rows": 12}
+    return recipe(*without, **({"dpo": json.loads(json.dumps(_DPO)), "evaluate__preferences": pairs} | changes))
 
 
 def put(data, path, value):
@@ -96,3 +120,15 @@ def write(folder, data):
 
 def plan(folder, data, *sets, until=None):
     return make_plan(write(folder, data), sets, folder / "runs", until)
+
+
+def a_manifest(node, **changes):
+    """A manifest whose content is named by the node's own id, and its parents' contents by theirs."""
+    values = {field.name: None for field in fields(Manifest)} | {
+        "id": node.id,
+        "kind": node.kind,
+        "content_digest": node.id,
+        "parent_digests": {name: parent.id for name, parent in node.parents.items()},
+        "wall_seconds": 1.0,
+    }
+    return Manifest(**(values | changes))

@@ -1,0 +1,359 @@
+"""The run with children that publish at once or fail: what is made, skipped, said, kept and raised."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from rich.console import Console
+from tiny_recipe import LABELS, a_manifest, no_gpus, plan, recipe  # noqa: F401
+
+from deita_train.errors import UserError
+from deita_train.run import locks, runner
+from deita_train.run.failures import StageFailed
+from deita_train.run.locks import BeingMade, hold
+from deita_train.run.runner import run_plan
+
+pytestmark = [pytest.mark.usefixtures("no_gpus"), pytest.mark.timeout(60)]
+SWEEP = {"select.method": ["random", "longest_response"], "until": "sft"}
+USERS = {"rank": 0, "user_error": True, "message": "the loss is nan"}
+OURS = {"rank": 1, "user_error": False, "message": "ValueError: no"}
+HOLD = """
+import sys
+from pathlib import Path
+from deita_train.run.locks import hold
+with hold(Path(sys.argv[1]), None, "pool"):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+class FakeChildren:
+    """Publishes a stage at once, unless `fails` gives an error, an exit code or an exception for it."""
+
+    def __init__(self):
+        self.fails = {}
+        self.report_code = 0
+        self.made = []
+        self.reports = 0
+
+    def __call__(self, threads):
+        return self
+
+    def load_libraries(self, tick):
+        tick()
+
+    def stage(self, plan, node, log_dir, tick):
+        cell = plan.owners(node)[0].label
+        self.made.append((cell, node.label))
+        work = plan.store.work_path(node.id)
+        work.mkdir(parents=True, exist_ok=True)
+        failure = self.fails.get((cell, node.label))
+        if isinstance(failure, BaseException):
+            raise failure
+        if isinstance(failure, int):
+            return failure
+        if failure is not None:
+            (work / "error.json").write_text(json.dumps(failure))
+            return 2 if failure["user_error"] else 1
+        started = f"start {len(self.made)}"
+        plan.store.publish(a_manifest(node, started=started, drops={}, rows_out=5), {})
+        return 0
+
+    def report(self, run_dir, store_dir, log, tick):
+        self.reports += 1
+        return self.report_code
+
+
+@pytest.fixture
+def children(monkeypatch):
+    fake = FakeChildren()
+    monkeypatch.setattr(runner, "Children", fake)
+    return fake
+
+
+def run(made, **options):
+    """The outcome and the lines of a run."""
+    console = Console(file=io.StringIO(), width=200)
+    outcome = run_plan(made, console, **options)
+    return outcome, lines(console)
+
+
+def lines(console):
+    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+
+
+def failures(made):
+    path = made.run_dir / "failures.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def node(made, cell, label):
+    return next(one for one in made.cells if one.label == cell).nodes[label]
+
+
+def test_everything_that_is_missing_is_made_once_and_reported(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    outcome, said = run(made)
+    assert outcome.page == made.run_dir / "report" / "report.html" and outcome.error is None
+    assert children.made == [("as written", label) for label in LABELS] + [
+        (cell, label) for cell in ("random", "longest_response") for label in ("select", "sft")
+    ]
+    assert len(said) == len(LABELS) + 4 + 2
+    assert said[-2].startswith("[18/19] sft (longest_response) ") and said[-2].endswith(" 5 rows")
+    children.made.clear()
+    outcome, said = run(made)
+    assert (children.made, children.reports, outcome.error) == ([], 2, None)
+    assert sum(line.endswith("done before") for line in said) == len(LABELS) + 4
+
+
+def test_a_failed_cell_does_not_stop_the_others(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    children.fails = {("random", "select"): USERS}
+    outcome, said = run(made)
+    assert len(children.made) == len(LABELS) + 3
+    assert ("longest_response", "sft") in children.made and ("random", "sft") not in children.made
+    assert [line for line in said if "random" in line][1].endswith(
+        "sft (random) skipped: it reads select, which failed"
+    )
+    select = node(made, "random", "select")
+    assert failures(made) == [
+        {
+            "artefact": select.id,
+            "label": "select",
+            "cells": ["random"],
+            "message": "the loss is nan",
+            "user_error": True,
+        }
+    ]
+    assert outcome.page is not None and children.reports == 1
+    assert isinstance(outcome.error, UserError)
+    arguments = f"{tmp_path / 'recipe.yaml'} --runs {tmp_path / 'runs'}"
+    assert str(outcome.error) == (
+        "1 stage failed, and 1 more could not be made without it; everything else is made.\n"
+        "1. select\n"
+        "  error:   the loss is nan\n"
+        "  cells:   random\n"
+        f"  logs:    {made.store.work_path(select.id) / 'logs'}\n"
+        f"  again:   deita-train stage {arguments} --stage {select.id}\n"
+        "What is published stays; the same `deita-train run` tries the failed stages again."
+    )
+
+
+def test_a_shared_stage_that_fails_takes_with_it_only_what_reads_it(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    children.fails = {("as written", "score.quality"): OURS, ("as written", "heldout_data"): 3}
+    outcome, said = run(made)
+    skipped = [line for line in said if "skipped" in line]
+    assert [line.split("] ")[1] for line in skipped] == [
+        "select skipped: it reads score.quality, which failed",
+        "sft skipped: it reads score.quality, which failed",
+        "evaluate.base skipped: it reads heldout_data, which failed",
+        "evaluate.sft skipped: it reads score.quality, heldout_data, which failed",
+    ]
+    assert {("random", "sft"), ("longest_response", "sft"), ("as written", "embed")} <= set(children.made)
+    assert [(entry["label"], entry["message"], entry["user_error"]) for entry in failures(made)] == [
+        ("score.quality", "rank 1: ValueError: no", False),
+        ("heldout_data", "its process ended with code 3", False),
+    ]
+    assert isinstance(outcome.error, StageFailed)
+    assert str(outcome.error).startswith(
+        "2 stages failed, and 4 more could not be made without them; everything else is made.\n"
+    )
+
+
+def test_the_cells_of_a_failure_are_all_that_need_it(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    children.fails = {("as written", "base"): -9}
+    run(made)
+    (entry,) = failures(made)
+    assert entry["cells"] == ["as written", "random", "longest_response"]
+    assert entry["message"] == "its process ended with code -9 (killed by a signal)"
+
+
+def test_one_failure_of_ours_among_the_users_is_ours(tmp_path, children):
+    children.fails = {("random", "sft"): USERS, ("longest_response", "sft"): OURS}
+    outcome, _ = run(plan(tmp_path, recipe(sweep=SWEEP)))
+    assert isinstance(outcome.error, StageFailed)
+    assert [line[:6] for line in str(outcome.error).splitlines() if line[0].isdigit()] == ["2 stag", "1. sft", "2. sft"]
+
+
+def test_repeating_the_command_makes_what_failed_and_what_was_skipped(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    children.fails = {("random", "select"): USERS, ("longest_response", "sft"): OURS}
+    run(made)
+    children.made.clear()
+    children.fails.pop(("random", "select"))
+    outcome, _ = run(made)
+    assert children.made == [("random", "select"), ("random", "sft"), ("longest_response", "sft")]
+    assert [entry["cells"] for entry in failures(made)] == [["longest_response"]]
+    children.fails.clear()
+    outcome, _ = run(made)
+    assert (outcome.error, failures(made)) == (None, None)
+
+
+def test_a_report_that_fails_too_does_not_hide_the_failures(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    children.fails, children.report_code = {("random", "select"): USERS}, 1
+    outcome, _ = run(made)
+    assert outcome.page is None and isinstance(outcome.error, StageFailed)
+    message = str(outcome.error).splitlines()
+    assert message[1] == "1. select" and message[-2] == f"report failed: its log is {made.run_dir / 'report.log'}"
+
+
+def test_a_report_alone_that_fails(tmp_path, children):
+    made = plan(tmp_path, recipe())
+    children.report_code = 1
+    with pytest.raises(StageFailed) as caught:
+        run(made)
+    assert str(caught.value) == (
+        f"report failed: its log is {made.run_dir / 'report.log'}\n"
+        "The artefacts are complete; the same command tries again."
+    )
+
+
+@pytest.mark.parametrize(("failure", "kind"), [(USERS, UserError), (OURS, StageFailed)])
+def test_a_recipe_of_one_cell_stops_at_its_first_failure(tmp_path, children, failure, kind):
+    made = plan(tmp_path, recipe())
+    children.fails = {("as written", "score.complexity"): failure}
+    with pytest.raises(kind) as caught:
+        run(made)
+    assert children.made[-1] == ("as written", "score.complexity") and children.reports == 0
+    assert failures(made) is None
+    score = node(made, "as written", "score.complexity")
+    if kind is UserError:
+        assert str(caught.value) == "score.complexity: the loss is nan"
+    else:
+        arguments = f"{tmp_path / 'recipe.yaml'} --runs {tmp_path / 'runs'}"
+        assert str(caught.value) == (
+            "score.complexity failed: rank 1: ValueError: no\n"
+            f"  logs:    {made.store.work_path(score.id) / 'logs'}\n"
+            f"  again:   deita-train stage {arguments} --stage {score.id}\n"
+            "What is published stays; the same `deita-train run` continues here."
+        )
+
+
+def test_an_interrupt_stops_at_once(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    children.fails = {
+        ("random", "select"): USERS,
+        ("random", "sft"): None,
+        ("longest_response", "select"): KeyboardInterrupt(),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        run(made)
+    assert children.made[-1] == ("longest_response", "select") and children.reports == 0
+    assert [entry["cells"] for entry in failures(made)] == [["random"]], "what failed before is kept"
+
+
+def test_a_plain_run_beside_another_is_refused_and_that_is_no_failure(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    embed = node(made, "as written", "embed")
+    with (
+        hold(made.store.lock_path(embed.id), None, "embed"),
+        pytest.raises(BeingMade, match=r"^embed is being made by"),
+    ):
+        run(made)
+    assert children.made[-1] == ("as written", "score.quality")
+    assert failures(made) is None
+
+
+def test_one_cell_makes_its_own_artefacts_and_leaves_the_report(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    outcome, said = run(made, cell="random")
+    assert children.made == [
+        ("as written", "pretraining_data"),
+        ("as written", "base"),
+        ("as written", "pool"),
+        ("random", "select"),
+        ("random", "sft"),
+    ]
+    assert (outcome.page, outcome.error, children.reports) == (None, None, 0)
+    assert said[-1] == "[7/7] report not written: still missing 12 of the sweep's 17 artefacts"
+    kept = json.loads((made.run_dir / "stages.json").read_text())
+    assert [cell["label"] for cell in kept["cells"]] == ["as written", "random", "longest_response"]
+
+
+def test_the_last_cell_writes_the_report(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    for cell in ("shared", "2", "1"):
+        outcome, _ = run(made, cell=cell)
+        assert outcome.page is None
+    outcome, said = run(made, cell="0")
+    assert outcome.page is not None and children.reports == 1
+    assert len(children.made) == len(set(children.made)) == len(made.nodes)
+    assert "all of the sweep's 17 artefacts are made" in said
+
+
+def test_a_cell_that_fails_stops_and_leaves_a_record(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    children.fails = {("random", "select"): USERS, ("longest_response", "select"): OURS}
+    with pytest.raises(UserError, match=r"^select: the loss is nan$"):
+        run(made, cell="random")
+    with pytest.raises(StageFailed):
+        run(made, cell="longest_response")
+    assert [entry["cells"] for entry in failures(made)] == [["random"], ["longest_response"]]
+    children.fails.pop(("random", "select"))
+    run(made, cell="random")
+    assert [entry["cells"] for entry in failures(made)] == [["longest_response"]], "the other cell's is kept"
+
+
+def test_what_cells_share_goes_on_after_a_failure(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep={**SWEEP, "whole_pool": True}))
+    children.fails = {("as written", "base"): OURS}
+    outcome, _ = run(made, cell="shared")
+    assert children.made == [("as written", label) for label in ("pretraining_data", "base", "pool")]
+    assert isinstance(outcome.error, StageFailed) and outcome.page is None
+
+
+def test_a_failure_of_a_recipe_that_has_changed_is_forgotten(tmp_path, children):
+    children.fails = {("random", "select"): USERS}
+    run(plan(tmp_path, recipe(sweep=SWEEP)))
+    made = plan(tmp_path, recipe(sweep={"select.method": ["longest_response"]}))
+    run(made)
+    assert failures(made) is None
+
+
+def test_a_fresh_stage_is_one_of_the_cells_own(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    run(made)
+    children.made.clear()
+    run(made, cell="random", fresh="select")
+    assert children.made == [("random", "select")]
+    with pytest.raises(UserError) as caught:
+        run(made, cell="random", fresh="embed")
+    assert str(caught.value) == (
+        "--fresh embed: there is no such stage; allowed: pretraining_data, base, pool, select, sft"
+    )
+
+
+def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, monkeypatch):
+    monkeypatch.setattr(locks, "_POLL_SECONDS", 0.02)
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    pool = node(made, "as written", "pool")
+    command = [sys.executable, "-c", HOLD, str(made.store.lock_path(pool.id))]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "holds\n"
+        console = Console(file=io.StringIO(), width=200)
+        running = threading.Thread(target=run_plan, args=(made, console), kwargs={"cell": "random"})
+        running.start()
+        while not any("waiting" in line for line in lines(console)):
+            assert running.is_alive()
+            time.sleep(0.02)
+        time.sleep(0.2)
+        assert children.made == [("as written", "pretraining_data"), ("as written", "base")]
+        children.stage(made, pool, None, None)  # the other process publishes it and ends
+        other.kill()
+        running.join()
+    finally:
+        other.kill()
+        other.communicate()
+    said = lines(console)
+    (waited,) = [line for line in said if "waiting" in line]
+    assert waited.startswith(f"pool: waiting for process {other.pid} on ")
+    assert "[4/7] pool made by another run meanwhile" in said
+    assert children.made[2:] == [("as written", "pool"), ("random", "select"), ("random", "sft")]
