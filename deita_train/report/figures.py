@@ -1,111 +1,32 @@
-"""The report's figures: each function draws one panel and returns it as SVG text.
+"""Figures of one stage each: distributions of the pool and of what was kept, scores, wall time.
 
-The text is the same for the same numbers: ids are derived from the figure's name and no date is written. A figure is
-drawn in a few named colours; ``themed`` turns them into CSS variables, so that a page can show it light or dark.
+Each function draws one panel and returns it as SVG text.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from deita_train.report.drawing import (
+    INK,
+    MUTED,
+    POOL,
+    SERIES,
+    compact_tick,
+    count_axis,
+    draw_legend,
+    drawn,
+    name_vertical,
+    series_colour,
+)
 from deita_train.report.formats import duration
-from deita_train.report.groups import estimate
 
-# A panel is as wide as a phone's screen, so that its text keeps its size there; pages set two side by side.
-WIDTH_INCHES = 4.7
 NUM_BINS = 32
 MAX_TURNS_SHOWN = 12
-
-# Okabe and Ito's palette, told apart with any common colour blindness, the two palest last.
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-LINE_STYLES = ("-", "--", ":")
-INK, MUTED, GRID, POOL, SURFACE = "#1f2937", "#5b6471", "#e3e6ea", "#a3abb6", "#ffffff"
-THEME = {
-    INK: "--fig-ink",
-    MUTED: "--fig-muted",
-    GRID: "--fig-grid",
-    POOL: "--fig-pool",
-    SURFACE: "--fig-surface",
-    **{colour: f"--fig-series-{place}" for place, colour in enumerate(SERIES)},
-}
-
-STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.labelsize": 9,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "figure.facecolor": SURFACE,
-    "axes.facecolor": "none",
-}
-
-
-def series_colour(place: int) -> str:
-    """The colour of the group at ``place`` in the run's order."""
-    return SERIES[place % len(SERIES)]
-
-
-def themed(svg: str) -> str:
-    """``svg`` with every named colour as a CSS variable whose fallback is the colour itself."""
-    for colour, variable in THEME.items():
-        svg = svg.replace(f": {colour}", f": var({variable}, {colour})")
-    return svg
-
-
-def estimates_by_group(
-    name: str, axis: str, values: Mapping[str, Sequence[float]], reference: float | None = None, unit: str = ""
-) -> str:
-    """One line per group: a dot per seed, the mean as a diamond, its 95% interval as a bar.
-
-    ``values`` names every group of the run, in its order, which fixes the colours; a group without values has an empty
-    line. ``reference`` is a dashed vertical line: the pool's value.
-    """
-
-    def draw(axes: Axes) -> None:
-        axes.grid(axis="x")
-        axes.grid(visible=False, axis="y")
-        if reference is not None:
-            axes.axvline(reference, color=MUTED, linewidth=1, linestyle="--")
-        for place, measured in enumerate(values.values()):
-            if measured:
-                _draw_estimate(axes, place, measured)
-        axes.set_yticks(range(len(values)), [textwrap.fill(label, 26) for label in values], color=INK)
-        axes.set_ylim(len(values) - 0.4, -0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        if unit:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
-        axes.margins(x=0.08)
-        axes.set_xlabel(axis)
-
-    return _drawn(name, f"{axis}, by group", 0.9 + 0.42 * len(values), draw)
 
 
 def score_histogram(dimension: str, edges: Sequence[float], counts: Sequence[int], mean: float) -> str:
@@ -114,12 +35,12 @@ def score_histogram(dimension: str, edges: Sequence[float], counts: Sequence[int
     def draw(axes: Axes) -> None:
         axes.stairs(counts, edges, fill=True, color=series_colour(0), alpha=0.8)
         axes.axvline(mean, color=INK, linewidth=1)
-        _name_line(axes, mean, f"mean {mean:.2f}")
-        _count_axis(axes)
+        name_vertical(axes, mean, f"mean {mean:.2f}")
+        count_axis(axes)
         axes.set_xlabel(f"{dimension} score")
         axes.set_ylabel("turns")
 
-    return _drawn(f"score-{dimension}", f"Histogram of {dimension} scores", 2.6, draw)
+    return drawn(f"score-{dimension}", f"Histogram of {dimension} scores", 2.6, draw)
 
 
 def evol_score_distribution(pool: np.ndarray, selected: np.ndarray) -> str:
@@ -153,7 +74,7 @@ def turns_distribution(pool: np.ndarray, selected: np.ndarray) -> str:
         axes.tick_params(axis="x", length=0)
         _finish_shares(axes, "turns per conversation")
 
-    return _drawn("turns", "Turns per conversation, pool and kept rows", 2.6, draw)
+    return drawn("turns", "Turns per conversation, pool and kept rows", 2.6, draw)
 
 
 def nearest_similarity_histogram(kept: np.ndarray, rejected: np.ndarray, threshold: float | None) -> str:
@@ -167,47 +88,13 @@ def nearest_similarity_histogram(kept: np.ndarray, rejected: np.ndarray, thresho
         axes.stairs(total, bins, baseline=kept_counts, fill=True, color=SERIES[1], label="rejected")
         if threshold is not None:
             axes.axvline(threshold, color=INK, linewidth=1, linestyle="--")
-            _name_line(axes, threshold, f"threshold {threshold:g}")
-        _count_axis(axes)
+            name_vertical(axes, threshold, f"threshold {threshold:g}")
+        count_axis(axes)
         axes.set_xlabel("cosine similarity to the nearest kept row")
         axes.set_ylabel("rows")
-        _legend(axes, 2)
+        draw_legend(axes, 2)
 
-    return _drawn("nearest-similarity", "Similarity to the nearest kept row", 2.8, draw)
-
-
-def loss_curves(labels: Sequence[str], curves: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> str:
-    """SFT loss over steps, one thin line per run: (group's label, steps, losses).
-
-    ``labels`` names every group of the run, in its order, which fixes the colours.
-    """
-    # A letter is about 0.085 inches wide, a legend's line and its gaps 0.45.
-    columns = max(1, int((WIDTH_INCHES - 0.5) / (0.085 * max(map(len, labels)) + 0.45)))
-
-    def draw(axes: Axes) -> None:
-        named: set[str] = set()
-        for label, steps, losses in curves:
-            place = labels.index(label)
-            style = LINE_STYLES[place // len(SERIES) % len(LINE_STYLES)]
-            name = "_" if label in named else label
-            axes.plot(steps, losses, color=series_colour(place), linewidth=1, linestyle=style, alpha=0.85, label=name)
-            named.add(label)
-        _finish_losses(axes)
-        if len(labels) > 1:
-            _legend(axes, columns)
-
-    legend_rows = -(-len(labels) // columns) if len(labels) > 1 else 0
-    return _drawn("sft-loss", "Training loss of SFT", 2.5 + 0.19 * legend_rows, draw)
-
-
-def training_curve(name: str, steps: Sequence[float], losses: Sequence[float]) -> str:
-    """The training loss of one model over its steps."""
-
-    def draw(axes: Axes) -> None:
-        axes.plot(steps, losses, color=INK, linewidth=1.1)
-        _finish_losses(axes)
-
-    return _drawn(f"loss-{name.replace('.', '-').replace('_', '-')}", f"Training loss of {name}", 2.3, draw)
+    return drawn("nearest-similarity", "Similarity to the nearest kept row", 2.8, draw)
 
 
 def wall_time_by_stage(seconds: Mapping[str, float]) -> str:
@@ -225,31 +112,7 @@ def wall_time_by_stage(seconds: Mapping[str, float]) -> str:
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
 
-    return _drawn("wall-time", "Wall time by stage", 0.3 + 0.3 * len(seconds), draw)
-
-
-def _drawn(name: str, title: str, height_inches: float, draw: Callable[[Axes], None]) -> str:
-    """Draw one panel and return its SVG element, whose ids begin with ``name``: a page may hold many figures."""
-    style: Any = {**STYLE, "svg.hashsalt": name}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
-    svg = buffer.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
-
-
-def _draw_estimate(axes: Axes, place: int, values: Sequence[float]) -> None:
-    colour, mean = series_colour(place), estimate(values)
-    if len(values) > 1:
-        axes.plot(values, [place - 0.22] * len(values), "o", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)
-    if mean.half_width:
-        axes.plot([mean.mean - mean.half_width, mean.mean + mean.half_width], [place, place], color=colour, linewidth=2)
-    axes.plot([mean.mean], [place], "D", color=colour, markersize=6.5, markeredgecolor=SURFACE)
+    return drawn("wall-time", "Wall time by stage", 0.3 + 0.3 * len(seconds), draw)
 
 
 def _compared_histogram(
@@ -262,12 +125,12 @@ def _compared_histogram(
             axes.stairs(shares, bins, color=colour, linewidth=1.4, label=label)
         if log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(_compact_tick))
+            axes.xaxis.set_major_formatter(FuncFormatter(compact_tick))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xticks(_round_ticks(float(bins[0]), float(bins[-1])))
         _finish_shares(axes, axis)
 
-    return _drawn(name, f"{title}, pool and kept rows", 2.6, draw)
+    return drawn(name, f"{title}, pool and kept rows", 2.6, draw)
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
@@ -282,48 +145,9 @@ def _finish_shares(axes: Axes, label: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.set_xlabel(label)
     axes.set_ylabel("share of rows")
-    _legend(axes, 2)
-
-
-def _count_axis(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(_compact_tick))
-
-
-def _finish_losses(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss")
-
-
-def _legend(axes: Axes, columns: int) -> None:
-    """The legend above the panel, at its left: it never lies on the data."""
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderpad=0, handlelength=1.2, columnspacing=1.4
-    )
-
-
-def _name_line(axes: Axes, place: float, text: str) -> None:
-    """Write ``text`` beside a vertical line, right of it or left, where there is more room, and above the data."""
-    axes.set_ylim(0, 1.16 * axes.get_ylim()[1])
-    low, high = axes.get_xlim()
-    near_end = place > (low + high) / 2
-    axes.annotate(
-        text,
-        (place, 1),
-        (-4 if near_end else 4, -9),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        ha="right" if near_end else "left",
-        color=INK,
-    )
+    draw_legend(axes, 2)
 
 
 def _linear_bins(values: np.ndarray) -> np.ndarray:
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     return np.linspace(low, high if high > low else low + 1, NUM_BINS + 1)
-
-
-def _compact_tick(value: float, _: int | None) -> str:
-    return f"{value / 1000:,g} k" if value >= 1e4 else f"{value:,g}"

@@ -13,17 +13,19 @@ from typing import Any
 
 import jinja2
 
-from deita_train.report.figures import SERIES, themed
+from deita_train.report.drawing import SERIES, themed
 from deita_train.report.groups import groups_of
+from deita_train.report.result_tables import result_tables
 from deita_train.report.sections import sections_of
 from deita_train.report.summary import RunSummary, read_summary
-from deita_train.report.tables import result_tables
 from deita_train.report.verdict import headline, verdict
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 # The result table as plain data, for a command line that imports nothing heavy.
 RESULT = "result.json"
+# The page folds up a longer table.
+MAX_ROWS_SHOWN = 40
 
 
 def write_report(run_dir: Path, store_dir: Path) -> Path:
@@ -52,11 +54,13 @@ def page_context(summary: RunSummary) -> dict[str, Any]:
         "description": summary.description,
         "seed": summary.seed,
         "num_cells": len(summary.cells),
+        "num_failed": len(summary.failed_cells),
         "last_started": max(started, default=""),
         "headline": headline(summary, groups),
         "verdict": verdict(summary, groups),
         "sections": sections_of(summary, groups),
         "series": SERIES,
+        "max_rows": MAX_ROWS_SHOWN,
         "result": [asdict(table) for table in result_tables(summary)],
     }
 
@@ -78,6 +82,11 @@ def escape_markdown(text: object) -> str:
     """``text`` on one line, with the characters that Markdown or a table would read escaped."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", line)
+
+
+def unbroken(text: str) -> str:
+    """A number that stays on one line: only what stands in brackets after it may go to the next."""
+    return re.sub(r" (?!\()", "\N{NO-BREAK SPACE}", text)
 
 
 def fence(text: str) -> str:
@@ -105,7 +114,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(themed=themed, md=escape_markdown, fence=fence)
+    environment.filters.update(themed=themed, md=escape_markdown, fence=fence, unbroken=unbroken)
     return environment
 
 

@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from deita_train.durable import read_json
 from deita_train.errors import UserError
 
 NUM_REJECTION_EXAMPLES = 5
@@ -40,12 +41,33 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the sweep: its settings and the artefact of each stage, by the stage's label."""
+    """One cell of the sweep: its settings and the artefact of each stage, by the stage's label.
+
+    ``planned`` names the artefact of every stage of the cell; ``stages`` holds those that there are. They differ only
+    where the cell failed.
+    """
 
     label: str
     settings: Mapping[str, Any]
     base: bool
     stages: Mapping[str, Artefact]
+    planned: Mapping[str, str]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage of the cell could not be made."""
+        return len(self.stages) < len(self.planned)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An artefact that could not be made, and why; ``user_error`` tells a mistake in the recipe or its data."""
+
+    artefact: str
+    label: str
+    message: str
+    user_error: bool
+    logs: Path
 
 
 @dataclass(frozen=True)
@@ -86,11 +108,17 @@ class RunSummary:
     cells: tuple[Cell, ...]
     trace: SelectionTrace | None
     recipe_text: str
+    failures: tuple[Failure, ...] = ()
 
     @property
     def base_cell(self) -> Cell:
         """The cell that is the recipe as written."""
         return next(cell for cell in self.cells if cell.base)
+
+    @property
+    def failed_cells(self) -> list[Cell]:
+        """The cells of which a stage could not be made."""
+        return [cell for cell in self.cells if cell.failed]
 
     def artefacts(self) -> dict[str, tuple[str, Artefact]]:
         """Every artefact of the run once, by id, with its stage's label, in the order of the pipeline."""
@@ -110,20 +138,24 @@ class RunSummary:
 def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
     """Read the run in ``run_dir``, whose artefacts are folders of ``store_dir``.
 
-    Raises ``UserError`` when ``run_dir`` holds no run, and ``AssertionError`` with the path when an artefact that the
-    run names lacks its manifest, its metrics or its data.
+    Raises ``UserError`` when ``run_dir`` holds no run, and with the path when an artefact that the run names lacks its
+    manifest, its metrics or its data, as in a run that was stopped. Only a cell that ``failures.json`` explains may
+    lack artefacts.
     """
     stages_path = run_dir / "stages.json"
     if not stages_path.is_file():
         raise UserError(
             f"{run_dir} is not the folder of a run: it has no stages.json. Name a folder that `deita-train run` wrote."
         )
-    stages = _read_json(stages_path)
+    stages = read_json(stages_path)
     opened: dict[str, Artefact] = {}
-    cells = tuple(_read_cell(cell, store_dir, opened) for cell in stages["cells"])
+    failures = _read_failures(run_dir / "failures.json", store_dir)
+    unmade = _unmade(stages, failures)
+    cells = tuple(_read_cell(cell, store_dir, opened, unmade) for cell in stages["cells"])
     num_base = sum(cell.base for cell in cells)
     assert num_base == 1, f"{stages_path} marks {num_base} cells as the recipe as written; there must be exactly one"
     base = next(cell for cell in cells if cell.base)
+    planned = {artefact_id for cell in cells for artefact_id in cell.planned.values()}
     return RunSummary(
         name=stages["name"],
         description=stages["description"],
@@ -131,6 +163,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         cells=cells,
         trace=read_trace(base.stages["select"].folder) if "select" in base.stages else None,
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
+        failures=tuple(failure for failure in failures if failure.artefact in planned),
     )
 
 
@@ -151,17 +184,48 @@ def read_trace(folder: Path) -> SelectionTrace:
     )
 
 
-def _read_cell(cell: Mapping[str, Any], store_dir: Path, opened: dict[str, Artefact]) -> Cell:
-    """Open a cell's artefacts; ``opened`` holds those that an earlier cell shares."""
-    for artefact_id in cell["stages"].values():
+def _read_failures(path: Path, store_dir: Path) -> list[Failure]:
+    """What the run could not make; nothing where it wrote no such file."""
+    if not path.exists():
+        return []
+    return [
+        Failure(
+            artefact=record["artefact"],
+            label=record["label"],
+            message=record["message"],
+            user_error=record["user_error"],
+            logs=store_dir / ".work" / record["artefact"] / "logs",
+        )
+        for record in read_json(path)
+    ]
+
+
+def _unmade(stages: Mapping[str, Any], failures: list[Failure]) -> set[str]:
+    """The ids of the failed artefacts and of all that would have been made from them.
+
+    An older artefact of that id may lie in the store, made from other content: it is no result of this run.
+    """
+    unmade = {failure.artefact for failure in failures}
+    below: set[str] = set(unmade)
+    while below:
+        nodes = stages["nodes"].items()
+        below = {name for name, node in nodes if below & set(node["parents"].values())} - unmade
+        unmade |= below
+    return unmade
+
+
+def _read_cell(cell: Mapping[str, Any], store_dir: Path, opened: dict[str, Artefact], unmade: set[str]) -> Cell:
+    """Open a cell's artefacts; ``opened`` holds those that an earlier cell shares, ``unmade`` the ids to leave out."""
+    planned = cell["stages"]
+    failed = not unmade.isdisjoint(planned.values())
+    found = {}
+    for label, artefact_id in planned.items():
+        if artefact_id in unmade or (failed and not (store_dir / artefact_id).exists()):
+            continue
         if artefact_id not in opened:
             opened[artefact_id] = _read_artefact(store_dir / artefact_id)
-    return Cell(
-        label=cell["label"],
-        settings=cell["settings"],
-        base=cell["base"],
-        stages={label: opened[artefact_id] for label, artefact_id in cell["stages"].items()},
-    )
+        found[label] = opened[artefact_id]
+    return Cell(cell["label"], cell["settings"], cell["base"], found, planned)
 
 
 def _read_artefact(folder: Path) -> Artefact:
@@ -169,13 +233,18 @@ def _read_artefact(folder: Path) -> Artefact:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(_existing(path).read_text(encoding="utf-8"))
+    try:
+        return json.loads(_existing(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}). Remove {path.parent}, and run the recipe again.") from error
 
 
 def _existing(path: Path) -> Path:
-    """``path``, or an AssertionError: an explicit raise, since ``python -O`` must not turn this into a blank."""
     if not path.exists():
-        raise AssertionError(f"{path} is missing, though the run names it as published")
+        raise UserError(
+            f"{path} is missing: the run is not complete, or somebody removed it. Run the recipe again; what is "
+            "there is not made twice."
+        )
     return path
 
 

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deita_train.report.formats import ABSENT, compact, count, duration, estimated, estimated_count, share, significant
-from deita_train.report.groups import Estimate, Group, Reading, groups_of, heldout_loss, heldout_loss_before
-from deita_train.report.summary import Artefact, RunSummary
+from deita_train.report.formats import ABSENT, compact, count, duration, share, significant
+from deita_train.report.groups import Group
+from deita_train.report.summary import Artefact, Failure, RunSummary
 
-LOSS = "held-out loss"
-EVOL_SCORE = "mean evol score"
-_SCORER_COLUMNS = ("scorer", "held-out rows", "rank correlation", "mean absolute error", "mass on digits")
-
-# What a column's direction means is known only for the columns of the built-in pool; others are shown without one.
-DIRECTIONS = {"near_duplicate": "lower is better", "true_quality": "higher is better"}
-DIRECTIONS["win_probability"] = "higher is better"
+TRAINED = ("base", "train_scorer", "sft", "dpo")
 
 
 @dataclass(frozen=True)
@@ -37,106 +31,25 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; the first column names the row. the ``num_references`` leading rows are there to compare with."""
+    """Rows of text; the first column names the row. The ``num_references`` leading rows are there to compare with."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     num_references: int = 0
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A quantity of the result table: where it is read, and its value for the pool or the model before SFT."""
-
-    title: str
-    stage: str
-    read: Reading
-    reference: Reading | None = None
-    direction: str = ""
-    is_share: bool = False
-    is_count: bool = False
-
-    def text(self, value: Estimate | None) -> str:
-        """``value`` as the table shows it."""
-        return estimated_count(value) if self.is_count else estimated(value, self.is_share)
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """A table as plain text, for a command line that imports nothing heavy: its first column names the row."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def result_measures(summary: RunSummary, groups: Sequence[Group]) -> list[Measure]:
-    """The quantities that at least one group has, those of the selection before those of the trained model."""
-    shares = summary.trace.boolean_columns if summary.trace else frozenset()
-    names = dict.fromkeys(name for group in groups for item in group.artefacts("select") for name in _columns(item))
-    ordered = sorted(names, key=lambda name: name != "near_duplicate")
-    measures = [
-        Measure("rows kept", "select", lambda item: item.metric("rows_out"), _rows_in, is_count=True),
-        *(_column_measure(name, name in shares or name == "near_duplicate") for name in ordered),
-        Measure("planted duplicates rejected", "select", _caught_share, None, "higher is better", is_share=True),
-        Measure(EVOL_SCORE, "select", _score_mean("selected"), _score_mean("pool")),
-        Measure(LOSS, "evaluate", heldout_loss, heldout_loss_before, "lower is better"),
-    ]
-    return [item for item in measures if any(group.values(item.stage, item.read) for group in groups)]
-
-
-def group_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None:
-    """One row per group, below the pool and the model before SFT as references; None without any result."""
-    measures = result_measures(summary, groups)
-    if not measures:
-        return None
-    columns = [Column(item.title, note=item.direction) for item in measures]
-    references = [
-        _reference_row(name, stage, measures, groups)
-        for name, stage in (("whole pool", "select"), ("before SFT", "evaluate"))
-        if any(item.stage == stage and _reference(item, groups) for item in measures)
-    ]
-    rows = [
-        (group.label, count(len(group.cells)), *(item.text(group.estimate(item.stage, item.read)) for item in measures))
-        for group in groups
-    ]
-    return Table((Column("group", ""), Column("seeds"), *columns), (*references, *rows), len(references))
-
-
-def result_tables(summary: RunSummary) -> list[ResultTable]:
-    """What the command line prints after a run: one column per group, and how well the scorers rank."""
-    groups = groups_of(summary)
-    measures = result_measures(summary, groups)
-    tables = []
-    if measures:
-        head = ("", *(group.label for group in groups), "for comparison")
-        rows = [(item.title, *_group_texts(item, groups), _named_reference(item, groups)) for item in measures]
-        seeds = ("seeds", *(count(len(group.cells)) for group in groups), "")
-        tables.append(ResultTable("result", head, (*rows, seeds)))
-    scorers = scorer_table(summary)
-    if scorers is not None:
-        wanted = [place for place, column in enumerate(scorers.columns) if column.title in _SCORER_COLUMNS]
-        head = tuple(scorers.columns[place].title for place in wanted)
-        tables.append(ResultTable("scorers", head, tuple(tuple(row[p] for p in wanted) for row in scorers.rows)))
-    return tables
-
-
-def _group_texts(item: Measure, groups: Sequence[Group]) -> list[str]:
-    return [item.text(group.estimate(item.stage, item.read)) for group in groups]
-
-
-def _named_reference(item: Measure, groups: Sequence[Group]) -> str:
-    reference = _reference(item, groups)
-    return f"{reference} ({'pool' if item.stage == 'select' else 'before SFT'})" if reference else ""
-
-
-def training_table(summary: RunSummary) -> Table | None:
-    """One row per trained model: its size, what it saw, and its first and last loss."""
-    rows = []
-    for label, item in summary.artefacts().values():
-        if item.manifest["kind"] in ("base", "train_scorer", "sft"):
-            rows.append((_model_name(summary, label, item), *_training_values(item)))
-    titles = ("parameters", "rows", "tokens", "with loss", "steps", "first loss", "last loss")
+def training_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None:
+    """One row per trained model, or per group where each trained its own: its size, what it saw, and its losses."""
+    rows, seen = [], set()
+    for label in summary.stage_labels():
+        for group in groups:
+            items = group.artefacts(label)
+            ids = frozenset(item.id for item in items)
+            if items and ids not in seen and items[0].manifest["kind"] in TRAINED:
+                seen.add(ids)
+                shared = all(found in ids for found in _ids(summary, label))
+                rows.append((label if shared else f"{label}, {group.label}", *_training_values(items)))
+    titles = ("runs", "parameters", "rows", "tokens", "with loss", "steps", "first loss", "last loss")
     columns = (Column("model", ""), *(Column(title) for title in titles))
     return Table(columns, tuple(rows)) if rows else None
 
@@ -180,14 +93,30 @@ def rejection_table(summary: RunSummary) -> Table | None:
     return Table(columns, rows)
 
 
-def drop_table(pool: Artefact) -> Table | None:
-    """Rows that the pool lost, by reason; None where it lost none."""
-    drops = {reason: number for reason, number in pool.metric("drops").items() if number}
-    if not drops:
+def drop_table(sources: Sequence[tuple[str, Artefact]]) -> Table | None:
+    """Rows that reading lost, by reason, of one named source or of several; None where none was lost."""
+    lost = [
+        (name, reason, count(number), share(number / item.metric("rows_in")))
+        for name, item in sources
+        for reason, number in item.metric("drops").items()
+        if number
+    ]
+    if not lost:
         return None
-    rows_in = pool.metric("rows_in")
-    rows = tuple((reason, count(number), share(number / rows_in)) for reason, number in drops.items())
-    return Table((Column("reason", ""), Column("rows"), Column("share of rows read")), rows)
+    columns = (Column("data", ""), Column("reason", ""), Column("rows"), Column("share of rows read"))
+    first = 0 if len(sources) > 1 else 1
+    return Table(columns[first:], tuple(row[first:] for row in lost))
+
+
+def failure_table(summary: RunSummary) -> Table | None:
+    """One row per artefact that could not be made: the cells that lack it, why, and what to do."""
+    if not summary.failures:
+        return None
+    rows = tuple(
+        (_cells_text(summary, item.artefact), item.label, item.message, _advice(item)) for item in summary.failures
+    )
+    columns = (Column("cells", ""), Column("failed at", ""), Column("why", "prose"), Column("what to do", "prose"))
+    return Table(columns, rows)
 
 
 def provenance_table(summary: RunSummary) -> tuple[Table, list[tuple[str, str]]]:
@@ -212,66 +141,44 @@ def provenance_table(summary: RunSummary) -> tuple[Table, list[tuple[str, str]]]
     return Table(columns, tuple(rows)), [(letter, versions) for versions, letter in letters.items()]
 
 
-def _columns(item: Artefact) -> dict[str, dict[str, float]]:
-    return dict(item.metric("columns"))
+def _cells_text(summary: RunSummary, artefact: str) -> str:
+    """The labels of the cells that were to have an artefact, or how many they are where all cells are."""
+    labels = [cell.label for cell in summary.cells if artefact in cell.planned.values()]
+    return f"all {len(labels)}" if len(labels) == len(summary.cells) > 1 else "; ".join(labels)
 
 
-def _rows_in(item: Artefact) -> float:
-    return float(item.metric("rows_in"))
+def _advice(failure: Failure) -> str:
+    if failure.user_error:
+        return "Mend what the message names and give the same command again; what is made is not made twice."
+    return f"Read the logs in {failure.logs} and give the same command again; what is made is not made twice."
 
 
-def _column_measure(name: str, is_share: bool) -> Measure:
-    title = f"{name.replace('_', ' ')} share" if is_share else f"mean {name.replace('_', ' ')}"
-
-    def reading(side: str) -> Reading:
-        return lambda item: _columns(item).get(name, {}).get(side)
-
-    return Measure(title, "select", reading("selected"), reading("pool"), DIRECTIONS.get(name, ""), is_share)
+def _ids(summary: RunSummary, label: str) -> set[str]:
+    return {cell.stages[label].id for cell in summary.cells if label in cell.stages}
 
 
-def _score_mean(side: str) -> Reading:
-    """A method that does not score, such as random, may have no mean."""
-    return lambda item: (item.metrics.get("score_mean") or {}).get(side)
+def _training_values(items: Sequence[Artefact]) -> tuple[str, ...]:
+    """Means over the runs of a group."""
 
+    def mean(name: str) -> float:
+        return sum(item.metric(name) for item in items) / len(items)
 
-def _caught_share(item: Artefact) -> float | None:
-    duplicates = item.metrics.get("duplicates")
-    return duplicates["rejected"] / duplicates["met"] if duplicates and duplicates["met"] else None
-
-
-def _reference(measure: Measure, groups: Sequence[Group]) -> str:
-    """The pool's value, or that before SFT; ``varies`` where the groups have different pools or models."""
-    if measure.reference is None:
-        return ""
-    estimates = (group.estimate(measure.stage, measure.reference) for group in groups)
-    texts = {measure.text(value) for value in estimates if value is not None}
-    return "varies" if len(texts) > 1 else "".join(texts)
-
-
-def _reference_row(name: str, stage: str, measures: Sequence[Measure], groups: Sequence[Group]) -> tuple[str, ...]:
-    texts = (_reference(item, groups) if item.stage == stage else "" for item in measures)
-    return (name, "", *texts)
-
-
-def _model_name(summary: RunSummary, label: str, item: Artefact) -> str:
-    """The stage's label; with the first cell that uses the artefact where the run has several of the stage."""
-    users = [cell for cell in summary.cells if label in cell.stages]
-    if len({cell.stages[label].id for cell in users}) == 1:
-        return label
-    return f"{label}, {next(cell.label for cell in users if cell.stages[label].id == item.id)}"
-
-
-def _training_values(item: Artefact) -> tuple[str, ...]:
-    history = [entry["loss"] for entry in item.metric("history")]
-    ends = (significant(history[0]), significant(history[-1])) if history else (ABSENT, ABSENT)
-    tokens = (compact(item.metric("train_tokens")), compact(item.metric("loss_tokens")))
+    histories = [[entry["loss"] for entry in item.metric("history")] for item in items]
+    ends = [[history[place] for history in histories if history] for place in (0, -1)]
     return (
-        compact(item.metric("parameters")),
-        count(item.metric("train_rows")),
-        *tokens,
-        count(item.metric("steps")),
-        *ends,
+        count(len(items)),
+        _parameters(items[0]),
+        count(mean("train_rows")),
+        *(compact(mean(name)) for name in ("train_tokens", "loss_tokens")),
+        count(mean("steps")),
+        *(significant(sum(losses) / len(losses)) if losses else ABSENT for losses in ends),
     )
+
+
+def _parameters(item: Artefact) -> str:
+    """How many parameters were trained; beside an adapter also those of its base, which were not."""
+    trained, frozen = compact(item.metric("parameters")), item.metrics.get("frozen_parameters")
+    return trained if frozen is None else f"{trained} + {compact(frozen)} frozen"
 
 
 def _heldout_values(item: Artefact | None) -> tuple[str, ...]:

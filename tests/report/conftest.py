@@ -1,4 +1,4 @@
-"""A run's folder as the stages write it, built in code: two methods, three seeds each."""
+"""Runs' folders as the stages write them, built in code: two methods, and a sweep over budgets with DPO."""
 
 import json
 import math
@@ -12,22 +12,39 @@ import pytest
 POOL_ROWS, BUDGET, THRESHOLD = 400, 80, 0.9
 # Held-out losses by method and seed; the means are 2.30 and 2.40.
 LOSSES = {"deita": [2.29, 2.30, 2.31], "random": [2.38, 2.40, 2.42]}
+# The mean held-out loss after SFT by method and budget; the seeds lie 0.01 below, at and above it.
+SWEPT_LOSSES = {
+    ("deita", 40): 2.50, ("deita", 80): 2.30, ("deita", 160): 2.25,
+    ("random", 40): 2.70, ("random", 80): 2.45, ("random", 160): 2.35,
+}  # fmt: skip
+WHOLE_POOL_LOSS = 2.28
+# Preference accuracy on held-out pairs by seed; DPO adds 6, 8 and 10 points, whatever the budget and method.
+SFT_ACCURACIES, DPO_GAINS = (0.61, 0.62, 0.63), (0.06, 0.08, 0.10)
+# Cells that fail, with the stage at which they do.
+FAILED = {("random", 160, 3): "sft", ("deita", 40, 2): "dpo"}
 
 
 class FakeRun:
-    """Writes the folders of a run as the stages do: two methods, three seeds each."""
+    """Writes the folders of a run as the stages do, and what the run keeps of its cells and failures."""
 
     def __init__(self, folder: Path):
         self.run_dir, self.store = folder / "runs" / "fake", folder / "store"
         self.run_dir.mkdir(parents=True)
         (self.run_dir / "recipe.resolved.yaml").write_text("name: fake  # <script>\nseed: 7\n")
         self.started = 0
+        self.nodes = {}
 
-    def write_cells(self, cells, **other):
+    def write_cells(self, cells):
         record = {"name": "fake <run>", "description": "Two methods & three seeds.", "seed": 7, "cells": cells}
-        (self.run_dir / "stages.json").write_text(json.dumps(record | other))
+        (self.run_dir / "stages.json").write_text(json.dumps(record | {"nodes": self.nodes}))
+
+    def plan(self, artefact_id, kind, label, **parents):
+        """Name an artefact without making it, as a run does with one that fails."""
+        self.nodes[artefact_id] = {"label": label, "kind": kind, "config": {}, "parents": parents}
+        return artefact_id
 
     def add(self, artefact_id, kind, label, wall_seconds=60.0, **metrics):
+        self.nodes.setdefault(artefact_id, {"label": label, "kind": kind, "config": {}, "parents": {}})
         folder = self.store / artefact_id
         folder.mkdir(parents=True)
         self.started += 1
@@ -49,8 +66,23 @@ class FakeRun:
             {"step": 5 * place, "epoch": place / 40, "loss": float(loss), "learning_rate": 1e-3}
             for place, loss in enumerate(losses)
         ]
+        if kind == "dpo":
+            for place, entry in enumerate(history):
+                entry["loss"] = math.log(2) - 0.2 * place / 40 + float(noise[place]) / 2
+                entry |= {"reward_margin": 0.02 * place + float(noise[place]), "reward_accuracy": 0.5 + place / 100}
         sizes = {"steps": 200, "parameters": 1_234_567, "train_rows": 80, "train_tokens": 40_960, "loss_tokens": 20_480}
         return self.add(artefact_id, kind, label, wall_seconds=212.0, history=history, **sizes, **more)
+
+    def write_failures(self, failed):
+        """A mistake of the user's for each failed SFT, a failure of ours for each failed DPO."""
+        records = [
+            {
+                "artefact": f"{stage}-{method}-{budget}-{seed}", "label": stage, "user_error": stage == "sft",
+                "message": f"{stage}: [Errno 12] <out> of memory | at step 7", "cells": [f"{method}, budget {budget}"],
+            }
+            for (method, budget, seed), stage in failed.items()
+        ]  # fmt: skip
+        (self.run_dir / "failures.json").write_text(json.dumps(records))
 
     def add_select(self, method, seed):
         rows = pool_rows(np.random.default_rng(5))
@@ -83,10 +115,10 @@ def pool_rows(rng):
     }
 
 
-def walk(rows, order, method):
+def walk(rows, order, method, budget=BUDGET):
     kept, similarity, blocked = [], {}, {}
     for row in order:
-        if len(kept) == BUDGET:
+        if len(kept) == budget:
             break
         twin = row - 1
         if method == "deita" and rows["near_duplicate"][row] and twin in kept:
@@ -171,6 +203,7 @@ def add_upstream(run):
 def write_fake_run(folder):
     run = FakeRun(folder)
     shared = add_upstream(run)
+    shared["evaluate.base"] = run.add("evaluate-base", "evaluate", "evaluate.base", 5.0, heldout=heldout(3.2))
     cells = []
     for method, losses in LOSSES.items():
         for seed, loss in enumerate(losses, start=1):
@@ -185,15 +218,109 @@ def write_fake_run(folder):
                 rows_truncated=4,
                 tokens_per_second=2100.0,
             )
-            stages["evaluate"] = run.add(
-                f"evaluate-{name}", "evaluate", "evaluate", 5.0,
-                heldout={"rows": 64, "tokens": 9000, "loss_per_token": loss, "perplexity": math.exp(loss)},
-                before={"rows": 64, "tokens": 9000, "loss_per_token": 3.2, "perplexity": math.exp(3.2)},
-            )  # fmt: skip
+            stages["evaluate.sft"] = run.add(f"evaluate-{name}", "evaluate", "evaluate.sft", 5.0, heldout=heldout(loss))
             settings = {"select.method": method, "select.seed": seed, "sft.seed": seed}
             cells.append({"label": name, "settings": settings, "base": not cells, "stages": stages})
     run.write_cells(cells)
     return run
+
+
+def heldout(loss):
+    return {"rows": 64, "tokens": 9000, "loss_per_token": loss, "perplexity": math.exp(loss)}
+
+
+def pairs(accuracy):
+    return {"rows": 200, "accuracy": accuracy, "margin": 20 * accuracy - 15, "chosen_tokens": 9, "rejected_tokens": 8}
+
+
+def add_pairs(run):
+    """Preference pairs and the untuned model, shared by all cells."""
+    shared = {"evaluate.base": run.add("evaluate-base", "evaluate", "evaluate.base", 5.0, heldout=heldout(3.2))}
+    for label, rows in (("dpo_data", 300), ("heldout_pairs", 200)):
+        shared[label] = run.add(
+            label, "preferences", label, 1.0, rows_in=rows + 5, rows_out=rows, drops={"both answers <equal>": 5},
+            examples={"both answers <equal>": ["Say <i>hi</i> | please"]},
+        )  # fmt: skip
+    shared["evaluate_pairs.base"] = run.add("pairs-base", "log_probs", "evaluate_pairs.base", 6.0, pairs=pairs(0.55))
+    return shared
+
+
+def swept_select(run, method, budget, seed, place):
+    """A selection's artefact; rows and trace are written for the recipe as written only, as no other is read."""
+    artefact_id = f"select-{method}-{budget}" + (f"-{seed}" if method == "random" else "")
+    if artefact_id in run.nodes:
+        return artefact_id
+    rows = pool_rows(np.random.default_rng(5))
+    order = np.argsort(-rows["evol_score"]) if method == "deita" else np.random.default_rng(seed).permutation(POOL_ROWS)
+    walked = walk(rows, order, method, budget or POOL_ROWS)
+    run.add(artefact_id, "select", "select", 3.2, **select_metrics(method, rows, walked) | {"budget": budget})
+    if place == 0:
+        write_select_data(run.store / artefact_id, rows, walked, method)
+    return artefact_id
+
+
+def add_tuned(run, name, stages, seed, loss, failed_at):
+    """SFT, DPO and their evaluations; a stage from ``failed_at`` on is only named."""
+    place, made = seed - 1, failed_at != "sft"
+    more = {"rows_without_loss": 0, "rows_truncated": 4, "tokens_per_second": 2100.0}
+
+    def add(label, kind, parents, training=None, **metrics):
+        artefact_id = run.plan(f"{label.replace('.', '-')}-{name}", kind, label, **parents)
+        if made and training:
+            run.add_training(artefact_id, kind, label, training, **metrics)
+        elif made:
+            run.add(artefact_id, kind, label, 5.0, **metrics)
+        stages[label] = artefact_id
+        return artefact_id
+
+    sft = add("sft", "sft", {"data": stages["select"]}, seed + 10 * len(name), **more)
+    add("reference", "log_probs", {"model": sft}, pairs=pairs(0.6))
+    reference, sft_accuracy = stages["reference"], SFT_ACCURACIES[place]
+    before = add("evaluate.sft", "evaluate", {"model": sft}, heldout=heldout(loss))
+    pairs_before = add("evaluate_pairs.sft", "log_probs", {"model": sft}, pairs=pairs(sft_accuracy))
+    made = made and failed_at != "dpo"
+    dpo = add("dpo", "dpo", {"model": sft, "reference": reference}, seed + 20 * len(name), **more)
+    add("evaluate.dpo", "evaluate", {"model": dpo, "before": before}, heldout=heldout(loss + 0.05))
+    add(
+        "evaluate_pairs.dpo", "log_probs", {"model": dpo, "before": pairs_before},
+        pairs=pairs(sft_accuracy + DPO_GAINS[place]), rewards={"accuracy": 0.7 + place / 100, "margin": 0.4},
+    )  # fmt: skip
+
+
+def write_swept_run(folder, losses=SWEPT_LOSSES, failed=FAILED):
+    """Budgets and methods of ``losses`` and the whole pool, three seeds each; the recipe as written is a cell."""
+    run = FakeRun(folder)
+    shared = add_upstream(run) | add_pairs(run)
+    settings = [(method, budget, loss) for (method, budget), loss in losses.items()]
+    settings = sorted(settings, key=lambda item: item[:2] != ("deita", 80))
+    cells = []
+    for method, budget, loss in (*settings, ("whole_pool", None, WHOLE_POOL_LOSS)):
+        for seed in (1, 2, 3):
+            stages = shared | {"select": swept_select(run, method, budget, seed, len(cells))}
+            name = f"{method}-{budget}-{seed}"
+            add_tuned(run, name, stages, seed, loss + (seed - 2) / 100, failed.get((method, budget, seed)))
+            swept = {"select.method": method, "select.budget": budget, "select.seed": seed, "sft.seed": seed}
+            label = f"{method}, budget {budget}, seed {seed}"
+            if budget is None:
+                swept.pop("select.budget")
+                label = f"whole pool, seed {seed}"
+            cells.append({"label": label, "settings": swept, "base": not cells, "stages": stages})
+    run.write_cells(cells)
+    run.write_failures(failed)
+    return run
+
+
+@pytest.fixture(scope="session")
+def published_sweep(tmp_path_factory):
+    return write_swept_run(tmp_path_factory.mktemp("swept"))
+
+
+@pytest.fixture
+def swept(published_sweep, tmp_path):
+    """A copy of the swept run that a test may change."""
+    shutil.copytree(published_sweep.run_dir, tmp_path / "swept")
+    shutil.copytree(published_sweep.store, tmp_path / "swept-store")
+    return tmp_path / "swept", tmp_path / "swept-store"
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deita_train.errors import UserError
-from deita_train.report import figures, formats, page
-from deita_train.report.groups import estimate, groups_of, heldout_loss
+from deita_train.report import curves, drawing, figures, formats, page
+from deita_train.report.groups import estimate, groups_of
+from deita_train.report.measures import heldout_loss
 from deita_train.report.page import publish, write_report
+from deita_train.report.result_tables import kept_table, model_table, result_tables
 from deita_train.report.sections import sections_of
 from deita_train.report.summary import read_summary
-from deita_train.report.tables import group_table, result_tables
 from deita_train.report.verdict import headline, verdict
 
 
@@ -79,7 +80,7 @@ def test_cells_that_differ_in_seeds_form_one_group(run):
     ]  # fmt: skip
     # The three deita cells share one selection; the three random ones have their own.
     assert [len(group.artefacts("select")) for group in groups] == [1, 3]
-    assert groups[0].estimate("evaluate", heldout_loss).n == 3
+    assert groups[0].estimate("evaluate.sft", heldout_loss).n == 3
 
 
 def test_the_base_group_comes_first_and_numbers_are_named(run):
@@ -129,7 +130,7 @@ def test_result_table_by_hand(run):
     assert result.columns == ("", "deita", "random", "for comparison")
     rows = {row[0]: row[1:] for row in result.rows}
     # sd 0.01 and 0.02 over three seeds: half widths 4.302653 * sd / sqrt(3) = 0.0248 and 0.0497.
-    assert rows["held-out loss"] == ("2.300 ± 0.025", "2.400 ± 0.050", "3.200 (before SFT)")
+    assert rows["held-out loss after SFT"] == ("2.300 ± 0.025", "2.400 ± 0.050", "3.200 (before SFT)")
     assert rows["rows kept"] == ("80", "80", "400 (pool)")
     assert rows["planted duplicates rejected"] == ("95.0%", "\N{EN DASH}", "")
     assert rows["near duplicate share"][2] == "25.0% (pool)"
@@ -150,18 +151,21 @@ def test_the_recipe_as_written_is_not_counted_beside_its_twin(run):
     ]
 
 
-def test_group_table_has_references_and_one_row_per_group(run):
+def test_tables_by_group_have_a_reference_and_one_row_per_group(run):
     summary = read_summary(*run)
-    table = group_table(summary, groups_of(summary))
-    assert [row[0] for row in table.rows] == ["whole pool", "before SFT", "deita", "random"]
-    assert table.num_references == 2
-    assert {len(row) for row in table.rows} == {len(table.columns)}
-    assert [column.note for column in table.columns if column.title == "held-out loss"] == ["lower is better"]
+    groups = groups_of(summary)
+    for table, reference in ((model_table(groups), "before SFT"), (kept_table(summary, groups), "pool")):
+        assert [row[0] for row in table.rows] == [reference, "deita", "random"]
+        assert table.num_references == 1
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert [(column.title, column.note) for column in model_table(groups).columns[2:]] == [
+        ("held-out loss after SFT", "lower is better"),
+    ]  # fmt: skip
 
 
 def test_verdict_says_what_the_numbers_say(run):
     summary = read_summary(*run)
-    text = verdict(summary, groups_of(summary))
+    text = " ".join(verdict(summary, groups_of(summary)))
     assert "kept 80 of the pool's 400 rows (20.0%) with the method deita" in text
     assert "2.300 ± 0.025 nats per token (mean and 95% interval over 3 seeds), lower than the 3.200 before it" in text
     assert "0.100 lower than that of random" in text and "excludes zero" in text
@@ -174,7 +178,7 @@ def test_verdict_turns_with_the_numbers(run):
             lambda record, loss=loss: record["heldout"].update(loss_per_token=loss),
         )
     summary = read_summary(*run)
-    text = verdict(summary, groups_of(summary))
+    text = " ".join(verdict(summary, groups_of(summary)))
     assert "0.010 higher than that of random" in text
     assert "includes zero, so these seeds do not tell the two apart" in text
 
@@ -185,7 +189,7 @@ def test_verdict_of_single_seeds_claims_no_certainty(run):
 
     edit_json(run[0] / "stages.json", change)
     summary = read_summary(*run)
-    text = verdict(summary, groups_of(summary))
+    text = " ".join(verdict(summary, groups_of(summary)))
     assert "(one seed)" in text and "the spread between seeds is unknown" in text
 
 
@@ -241,7 +245,9 @@ def test_rejections_run_from_the_nearest_pair_to_the_closest_call(run):
     assert (similarities[0], similarities[-1]) == (max(rejected), min(rejected))
 
 
-def test_page_is_one_self_contained_balanced_file(run):
+@pytest.mark.parametrize("name", ["run", "swept"])
+def test_page_is_one_self_contained_balanced_file(name, request):
+    run = request.getfixturevalue(name)
     path = write_report(*run)
     assert path == run[0] / "report" / "report.html"
     text = path.read_text()
@@ -260,12 +266,14 @@ def test_page_is_one_self_contained_balanced_file(run):
     assert "prefers-color-scheme: dark" in text and "@media print" in text
 
 
-def test_markdown_shows_every_figure_and_escapes_tables(run):
+@pytest.mark.parametrize(("name", "num_figures"), [("run", 13), ("swept", 18)])
+def test_markdown_shows_every_figure_and_escapes_tables(name, num_figures, request):
+    run = request.getfixturevalue(name)
     folder = write_report(*run).parent
     text = (folder / "report.md").read_text()
     named = re.findall(r"!\[[^]]*\]\((figures/[^)]*)\)", text)
     drawn = sorted(f"figures/{path.name}" for path in (folder / "figures").iterdir())
-    assert sorted(named) == drawn and len(drawn) == 13
+    assert sorted(named) == drawn and len(drawn) == num_figures
     for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
@@ -307,7 +315,7 @@ def test_a_report_that_fails_half_way_leaves_the_old_one(run, monkeypatch):
 @pytest.mark.parametrize("missing", ["metrics.json", "manifest.json"])
 def test_a_missing_file_of_an_artefact_is_named(run, missing):
     (run[1] / "embed-0" / missing).unlink()
-    with pytest.raises(AssertionError, match=f"embed-0/{missing}"):
+    with pytest.raises(UserError, match=f"embed-0/{missing}"):
         write_report(*run)
 
 
@@ -323,9 +331,10 @@ def test_a_folder_that_is_no_run_is_the_users_error(tmp_path):
 
 
 def test_a_colour_of_a_figure_follows_the_page():
-    svg = figures.estimates_by_group("loss", "loss", {"a": [1.0, 2.0], "b": [], "c": [1.5]}, 1.2)
-    assert svg == figures.estimates_by_group("loss", "loss", {"a": [1.0, 2.0], "b": [], "c": [1.5]}, 1.2)
-    left = re.findall(r"#[0-9a-f]{6}", re.sub(r"var\(--[a-z0-9-]+, #[0-9a-f]{6}\)", "", figures.themed(svg)))
+    values = {"a": [1.0, 2.0], "b": [], "c": [1.5]}
+    svg = curves.estimates_by_group("loss", "loss", values, 1.2)
+    assert svg == curves.estimates_by_group("loss", "loss", values, 1.2)
+    left = re.findall(r"#[0-9a-f]{6}", re.sub(r"var\(--[a-z0-9-]+, #[0-9a-f]{6}\)", "", drawing.themed(svg)))
     assert set(left) <= {"#000000"}
 
 
@@ -333,11 +342,11 @@ def test_long_names_of_groups_fit_and_keep_their_colours():
     labels = [f"a long method's name, budget {budget},000, center true" for budget in range(1, 9)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.estimates_by_group("loss", "loss", {label: [1.0, 2.0] for label in labels})
-        figures.loss_curves(labels, [(label, [1, 2], [2.0, 1.0]) for label in labels])
+        curves.estimates_by_group("loss", "loss", {label: [1.0, 2.0] for label in labels})
+        curves.training_curves("loss", "loss", labels, [curves.Curve(label, (1, 2), (2.0, 1.0)) for label in labels])
         # The second group keeps the second colour when the first has no run.
-        svg = figures.loss_curves(["a", "b"], [("b", [1, 2], [2.0, 1.0])])
-    assert figures.series_colour(1) in svg and figures.series_colour(0) not in svg
+        svg = curves.training_curves("loss", "loss", ["a", "b"], [curves.Curve("b", (1, 2), (2.0, 1.0))])
+    assert drawing.series_colour(1) in svg and drawing.series_colour(0) not in svg
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=30), st.integers(1, 30))

@@ -1,0 +1,35 @@
+"""What a report is made of, as data that both templates render: sections with tables, figures and texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deita_train.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn panel: its file's name, its title, and sentences that say what it shows."""
+
+    name: str
+    title: str
+    text: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section in its fixed order: introduction, tables with their explanation, figures, quoted texts, folded text."""
+
+    title: str
+    text: str
+    tables: tuple[tuple[Table, str], ...] = ()
+    figures: tuple[Figure, ...] = ()
+    quotes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
+    folded: str = field(default="")
+
+    @property
+    def anchor(self) -> str:
+        """The section's name in a link."""
+        return self.title.lower().replace(" ", "-")
