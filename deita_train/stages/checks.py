@@ -15,6 +15,7 @@ import torch
 from deita_train.data.rendering import load_tokenizer
 from deita_train.durable import read_json
 from deita_train.errors import UserError
+from deita_train.inference.adapter_files import ADAPTER_CONFIG, placeless_text
 from deita_train.inference.forward import load_model
 from deita_train.stages.context import StageContext
 from deita_train.stages.models import model_path
@@ -93,10 +94,15 @@ def content_digest(work_dir: Path) -> str:
     if (work_dir / "model").exists():
         for path in sorted((work_dir / "model").rglob("*")):
             if path.is_file():
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                digest.update(f"{path.relative_to(work_dir)} {content}\n".encode())
+                digest.update(f"{path.relative_to(work_dir)} {_file_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    if path.name == ADAPTER_CONFIG:
+        return hashlib.sha256(placeless_text(path).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest_table(table: datasets.Dataset, digest: Any) -> None:

@@ -1,9 +1,11 @@
 """Stage `dpo`: direct preference optimization from the log-probabilities that stage `reference` left [paper 4]."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import datasets
 
+from deita_train.stages.adapters import check_adapter, finish_adapter
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.models import model_path
 from deita_train.stages.pairs import rendered_pairs
@@ -13,12 +15,18 @@ from deita_train.training.rows import PairRow, write_pair_rows
 
 def prepare(context: StageContext) -> None:
     """Render every pair once and join it with its reference by id."""
+    check_adapter(context)
     write_count(context, write_pair_rows(_rows(context), context.prepared_dir / ROWS))
 
 
 def run(context: StageContext) -> StageResult | None:
     """Train and leave the model with the run's template."""
     return train_prepared(context, model_path(context), context.config["chat_template"], kind="dpo")
+
+
+def finish(context: StageContext) -> dict[str, Any]:
+    """Merge the adapter where the recipe says so."""
+    return finish_adapter(context)
 
 
 def _rows(context: StageContext) -> Iterator[PairRow]:

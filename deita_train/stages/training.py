@@ -7,6 +7,8 @@ import datasets
 
 from deita_train.data.rendering import load_tokenizer
 from deita_train.durable import read_json, write_json_atomically
+from deita_train.inference.adapter_files import is_adapter, name_base
+from deita_train.stages.adapters import adapter_dir, base_name
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.training.model_files import finish_model_folder, num_parameters
 from deita_train.training.rows import RowCount
@@ -23,7 +25,8 @@ def write_count(context: StageContext, count: RowCount) -> None:
 def train_prepared(
     context: StageContext, model: Path, chat_template: str | None, kind: Kind = "sft"
 ) -> StageResult | None:
-    """Train on the prepared rows and leave a complete model folder; the result on rank 0."""
+    """Train on the prepared rows and leave a complete folder with the model or its adapter; the result on rank 0."""
+    left_dir = adapter_dir(context) if context.config.get("merge_adapter") else context.model_dir
     tokenizer = load_tokenizer(str(model), chat_template)
     rows = datasets.load_from_disk(str(context.prepared_dir / ROWS))
     outcome = train(
@@ -32,19 +35,22 @@ def train_prepared(
         rows,
         training_settings(context, kind),
         context.work_dir / "checkpoints",
-        context.model_dir,
+        left_dir,
         context.progress.update,
+        context.log,
     )
     if context.rank != 0:
         return None
-    finish_model_folder(context.model_dir, model, chat_template)
+    finish_model_folder(left_dir, model, chat_template)
+    if is_adapter(left_dir):
+        name_base(left_dir, *base_name(context))
     count = read_json(context.prepared_dir / COUNT)
     drops = {"without_loss": count["without_loss"]} if count["without_loss"] else {}
     return StageResult(
         rows_in=count["rows"] + count["without_loss"],
         rows_out=count["rows"],
         drops=drops,
-        metrics=_metrics(outcome, count, num_parameters(context.model_dir)),
+        metrics={**_metrics(outcome, count), **_sizes(left_dir, model)},
         device="cpu" if context.use_cpu else "cuda",
     )
 
@@ -60,17 +66,23 @@ def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
         distributed_type=context.distributed_type,
         use_cpu=launch["use_cpu"],
         kind=kind,
+        peft=context.config.get("peft"),
     )
 
 
-def _metrics(outcome: TrainingOutcome, count: dict[str, Any], parameters: int) -> dict[str, Any]:
+def _sizes(left_dir: Path, model: Path) -> dict[str, int]:
+    """How many parameters were trained, and of an adapter's base, how many were not."""
+    frozen = {"frozen_parameters": num_parameters(model)} if is_adapter(left_dir) else {}
+    return {"parameters": num_parameters(left_dir), **frozen}
+
+
+def _metrics(outcome: TrainingOutcome, count: dict[str, Any]) -> dict[str, Any]:
     done_here = outcome.steps - (outcome.resumed_from or 0)
     epochs = outcome.history[-1]["epoch"] if outcome.history else 0.0
     tokens_here = count["tokens"] * epochs * done_here / outcome.steps
     return {
         "history": outcome.history,
         "steps": outcome.steps,
-        "parameters": parameters,
         "train_rows": count["rows"],
         "train_tokens": count["tokens"],
         "loss_tokens": count["loss_tokens"],

@@ -1,10 +1,16 @@
-"""What a published model folder holds: weights, configuration, tokenizer and template, and nothing that is executed."""
+"""What a published model folder holds: weights, configuration, tokenizer and template, and nothing that is executed.
+
+The weights are a whole model's, or an adapter's.
+"""
 
 import math
 import shutil
 from pathlib import Path
 
 from safetensors import safe_open
+
+from deita_train.durable import read_json
+from deita_train.inference.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter
 
 # The tokenizer's original files are copied: saving a LLaMA or Mistral tokenizer again drops `legacy: true`, after which
 # `</s>USER` becomes other tokens.
@@ -13,8 +19,9 @@ TOKENIZER_FILES = (
     "vocab.json", "merges.txt",
 )  # fmt: skip
 TEMPLATE_FILE = "chat_template.jinja"
-_MODEL_SUFFIXES = (".safetensors",)
-_MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+_INDEX = "model.safetensors.index.json"
+_MODEL_FILES = ("config.json", "generation_config.json", _INDEX)
+_ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
 def finish_model_folder(model_dir: Path, tokenizer_path: Path, chat_template: str | None) -> None:
@@ -22,27 +29,47 @@ def finish_model_folder(model_dir: Path, tokenizer_path: Path, chat_template: st
     for path in model_dir.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name not in _MODEL_FILES and path.suffix not in _MODEL_SUFFIXES:
+        elif not _is_model_file(path):
             path.unlink()
-    for name in TOKENIZER_FILES:
-        if (tokenizer_path / name).exists():
-            shutil.copyfile(tokenizer_path / name, model_dir / name)
+    copy_tokenizer(tokenizer_path, model_dir)
     if chat_template is not None:
         (model_dir / TEMPLATE_FILE).write_text(chat_template, encoding="utf-8")
     elif (tokenizer_path / TEMPLATE_FILE).exists():
         shutil.copyfile(tokenizer_path / TEMPLATE_FILE, model_dir / TEMPLATE_FILE)
 
 
+def copy_tokenizer(tokenizer_path: Path, folder: Path) -> None:
+    """Copy the tokenizer's original files, without its template."""
+    for name in TOKENIZER_FILES:
+        if (tokenizer_path / name).exists():
+            shutil.copyfile(tokenizer_path / name, folder / name)
+
+
 def unexpected_files(model_dir: Path) -> list[str]:
     """Files that a published model must not hold."""
-    allowed = {*TOKENIZER_FILES, TEMPLATE_FILE, *_MODEL_FILES}
-    return sorted(p.name for p in model_dir.iterdir() if p.name not in allowed and p.suffix not in _MODEL_SUFFIXES)
+    beside = {*TOKENIZER_FILES, TEMPLATE_FILE}
+    return sorted(path.name for path in model_dir.iterdir() if path.name not in beside and not _is_model_file(path))
+
+
+def _is_model_file(path: Path) -> bool:
+    """Whether a file belongs to the weights and configuration: of the adapter, where the folder holds one."""
+    if is_adapter(path.parent):
+        return path.name in _ADAPTER_FILES
+    return path.name in _MODEL_FILES or path.suffix == ".safetensors"
 
 
 def num_parameters(model_dir: Path) -> int:
     """How many numbers the saved weights hold, read from the files' headers alone."""
     total = 0
-    for path in model_dir.glob("*.safetensors"):
+    for path in _weight_files(model_dir):
         with safe_open(path, framework="np") as weights:
             total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     return total
+
+
+def _weight_files(model_dir: Path) -> list[Path]:
+    """The files that transformers reads; models of the Hub may hold the same weights once more in another layout."""
+    index, single = model_dir / _INDEX, model_dir / "model.safetensors"
+    if index.exists():
+        return [model_dir / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    return [single] if single.exists() else sorted(model_dir.glob("*.safetensors"))

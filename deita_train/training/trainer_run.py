@@ -17,7 +17,8 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from deita_train.durable import remove_tree
 from deita_train.errors import UserError
-from deita_train.training.callbacks import RecordCheckpoints, ReportProgress, StopAtNonFinite
+from deita_train.training.adapters import lora_config
+from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, StopAtNonFinite
 from deita_train.training.checkpoints import newest_whole, read_record, step_of
 from deita_train.training.sampler import LengthGroupedBatches
 
@@ -31,7 +32,10 @@ Kind = Literal["sft", "dpo"]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train: trl's own fields in `trainer`, the rest stated once by the recipe."""
+    """How to train: trl's own fields in `trainer`, the rest stated once by the recipe.
+
+    With peft's own fields in `peft` an adapter is trained, and the model stays as it is.
+    """
 
     trainer: Mapping[str, Any]
     global_batch_size: int
@@ -40,6 +44,7 @@ class TrainingSettings:
     distributed_type: str
     use_cpu: bool
     kind: Kind = "sft"
+    peft: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,9 @@ def train(
     checkpoint_dir: Path,
     model_dir: Path,
     on_progress: Callable[[int, int, str, str], None],
+    on_log: Callable[[dict[str, float], int], None],
 ) -> TrainingOutcome:
-    """Train `model_path` on `rows` and save the model's weights and configuration.
+    """Train `model_path` on `rows` and save the model's weights and configuration, or the adapter's.
 
     The rows have the columns of `training/rows.py`. Resumes from the newest whole checkpoint in `checkpoint_dir`. Every
     rank calls this. Raises :class:`UserError` when the loss is not finite, or when a ZeRO checkpoint was written by
@@ -69,7 +75,9 @@ def train(
     """
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     resume = _checkpoint_to_resume(checkpoint_dir, settings)
-    callbacks: list[TrainerCallback] = [ReportProgress(on_progress), StopAtNonFinite(), RecordCheckpoints()]
+    callbacks: list[TrainerCallback] = [
+        ReportProgress(on_progress), LogHistory(on_log), StopAtNonFinite(), RecordCheckpoints()
+    ]  # fmt: skip
     trainer = {"sft": _SftTrainer, "dpo": _DpoTrainer}[settings.kind](
         lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),
         model=model_path,
@@ -77,6 +85,7 @@ def train(
         train_dataset=rows,
         processing_class=tokenizer,
         callbacks=callbacks,
+        peft_config=None if settings.peft is None else lora_config(settings.peft),
     )
     check_launch(trainer, settings)
     outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from deita_train.recipe.annotations import accepts
-from deita_train.recipe.trainer_fields import GONE, NotLiteral, check_trainer, trainer_fields
+from deita_train.recipe.config_fields import NotLiteral
+from deita_train.recipe.trainer_fields import GONE, check_trainer, trainer_fields
 
 OWNED = {"output_dir": "the run's folder is derived from its name", "seed": "state seed: in the section"}
 

@@ -47,6 +47,10 @@ def log_prob(model, prompt_ids, answer_ids):
     return sum(float(log_probs[start + place - 1, token]) for place, token in enumerate(answer_ids))
 
 
+def ignore(*told):
+    """Nobody listens to the progress here."""
+
+
 def our_training(model_dir, folder):
     tokenizer = load_tokenizer(str(model_dir))
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
@@ -58,9 +62,7 @@ def our_training(model_dir, folder):
     write_pair_rows(rows, folder / "rows")
     settings = TrainingSettings(FIELDS, 4, 7, 1, "NO", True, kind="dpo")
     data = datasets.load_from_disk(str(folder / "rows"))
-    return train(
-        str(model_dir), tokenizer, data, settings, folder / "checkpoints", folder / "model", lambda *told: None
-    )
+    return train(str(model_dir), tokenizer, data, settings, folder / "checkpoints", folder / "model", ignore, ignore)
 
 
 def trls_training(model_dir, folder):

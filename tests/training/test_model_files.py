@@ -88,6 +88,18 @@ def test_sharded_weights_stay(model_dir, tokenizer_dir):
     assert {"model-00001-of-00001.safetensors", "model.safetensors.index.json"} < names(model_dir)
 
 
+def test_of_an_adapter_only_its_own_files_stay(tmp_path, tokenizer_dir):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors", "README.md"):
+        (folder / name).write_text("{}")
+    assert unexpected_files(folder) == ["README.md", "config.json", "model.safetensors"]
+    finish_model_folder(folder, tokenizer_dir, "the run's {{ messages }}")
+    adapter = {"adapter_config.json", "adapter_model.safetensors"}
+    assert names(folder) == adapter | TOKENIZER | {"chat_template.jinja"}
+    assert unexpected_files(folder) == []
+
+
 def test_num_parameters_by_hand(model_dir, tmp_path):
     # Embedding and head 300 x 8 each; attention q 8x8, k and v 8x4, o 8x8; MLP three times 8x12; three norms of 8.
     assert num_parameters(model_dir) == 2 * 2400 + (64 + 32 + 32 + 64) + 288 + 24
@@ -96,3 +108,15 @@ def test_num_parameters_by_hand(model_dir, tmp_path):
     save_file({"a": np.zeros((3, 4)), "scalar": np.zeros(())}, shards / "1.safetensors")
     save_file({"b": np.zeros(5, dtype=np.float16)}, shards / "2.safetensors")
     assert num_parameters(shards) == 12 + 1 + 5
+
+
+def test_weights_that_a_folder_holds_twice_count_once(model_dir, tmp_path):
+    expected = num_parameters(model_dir)
+    save_file({"all": np.zeros(1000)}, model_dir / "consolidated.safetensors")
+    assert num_parameters(model_dir) == expected
+    save_file({"a": np.zeros(7)}, model_dir / "model-00001-of-00002.safetensors")
+    save_file({"b": np.zeros(8), "c": np.zeros(9)}, model_dir / "model-00002-of-00002.safetensors")
+    shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    weight_map = {"a": shards[0], "b": shards[1], "c": shards[1]}
+    (model_dir / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert num_parameters(model_dir) == 7 + 8 + 9

@@ -84,5 +84,5 @@ def test_pairs_and_their_account(tmp_path):
 
 
 def test_no_pair_left_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="none of 1 rows .* first are equal"):
+    with pytest.raises(UserError, match=r"none of 1 rows .* first are equal"):
         write_pair_rows([PairRow("equal", RenderedPair([1], [2], [2], False), 0.0, 0.0)], tmp_path / "rows")

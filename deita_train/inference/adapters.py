@@ -1,0 +1,48 @@
+"""Loading an adapter on its base."""
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from deita_train.errors import UserError
+from deita_train.inference.adapter_files import ADAPTER_WEIGHTS, locate_base
+from deita_train.inference.hub import NOT_SAFETENSORS, hub_folder
+
+
+def base_folder(adapter: Path) -> Path:
+    """A local folder with the adapter's base; one of the Hub is downloaded at the commit that the adapter names."""
+    base = locate_base(adapter)
+    return base.folder or hub_folder(base.hub, base.revision, str(adapter), ignore=NOT_SAFETENSORS)
+
+
+def load_adapter(adapter: Path, dtype: torch.dtype | str) -> PeftModel:
+    """The base in `dtype` with the adapter active and unmerged, in evaluation mode on the CPU.
+
+    Raises :class:`UserError` when the adapter does not fit its base, or when some of its weights have no place there.
+    """
+    base = base_folder(adapter)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
+    try:
+        adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the adapter {adapter} does not fit its base {base}: {error}") from error
+    _check_weights(adapted, adapter, base)
+    return adapted.eval()
+
+
+def _check_weights(model: PeftModel, adapter: Path, base: Path) -> None:
+    """peft passes over weights that it has no place for, and only warns of those that are missing."""
+    own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as weights:
+        saved = set(weights.keys())
+    # An embedding with an adapter is saved together with the base's own weights.
+    strange = {name for name in saved - own if ".base_layer." not in name}
+    if own - saved or strange:
+        example = min(own - saved or strange)
+        raise UserError(
+            f"the adapter {adapter} does not fit its base {base}: {len(own - saved)} of its weights are missing and "
+            f"{len(strange)} have no place, for example {example}"
+        )
