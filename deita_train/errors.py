@@ -1,4 +1,10 @@
-"""The one exception that stands for a mistake of the user's."""
+"""The exception that stands for a mistake of the user's, and the faults of the machine that are told like one."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -7,3 +13,65 @@ class UserError(ValueError):
     The message says what was wrong, the value, what is allowed, where (file, line, row id or dotted recipe path),
     and what to do next. A fault of our own is an ``assert`` or an ordinary exception instead.
     """
+
+
+_SPACE = "free some space, or name a folder on another disk with --runs"
+_ACCESS = "change its permissions, or name another one"
+_MISPLACED = "a file stands where a folder is wanted: move it away, or name another folder with --runs"
+_FILES = "close other programs, or raise the limit on open files (ulimit -n)"
+_ADVICE: Mapping[int, str] = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f, or the disk's), or name another disk with --runs",
+    errno.EROFS: "name a folder on a disk that can be written to with --runs",
+    errno.EACCES: _ACCESS,
+    errno.EPERM: _ACCESS,
+    errno.ENOTDIR: _MISPLACED,
+    errno.EEXIST: _MISPLACED,
+    errno.ENAMETOOLONG: "give a shorter name or a shorter path",
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.EIO: "the disk does not answer as it should: look into the system's log, or use another disk",
+}
+# Libraries that are not written in Python give the number in their text alone.
+_NUMBER = re.compile(r"\((?:os error|errno) (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
+# torch.save gives no number at all; its writer has no other reason to fail.
+_TORCH_WRITER = re.compile(r"inline_container\.cc|PytorchStreamWriter failed")
+
+
+def machine_fault(error: BaseException, folder: Path | str) -> UserError | None:
+    """A full disk, a read-only folder and their kin as a message for the user; None when `error` is none of these.
+
+    `folder` is the place to name when the error names none. What was written before stays, so the message ends with
+    how to go on.
+    """
+    if not isinstance(error, Exception) or isinstance(error, UserError):
+        return None
+    for cause in _causes(error):
+        number = _number(cause)
+        if number in _ADVICE:
+            place = getattr(cause, "filename", None) or folder
+            return UserError(f"{place}: {os.strerror(number).lower()}; {_ADVICE[number]}. Then run again.")
+        if isinstance(cause, RuntimeError) and _TORCH_WRITER.search(str(cause)):
+            return UserError(f"{folder}: a file could not be written to its end; {_SPACE}. Then run again.")
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that it was raised from or beside, the last one first."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        yield following
+        seen.append(following)
+        following = following.__cause__ or following.__context__
+
+
+def _number(error: BaseException) -> int:
+    """The operating system's number of an error; 0 when it gives none."""
+    if isinstance(error, FileExistsError) and Path(str(error.filename)).is_dir():
+        return 0  # two processes at once, and no file in the way
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _NUMBER.search(str(error))
+    return int(found[1] or found[2]) if found else 0
