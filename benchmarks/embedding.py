@@ -2,9 +2,9 @@
 
     python benchmarks/embedding.py                  25M parameters on a CPU, 7B with random weights on a GPU
 
-Both embed the same conversations with the same model, and their directions are asserted to agree. MFU counts 2 FLOPs for
-each weight of the trunk and real token, attention and padding left out. A 7B model is measured in bfloat16 alone, also
-the loop.
+Both embed the same conversations with the same model, and their directions are asserted to agree. MFU counts 2 FLOPs
+for each weight of the trunk and real token, attention and padding left out. A 7B model is measured in bfloat16 alone,
+also the loop.
 """
 
 import time

@@ -1,15 +1,21 @@
 """Loading an adapter on its base."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from deita_train.errors import UserError
 from deita_train.inference.adapter_files import ADAPTER_WEIGHTS, locate_base
 from deita_train.inference.hub import NOT_SAFETENSORS, hub_folder
+
+# peft takes a second to import, and few runs have adapters.
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def base_folder(adapter: Path) -> Path:
@@ -24,7 +30,23 @@ def load_adapter(adapter: Path, dtype: torch.dtype | str) -> PeftModel:
     Raises :class:`UserError` when the adapter does not fit its base, or when some of its weights have no place there.
     """
     base = base_folder(adapter)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
+    return put_adapter(load_base(base, dtype), adapter, base)
+
+
+def load_base(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    """The whole causal language model that an adapter belongs to, with its output head, on the CPU."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    return model
+
+
+def put_adapter(model: PreTrainedModel, adapter: Path, base: Path) -> PeftModel:
+    """Put an adapter's layers into a model that holds none, active and unmerged, on the model's own device.
+
+    `base` is where the model came from, for the messages. Raises as :func:`load_adapter` does; the model must then not
+    be used any more.
+    """
+    from peft import PeftModel
+
     try:
         adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
     except (ValueError, RuntimeError) as error:
@@ -35,6 +57,8 @@ def load_adapter(adapter: Path, dtype: torch.dtype | str) -> PeftModel:
 
 def _check_weights(model: PeftModel, adapter: Path, base: Path) -> None:
     """peft passes over weights that it has no place for, and only warns of those that are missing."""
+    from peft import get_peft_model_state_dict
+
     own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as weights:
         saved = set(weights.keys())

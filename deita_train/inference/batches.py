@@ -1,26 +1,98 @@
-"""Batches by token budget, planned once from the lengths alone, so that every world size computes the same ones."""
+"""Batches by token budget, planned once from the lengths alone, so that every world size computes the same ones; and
+how the ranks share them."""
 
-from collections.abc import Sequence
+import heapq
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+# A batch with this many tokens keeps a device busy; beyond it, padding is the greater waste.
+_BUSY_TOKENS = 4096
+_MAX_PADDING_SHARE = 0.05
+# The length at which attention costs a token as much as its matrix products do: see `BatchPlan.cost`.
+_ATTENTION_LENGTH = 24_576
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The batches of one pass, as positions; the length of each position's row in tokens; the budget they were planned
+    for; and what else the preparation found out."""
+
+    batches: list[list[int]]
+    lengths: list[int]
+    max_batch_tokens: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def tokens(self, number: int) -> int:
+        """The tokens of a batch, without padding."""
+        return sum(self.lengths[position] for position in self.batches[number])
+
+    def cost(self, number: int) -> int:
+        """What a batch of B rows padded to T tokens costs, in a unit of no meaning: B x T x (24,576 + T).
+
+        A layer of width D multiplies each token with about 12 D x D weights, and attention adds about 2 T D for its
+        two products (half of that could be left out as masked; kernels given a mask compute all of it). So attention is
+        T / 6D of the rest, and 6D is 24,576 at the width 4,096 of a 7B model.
+        """
+        longest = self.lengths[self.batches[number][0]]
+        return len(self.batches[number]) * longest * (_ATTENTION_LENGTH + longest)
 
 
 def plan_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
     """Group items so that rows x longest length stays within `max_batch_tokens`, longest items first.
 
-    Sorted by (length descending, position), so padding is small and an out-of-memory shows in the first batch. An item
-    longer than the budget gets a batch of its own. Returns positions; every position exactly once.
+    Sorted by (length descending, position), so padding is small. A batch that is large enough to keep a device busy
+    also ends where another item would make more than a twentieth of it padding. An item longer than the budget gets a
+    batch of its own. Returns positions; every position exactly once.
     """
     order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
     batches: list[list[int]] = []
+    tokens = 0
     for position in order:
-        current = batches[-1] if batches else None
-        if current is not None and lengths[current[0]] * (len(current) + 1) <= max_batch_tokens:
-            current.append(position)
+        if batches and _fits(lengths[batches[-1][0]], len(batches[-1]), tokens, lengths[position], max_batch_tokens):
+            batches[-1].append(position)
+            tokens += lengths[position]
         else:
             batches.append([position])
+            tokens = lengths[position]
     return batches
+
+
+def _fits(longest: int, rows: int, tokens: int, length: int, max_batch_tokens: int) -> bool:
+    """Whether an item joins a batch with `tokens` real tokens."""
+    computed = longest * (rows + 1)
+    small = longest * rows < _BUSY_TOKENS
+    return computed <= max_batch_tokens and (small or tokens + length >= (1 - _MAX_PADDING_SHARE) * computed)
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
     """The share of computed tokens that are padding."""
     computed = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
     return 1 - sum(lengths) / computed if computed else 0.0
+
+
+def share_batches(costs: Mapping[int, int], world_size: int) -> list[list[int]]:
+    """The batches of each rank: the most expensive first, each to the rank with the least to do so far.
+
+    The same on every rank, because nothing but the batches' costs by number and the world size decides. The longest
+    rank's cost is at most 4/3 of the least possible.
+    """
+    shares: list[list[int]] = [[] for _ in range(world_size)]
+    loads = [(0, rank) for rank in range(world_size)]
+    for number in sorted(costs, key=lambda number: (-costs[number], number)):
+        load, rank = heapq.heappop(loads)
+        shares[rank].append(number)
+        heapq.heappush(loads, (load + costs[number], rank))
+    return shares
+
+
+def write_plan(path: Path, plan: BatchPlan) -> None:
+    """Keep the planned batches beside the prepared data."""
+    path.write_text(json.dumps(asdict(plan)))
+
+
+def read_plan(path: Path) -> BatchPlan:
+    """The planned batches and what was kept with them."""
+    return BatchPlan(**json.loads(path.read_text()))

@@ -1,25 +1,22 @@
-"""A pass over items in planned batches, kept in shards, so that a kill costs only the batches not yet written.
+"""A pass of one rank over its batches: computed in order, halved where the memory is too small, kept in shards."""
 
-Each rank takes every `world_size`-th batch. A shard holds whole batches, is fsynced and appears by one rename: what is
-there is complete. After a restart, at any world size, the missing batches run and no other.
-"""
-
-import json
-import os
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import torch
 
-from deita_train.durable import fsync_folder
+from deita_train.errors import UserError
+from deita_train.inference.batches import BatchPlan
+from deita_train.inference.shards import Columns, batch_table, write_shard
+from deita_train.inference.speed import Speed
 
-BATCH, ITEM = "batch", "item"
-Columns = dict[str, np.ndarray]
+# After a batch of n tokens was too large, batches above this share of n are halved without a try.
+_TRIED_SHARE = 0.75
 
 
 @dataclass
@@ -27,99 +24,58 @@ class Pass:
     """One pass of one rank.
 
     `compute` maps the positions of a batch to columns of equal length, one entry per position: float arrays [B] or
-    [B, D].
+    [B, D]. `speed` counts what was computed, and `on_batch` is called after each batch.
     """
 
-    batches: Sequence[Sequence[int]]
+    plan: BatchPlan
     shard_dir: Path
-    rank: int
-    world_size: int
     compute: Callable[[Sequence[int]], Columns]
-    on_progress: Callable[[int, int], None]
+    speed: Speed
+    on_batch: Callable[[], None]
     flush_seconds: float = 20.0
-    _pending: list[pa.Table] = field(default_factory=list)
+    _limit_tokens: float = field(default=math.inf, init=False)
 
-    def run(self) -> None:
-        """Compute this rank's missing batches."""
-        self.shard_dir.mkdir(parents=True, exist_ok=True)
-        done = completed_batches(self.shard_dir)
-        mine = [number for number in range(self.rank, len(self.batches), self.world_size) if number not in done]
+    def run(self, numbers: Iterable[int]) -> None:
+        """Compute the batches of these numbers and keep them; a kill costs only what is not yet in a shard.
+
+        Raises :class:`UserError` when a single row is too large for the memory.
+        """
+        pending: list[pa.Table] = []
         flushed = time.monotonic()
-        for count, number in enumerate(mine):
-            positions = self.batches[number]
-            self._pending.append(_to_table(number, positions, self.compute(positions)))
-            self.on_progress(len(done) + (count + 1) * self.world_size, len(self.batches))
+        for number in numbers:
+            pending.append(self._compute_batch(number))
+            self.on_batch()
             if time.monotonic() - flushed > self.flush_seconds:
-                self._flush()
-                flushed = time.monotonic()
-        self._flush()
+                write_shard(self.shard_dir, pending)
+                pending, flushed = [], time.monotonic()
+        write_shard(self.shard_dir, pending)
 
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        table = pa.concat_tables(self._pending)
-        first = table[BATCH][0].as_py()
-        path = self.shard_dir / f"{first:08d}-{len(self._pending):06d}.parquet"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync_folder(self.shard_dir)
-        self._pending = []
+    def _compute_batch(self, number: int) -> pa.Table:
+        positions = self.plan.batches[number]
+        started = time.monotonic()
+        columns, parts = self._compute(positions)
+        self.speed.add(len(positions), self.plan.tokens(number), time.monotonic() - started)
+        return batch_table(number, positions, columns, parts)
 
+    def _compute(self, positions: Sequence[int]) -> tuple[Columns, int]:
+        """The columns, and in how many pieces they were computed."""
+        tokens = len(positions) * max(self.plan.lengths[position] for position in positions)
+        if len(positions) == 1 or tokens <= self._limit_tokens:
+            try:
+                return self.compute(positions), 1
+            except torch.cuda.OutOfMemoryError:
+                # Halved only after this block, which keeps the failed attempt's tensors alive.
+                self._limit_tokens = _TRIED_SHARE * tokens
+            torch.cuda.empty_cache()
+        if len(positions) == 1:
+            raise self._too_large(positions[0])
+        half = len(positions) // 2
+        (first, before), (second, after) = self._compute(positions[:half]), self._compute(positions[half:])
+        return {name: np.concatenate([first[name], second[name]]) for name in first}, before + after
 
-def completed_batches(shard_dir: Path) -> set[int]:
-    """The numbers of the batches that are on disk."""
-    done: set[int] = set()
-    for path in shard_dir.glob("*.parquet"):
-        done.update(pq.read_table(path, columns=[BATCH])[BATCH].to_pylist())
-    return done
-
-
-def collect(shard_dir: Path, num_items: int) -> dict[str, np.ndarray]:
-    """The columns of every item in item order: arrays [num_items] or [num_items, D]. Every item exactly once."""
-    tables = [pq.read_table(path) for path in sorted(shard_dir.glob("*.parquet"))]
-    table = pa.concat_tables(tables) if tables else pa.table({ITEM: pa.array([], pa.int64())})
-    items = table[ITEM].to_numpy()
-    assert len(items) == num_items and len(set(items.tolist())) == num_items, "an item is missing or came twice"
-    order = np.argsort(items)
-    return {name: _to_array(table[name])[order] for name in table.column_names if name not in (BATCH, ITEM)}
-
-
-def write_plan(path: Path, batches: Sequence[Sequence[int]], facts: Mapping[str, Any]) -> None:
-    """Keep the planned batches beside the prepared data."""
-    path.write_text(json.dumps({"batches": [list(batch) for batch in batches], **facts}))
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    """The planned batches and what was kept with them."""
-    plan: dict[str, Any] = json.loads(path.read_text())
-    return plan
-
-
-def _to_table(number: int, positions: Sequence[int], columns: Columns) -> pa.Table:
-    arrays: dict[str, pa.Array] = {
-        BATCH: pa.array([number] * len(positions), pa.int64()),
-        ITEM: pa.array(list(positions), pa.int64()),
-    }
-    for name, values in columns.items():
-        assert len(values) == len(positions), name
-        arrays[name] = _to_arrow(values)
-    return pa.table(arrays)
-
-
-def _to_arrow(values: np.ndarray) -> pa.Array:
-    if values.ndim == 1:
-        return pa.array(values)
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-
-
-def _to_array(column: pa.ChunkedArray) -> np.ndarray:
-    if not pa.types.is_fixed_size_list(column.type):
-        return column.to_numpy()
-    chunks: Iterable[pa.Array] = column.chunks
-    width = column.type.list_size
-    return np.concatenate([chunk.flatten().to_numpy().reshape(-1, width) for chunk in chunks])
+    def _too_large(self, position: int) -> UserError:
+        return UserError(
+            f"a row of {self.plan.lengths[position]:,} tokens is too large for the GPU's memory even alone "
+            f"(max_batch_tokens was {self.plan.max_batch_tokens:,}). Lower max_length, use dtype: bfloat16, or a GPU "
+            "with more free memory."
+        )

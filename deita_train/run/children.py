@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from deita_train.run.launch import Launch
 from deita_train.run.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.run.plan import Plan
 from deita_train.run.reporting import forked_report
-from deita_train.run.worker import forked_stage, publishes_itself
+from deita_train.run.worker import forked_publish, forked_stages, publishes_itself
 
 # Imported once by the fork server: a forked child then starts in a second instead of ten.
 PRELOAD = ["deita_train.stages.preload"]
@@ -37,14 +37,16 @@ class Children:
         """Start the fork server and wait until it has imported everything."""
         self._wait(self._context.Process(target=_nothing), tick)
 
-    def stage(self, plan: Plan, node: Node, log_dir: Path, tick: Callable[[], None]) -> int:
-        """Carry out a stage; the exit code of its process, or of its launcher."""
-        launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
+    def stages(self, plan: Plan, nodes: Sequence[Node], tick: Callable[[], None]) -> int:
+        """Carry out a stage, or several that share a process, in their order; the exit code of it or its launcher."""
+        first = nodes[0]
+        ids, log_dir = [node.id for node in nodes], plan.store.work_path(first.id) / "logs"
+        launch = Launch.from_dict(first.settings["launch"]) if "launch" in first.settings else None
         if launch is None or launch.forked:
-            return self._fork_stage(plan, node, log_dir / "rank0.log", "stage", tick)
-        code = self._launch(plan, node, launch, log_dir / "launch.log", tick)
-        if code == 0 and not publishes_itself(node):
-            code = self._fork_stage(plan, node, log_dir / "publish.log", "publish", tick)
+            return self._fork(forked_stages, plan, ids, log_dir / "rank0.log", tick)
+        code = self._launch(plan, ids, launch, log_dir / "launch.log", tick)
+        if code == 0 and not publishes_itself(first):
+            code = self._fork(forked_publish, plan, first.id, log_dir / "publish.log", tick)
         return code
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
@@ -52,9 +54,11 @@ class Children:
         process = self._context.Process(target=forked_report, args=(str(run_dir), str(store_dir), str(log)))
         return self._wait(process, tick)
 
-    def _fork_stage(self, plan: Plan, node: Node, log: Path, what: str, tick: Callable[[], None]) -> int:
-        arguments = (str(plan.loaded.path), list(plan.loaded.sets), str(plan.runs_dir), node.id, str(log), what)
-        return self._wait(self._context.Process(target=forked_stage, args=arguments), tick)
+    def _fork(
+        self, target: Callable[..., None], plan: Plan, what: str | list[str], log: Path, tick: Callable[[], None]
+    ) -> int:
+        arguments = (str(plan.loaded.path), list(plan.loaded.sets), str(plan.runs_dir), what, str(log))
+        return self._wait(self._context.Process(target=target, args=arguments), tick)
 
     def _wait(self, process: ForkServerProcess, tick: Callable[[], None]) -> int:
         process.start()
@@ -69,8 +73,9 @@ class Children:
         assert process.exitcode is not None
         return process.exitcode
 
-    def _launch(self, plan: Plan, node: Node, launch: Launch, log: Path, tick: Callable[[], None]) -> int:
-        command = launch.command(["stage", *plan.arguments(), "--stage", node.id])
+    def _launch(self, plan: Plan, ids: Sequence[str], launch: Launch, log: Path, tick: Callable[[], None]) -> int:
+        options = [part for artefact_id in ids for part in ("--stage", artefact_id)]
+        command = launch.command(["stage", *plan.arguments(), *options])
         threads = max(1, int(os.environ["OMP_NUM_THREADS"]) // launch.num_processes)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as output:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deita_train.run.worker import run_logged
+from deita_train.run.logs import run_logged
 
 
 def forked_report(run_dir: str, store_dir: str, log: str) -> None:

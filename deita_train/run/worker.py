@@ -11,39 +11,74 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deita_train.durable import read_json, remove_tree, write_json_atomically, write_text_atomically
+from deita_train.durable import fsync_tree, read_json, remove_tree, write_json_atomically, write_text_atomically
 from deita_train.errors import UserError, machine_fault
 from deita_train.run.artefacts import Manifest
 from deita_train.run.graph import Node
+from deita_train.run.groups import shares_a_process
 from deita_train.run.keys import canonical_json
-from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers, watch_parent
+from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers
+from deita_train.run.logs import redirect_output, run_logged
 from deita_train.run.plan import Plan, make_plan, parent_digests
+from deita_train.run.siblings import find_siblings
 from deita_train.run.tracking import Tracker, tracking
 from deita_train.stages.context import Progress, StageContext, StageResult
 from deita_train.stages.table import stage_module
 
-# What a mistake of the user's begins with in a child's log.
-ERROR_MARK = "error: "
+# The settings that a pass's prepared batches depend on.
+_PLANNED_FOR = ("max_batch_tokens", "reuse_rows")
 _RESULT = "result.json"
 _ERROR = "error.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "deita-train")
 
 
-def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
-    """Carry out one stage in this process, as one rank of `WORLD_SIZE`."""
+def run_stages(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_ids: Sequence[str]) -> None:
+    """Carry out one stage in this process, as one rank of `WORLD_SIZE`, or several passes one after another.
+
+    Each is published when it is done. Passes over one base keep it in memory from one to the next.
+    """
     supervised = PARENT_VARIABLE in os.environ
     if supervised or "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     _set_threads()
     plan = make_plan(recipe_path, sets, runs_dir)
-    node = plan.node(artefact_id)
+    nodes = [plan.node(artefact_id) for artefact_id in artefact_ids]
+    if len(nodes) == 1:
+        _run_stage(plan, nodes[0], supervised)
+        return
+    _check_together(nodes)
+    from deita_train.inference.trunk import sharing
+
+    with sharing(_write_line):
+        for number, node in enumerate(nodes):
+            if supervised and number > 0:  # the first one's log is open
+                redirect_output(plan.store.work_path(node.id) / "logs" / "rank0.log")
+            _run_stage(plan, node, supervised)
+
+
+def _check_together(nodes: Sequence[Node]) -> None:
+    """Refuse to carry out in one process what must have its own."""
+    alone = [node.label for node in nodes if not shares_a_process(node)]
+    if alone:
+        raise UserError(
+            f"--stage is given {len(nodes)} times, and {', '.join(alone)} cannot share a process: only scoring and "
+            "embedding in launches of one process can. Give --stage once, and start a command for each stage."
+        )
+
+
+def _write_line(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _run_stage(plan: Plan, node: Node, supervised: bool) -> None:
     rank = int(os.environ.get("RANK", "0"))
     if not supervised and plan.store.has(node.id):
         sys.stdout.write(f"{node.id} is published already.\n")
@@ -91,7 +126,7 @@ def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path, tracker: Track
     if rank == 0:
         for leftover in (context.data_dir, context.model_dir, work_dir / "trace"):
             remove_tree(leftover)
-        _prepare(module, context)
+        _prepare(module, replace(context, siblings=find_siblings(plan.store, node)))
     else:
         _wait_for_preparation(context)
     result: StageResult | None = module.run(context)
@@ -196,9 +231,9 @@ def _publish_in_a_clean_process(plan: Plan, node: Node) -> None:
 
 
 def _prepare(module: Any, context: StageContext) -> None:
-    """Prepare once; what an earlier attempt prepared serves again, unless its batches were planned for another size."""
+    """Prepare once; what an earlier attempt prepared serves again, unless a setting that it depends on changed."""
     mark = context.prepared_dir / "complete"
-    made_for = canonical_json({"max_batch_tokens": context.settings.get("max_batch_tokens")})
+    made_for = canonical_json({name: context.settings.get(name) for name in _PLANNED_FOR})
     if mark.exists() and mark.read_text() == made_for:
         return
     remove_tree(context.prepared_dir)
@@ -206,6 +241,7 @@ def _prepare(module: Any, context: StageContext) -> None:
     context.prepared_dir.mkdir(parents=True)
     if hasattr(module, "prepare"):
         module.prepare(context)
+    fsync_tree(context.prepared_dir)
     write_text_atomically(mark, made_for)
 
 
@@ -271,33 +307,11 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str, what: str) -> None:
-    """Target of a forked child: output into the log, the stage or its publishing, exit code 0, 1 or 2."""
-    carry_out = {"stage": run_stage, "publish": publish_by_name}[what]
-    run_logged(Path(log), lambda: carry_out(Path(recipe_path), sets, Path(runs_dir), artefact_id))
+def forked_stages(recipe_path: str, sets: list[str], runs_dir: str, artefact_ids: list[str], log: str) -> None:
+    """Target of a forked child: output into the log, the stages, exit code 0, 1 or 2."""
+    run_logged(Path(log), lambda: run_stages(Path(recipe_path), sets, Path(runs_dir), artefact_ids))
 
 
-def run_logged(log: Path, work: Callable[[], object]) -> None:
-    """Do a child's work with its output in a log; exits with 2 for what the user can mend and with 1 for the rest."""
-    watch_parent()
-    try:
-        redirect_output(log)
-        work()
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except Exception as error:
-        mendable = error if isinstance(error, UserError) else machine_fault(error, log.parent)
-        if mendable is None:
-            traceback.print_exc()
-            raise SystemExit(1) from None
-        sys.stderr.write(f"{ERROR_MARK}{mendable}\n")
-        raise SystemExit(2) from None
-
-
-def redirect_output(log: Path) -> None:
-    """Append this process's output, and that of its libraries, to a log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+def forked_publish(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str) -> None:
+    """The same for the publishing of a stage that several ranks have finished."""
+    run_logged(Path(log), lambda: publish_by_name(Path(recipe_path), sets, Path(runs_dir), artefact_id))

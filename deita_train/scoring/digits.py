@@ -3,11 +3,10 @@
 import torch
 
 
-def digit_expectation(logits: torch.Tensor, digit_ids: list[int]) -> torch.Tensor:
-    """sum over k of k * softmax(the six digits' logits)[k], float32 [B] within [1, 6], from logits [B, V]."""
-    six = logits[:, digit_ids].float()
-    weights = torch.arange(1, len(digit_ids) + 1, dtype=torch.float32, device=six.device)
-    return (six.softmax(dim=-1) * weights).sum(dim=-1)
+def digit_expectation(digit_logits: torch.Tensor) -> torch.Tensor:
+    """sum over k of k * softmax(digit_logits)[k], float32 [B] within [1, 6], from the six digits' logits [B, 6]."""
+    weights = torch.arange(1, digit_logits.shape[-1] + 1, dtype=torch.float32, device=digit_logits.device)
+    return (digit_logits.float().softmax(dim=-1) * weights).sum(dim=-1)
 
 
 def digit_mass(logits: torch.Tensor, digit_ids: list[int]) -> torch.Tensor:

@@ -4,8 +4,10 @@ Source: the public checkpoints hkust-nlp/deita-complexity-scorer and -quality-sc
 the complexity prompt has two spaces before its newline.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.errors import UserError
@@ -50,10 +52,16 @@ class PromptIds:
 class PromptEncoder:
     """Encodes prompts of one dimension with one tokenizer.
 
-    Raises :class:`UserError` when the tokenizer does not write each of the digits 1 to 6 as one token after the prompt.
+    Raises :class:`UserError` when the tokenizer does not write each of the digits 1 to 6 as one token after the prompt,
+    or does not tell which characters a token stands for.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, dimension: str, max_length: int) -> None:
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"the tokenizer of {tokenizer.name_or_path} does not tell where its tokens lie in a text; scorers need "
+                "a fast one: save it with a tokenizer.json beside the model."
+            )
         self._tokenizer = tokenizer
         self._dimension = dimension
         self._max_length = max_length
@@ -62,30 +70,48 @@ class PromptEncoder:
     def encode(self, instruction: str, response: str | None) -> PromptIds | None:
         """Ids of at most `max_length` tokens; a long prompt loses text from the response's end, then from the
         instruction's, never its own ending. None when not even the empty prompt fits."""
-        ids = self._ids(instruction, response)
-        if len(ids) <= self._max_length:
-            return PromptIds(ids, False, instruction, response)
-        if response is not None:
-            response, ids = self._shorten(response, lambda text: self._ids(instruction, text))
-        if len(ids) > self._max_length:
-            instruction, ids = self._shorten(instruction, lambda text: self._ids(text, response))
-        return PromptIds(ids, True, instruction, response) if len(ids) <= self._max_length else None
+        parts = prompt_parts(self._dimension, instruction, response)
+        encoding = self._encode(parts)
+        # The texts stand at the odd places, and the last one is shortened first.
+        for place in range(len(parts) - 2, 0, -2):
+            if len(encoding.ids) > self._max_length:
+                parts, encoding = self._shorten(parts, place, encoding)
+        if len(encoding.ids) > self._max_length:
+            return None
+        left = parts[3] if len(parts) > 3 else response
+        shortened = (parts[1], left) != (instruction, response)
+        return PromptIds(encoding.ids, shortened, parts[1], left)
 
-    def _ids(self, instruction: str, response: str | None) -> list[int]:
-        ids: list[int] = self._tokenizer(render(self._dimension, instruction, response))["input_ids"]
-        return ids
+    def _encode(self, parts: Sequence[str]) -> Encoding:
+        return self._tokenizer("".join(parts)).encodings[0]
 
-    def _shorten(self, text: str, encode) -> tuple[str, list[int]]:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        """A beginning of `text`, found by halving, whose prompt fits while one character more does not; the empty text
-        if none does."""
-        low, high = 0, len(text)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if len(encode(text[:middle])) <= self._max_length:
-                low = middle
-            else:
-                high = middle - 1
-        return text[:low], encode(text[:low])
+    def _shorten(self, parts: list[str], place: int, encoding: Encoding) -> tuple[list[str], Encoding]:
+        """The prompt with a beginning of the text at `place` that fits while one character more does not; with the
+        empty text if none does. `encoding` is that of `parts`.
+
+        The tokens of the whole prompt say where to cut. At the cut the text merges otherwise than it did, so every cut
+        is encoded: it goes back by tokens until it fits, then on by characters.
+        """
+
+        def cut(length: int) -> list[str]:
+            return [*parts[:place], parts[place][:length], *parts[place + 1 :]]
+
+        length = len(parts[place])
+        start = len("".join(parts[:place]))
+        kept = self._max_length - sum(first >= start + length for first, _ in encoding.offsets)
+        offsets, excess = encoding.offsets, len(encoding.ids) - self._max_length
+        while excess > 0 and length > 0:
+            length = max(0, offsets[kept][0] - start) if kept > 0 else 0
+            encoding = self._encode(cut(length))
+            excess = len(encoding.ids) - self._max_length
+            kept -= excess
+        while excess <= 0:
+            # This ends before the whole text, which is too long.
+            longer = self._encode(cut(length + 1))
+            excess = len(longer.ids) - self._max_length
+            if excess <= 0:
+                length, encoding = length + 1, longer
+        return cut(length), encoding
 
 
 def digit_token_ids(tokenizer: PreTrainedTokenizerBase, dimension: str) -> list[int]:

@@ -32,7 +32,8 @@ def _log_nothing(values: Mapping[str, float], step: int) -> None:
 
 @dataclass(frozen=True)
 class StageContext:
-    """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs."""
+    """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `siblings` are
+    published artefacts in which its preparation may find rows again."""
 
     kind: str
     label: str
@@ -44,6 +45,7 @@ class StageContext:
     world_size: int
     progress: Progress
     log: Callable[[Mapping[str, float], int], None] = _log_nothing
+    siblings: tuple[Path, ...] = ()
 
     @property
     def data_dir(self) -> Path:

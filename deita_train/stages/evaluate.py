@@ -6,9 +6,8 @@ import datasets
 
 from deita_train.durable import read_json
 from deita_train.errors import UserError
-from deita_train.inference.passes import read_plan
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.passes import PLAN, render_rows, token_losses
+from deita_train.stages.passes import render_rows, token_losses
 
 
 def prepare(context: StageContext) -> None:
@@ -28,11 +27,9 @@ def run(context: StageContext) -> StageResult | None:
     if tokens == 0:
         raise UserError("the held-out rows have no assistant token within max_length; nothing can be measured.")
     loss = math.fsum(losses.sums.tolist()) / tokens
-    plan = read_plan(context.prepared_dir / PLAN)
     metrics = {
         "heldout": {"rows": len(heldout), "tokens": tokens, "loss_per_token": loss, "perplexity": math.exp(loss)},
-        "truncated": plan["truncated"],
-        "real_token_share": 1 - plan["padding_share"],
+        **losses.metrics,
     }
     if "before" in context.parents:
         metrics["before"] = read_json(context.parents["before"] / "metrics.json")["heldout"]

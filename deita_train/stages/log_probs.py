@@ -11,10 +11,9 @@ import numpy as np
 from deita_train.data.rendering import IGNORED, RenderedPair
 from deita_train.durable import read_json
 from deita_train.errors import UserError
-from deita_train.inference.passes import read_plan
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.pairs import rendered_pairs
-from deita_train.stages.passes import PLAN, prepare_rows, token_losses
+from deita_train.stages.passes import prepare_rows, token_losses
 
 Columns = dict[str, np.ndarray]
 
@@ -42,7 +41,7 @@ def run(context: StageContext) -> StageResult | None:
     }
     table = {"id": list(pairs["id"]), **{name: values.tolist() for name, values in columns.items()}}
     datasets.Dataset.from_dict(table).save_to_disk(str(context.data_dir))
-    metrics = _metrics(context, columns)
+    metrics = {**_metrics(context, columns), **losses.metrics}
     return StageResult(len(pairs), len(pairs), {}, metrics, losses.device)
 
 
@@ -58,7 +57,6 @@ def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
             "nothing can be measured. Raise max_length."
         )
     margins = (columns["chosen_log_prob"] - columns["rejected_log_prob"])[usable]
-    plan = read_plan(context.prepared_dir / PLAN)
     metrics = {
         "pairs": {
             "rows": int(usable.sum()),
@@ -68,8 +66,6 @@ def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
             "rejected_tokens": int(columns["rejected_tokens"].sum()),
         },
         "without_answer": int((~usable).sum()),
-        "truncated": plan["truncated"],
-        "real_token_share": 1 - plan["padding_share"],
     }
     if "before" in context.parents:
         metrics["before"] = read_json(context.parents["before"] / "metrics.json")["pairs"]

@@ -58,7 +58,7 @@ def has_loss(stage: InspectedStage, row: Row) -> bool:
     """Whether the stage trains or measures a token of the row; true where it does neither with any row."""
     if stage.kind in ("dpo", "log_probs"):
         return pair_row(stage.tokenizer, row, stage.max_length).differs
-    if stage.kind in ("base", "sft", "evaluate"):
+    if stage.kind in ("base", "sft", "evaluate", "perplexity"):
         return any(loss_mask(_labelled(stage, row, stage.max_length).labels))
     return True
 
@@ -216,6 +216,7 @@ _SEQUENCES: Mapping[str, Callable[[InspectedStage, Row], list[TokenSequence]]] =
     "train_scorer": _scorer_training,
     "score": _scored_turns,
     "embed": _conversation,
+    "perplexity": _conversation,
     "sft": _conversation,
     "dpo": _pair,
     "log_probs": _pair,

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -9,18 +11,29 @@ from transformers import PreTrainedTokenizerBase
 from deita_train.data.conversations import Message, user_turns
 from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
 from deita_train.errors import UserError
+from deita_train.inference.model_shape import context_length, load_config
 from deita_train.scoring.prompts import PromptEncoder, PromptIds
 from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.training.rows import LabelledRow
 
 # trl would cut at 1,024 without a word; the paper's length is 2,048 [App. A].
 SFT_MAX_LENGTH = 2048
+# The public code's length [code]; a model's context may be far longer, and a pass over it far dearer.
+_PASS_MAX_LENGTH = 2048
 
 
 def sft_max_length(config: Mapping[str, Any]) -> int | None:
     """The length to which `sft` cuts a row; None when the recipe says that nothing is cut."""
     length: int | None = config["trainer"].get("max_length", SFT_MAX_LENGTH)
     return length
+
+
+def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
+    """The length to which a pass cuts its rows: as stated, or else the model's context, and 2,048 at most."""
+    stated: int | None = config["max_length"]
+    if stated is not None:
+        return stated
+    return min(context_length(load_config(model)) or _PASS_MAX_LENGTH, _PASS_MAX_LENGTH)
 
 
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
@@ -33,6 +46,18 @@ def conversation_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any],
     """A conversation with labels on the assistant's tokens."""
     rendered = render(tokenizer, row["messages"], max_length)
     return LabelledRow(row["id"], rendered.input_ids, rendered.labels, rendered.truncated)
+
+
+def answers_alone(row: LabelledRow) -> list[LabelledRow]:
+    """Each answer of a conversation by itself, after the first token that the template writes.
+
+    An answer is a run of labelled tokens; those that the conversation was cut to. The first token of a conversation is
+    never predicted, so a label on it is none.
+    """
+    start = row.input_ids[0]
+    runs = groupby(zip(row.input_ids[1:], row.labels[1:], strict=True), key=lambda pair: pair[1] != IGNORED)
+    answers = [[token for token, _ in run] for is_answer, run in runs if is_answer]
+    return [LabelledRow(row.id, [start, *answer], [IGNORED, *answer]) for answer in answers]
 
 
 def pair_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> RenderedPair:

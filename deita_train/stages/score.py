@@ -12,57 +12,113 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from transformers import PreTrainedModel
 
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
-from deita_train.inference.batches import padding_share, plan_batches
-from deita_train.inference.forward import check_plain_head, last_logits, load_model, pad_batch
-from deita_train.inference.passes import Columns, collect, read_plan, write_plan
+from deita_train.inference.batches import BatchPlan, plan_batches, read_plan
+from deita_train.inference.forward import (
+    check_plain_head,
+    head_logits,
+    last_hidden_states,
+    last_logits,
+    load_model,
+    pad_batch,
+)
+from deita_train.inference.shards import Columns
 from deita_train.scoring.digits import digit_expectation, digit_mass
 from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.models import model_path
-from deita_train.stages.passes import PLAN, run_pass, start_ranks
-from deita_train.stages.rows import turn_prompts
+from deita_train.stages.passes import PLAN, PassResult, log, run_pass, start_ranks
+from deita_train.stages.reuse import Stored, input_hash, join_reused, plan_missing
+from deita_train.stages.rows import pass_max_length, turn_prompts
 
 _TURNS = "turns.parquet"
 _HISTOGRAM_EDGES = [1 + 0.25 * step for step in range(21)]
+# The probability on the digits wants the whole output head, so it is read on every tenth batch alone.
+_SAMPLED_BATCHES = 10
+# Before a pass of hours, a few turns of middle length show whether the model answers with digits at all.
+_TRIED_TURNS = 16
+_SUSPECTED_BELOW = 0.5
 
 
 def prepare(context: StageContext) -> None:
-    """Encode every prompt once, and plan the batches."""
-    tokenizer = load_tokenizer(str(model_path(context)))
-    encoder = PromptEncoder(tokenizer, context.config["dimension"], context.config["max_length"])
+    """Encode every prompt once, and plan the batches of those not scored elsewhere."""
+    model = model_path(context)
+    max_length = pass_max_length(context.config, model)
+    encoder = PromptEncoder(load_tokenizer(str(model)), context.config["dimension"], max_length)
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     turns = _encode(pool, encoder, context)
     _check_share(context, Counter(turn["reason"] for turn in turns if turn["reason"] is not None), len(turns))
     table = pa.Table.from_pylist(turns, schema=_SCHEMA)
     pq.write_table(table, context.prepared_dir / _TURNS)
-    lengths = [len(turn["input_ids"]) for turn in turns if turn["input_ids"] is not None]
-    batches = plan_batches(lengths, context.settings["max_batch_tokens"])
-    facts = {"digit_ids": encoder.digit_ids, "tokens": sum(lengths), "padding_share": padding_share(lengths, batches)}
-    write_plan(context.prepared_dir / PLAN, batches, facts)
+    prompts = [turn["input_ids"] for turn in turns if turn["input_ids"] is not None]
+    stored = Stored("input_hashes", _column(context))
+    plan_missing(context, prompts, stored, {"digit_ids": encoder.digit_ids, "max_length": max_length})
 
 
 def run(context: StageContext) -> StageResult | None:
     """Score this rank's batches; rank 0 joins the results by row."""
     device = start_ranks(context)
     table = pq.read_table(context.prepared_dir / _TURNS)
-    prompts = [ids for ids in table["input_ids"].to_pylist() if ids is not None]
-    digit_ids = read_plan(context.prepared_dir / PLAN)["digit_ids"]
+    prompts = _prompts(table)
+    plan = read_plan(context.prepared_dir / PLAN)
+    missing = [prompts[item] for item in plan.facts["missing"]]
     model = load_model(str(model_path(context)), context.config["dtype"], device, head=True)
+    tried = np.empty(0)
     if prompts:
         check_plain_head(model, prompts[0], device)
+        # Also when nothing is missing: the limit may be another than where the scores were taken from.
+        tried = _try_digits(context, model, missing or prompts, plan)
+    digit_ids, sampled = plan.facts["digit_ids"], _sampled(plan)
 
     def compute(positions: Sequence[int]) -> Columns:
-        logits = last_logits(model, pad_batch([prompts[position] for position in positions], device))
-        score, mass = digit_expectation(logits, digit_ids), digit_mass(logits, digit_ids)
+        hidden = last_hidden_states(model.base_model, pad_batch([missing[position] for position in positions], device))
+        score = digit_expectation(head_logits(model, hidden, digit_ids))
+        mass = torch.full_like(score, torch.nan)
+        if positions[0] in sampled:
+            mass = digit_mass(head_logits(model, hidden), digit_ids)
         return {"score": score.cpu().numpy(), "mass": mass.cpu().numpy()}
 
-    if not run_pass(context, compute):
-        return None
-    results = collect(context.work_dir / "shards", len(prompts))
-    return _finish(context, table, results, str(device.type))
+    result = run_pass(context, model, compute, ("score", "mass"))
+    return None if result is None else _finish(context, table, result, tried, device.type)
+
+
+def _sampled(plan: BatchPlan) -> set[int]:
+    """The positions in every tenth batch by number, the first included."""
+    return {position for batch in plan.batches[::_SAMPLED_BATCHES] for position in batch}
+
+
+def _try_digits(
+    context: StageContext, model: PreTrainedModel, prompts: Sequence[Sequence[int]], plan: BatchPlan
+) -> np.ndarray:
+    """The probability on the digits of a few turns, float32 [16] or fewer."""
+    batches = plan.batches or plan_batches([len(ids) for ids in prompts], plan.max_batch_tokens)
+    positions = batches[len(batches) // 2][:_TRIED_TURNS]
+    logits = last_logits(model, pad_batch([prompts[position] for position in positions], model.device))
+    masses: np.ndarray = digit_mass(logits, plan.facts["digit_ids"]).cpu().numpy()
+    _check_mass(context, masses)
+    return masses
+
+
+def _check_mass(context: StageContext, masses: np.ndarray) -> None:
+    """Refuse a model that does not answer with a digit; say so in the log when it seldom does."""
+    mean, least = float(masses.mean()), context.settings["min_digit_mass"]
+    where = f"scorers.{context.config['dimension']}"
+    found = (
+        f"{context.label}: the model puts {mean:.1%} of its probability on the digits 1 to 6 (mean over {len(masses)} "
+        "turns), where a trained scorer puts nearly all of it"
+    )
+    if mean < least:
+        raise UserError(
+            f"{found}. This looks like a wrong model, and its scores would be noise. Check {where}: it wants a model "
+            f"trained to answer this dimension's prompt with a digit, with its own tokenizer. To take the scores all "
+            f"the same, lower {where}.min_digit_mass (now {least})."
+        )
+    if mean < _SUSPECTED_BELOW:
+        log(f"{found}. This looks like a wrong model: check {where}.")
 
 
 def _encode(pool: datasets.Dataset, encoder: PromptEncoder, context: StageContext) -> list[dict[str, Any]]:
@@ -86,32 +142,65 @@ _SCHEMA = pa.schema(
 )
 
 
-def _finish(context: StageContext, table: pa.Table, results: dict[str, np.ndarray], device: str) -> StageResult:
+def _prompts(table: pa.Table) -> list[list[int]]:
+    """The prompts of all turns that can be scored, in order: the items of the pass."""
+    return [ids for ids in table["input_ids"].to_pylist() if ids is not None]
+
+
+def _column(context: StageContext) -> str:
+    return f"{context.config['dimension']}_scores"
+
+
+def _finish(context: StageContext, table: pa.Table, result: PassResult, tried: np.ndarray, device: str) -> StageResult:
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    reasons = table["reason"].to_pylist()
-    scores, masses = results.get("score", np.empty(0)), results.get("mass", np.empty(0))
-    per_row: list[list[float | None]] = [[] for _ in range(len(pool))]
+    prompts = _prompts(table)
+    plan = read_plan(context.prepared_dir / PLAN)
+    scores, reused = join_reused(context, plan, result.columns.get("score"), len(prompts))
+    masses = result.columns.get("mass", tried)
+    masses = masses[~np.isnan(masses)]
+    if len(masses):
+        _check_mass(context, masses)
+    rows = table["row"].to_pylist()
     shortened = [False] * len(pool)
-    position = 0
-    for row, reason, cut in zip(table["row"].to_pylist(), reasons, table["shortened"].to_pylist(), strict=True):
-        if reason is None:
-            per_row[row].append(float(scores[position]))
-            position += 1
-        else:
-            per_row[row].append(None)
+    for row, cut in zip(rows, table["shortened"].to_pylist(), strict=True):
         shortened[row] |= cut
+    reasons = table["reason"].to_pylist()
+    per_row = _by_row(len(pool), rows, reasons, scores.tolist())
+    hashes = _by_row(len(pool), rows, reasons, [input_hash(ids) for ids in prompts])
+    _write(context, pool, per_row, hashes, shortened)
     nulls = Counter(reason for reason in reasons if reason is not None)
-    column = f"{context.config['dimension']}_scores"
+    metrics = {**_metrics(context, scores, masses, nulls, shortened), **reused, **result.metrics}
+    return StageResult(len(pool), len(pool), {}, metrics, device)
+
+
+def _by_row(
+    num_rows: int, rows: Sequence[int], reasons: Sequence[str | None], values: Sequence[Any]
+) -> list[list[Any]]:
+    """The values of the turns that have no reason to have none, as one list per row; None for the other turns."""
+    per_row: list[list[Any]] = [[] for _ in range(num_rows)]
+    left = iter(values)
+    for row, reason in zip(rows, reasons, strict=True):
+        per_row[row].append(next(left) if reason is None else None)
+    return per_row
+
+
+def _write(
+    context: StageContext,
+    pool: datasets.Dataset,
+    scores: list[list[float | None]],
+    hashes: list[list[str | None]],
+    shortened: list[bool],
+) -> None:
     features = datasets.Features(
         {
             "id": datasets.Value("string"),
-            column: datasets.List(datasets.Value("float32")),
+            _column(context): datasets.List(datasets.Value("float32")),
+            "input_hashes": datasets.List(datasets.Value("string")),
             "shortened": datasets.Value("bool"),
         }
     )
-    values = {"id": list(pool["id"]), column: per_row, "shortened": shortened}
+    values = {"id": list(pool["id"]), _column(context): scores, "input_hashes": hashes, "shortened": shortened}
     datasets.Dataset.from_dict(values, features=features).save_to_disk(str(context.data_dir))
-    return StageResult(len(pool), len(pool), {}, _metrics(context, scores, masses, nulls, shortened), device)
 
 
 def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> None:
@@ -128,10 +217,11 @@ def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> 
 def _metrics(
     context: StageContext, scores: np.ndarray, masses: np.ndarray, nulls: Counter[str], shortened: list[bool]
 ) -> dict[str, Any]:
-    plan = read_plan(context.prepared_dir / PLAN)
     counts, edges = np.histogram(scores, bins=_HISTOGRAM_EDGES)
+    mass = float(masses.mean()) if len(masses) else None
     return {
         "dimension": context.config["dimension"],
+        "max_length": read_plan(context.prepared_dir / PLAN).facts["max_length"],
         "rows": len(shortened),
         "turns": len(scores) + sum(nulls.values()),
         "scored": len(scores),
@@ -139,7 +229,7 @@ def _metrics(
         "shortened": sum(shortened),
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "mean": float(scores.mean()) if len(scores) else None,
-        "digit_mass_mean": float(masses.mean()) if len(masses) else None,
-        "tokens": plan["tokens"],
-        "real_token_share": 1 - plan["padding_share"],
+        "digit_mass_mean": mass,
+        "digit_mass_turns": len(masses),
+        "wrong_model_suspected": mass is not None and mass < _SUSPECTED_BELOW,
     }

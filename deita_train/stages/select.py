@@ -1,15 +1,19 @@
 """Stage `select`: ranking and diversity filter as datasets map and filter, with the trace of every decision."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
 import numpy as np
 
+from deita_train.data.embeddings import embeddings_of
 from deita_train.errors import UserError
-from deita_train.scoring.evol_score import evol_score, sum_scores
-from deita_train.selection.methods import attach_trace, keep_selected, nearest_summary, select_rows
+from deita_train.scoring.evol_score import evol_score
+from deita_train.selection.methods import select_rows, unusable_rows
 from deita_train.selection.repr_filter import Trace
+from deita_train.selection.trace_columns import attach_trace, keep_selected, nearest_summary
+from deita_train.selection.usable import IN_WORDS
 from deita_train.stages.context import StageContext, StageResult
 
 DIMENSIONS = ("complexity", "quality")
@@ -22,17 +26,11 @@ def run(context: StageContext) -> StageResult:
     datasets.disable_caching()  # a map over a published table would leave its cache beside it
     pool = _with_scores(context)
     rows, drops = _rankable(pool, context)
-    trace = select_rows(
-        context.config["method"],
-        rows,
-        budget=context.config["budget"],
-        embeddings=_embeddings(context, rows) if "embed" in context.parents else None,
-        seed=context.config.get("seed"),
-        threshold=context.config.get("threshold", 1.0),
-        center=context.config.get("center", False),
-        score=context.config.get("score", "evol"),
-    )
-    _check_budget(context, trace, len(rows))
+    embedded = context.parents.get("embed")
+    embeddings = embeddings_of(embedded / "data", list(rows["id"])) if embedded is not None else None
+    settings = {name: value for name, value in context.config.items() if name != "method"}
+    trace = select_rows(context.config["method"], rows, embeddings=embeddings, **settings)
+    _check_budget(context, trace, len(rows), drops)
     traced = attach_trace(rows, trace, list(rows["id"]))
     selected = keep_selected(traced, context.config["budget"])
     selected.save_to_disk(str(context.data_dir))
@@ -55,6 +53,8 @@ def _with_scores(context: StageContext) -> datasets.Dataset:
         assert not missing, f"{len(missing)} rows of the pool have no entry in {context.parents[dimension]}"
         values = [by_id[row_id] for row_id in pool["id"]]
         pool = pool.add_column(column, values, feature=datasets.List(datasets.Value("float32")))
+    if "perplexity" in context.parents:
+        pool = _with_measured(pool, context)
     if all(dimension in context.parents for dimension in DIMENSIONS):
         pool = pool.map(
             lambda complexity, quality: {"evol_score": evol_score(complexity, quality)},
@@ -65,43 +65,48 @@ def _with_scores(context: StageContext) -> datasets.Dataset:
     return pool
 
 
-def _rankable(pool: datasets.Dataset, context: StageContext) -> tuple[datasets.Dataset, dict[str, int]]:
-    """The rows that have a score to rank by, and how many have none."""
-    score = context.config.get("score")
-    if score is None:
-        return pool, {}
-    if score == "evol":
-        ranked = [value is not None for value in pool["evol_score"]]
-    else:
-        ranked = [sum_scores(turns) is not None for turns in pool[f"{score}_scores"]]
-    kept = [index for index, has_score in enumerate(ranked) if has_score]
+def _with_measured(pool: datasets.Dataset, context: StageContext) -> datasets.Dataset:
+    """The pool with the column that the stage `perplexity` measured and the method reads, joined by id."""
+    column = context.config["column"]
+    if column in pool.column_names:
+        raise UserError(
+            f"{context.label}: the pool has a column {column!r}, and perplexity: measures one. State select.column: "
+            f"{column} to take the pool's, or rename it in the data."
+        )
+    measured = datasets.load_from_disk(str(context.parents["perplexity"] / "data"))
+    by_id = dict(zip(measured["id"], measured[column], strict=True))
+    values = [by_id[row_id] for row_id in pool["id"]]
+    return pool.add_column(column, values, feature=datasets.Value("float64"))
+
+
+def _rankable(pool: datasets.Dataset, context: StageContext) -> tuple[datasets.Dataset, Counter[str]]:
+    """The rows that the method can rank, and how many it cannot by reason."""
+    read = {name: context.config[name] for name in ("score", "column", "quality_weight") if name in context.config}
+    reasons = unusable_rows(context.config["method"], pool, **read)
+    kept = [index for index, reason in enumerate(reasons) if reason is None]
+    drops = Counter(reason for reason in reasons if reason is not None)
     if not kept:
-        raise UserError(f"{context.label}: no row of the pool has a score to rank by.")
-    dropped = len(pool) - len(kept)
-    return (pool.select(kept), {"no_scored_turn": dropped}) if dropped else (pool, {})
+        raise UserError(f"{context.label}: no row of the pool can be ranked: {_counts(drops)}.")
+    return (pool.select(kept) if drops else pool), drops
 
 
-def _embeddings(context: StageContext, rows: datasets.Dataset) -> np.ndarray:
-    """Embeddings float32 [N, D] in the order of `rows`, joined by id."""
-    embedded = datasets.load_from_disk(str(context.parents["embed"] / "data"))
-    column = embedded.data.column("embedding")
-    width = column.type.list_size
-    matrix = np.concatenate([chunk.flatten().to_numpy().reshape(-1, width) for chunk in column.chunks])
-    place = {row_id: index for index, row_id in enumerate(embedded["id"])}
-    wanted: Sequence[int] = [place[row_id] for row_id in rows["id"]]
-    return matrix if list(wanted) == list(range(len(matrix))) else matrix[wanted]
+def _counts(drops: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {IN_WORDS[reason]}" for reason, number in drops.items())
 
 
-def _check_budget(context: StageContext, trace: Trace, num_rows: int) -> None:
-    """Less than half the budget is an error unless the recipe allows it: the threshold was not meant so."""
+def _check_budget(context: StageContext, trace: Trace, num_rows: int, drops: Mapping[str, int]) -> None:
+    """Less than half the budget is an error unless the recipe allows it: the settings were not meant so."""
     budget, summary = context.config["budget"], nearest_summary(trace)
     kept = summary["num_kept"]
     if budget is None or kept * 2 >= budget or context.settings["allow_fewer"]:
         return
-    quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items() if v is not None)
+    found = f"{context.label}: only {kept} of the budget of {budget} rows were found among {num_rows}"
+    if not summary["num_rejected"]:
+        dropped = f" ({_counts(drops)})" if drops else ""
+        raise UserError(f"{found}{dropped}. Lower select.budget, add rows to the pool, or allow_fewer: true.")
+    quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items())
     raise UserError(
-        f"{context.label}: only {kept} of the budget of {budget} rows were found among {num_rows}. "
-        f"Similarity to the nearest kept row by quantile: {quantiles or 'none was computed'}. Raise select.threshold, "
+        f"{found}. Similarity to the nearest kept row by quantile: {quantiles}. Raise select.threshold, "
         "lower select.budget, set embedding.center: true when all similarities are close to 1, or allow_fewer: true."
     )
 
@@ -156,8 +161,9 @@ def _column_means(pool: datasets.Dataset, selected: datasets.Dataset) -> dict[st
 def _score_means(pool: datasets.Dataset, selected: datasets.Dataset) -> dict[str, float] | None:
     if "evol_score" not in pool.column_names:
         return None
-    values = [value for value in pool["evol_score"] if value is not None]
-    return {"selected": float(np.mean(list(selected["evol_score"]))), "pool": float(np.mean(values))}
+    tables = {"selected": selected, "pool": pool}
+    known = {where: [value for value in table["evol_score"] if value is not None] for where, table in tables.items()}
+    return {where: float(np.mean(values)) for where, values in known.items()} if all(known.values()) else None
 
 
 def planted_duplicates(traced: datasets.Dataset) -> dict[str, int] | None:
@@ -170,7 +176,7 @@ def planted_duplicates(traced: datasets.Dataset) -> dict[str, int] | None:
     columns = ("id", "duplicate_of", "evol_score", "selection_rank", "blocked_by")
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*(traced[name] for name in columns), strict=True)]
     seen = [row for row in rows if row["selection_rank"] is not None or row["blocked_by"] is not None]
-    seen.sort(key=lambda row: (-row["evol_score"], row["id"]))
+    seen.sort(key=lambda row: (-(row["evol_score"] or 0), row["id"]))  # k-center keeps rows without a score too
     kept_twins: set[str] = set()
     met = rejected = 0
     for row in seen:

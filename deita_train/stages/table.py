@@ -14,12 +14,16 @@ STAGES = {
     "train_scorer": "deita_train.stages.train_scorer",
     "score": "deita_train.stages.score",
     "embed": "deita_train.stages.embed",
+    "sentence_embed": "deita_train.stages.sentence_embed",
+    "perplexity": "deita_train.stages.perplexity",
     "select": "deita_train.stages.select",
     "sft": "deita_train.stages.sft",
     "evaluate": "deita_train.stages.evaluate",
     "preferences": "deita_train.stages.preferences",
     "log_probs": "deita_train.stages.log_probs",
     "dpo": "deita_train.stages.dpo",
+    "scores_file": "deita_train.stages.scores_file",
+    "embeddings_file": "deita_train.stages.embeddings_file",
 }
 
 

@@ -76,6 +76,6 @@ def _score(context: StageContext, examples: list[ScorerExample]) -> np.ndarray:
     model = load_model(str(context.model_dir), "float32" if context.use_cpu else "bfloat16", device, head=True)
     scores = np.empty(len(prompts))
     for batch in plan_batches([len(ids) for ids in prompts], _CHECK_BATCH_TOKENS):
-        logits = last_logits(model, pad_batch([prompts[position] for position in batch], device))
-        scores[batch] = digit_expectation(logits, encoder.digit_ids).cpu().numpy()
+        logits = last_logits(model, pad_batch([prompts[position] for position in batch], device), encoder.digit_ids)
+        scores[batch] = digit_expectation(logits).cpu().numpy()
     return scores

@@ -1,10 +1,21 @@
+import json
 from fractions import Fraction
+from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
-from deita_train.inference.batches import padding_share, plan_batches
+from deita_train.inference.batches import (
+    BatchPlan,
+    padding_share,
+    plan_batches,
+    read_plan,
+    share_batches,
+    write_plan,
+)
+from deita_train.scoring.prompts import render
 
 lengths_strategy = st.lists(st.integers(1, 50), max_size=40)
 
@@ -55,3 +66,88 @@ def test_padding_share_against_counting_cells(lengths, budget):
     padded = sum(row.count(False) for row in cells)
     expected = Fraction(padded, sum(map(len, cells)))
     assert padding_share(lengths, batches) == pytest.approx(float(expected))
+
+
+def test_a_busy_batch_ends_where_padding_begins_to_cost():
+    # 4 x 1,024 = 4,096 keep a device busy; a fifth row of 800 makes 5 x 1,024 of which 4,896 / 5,120 = 95.6% are real,
+    # a sixth makes 5,696 / 6,144 = 92.7%.
+    assert plan_batches([1024] * 4 + [800] * 4, 100_000) == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    # 3 x 1,024 is not busy yet, so the first short row joins all the same: 3,872 / 4,096 = 94.5%.
+    assert plan_batches([1024] * 3 + [800] * 4, 100_000) == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 3000), max_size=60), st.sampled_from([5000, 20_000, 200_000]))
+def test_a_batch_that_keeps_a_device_busy_without_its_last_row_is_hardly_padded(lengths, budget):
+    batches = plan_batches(lengths, budget)
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest, real = lengths[batch[0]], sum(lengths[position] for position in batch)
+        assert len(batch) == 1 or longest * len(batch) <= budget
+        assert longest * (len(batch) - 1) < 4096 or real >= 0.95 * longest * len(batch)
+
+
+@pytest.mark.parametrize("budget", [16_384, 262_144])
+def test_of_the_real_pool_hardly_anything_is_padding(shared, budget):
+    """Every fifth row, so that the test is quick; batches of the whole pool are padded less still."""
+    tokenizer = AutoTokenizer.from_pretrained(shared / "tokenizers" / "mistral-7b-v0.1")
+    lines = (shared / "data" / "real_pool_sharegpt.jsonl").read_text().splitlines()[::5]
+    turns = [[message["value"] for message in json.loads(line)["conversations"]] for line in lines]
+    assert len(turns) == 1932
+    texts = [render("quality", *turn) for turn in turns]
+    lengths = [min(len(encoding.ids), 2048) for encoding in tokenizer.backend_tokenizer.encode_batch(texts)]
+    assert padding_share(lengths, plan_batches(lengths, budget)) < 0.05
+
+
+def test_cost_by_hand():
+    plan = BatchPlan([[1, 0], [2]], [3, 5, 7], 10)
+    # 2 rows of 5 tokens and 1 of 7: B x T x (24,576 + T).
+    assert [plan.cost(0), plan.cost(1)] == [2 * 5 * 24_581, 7 * 24_583]
+    assert [plan.tokens(0), plan.tokens(1)] == [8, 7]
+
+
+def test_at_the_length_24576_a_token_costs_twice_what_a_first_one_does():
+    short, long = BatchPlan([[0]], [1], 1), BatchPlan([[0]], [24_576], 1)
+    assert long.cost(0) / 24_576 == pytest.approx(2 * short.cost(0), rel=1e-4)
+
+
+def test_shares_by_hand():
+    # The longest first to the least loaded: 9 -> 0; 7 -> 1; 6 -> 1, since 7 < 9; 5 -> 0, since 9 < 13; 2 -> 1, since
+    # 13 < 14.
+    costs = {4: 5, 1: 9, 0: 2, 3: 6, 2: 7}
+    assert share_batches(costs, 2) == [[1, 4], [2, 3, 0]]
+    assert share_batches(costs, 1) == [[1, 2, 3, 4, 0]]
+    assert share_batches({}, 3) == [[], [], []]
+
+
+costs_strategy = st.dictionaries(st.integers(0, 500), st.integers(1, 10**6), max_size=60)
+
+
+@given(costs_strategy, st.integers(1, 9))
+def test_every_missing_batch_is_computed_once(costs, world_size):
+    shares = share_batches(costs, world_size)
+    assert len(shares) == world_size
+    assert sorted(number for share in shares for number in share) == sorted(costs)
+    assert shares == share_batches(dict(reversed(costs.items())), world_size), "the order of the set must not matter"
+
+
+def least_possible(costs, world_size):
+    """The longest rank's cost under the best of all ways to share."""
+    return min(
+        max(sum(cost for cost, at in zip(costs, ranks, strict=True) if at == rank) for rank in range(world_size))
+        for ranks in product(range(world_size), repeat=len(costs))
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 30), max_size=7), st.integers(1, 3))
+def test_the_longest_rank_is_near_the_best_that_is_possible(costs, world_size):
+    shares = share_batches(dict(enumerate(costs)), world_size)
+    longest = max(sum(costs[number] for number in share) for share in shares)
+    assert longest <= (Fraction(4, 3) - Fraction(1, 3 * world_size)) * least_possible(costs, world_size)
+
+
+def test_plan_round_trip(tmp_path):
+    plan = BatchPlan([[1, 0], [2]], [3, 5, 7], 10, {"digit_ids": [5, 6]})
+    write_plan(tmp_path / "batches.json", plan)
+    assert read_plan(tmp_path / "batches.json") == plan

@@ -1,3 +1,6 @@
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -16,10 +19,13 @@ from transformers import (
 
 from deita_train.inference import forward
 from deita_train.inference.forward import (
+    PaddedBatch,
     check_plain_head,
+    head_logits,
     last_hidden_states,
     last_logits,
     load_model,
+    mean_hidden_states,
     pad_batch,
     summed_loss,
 )
@@ -107,6 +113,67 @@ def test_padding_and_order_do_not_matter(model, rows):
     torch.testing.assert_close(padded_more[:5], straight, atol=1e-5, rtol=1e-5)
 
 
+def test_padding_on_the_left_gives_the_same(model, rows):
+    """Positions count from the padding on, which these architectures do not notice: they see distances alone."""
+    right = pad_batch(rows, CPU)
+    ids, mask = torch.zeros_like(right.input_ids), torch.zeros_like(right.attention_mask)
+    for index, row in enumerate(rows):
+        ids[index, -len(row) :] = torch.tensor(row)
+        mask[index, -len(row) :] = 1
+    left = PaddedBatch(ids, mask, torch.full_like(right.last, ids.shape[1] - 1))
+    expected = last_hidden_states(model.base_model, right)
+    torch.testing.assert_close(last_hidden_states(model.base_model, left), expected, atol=1e-5, rtol=1e-5)
+
+
+DIGIT_IDS = [7, 2, 60, 0, 9, 4]
+
+
+def test_a_few_tokens_have_the_logits_that_they_have_in_the_whole_head(model, rows):
+    hidden = last_hidden_states(model.base_model, pad_batch(rows, CPU))
+    whole, few = head_logits(model, hidden), head_logits(model, hidden, DIGIT_IDS)
+    assert (few.shape, few.dtype) == ((5, 6), torch.float32)
+    torch.testing.assert_close(few, whole[:, DIGIT_IDS], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(last_logits(model, pad_batch(rows, CPU), DIGIT_IDS), few)
+
+
+def test_of_the_head_only_the_rows_of_the_few_tokens_are_read(rows):
+    made = build(*ARCHITECTURES["llama"])
+    hidden = last_hidden_states(made.base_model, pad_batch(rows, CPU))
+    expected = head_logits(made, hidden)[:, DIGIT_IDS]
+    others = [index for index in range(VOCABULARY) if index not in DIGIT_IDS]
+    with torch.no_grad():
+        made.lm_head.weight[others] = torch.nan
+    torch.testing.assert_close(head_logits(made, hidden, DIGIT_IDS), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_with_a_bias(rows):
+    made = build(*ARCHITECTURES["llama"])
+    made.lm_head.bias = torch.nn.Parameter(torch.linspace(-3, 3, VOCABULARY))
+    hidden = last_hidden_states(made.base_model, pad_batch(rows, CPU))
+    own = torch.stack([alone(made, row)[1][-1] for row in rows])
+    torch.testing.assert_close(head_logits(made, hidden, DIGIT_IDS), own[:, DIGIT_IDS], atol=1e-5, rtol=1e-5)
+    check_plain_head(made, rows[0], CPU)
+
+
+def test_a_head_that_is_more_than_one_matrix_is_read_whole(rows):
+    """As an adapter in the head makes it: its weight is the base's, and the adapter's part comes on top."""
+    made = build(*ARCHITECTURES["llama"])
+
+    class Adapted(torch.nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base, self.weight, self.bias = base, base.weight, None
+
+        def forward(self, hidden):
+            return self.base(hidden) + hidden.sum(-1, keepdim=True)
+
+    made.lm_head = Adapted(made.lm_head)
+    hidden = last_hidden_states(made.base_model, pad_batch(rows, CPU))
+    own = torch.stack([alone(made, row)[1][-1] for row in rows])
+    torch.testing.assert_close(head_logits(made, hidden, DIGIT_IDS), own[:, DIGIT_IDS], atol=1e-5, rtol=1e-5)
+    check_plain_head(made, rows[0], CPU)
+
+
 def labels_for(rows, width):
     """Every second token counts, the first of the row among them though nothing predicts it; row 1 has no label."""
     labels = torch.full((len(rows), width), -100)
@@ -168,6 +235,23 @@ def test_a_scaled_head_is_refused(rows):
         check_plain_head(scaled, rows[0], CPU)
 
 
+def test_half_precision_passes_and_its_scaled_head_is_refused(model, rows):
+    """In bfloat16 what the two ways to compute round differently is far below a factor of 1.05."""
+    half = model.__class__(model.config).to(torch.bfloat16).eval()
+    half.load_state_dict(model.state_dict())
+    check_plain_head(half, rows[2], CPU)
+    own_forward = half.forward
+
+    def forward_with_scale(**options):
+        output = own_forward(**options)
+        output.logits = output.logits * 1.05
+        return output
+
+    half.forward = forward_with_scale
+    with pytest.raises(AssertionError, match="does something to its logits"):
+        check_plain_head(half, rows[2], CPU)
+
+
 def test_load_model_with_and_without_its_head(tmp_path, rows):
     made = build(*ARCHITECTURES["llama"])
     made.save_pretrained(tmp_path)
@@ -181,3 +265,37 @@ def test_load_model_with_and_without_its_head(tmp_path, rows):
     for loaded in (whole.base_model, trunk):
         torch.testing.assert_close(last_hidden_states(loaded, batch), expected, atol=1e-6, rtol=1e-6)
     assert load_model(str(tmp_path), "bfloat16", CPU, head=True).dtype == torch.bfloat16
+
+
+def test_mean_over_attended_tokens_by_hand():
+    """Row 0 is padded on the right with nan, row 1 on the left; its first hidden state is what padding leaves there."""
+    hidden = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [math.nan, math.inf]], [[9.0, 9.0], [0.5, -1.0], [1.5, 2.0]]])
+    mask = torch.tensor([[1, 1, 0], [0, 1, 1]])
+    seen = []
+
+    def trunk(input_ids, attention_mask, use_cache):
+        seen.append((input_ids, attention_mask))
+        return SimpleNamespace(last_hidden_state=hidden.bfloat16())
+
+    batch = PaddedBatch(torch.tensor([[5, 6, 0], [0, 7, 8]]), mask, torch.tensor([1, 2]))
+    mean = mean_hidden_states(trunk, batch)
+    assert mean.dtype == torch.float32 and mean.tolist() == [[2.0, 4.0], [1.0, 0.5]]
+    assert last_hidden_states(trunk, batch).tolist() == [[3.0, 6.0], [1.5, 2.0]]
+    assert seen[0][1] is mask
+
+
+def test_the_mean_is_taken_in_float32():
+    """In bfloat16 256 + 1 is 256, and so on: the sum would stay there."""
+    hidden = torch.cat([torch.full((1, 1, 1), 256.0), torch.ones(1, 256, 1)], dim=1).bfloat16()
+    ids = torch.zeros(1, 257, dtype=torch.long)
+    batch = PaddedBatch(ids, torch.ones_like(ids), torch.tensor([256]))
+    mean = mean_hidden_states(lambda **inputs: SimpleNamespace(last_hidden_state=hidden), batch)
+    assert mean.item() == pytest.approx(512 / 257)
+
+
+def test_mean_hidden_states_against_one_row_at_a_time(model, rows):
+    found = mean_hidden_states(model.base_model, pad_batch(rows, torch.device("cpu")))
+    for row, mean in zip(rows, found, strict=True):
+        with torch.no_grad():
+            hidden = model(input_ids=torch.tensor([row]), output_hidden_states=True, use_cache=False).hidden_states[-1]
+        torch.testing.assert_close(mean, hidden[0].double().mean(dim=0).float(), rtol=1e-4, atol=1e-5)

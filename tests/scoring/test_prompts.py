@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -166,3 +167,72 @@ def test_shortening_stops_at_the_last_character_that_fits(merging, instruction, 
     made = [place for place, cut in enumerate(cuts) if merging(cut)["input_ids"] == encoded.input_ids]
     assert made
     assert len(merging(cuts[made[-1] + 1])["input_ids"]) > limit
+
+
+def bisected(tokenizer, instruction, response, limit):
+    """The shortened prompt's ids found by halving, with a tokenisation of the whole prompt at each step."""
+
+    def longest_that_fits(text, encode):
+        low, high = 0, len(text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if len(encode(text[:middle])) <= limit else (low, middle - 1)
+        return text[:low]
+
+    def ids(instruction, response):
+        return tokenizer(quality_of(instruction, response))["input_ids"]
+
+    response = longest_that_fits(response, lambda text: ids(instruction, text))
+    instruction = longest_that_fits(instruction, lambda text: ids(text, response))
+    return ids(instruction, response)
+
+
+words = st.lists(
+    st.sampled_from(["the answer", " is", " twelve", "\n", "  ", "0", "é€", "😀", "</s>", "aaaa"]), max_size=25
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(words.map("".join), words.map("".join), st.integers(0, 60))
+def test_shortening_keeps_as_much_as_halving_does_up_to_a_token(merging, instruction, response, room):
+    limit = len(merging(quality_of("", ""))["input_ids"]) + room
+    encoded = PromptEncoder(merging, "quality", limit).encode(instruction, response)
+    assert encoded is not None
+    assert len(bisected(merging, instruction, response, limit)) - 1 <= len(encoded.input_ids) <= limit
+    assert encoded.input_ids == merging(quality_of(encoded.instruction, encoded.response))["input_ids"]
+    assert instruction.startswith(encoded.instruction) and response.startswith(encoded.response)
+    assert encoded.response == "" or encoded.instruction == instruction
+    assert encoded.shortened == ((encoded.instruction, encoded.response) != (instruction, response))
+
+
+class Counted:
+    """A tokenizer that counts how often it is asked."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+        self.calls = 0
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text):
+        self.calls += 1
+        return self._tokenizer(text)
+
+
+@pytest.mark.parametrize(("limit", "least"), [(60, 150), (512, 20)])
+def test_shortening_with_a_real_tokenizer(shared, limit, least):
+    tokenizer = Counted(load_tokenizer(str(shared / "tokenizers" / "mistral-7b-v0.1")))
+    encoder = PromptEncoder(tokenizer, "quality", limit)
+    lines = (shared / "data" / "real_pool_sharegpt.jsonl").read_text().splitlines()[::60]
+    shortened = 0
+    for turn in ([message["value"] for message in json.loads(line)["conversations"]] for line in lines):
+        tokenizer.calls = 0
+        encoded = encoder.encode(*turn)
+        if encoded.shortened:
+            shortened += 1
+            assert tokenizer.calls <= 8, "halving takes more than ten"
+            reference = bisected(tokenizer, *turn, limit)
+            assert len(reference) - 1 <= len(encoded.input_ids) <= limit
+            assert tokenizer.decode(encoded.input_ids).endswith(" \n##Quality: ")
+    assert shortened > least

@@ -1,0 +1,149 @@
+"""Shards: the results of whole batches in one file each, which survive a kill or are not trusted.
+
+A shard is fsynced and appears by one rename. What is there can still be damaged, by a disk or by a hand, so a restart
+reads every shard against the plan before it counts as done.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deita_train.durable import fsync_folder
+from deita_train.inference.batches import BatchPlan
+
+# Of every row: its batch's number, its position, and in how many pieces its batch was computed.
+BATCH, ITEM, PARTS = "batch", "item", "parts"
+Columns = dict[str, np.ndarray]
+# Decoding a part takes several times its own size.
+_ROWS_PER_PART = 256
+
+
+def batch_table(number: int, positions: Sequence[int], columns: Columns, parts: int) -> pa.Table:
+    """One batch's results: a row per position; float columns [B] or [B, D]."""
+    arrays: dict[str, pa.Array] = {
+        BATCH: pa.array([number] * len(positions), pa.int64()),
+        ITEM: pa.array(list(positions), pa.int64()),
+        PARTS: pa.array([parts] * len(positions), pa.int32()),
+    }
+    for name, values in columns.items():
+        assert len(values) == len(positions), name
+        arrays[name] = _to_arrow(values)
+    return pa.table(arrays)
+
+
+def write_shard(folder: Path, batches: Sequence[pa.Table]) -> None:
+    """Write whole batches as one shard; no file for none."""
+    if not batches:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.concat_tables(batches)
+    path = folder / f"{table[BATCH][0].as_py():08d}-{len(batches):06d}.parquet"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        pq.write_table(table, file, write_page_checksum=True)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_folder(folder)
+
+
+def check_shards(folder: Path, plan: BatchPlan, columns: Iterable[str]) -> tuple[set[int], dict[Path, str]]:
+    """The numbers of the batches that are there, and the shards that are not to be trusted, each with the reason."""
+    done: set[int] = set()
+    distrusted: dict[Path, str] = {}
+    wanted = {BATCH, ITEM, PARTS, *columns}
+    for path in sorted(folder.glob("*.parquet")):
+        numbers, reason = _read_batches(path, plan, wanted)
+        if not reason and done & numbers:
+            reason = f"batch {min(done & numbers)} is in another shard too"
+        if reason:
+            distrusted[path] = reason
+        else:
+            done |= numbers
+    return done, distrusted
+
+
+def remove_leftovers(folder: Path, distrusted: Iterable[Path]) -> None:
+    """Remove what cannot be trusted, and what a killed process had not finished. Nobody may be writing there."""
+    for path in (*distrusted, *folder.glob("*.tmp")):
+        path.unlink()
+
+
+def collect(folder: Path, num_items: int) -> Columns:
+    """The columns of every item in item order: arrays [num_items], and [num_items, D] as files mapped into memory.
+
+    Such a matrix lies in `folder`, as `<column>.matrix`. Memory holds one shard. Every item exactly once.
+    """
+    columns: Columns = {}
+    found = np.zeros(num_items, dtype=bool)
+    for path in sorted(folder.glob("*.parquet")):
+        with pq.ParquetFile(path) as shard:
+            for part in shard.iter_batches(batch_size=_ROWS_PER_PART):
+                _place(part, folder, found, columns)
+    assert found.all(), "an item is missing or came twice"
+    return columns
+
+
+def _place(part: pa.RecordBatch, folder: Path, found: np.ndarray, columns: Columns) -> None:
+    """Write the rows of a part of a shard to the places of their items."""
+    items = part[ITEM].to_numpy()
+    fresh = len(np.unique(items)) == len(items) and items.max() < len(found) and not found[items].any()
+    assert fresh, "an item is missing or came twice"
+    found[items] = True
+    for name in part.schema.names:
+        if name not in (BATCH, ITEM, PARTS):
+            values = _to_array(part[name])
+            if name not in columns:
+                columns[name] = allocate(folder / f"{name}.matrix", (len(found), *values.shape[1:]), values.dtype)
+            columns[name][items] = values
+
+
+def allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Numbers yet to be written: [N] in memory, [N, D] in the mapped file `path`."""
+    return np.empty(shape, dtype) if len(shape) == 1 else np.memmap(path, dtype, "w+", shape=shape)
+
+
+def split_batches(folder: Path) -> list[int]:
+    """The numbers of the batches that were too large for the memory and were computed in pieces."""
+    split: set[int] = set()
+    for path in folder.glob("*.parquet"):
+        table = pq.read_table(path, columns=[BATCH, PARTS])
+        split.update(table[BATCH].to_numpy()[table[PARTS].to_numpy() > 1].tolist())
+    return sorted(split)
+
+
+def _read_batches(path: Path, plan: BatchPlan, wanted: set[str]) -> tuple[set[int], str]:
+    """The batches of a shard, or none and the reason why it is not trusted."""
+    try:
+        # Every page is read and compared with its checksum: an intact end does not mean that the rest is.
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        return set(), f"it cannot be read ({reason})"
+    if set(table.column_names) != wanted:
+        return set(), f"its columns are {', '.join(table.column_names)}"
+    numbers = list(dict.fromkeys(table[BATCH].to_pylist()))
+    if not numbers or not all(isinstance(number, int) and 0 <= number < len(plan.batches) for number in numbers):
+        return set(), "its batches are not the plan's"
+    planned = [(number, position) for number in numbers for position in plan.batches[number]]
+    if list(zip(table[BATCH].to_pylist(), table[ITEM].to_pylist(), strict=True)) != planned:
+        return set(), "a batch in it is not what was planned"
+    return set(numbers), ""
+
+
+def _to_arrow(values: np.ndarray) -> pa.Array:
+    if values.ndim == 1:
+        return pa.array(values)
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _to_array(column: pa.Array) -> np.ndarray:
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    matrix: np.ndarray = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return matrix

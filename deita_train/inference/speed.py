@@ -1,0 +1,101 @@
+"""How fast a pass is: real tokens a second, and which share of the GPU's peak its matrix products reach."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+# Dense bfloat16 FLOP/s of NVIDIA's data sheets, by words of the device's name; the first whose words are all there.
+_PEAK_FLOPS = (
+    ({"H200", "NVL"}, 835e12),
+    ({"H100", "NVL"}, 835e12),
+    ({"H100", "PCIe"}, 756e12),
+    ({"H200"}, 989e12),
+    ({"H100"}, 989e12),
+    ({"GH200"}, 989e12),
+    ({"B200"}, 2250e12),
+    ({"A100"}, 312e12),
+    ({"L40S"}, 362e12),
+    ({"L4"}, 121e12),
+    ({"A10"}, 125e12),
+)
+
+
+@dataclass
+class Speed:
+    """What one rank has computed since it started.
+
+    `flops_per_token` is None where it is not known, `peak_flops` where the device's is not.
+    """
+
+    flops_per_token: int | None = None
+    peak_flops: float | None = None
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, rows: int, tokens: int, seconds: float) -> None:
+        """Count a batch; `tokens` without padding."""
+        self.rows += rows
+        self.tokens += tokens
+        self.seconds += seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Real tokens a second; None before the first batch."""
+        return self.tokens / self.seconds if self.seconds else None
+
+    @property
+    def mfu(self) -> float | None:
+        """The share of the device's peak that the real tokens' matrix products took (model FLOPs utilization)."""
+        rate = self.tokens_per_second
+        if rate is None or self.flops_per_token is None or self.peak_flops is None:
+            return None
+        return rate * self.flops_per_token / self.peak_flops
+
+    def __str__(self) -> str:
+        rate = f"{self.tokens_per_second or 0:,.0f} tokens/s"
+        return rate if self.mfu is None else f"{rate}, {self.mfu:.0%} of the GPU's peak"
+
+
+def speed_metrics(speeds: Sequence[Speed]) -> dict[str, Any]:
+    """The speed of all ranks together, by the seconds of the one that computed longest; rates None if none computed."""
+    seconds = max(speed.seconds for speed in speeds)
+    first = speeds[0]
+    peak = None if first.peak_flops is None else first.peak_flops * len(speeds)
+    together = Speed(first.flops_per_token, peak)
+    together.add(0, sum(speed.tokens for speed in speeds), seconds)
+    return {
+        "seconds_computing": round(seconds, 3),
+        "tokens_per_second": together.tokens_per_second,
+        "mfu": together.mfu,
+    }
+
+
+def flops_per_token(model: PreTrainedModel) -> int | None:
+    """Two for each weight of the trunk that a token is multiplied with: not the embedding table, which is looked up.
+
+    None for a mixture of experts, of whose weights a token meets only some.
+    """
+    if getattr(model.config, "num_experts_per_tok", None):
+        return None
+    trunk: Any = model.base_model
+    weights = sum(weight.numel() for weight in trunk.parameters())
+    return 2 * (weights - trunk.get_input_embeddings().weight.numel())
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
+    """The data sheet's dense peak of a GPU in bfloat16; None in other dtypes, on a CPU and for an unknown GPU."""
+    if device.type != "cuda" or dtype != torch.bfloat16:
+        return None
+    return named_peak(torch.cuda.get_device_name(device))
+
+
+def named_peak(name: str) -> float | None:
+    """The same by the device's name. A slice of a GPU (MIG) has no data sheet."""
+    words = set(name.replace("-", " ").split())
+    if "MIG" in words:
+        return None
+    return next((flops for wanted, flops in _PEAK_FLOPS if wanted <= words), None)

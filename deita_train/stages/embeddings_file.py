@@ -1,0 +1,21 @@
+"""Stage `embeddings_file`: embeddings made elsewhere, checked and put into the form of the stage `embed`."""
+
+import datasets
+
+from deita_train.data.embeddings import write_embeddings
+from deita_train.data.given_columns import GivenEmbeddings, given_embeddings
+from deita_train.stages.context import StageContext, StageResult
+
+
+def run(context: StageContext) -> StageResult:
+    """Read, join to the pool's rows by id, write."""
+    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    given = read_given_embeddings(context.settings["file"], pool)
+    rows, width = given.matrix.shape
+    write_embeddings(context.data_dir, list(pool["id"]), given.matrix)
+    return StageResult(rows, rows, {}, {"rows": rows, "dimensions": width, "rows_of_no_use": given.num_unused})
+
+
+def read_given_embeddings(file: str, pool: datasets.Dataset) -> GivenEmbeddings:
+    """The embeddings in `file` of the rows of `pool`."""
+    return given_embeddings(file, list(pool["id"]))

@@ -1,0 +1,40 @@
+"""Stage `scores_file`: scores of one dimension made elsewhere, checked and put into the form of the stage `score`."""
+
+from typing import Any
+
+import datasets
+
+from deita_train.data.conversations import user_turns
+from deita_train.data.given_columns import GivenScores, given_scores
+from deita_train.stages.context import StageContext, StageResult
+
+
+def run(context: StageContext) -> StageResult:
+    """Read, join to the pool's rows by id, write."""
+    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    given = read_given_scores(context.settings["file"], context.config["dimension"], pool)
+    column = f"{context.config['dimension']}_scores"
+    scores = datasets.List(datasets.Value("float32"))
+    features = datasets.Features({"id": datasets.Value("string"), column: scores})
+    values = {"id": list(pool["id"]), column: given.scores}
+    datasets.Dataset.from_dict(values, features=features).save_to_disk(str(context.data_dir))
+    return StageResult(len(pool), len(pool), {}, _metrics(context.config["dimension"], given))
+
+
+def read_given_scores(file: str, dimension: str, pool: datasets.Dataset) -> GivenScores:
+    """The scores in `file` of the rows of `pool`, one or None per user turn."""
+    num_turns = [len(user_turns(messages)) for messages in pool["messages"]]
+    return given_scores(file, f"{dimension}_scores", list(pool["id"]), num_turns)
+
+
+def _metrics(dimension: str, given: GivenScores) -> dict[str, Any]:
+    turns = [score for row in given.scores for score in row]
+    known = [score for score in turns if score is not None]
+    return {
+        "dimension": dimension,
+        "rows": len(given.scores),
+        "turns": len(turns),
+        "scored": len(known),
+        "mean": sum(known) / len(known) if known else None,
+        "rows_of_no_use": given.num_unused,
+    }

@@ -1,0 +1,65 @@
+"""What a stage's process keeps of an earlier attempt."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from deita_train.run.worker import _prepare
+from deita_train.stages.context import Progress, StageContext
+
+
+class Prepared:
+    """A stage that counts how often it prepares, and chooses the size of its batches anew each time."""
+
+    def __init__(self):
+        self.times = 0
+
+    def prepare(self, context):
+        self.times += 1
+        (context.prepared_dir / "batches.json").write_text(f"plan {self.times}")
+
+
+def attempt(module, folder, max_batch_tokens):
+    """The plan that an attempt works by, and whether the earlier attempts' shards are still there."""
+    settings = {"max_batch_tokens": max_batch_tokens}
+    context = StageContext("embed", "embed", {}, settings, {}, folder, 0, 1, Progress(None))
+    _prepare(module, context)
+    kept = (folder / "shards" / "shard").exists()
+    (folder / "shards").mkdir(exist_ok=True)
+    (folder / "shards" / "shard").touch()
+    return (context.prepared_dir / "batches.json").read_text(), kept
+
+
+@pytest.mark.parametrize("stated", [None, 99])
+def test_the_same_setting_keeps_the_plan_and_the_shards(tmp_path, stated):
+    module = Prepared()
+    assert attempt(module, tmp_path, stated) == ("plan 1", False)
+    assert attempt(module, tmp_path, stated) == ("plan 1", True)
+    assert module.times == 1
+
+
+def test_another_setting_plans_anew_and_drops_the_shards(tmp_path):
+    module = Prepared()
+    assert attempt(module, tmp_path, None) == ("plan 1", False)
+    assert attempt(module, tmp_path, 16_384) == ("plan 2", False)
+    assert attempt(module, tmp_path, None) == ("plan 3", False)
+
+
+def test_rows_that_must_not_be_reused_any_more_plan_anew(tmp_path):
+    module, plans = Prepared(), []
+    for reuse_rows in (True, True, False):
+        settings = {"max_batch_tokens": None, "reuse_rows": reuse_rows}
+        context = StageContext("embed", "embed", {}, settings, {}, tmp_path, 0, 1, Progress(None))
+        _prepare(module, context)
+        plans.append((context.prepared_dir / "batches.json").read_text())
+    assert plans == ["plan 1", "plan 1", "plan 2"]
+
+
+def test_a_preparation_that_did_not_end_is_made_again(tmp_path):
+    def fail(context):
+        (context.prepared_dir / "batches.json").write_text("half a pl")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(SimpleNamespace(prepare=fail), tmp_path, None)
+    assert attempt(Prepared(), tmp_path, None) == ("plan 1", False)
