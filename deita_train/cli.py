@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from deita_train.commands import RunsOption, SetOption, add_commands
 from deita_train.errors import UserError, machine_fault
 
 app = typer.Typer(
@@ -15,13 +16,15 @@ app = typer.Typer(
     help="Select instruction data by complexity, quality and diversity (DEITA), and train on it, from one recipe.",
 )
 
+add_commands(app)
+
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override one value: dotted.path=value. May be repeated.")
-]
-RunsOption = Annotated[Path, typer.Option("--runs", envvar="DEITA_RUNS", help="Where runs and their artefacts lie.")]
 UntilOption = Annotated[str | None, typer.Option("--until", help="Stop after this stage, such as select or sft.")]
 StageOption = Annotated[str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.")]
+StagesOption = Annotated[
+    list[str],
+    typer.Option("--stage", help="The artefact's id, as `plan` prints it. Given again: one more, in this process."),
+]
 GpusOption = Annotated[
     int | None,
     typer.Option(
@@ -39,7 +42,7 @@ def run(
     fresh: Annotated[str | None, typer.Option("--fresh", help="Make this stage anew; what reads it follows.")] = None,
     cell: Annotated[
         str | None,
-        typer.Option("--cell", help="One cell of a sweep, by label or number; 0 is as written, shared what two need."),
+        typer.Option("--cell", help="One cell of a sweep: its label or number, or shared for what several cells need."),
     ] = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
@@ -130,11 +133,14 @@ def inspect(
 
 
 @app.command()
-def stage(recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
-    """Carry out one stage in this process; what `accelerate launch` starts on each rank."""
-    from deita_train.run.worker import run_stage
+def stage(recipe: RecipeArgument, stage: StagesOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
+    """Carry out one stage in this process; what `accelerate launch` starts on each rank.
 
-    run_stage(recipe, sets or [], runs, stage)
+    Several, of scoring and embedding, are carried out one after another; those over one base load it once.
+    """
+    from deita_train.run.worker import run_stages
+
+    run_stages(recipe, sets or [], runs, stage)
 
 
 @app.command(hidden=True)
@@ -153,12 +159,13 @@ def report(
 ) -> None:
     """Write the report of a run again from its artefacts."""
     from deita_train.report.page import write_report
+    from deita_train.run.plan import store_folder
     from deita_train.run.results import print_results
 
     console = _console()
     if not (run_dir / "stages.json").is_file():
         raise UserError(f"{run_dir} is no run: it has no stages.json. Give the folder that `run` wrote, runs/<name>.")
-    page = write_report(run_dir, run_dir.parent / "store")
+    page = write_report(run_dir, store_folder(run_dir))
     print_results(console, run_dir)
     console.print(f"Report: {page}", soft_wrap=True)
 

@@ -52,7 +52,8 @@ def build_pool(sources: Sequence[PoolSource]) -> tuple[datasets.Dataset, PoolRep
     """Merge ``sources``, in their order, into one dataset held in Arrow memory.
 
     Columns: ``id`` (str, unique), ``messages`` (list of {role, content}), ``source`` (the row's own, else the source's
-    name), then every other column whose values are scalars (int beside float becomes float64; missing is null).
+    name), then every other column whose values are scalars (int beside float becomes float64; missing is null) or
+    lists of texts, such as tags.
     An id is the row's own, else "<source name>:<row index>"; one found in several sources gets "<source name>:" in
     front in each of them, whatever their order.
 
@@ -74,7 +75,7 @@ class _PoolBuilder:
     """Reads sources one after the other into Arrow chunks and counts."""
 
     def __init__(self) -> None:
-        self.table = RowTable({"messages": MESSAGES_TYPE}, RESERVED_COLUMNS)
+        self.table = RowTable({"messages": MESSAGES_TYPE}, RESERVED_COLUMNS, with_lists=True)
         self.ids: dict[str, RowIds] = {}
         self.formats: dict[str, str] = {}
         self.user_turns = 0

@@ -16,26 +16,31 @@ ROWS_PER_CHUNK = 1000
 
 MESSAGES_TYPE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _KINDS: Mapping[type, str] = {bool: "bool", int: "int", float: "float", str: "str"}
+TEXTS = "list of texts"
 _ARROW_TYPES = {
     None: pa.null(),
     "bool": pa.bool_(),
     "int": pa.int64(),
     "float": pa.float64(),
     "str": pa.string(),
+    TEXTS: pa.list_(pa.string()),
 }
 
 
 class RowTable:
     """Rows gathered into Arrow tables of ``ROWS_PER_CHUNK``, so that no Python copy of the data is held.
 
-    Columns: ``id``, those of ``types``, ``source``, then whatever scalars the rows have. ``reserved`` are names that
-    later stages write. An input's own columns of any of these names are never taken over, but for a ``source`` of
-    strings; ``left_out`` names what is not taken over.
+    Columns: ``id``, those of ``types``, ``source``, then whatever scalars the rows have, and lists of texts where
+    ``with_lists``. ``reserved`` are names that later stages write. An input's own columns of any of these names are
+    never taken over, but for a ``source`` of strings; ``left_out`` names what is not taken over.
     """
 
-    def __init__(self, types: Mapping[str, pa.DataType], reserved: Collection[str] = ()) -> None:
+    def __init__(
+        self, types: Mapping[str, pa.DataType], reserved: Collection[str] = (), *, with_lists: bool = False
+    ) -> None:
         self.types = {**types, "source": pa.string()}
         self.reserved = {*types, *reserved}
+        self.with_lists = with_lists
         self.kinds: dict[str, str | None] = {}  # column -> kind of its values; None while all of them are null
         self.first_seen: dict[str, str] = {}  # column -> where its kind was first seen
         self.left_out: set[str] = set()
@@ -65,8 +70,10 @@ class RowTable:
 
     def _observe(self, name: str, value: Any, row: SourceRow) -> None:
         """Settle what ``value`` means for its column: left out, as before, widened to float, or an error."""
-        kind = None if value is None else _KINDS.get(type(value))
-        if name in self.reserved or (value is not None and kind is None):
+        kind = None if value is None else self._kind(value)
+        # A column that has lists in some rows and something else in others is no list of texts: left out, as any list.
+        mixed = TEXTS in (kind, self.kinds.get(name)) and len({kind, self.kinds.get(name)} - {None}) > 1
+        if name in self.reserved or mixed or (value is not None and kind is None):
             self.left_out.add(name)
             self.kinds.pop(name, None)
             return
@@ -83,8 +90,16 @@ class RowTable:
             )
         self._require_storable(name, value, row)
 
+    def _kind(self, value: Any) -> str | None:
+        if self.with_lists and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return TEXTS
+        return _KINDS.get(type(value))
+
     def _require_storable(self, name: str, value: Any, row: SourceRow) -> None:
-        if isinstance(value, str):
+        if isinstance(value, list):
+            for item in value:
+                require_unicode(item, name, row)
+        elif isinstance(value, str):
             require_unicode(value, name, row)
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise UserError(f"{row.where}: column {name!r} holds {value}, beyond 64 bits; write it as a string")

@@ -16,10 +16,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deita_train.data.suffixes import SUFFIXES, data_suffix
 from deita_train.errors import UserError
-
-SUFFIXES = (".json", ".json.gz", ".json.zst", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-"""What a local data file may end in."""
 
 ROWS_PER_BATCH = 1000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -72,13 +70,8 @@ def source_name(dataset: str) -> str:
     if path is None:
         return dataset
     name = path.resolve().name
-    suffix = _data_suffix(name)
+    suffix = data_suffix(name)
     return name if path.is_dir() or suffix is None else name[: -len(suffix)]
-
-
-def _data_suffix(name: str) -> str | None:
-    matching = [suffix for suffix in SUFFIXES if name.lower().endswith(suffix)]
-    return max(matching, key=len, default=None)
 
 
 def _local_path(dataset: str) -> Path | None:
@@ -86,7 +79,7 @@ def _local_path(dataset: str) -> Path | None:
     path = Path(dataset).expanduser()
     if dataset and path.exists():
         return path
-    if dataset.startswith((".", "/", "~")) or _data_suffix(dataset) is not None:
+    if dataset.startswith((".", "/", "~")) or data_suffix(dataset) is not None:
         raise UserError(f"dataset {dataset!r}: there is no such file or folder; correct the path")
     if _HUB_ID.fullmatch(dataset) is None:
         raise UserError(f"dataset {dataset!r} is neither an existing file or folder nor a Hub id such as 'owner/name'")
@@ -103,7 +96,7 @@ def _refuse_no_rows(rows: Iterator[SourceRow], dataset: str) -> Iterator[SourceR
 
 
 def _iter_file(path: Path, label: str) -> Iterator[SourceRow]:
-    suffix = _data_suffix(path.name)
+    suffix = data_suffix(path.name)
     if suffix is None:
         raise UserError(f"{label}: a data file ends in one of {', '.join(SUFFIXES)}; convert or rename it")
     if suffix == ".parquet":

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from deita_train.errors import UserError
 from deita_train.recipe.overrides import apply_overrides
-from deita_train.recipe.schema import Recipe, Training
+from deita_train.recipe.peft_fields import check_peft
+from deita_train.recipe.schema import Recipe, Training, Tuning
 from deita_train.recipe.sweep import expand
 from deita_train.recipe.trainer_fields import TrainerKind, check_trainer
 from deita_train.recipe.validation import explain, report_problems
@@ -46,6 +47,9 @@ OWNED_FIELDS: Mapping[str, str] = {
     "eval_strategy": "state evaluate: instead",
     "load_best_model_at_end": "there is no hidden held-out split to judge by",
     "logging_nan_inf_filter": "a loss that is not finite stops the run",
+    "report_to": "state wandb: at the top of the recipe",
+    "run_name": "a run of wandb is named after its stage; state wandb: at the top of the recipe",
+    "project": "state wandb.project at the top of the recipe",
 }
 
 
@@ -97,12 +101,19 @@ def load_recipe(path: Path, sets: Sequence[str] = ()) -> LoadedRecipe:
         suffix = "" if cell.is_base else f" (in the sweep's cell {cell.label})"
         # The recipe as written keeps its sweep, so that what is recorded of it is the whole of it.
         written = cell.data if not cell.is_base or "sweep" not in data else {**cell.data, "sweep": data["sweep"]}
-        recipe = _validate(written, path, positions, sets, suffix)
+        recipe = check_recipe(written, path, positions, sets, suffix)
         validated.append(RecipeCell(cell.label, cell.settings, cell.is_base, recipe))
     return LoadedRecipe(path, tuple(sets), tuple(validated), until)
 
 
-def _validate(data: dict[str, Any], path: Path, positions: Positions, sets: Sequence[str], suffix: str) -> Recipe:
+def check_recipe(
+    data: dict[str, Any], path: Path | str, positions: Positions | None, sets: Sequence[str] = (), suffix: str = ""
+) -> Recipe:
+    """Validate a recipe's data, sweep and `--set` already applied.
+
+    Raises :class:`UserError` with a line for each problem: `path`, the line by `positions`, the dotted path, the text;
+    `suffix` ends the last one.
+    """
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
@@ -118,7 +129,10 @@ def _validate(data: dict[str, Any], path: Path, positions: Positions, sets: Sequ
 
 def _check(section: str, training: Training) -> list[str]:
     kind: TrainerKind = "dpo" if section == "dpo" else "sft"
-    return check_trainer(kind, training.trainer, where=f"{section}.trainer", owned=_owned(section))
+    problems = check_trainer(kind, training.trainer, where=f"{section}.trainer", owned=_owned(section))
+    if isinstance(training, Tuning) and training.peft is not None:
+        problems += check_peft(training.peft, where=f"{section}.peft")
+    return problems
 
 
 def _owned(section: str) -> Mapping[str, str]:

@@ -13,7 +13,10 @@ Count = Annotated[int, Field(gt=0)]
 Role = Literal["user", "assistant", "system"]
 ConversationFormat = Literal["sharegpt", "messages", "alpaca", "prompt_completion"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-SelectMethod = Literal["deita", "evol_score", "complexity", "quality", "random", "longest_response", "whole_pool"]
+SelectMethod = Literal[
+    "deita", "evol_score", "complexity", "quality", "random", "longest_response", "longest_instruction", "direct_score",
+    "perplexity", "ifd", "instag", "mig", "k_center", "kmeans", "facility_location", "whole_pool",
+]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -148,11 +151,11 @@ class Tuning(Training):
 
 
 class Pass(Section):
-    """How a model passes over rows without learning."""
+    """How a model passes over rows without learning; without `max_batch_tokens`, batches of what the memory holds."""
 
     dtype: Dtype = "auto"
     launch: str | None = None
-    max_batch_tokens: Count = 16384
+    max_batch_tokens: Count | None = None
 
 
 class Architecture(Section):
@@ -197,13 +200,19 @@ class ScorerTraining(Tuning):
 
 
 class Scorer(Pass):
-    """One scorer: a published model, or one that the run trains; and how it passes over the pool."""
+    """One scorer: a published model, or one that the run trains; and how it passes over the pool.
+
+    Without `max_length` prompts may be as long as the model's context, and 2,048 tokens at most. Turns that this scorer
+    scored in another pool of the same runs folder are not scored again, unless `reuse_rows` is false.
+    """
 
     model: str | None = None
     revision: str | None = None
     train: ScorerTraining | None = None
-    max_length: Count = 2048
+    max_length: Count | None = None
     max_unscored_share: Share = 0.01
+    min_digit_mass: Share = 0.1
+    reuse_rows: bool = True
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -225,23 +234,81 @@ class Scorers(Section):
         return self
 
 
+class ScoreFiles(Section):
+    """Scores made elsewhere: for each dimension a table with `id` and `complexity_scores` or `quality_scores`."""
+
+    complexity: str | None = None
+    quality: str | None = None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.complexity is None and self.quality is None:
+            raise ValueError("name a file for at least one dimension: complexity: or quality:")
+        return self
+
+
 class Embedding(Pass):
-    """The encoder whose last hidden state at the last token stands for a conversation [paper 2.5]."""
+    """The encoder whose last hidden state at the last token stands for a conversation [paper 2.5].
+
+    `pooling: mean` takes the mean over all tokens; `sentence_transformer:` a model of that library, which pools itself.
+    Without `max_length` conversations are cut to the model's context, and to 2,048 tokens at most. Conversations that
+    were embedded in another pool of the same runs folder are not embedded again, unless `reuse_rows` is false.
+    """
+
+    model: str | None = None
+    sentence_transformer: str | None = None
+    revision: str | None = None
+    chat_template: str = "vicuna_v1.1"
+    max_length: Count | None = None
+    pooling: Literal["last_token", "mean"] = "last_token"
+    storage: Literal["float32", "float16"] = "float32"
+    center: bool = False
+    reuse_rows: bool = True
+
+    @model_validator(mode="after")
+    def _one_encoder(self) -> Self:
+        if (self.model is None) == (self.sentence_transformer is None):
+            raise ValueError("state either model: (of transformers) or sentence_transformer:, and not both")
+        alien = [name for name in ("chat_template", "pooling") if name in self.model_fields_set]
+        if self.sentence_transformer is not None and alien:
+            raise ValueError(f"{', '.join(alien)} would have no effect beside sentence_transformer:; leave it out")
+        return self
+
+
+class EmbeddingFile(Section):
+    """Embeddings made elsewhere: a table with `id` and `embedding`."""
+
+    file: str
+    center: bool = False
+
+
+class Perplexity(Pass):
+    """The model under which answers are measured: their perplexity, and IFD, its ratio to that of the answers alone.
+
+    Without `max_length` conversations are cut to the model's context, and to 2,048 tokens at most.
+    """
 
     model: str
     revision: str | None = None
     chat_template: str = "vicuna_v1.1"
-    max_length: Count = 2048
-    center: bool = False
+    max_length: Count | None = None
 
 
 class Select(Section):
-    """Which rows are kept: a method of the literal table in `selection/methods.py`, a budget, a threshold."""
+    """Which rows are kept: a method of the literal table in `selection/methods.py`, a budget, what the method reads.
+
+    `selection/needs.py` says which of the fields from `threshold` to `seed` a method reads; docs/selection.md explains.
+    """
 
     method: SelectMethod = "deita"
     budget: Count | None = None
     threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.9
     score: Literal["evol", "complexity", "quality"] = "evol"
+    column: str | None = None
+    order: Literal["highest", "lowest"] = "highest"
+    clusters: Count | None = None
+    quality_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    label_similarity: Annotated[float, Field(gt=0, le=1)] = 0.9
     seed: int | None = None
     allow_fewer: bool = False
 
@@ -273,13 +340,16 @@ class Dpo(Tuning):
 
 
 class Evaluate(Pass):
-    """Evaluation of the base and of every tuned model on held-out rows.
+    """Evaluation on held-out rows of the base and of every tuned model, or of `model:` in a recipe that tunes none.
 
     On conversations the loss per assistant token, on pairs how often the chosen answer is the likelier one.
     """
 
     heldout: Source | None = None
     preferences: Preferences | None = None
+    model: str | None = None
+    revision: str | None = None
+    chat_template: str | None = None
     max_length: Count = 2048
 
     @model_validator(mode="after")
@@ -292,7 +362,7 @@ class Evaluate(Pass):
 class Wandb(Section):
     """Where runs are logged: one group per recipe, one run per stage. Never part of a key."""
 
-    project: str = "deita_train"
+    project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] = "deita_train"
     entity: str | None = None
     mode: Literal["online", "offline"] = "online"
 
@@ -306,7 +376,10 @@ class Recipe(Section):
     base: Base | None = None
     pool: Pool | None = None
     scorers: Scorers | None = None
+    scores: ScoreFiles | None = None
     embedding: Embedding | None = None
+    embeddings: EmbeddingFile | None = None
+    perplexity: Perplexity | None = None
     select: Select | None = None
     sft: Sft | None = None
     dpo: Dpo | None = None

@@ -150,7 +150,7 @@ class _Builder:
             yield from YAML(typ="safe", pure=True).parse(io.StringIO(text))
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            context = f" ({error.context})" if error.context else ""
+            context = f" ({error.context}{self._begun(error)})" if error.context else ""
             problem = str(error.problem).replace(r"'\x00'", "the end")  # the scanner's own mark of the end
             raise UserError(f"{self._at(line)}: not YAML: {problem}{context}{_syntax_advice(error)}") from None
         except YAMLError as error:
@@ -159,6 +159,13 @@ class _Builder:
         except ValueError:
             # The scanner passes the digits of \U to chr() unchecked.
             raise UserError(f"{self._source}: not YAML: a \\U escape is beyond the last character of Unicode") from None
+
+    def _begun(self, error: MarkedYAMLError) -> str:
+        """Where the bracket or quotation mark stands that was not closed, when that is on another line."""
+        begun, found = error.context_mark, error.problem_mark
+        if not self._numbered or begun is None or found is None or begun.line == found.line:
+            return ""
+        return f" that begins on line {begun.line + 1}"
 
     def _at(self, line: int) -> str:
         return f"{self._source}:{line}" if self._numbered else self._source
@@ -239,6 +246,8 @@ def _syntax_advice(error: MarkedYAMLError) -> str:
     problem = error.problem or ""
     if "mapping values are not allowed" in problem:
         return "; check the indentation, and put a value that holds ': ' in quotes"
+    if re.match("expected ',' or '[]}]'", problem):
+        return "; close the bracket, or put a value that holds a bracket or a comma in quotes"
     if "cannot start any token" in problem:
         return "; put a value that begins with this character in quotes"
     return ""

@@ -79,8 +79,8 @@ class Store:
         """The manifest of a published artefact. Raises :class:`UserError` if it was damaged from outside."""
         path = self.path(artefact_id) / MANIFEST
         try:
-            return Manifest(**read_json(path))
-        except (OSError, TypeError, json.JSONDecodeError) as error:
+            return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); remove {path.parent} and run again.") from error
 
     def metrics(self, artefact_id: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Failure:
             return UserError(self.message if self._names_itself else f"{self.node.label}: {self.message}")
         return StageFailed(
             f"{self.node.label} failed: {self.message}\n  logs:    {self.logs}\n  again:   {self.again}\n"
-            "What is published stays; the same `deita-train run` continues here."
+            "What is published stays; the same command continues here."
         )
 
     @property

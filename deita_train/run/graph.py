@@ -13,12 +13,16 @@ from deita_train.errors import UserError
 from deita_train.recipe.schema import (
     Dpo,
     Embedding,
+    EmbeddingFile,
     Evaluate,
     Pass,
+    Perplexity,
     Preferences,
     Recipe,
+    ScoreFiles,
     Scorer,
     ScorerTraining,
+    Select,
     Sft,
     Source,
     Training,
@@ -26,12 +30,13 @@ from deita_train.recipe.schema import (
 )
 from deita_train.run.inputs import Inputs
 from deita_train.run.keys import content_key
-from deita_train.selection.needs import METHOD_NEEDS
+from deita_train.selection.needs import needs_of
 
 # Raised when a stage's code changes what it writes for the same configuration.
 VERSIONS = {
-    "pool": 1, "base": 1, "train_scorer": 1, "score": 1, "embed": 1, "select": 1, "sft": 1, "evaluate": 1,
-    "preferences": 1, "log_probs": 1, "dpo": 1,
+    "pool": 1, "base": 1, "train_scorer": 2, "score": 2, "embed": 2, "select": 1, "sft": 1, "evaluate": 2,
+    "preferences": 1, "log_probs": 2, "dpo": 1, "scores_file": 1, "embeddings_file": 1,
+    "sentence_embed": 1, "perplexity": 1,
 }  # fmt: skip
 # Trainer fields that change how fast or how safely a training runs, never what comes out.
 PERFORMANCE_FIELDS = frozenset(
@@ -42,6 +47,10 @@ PERFORMANCE_FIELDS = frozenset(
     }
 )  # fmt: skip
 DIMENSIONS = ("complexity", "quality")
+# Fields of `select:` that go into the selection's configuration as they are, where the method reads them.
+SELECT_FIELDS = ("threshold", "column", "order", "clusters", "quality_weight", "label_similarity")
+# Methods that read the column of their own name from the table of `perplexity:`.
+MEASURED_METHODS = ("perplexity", "ifd")
 DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
 # trl would cut at 1,024 without a word; the public code's length is 2,048.
 DPO_MAX_LENGTH = 2048
@@ -76,6 +85,10 @@ class Node:
             yield parent
 
 
+# Of a model that a section names: the stage that makes it, else its identity (hashed) and its location (not hashed).
+Model = tuple[dict[str, Node], dict[str, Any], dict[str, Any]]
+
+
 def build_graph(recipe: Recipe, inputs: Inputs) -> dict[str, Node]:
     """The stages of one recipe by label, in the order of the run."""
     return _Builder(recipe, inputs).build()
@@ -99,8 +112,14 @@ class _Builder:
             scorer = getattr(recipe.scorers, dimension) if recipe.scorers is not None else None
             if scorer is not None:
                 self._add_scorer(dimension, scorer)
+        if recipe.scores is not None:
+            self._add_score_files(recipe.scores)
         if recipe.embedding is not None:
             self._add_embed(recipe.embedding)
+        if recipe.embeddings is not None:
+            self._add_embedding_file(recipe.embeddings)
+        if recipe.perplexity is not None:
+            self._add_perplexity(recipe.perplexity)
         if recipe.select is not None:
             self._add_select()
         if recipe.sft is not None:
@@ -162,6 +181,8 @@ class _Builder:
             "launch": launch,
             "max_batch_tokens": scorer.max_batch_tokens,
             "max_unscored_share": scorer.max_unscored_share,
+            "min_digit_mass": scorer.min_digit_mass,
+            "reuse_rows": scorer.reuse_rows,
         }
         self._add(Node(f"score.{dimension}", "score", config, settings, {"pool": pool, **parents}))
 
@@ -192,37 +213,118 @@ class _Builder:
 
     def _add_embed(self, embedding: Embedding) -> None:
         pool = self._required("pool", "embedding", "pool:")
-        parents, identity, location = self._model(embedding.model, embedding.revision, "embedding", adapters=True)
         launch = self.inputs.launch(embedding.launch, "embedding.launch")
+        kind, (parents, identity, location), choices = self._encoder(embedding)
         config = {
             **identity,
-            "chat_template": self.inputs.chat_template(embedding.chat_template, "embedding", marked=False),
+            **choices,
             "max_length": embedding.max_length,
             "dtype": self.inputs.dtype(embedding.dtype, launch),
         }
-        settings = {**location, "launch": launch, "max_batch_tokens": embedding.max_batch_tokens}
-        self._add(Node("embed", "embed", config, settings, {"pool": pool, **parents}))
+        settings = {
+            **location,
+            "launch": launch,
+            "max_batch_tokens": embedding.max_batch_tokens,
+            "reuse_rows": embedding.reuse_rows,
+        }
+        self._add(Node("embed", kind, config, settings, {"pool": pool, **parents}))
+
+    def _encoder(self, embedding: Embedding) -> tuple[str, Model, dict[str, Any]]:
+        """The kind of stage that embeds, its model, and what else decides its vectors; defaults leave the keys be."""
+        # A later option counts only where it is another than before: what was embedded without it stays.
+        choices: dict[str, Any] = {"storage": embedding.storage} if embedding.storage != "float32" else {}
+        if embedding.sentence_transformer is not None:
+            name, revision = embedding.sentence_transformer, embedding.revision
+            identity, location = self.inputs.model(
+                name, revision, "embedding", adapters=False, field="sentence_transformer"
+            )
+            return "sentence_embed", ({}, {"model": identity}, {"model": location}), choices
+        assert embedding.model is not None
+        if embedding.pooling != "last_token":
+            choices["pooling"] = embedding.pooling
+        template = self.inputs.chat_template(embedding.chat_template, "embedding", marked=False)
+        model = self._model(embedding.model, embedding.revision, "embedding", adapters=True)
+        return "embed", model, {"chat_template": template, **choices}
+
+    def _add_perplexity(self, perplexity: Perplexity) -> None:
+        pool = self._required("pool", "perplexity", "pool:")
+        parents, identity, location = self._model(perplexity.model, perplexity.revision, "perplexity", adapters=True)
+        launch = self.inputs.launch(perplexity.launch, "perplexity.launch")
+        config = {
+            **identity,
+            "chat_template": self.inputs.chat_template(perplexity.chat_template, "perplexity"),
+            "max_length": perplexity.max_length,
+            "dtype": self.inputs.dtype(perplexity.dtype, launch),
+        }
+        settings = {**location, "launch": launch, "max_batch_tokens": perplexity.max_batch_tokens}
+        self._add(Node("perplexity", "perplexity", config, settings, {"pool": pool, **parents}))
+
+    def _add_score_files(self, scores: ScoreFiles) -> None:
+        for dimension in DIMENSIONS:
+            file = getattr(scores, dimension)
+            if file is not None:
+                self._refuse_beside(f"score.{dimension}", f"scores.{dimension}", f"scorers.{dimension}")
+                self._add_file("scores_file", f"scores.{dimension}", file, {"dimension": dimension})
+
+    def _add_embedding_file(self, embeddings: EmbeddingFile) -> None:
+        self._refuse_beside("embed", "embeddings", "embedding")
+        self._add_file("embeddings_file", "embeddings", embeddings.file, {}, where="embeddings.file")
+
+    def _add_file(self, kind: str, label: str, file: str, config: dict[str, Any], where: str | None = None) -> None:
+        """Columns made elsewhere for the rows of the pool."""
+        pool = self._required("pool", label.partition(".")[0], "pool:")
+        identity, location = self.inputs.file(file, where or label)
+        self._add(Node(label, kind, {**config, "file": identity}, {"file": location}, {"pool": pool}))
+
+    def _refuse_beside(self, label: str, given: str, made: str) -> None:
+        if label in self.nodes:
+            raise self.inputs.error(
+                given, f"{made}: makes the same for every row of the pool; leave one of the two out."
+            )
 
     def _add_select(self) -> None:
         select = self.recipe.select
         assert select is not None
-        needs = METHOD_NEEDS[select.method]
-        pool = self._required("pool", "select", "pool:")
-        parents = {"pool": pool}
+        needs = needs_of(select.method, select.quality_weight)
+        measured = self._measured_column(select)
+        if "column" in needs and select.column is None and measured is None:
+            section = " or perplexity:, which measures one" if select.method in MEASURED_METHODS else ""
+            raise self.inputs.error(
+                "select", f"method {select.method} wants column:, the column of the pool to read{section}"
+            )
+        parents = {"pool": self._required("pool", "select", "pool:")}
         config: dict[str, Any] = {"method": select.method, "budget": select.budget}
-        if "scores" in needs:
-            wanted = _wanted_dimensions(select.method, select.score)
-            for dimension in wanted:
-                reason = f"scorers.{dimension}: (select.method {select.method} ranks by it)"
-                parents[dimension] = self._required(f"score.{dimension}", "select", reason)
-            config["score"] = wanted[0] if len(wanted) == 1 else "evol"
+        config |= {name: getattr(select, name) for name in SELECT_FIELDS if name in needs}
+        if measured is not None:
+            config["column"] = select.method
+            parents["perplexity"] = measured
+        dimensions = self._ranked_by(select, needs)
+        for dimension in dimensions:
+            reason = f"scorers.{dimension}: or scores.{dimension}: (select.method {select.method} ranks by it)"
+            parents[dimension] = self._either(f"scores.{dimension}", f"score.{dimension}", "select", reason)
+        if dimensions:
+            config["score"] = dimensions[0] if len(dimensions) == 1 else "evol"
         if "embeddings" in needs:
-            parents["embed"] = self._required("embed", "select", "embedding:")
-            assert self.recipe.embedding is not None
-            config |= {"threshold": select.threshold, "center": self.recipe.embedding.center}
+            parents["embed"] = self._either("embeddings", "embed", "select", "embedding: or embeddings:")
+            embedding = self.recipe.embeddings or self.recipe.embedding
+            assert embedding is not None
+            config["center"] = embedding.center
         if "seed" in needs:
             config["seed"] = select.seed if select.seed is not None else self.recipe.seed
         self._add(Node("select", "select", config, {"allow_fewer": select.allow_fewer}, parents))
+
+    def _ranked_by(self, select: Select, needs: frozenset[str]) -> tuple[str, ...]:
+        """The dimensions whose scores the selection reads; a method that can do without takes them where they are."""
+        wanted = wanted_dimensions(select.method, select.score)
+        there = all(self.nodes.keys() & {f"scores.{name}", f"score.{name}"} for name in wanted)
+        if "scores" in needs or ("scores_if_any" in needs and (there or select.score != "evol")):
+            return wanted
+        return ()
+
+    def _measured_column(self, select: Select) -> Node | None:
+        """The stage whose table has the column that the method reads, unless the recipe names one of the pool's own."""
+        is_measured = select.method in MEASURED_METHODS and select.column is None
+        return self.nodes.get("perplexity") if is_measured else None
 
     def _add_sft(self, sft: Sft) -> None:
         parents, identity, location = self._model(sft.model, sft.revision, "sft")
@@ -294,26 +396,39 @@ class _Builder:
 
     def _add_evaluate(self, evaluate: Evaluate) -> None:
         """Every model of the recipe, the untuned one first, on the same held-out rows; each knows the one before it."""
-        tuned = [self.nodes[label] for label in ("sft", "dpo") if label in self.nodes]
-        if not tuned:
-            raise self.inputs.missing("evaluate", "sft: or dpo:")
-        first = tuned[0]
-        untuned = {name: node for name, node in first.parents.items() if name == "model"}
-        models: dict[str, tuple[dict[str, Node], Node | None]] = {"base": (untuned, first)}
-        models |= {node.label: ({"model": node}, None) for node in tuned}
+        models, template = self._evaluated_models(evaluate)
         if evaluate.heldout is not None:
             data = self._add_pool("heldout_data", [evaluate.heldout], "evaluate.heldout")
-            self._evaluate_models("evaluate", data, models, evaluate)
+            self._evaluate_models("evaluate", data, models, template, evaluate)
         if evaluate.preferences is not None:
             data = self._add_preferences("heldout_pairs", evaluate.preferences, "evaluate.preferences")
-            self._evaluate_models("evaluate_pairs", data, models, evaluate)
+            self._evaluate_models("evaluate_pairs", data, models, template, evaluate)
+
+    def _evaluated_models(self, evaluate: Evaluate) -> tuple[dict[str, Model], str]:
+        """The models to evaluate, the untuned one first, and the one chat template of all."""
+        tuned = [self.nodes[label] for label in ("sft", "dpo") if label in self.nodes]
+        if evaluate.model is not None and not tuned:
+            # The answers of a pair are found by their place; those of a conversation, by the template's marks.
+            marked = evaluate.heldout is not None
+            name = evaluate.chat_template or DEFAULT_CHAT_TEMPLATE
+            template = self.inputs.chat_template(name, "evaluate", marked=marked)
+            return {"base": self._model(evaluate.model, evaluate.revision, "evaluate", adapters=True)}, template
+        for name in ("model", "revision", "chat_template"):
+            if tuned and getattr(evaluate, name) is not None:
+                raise self.inputs.error(
+                    f"evaluate.{name}", f"would have no effect beside {tuned[0].label}:; leave it out."
+                )
+        if not tuned:
+            raise self.inputs.missing("evaluate", "sft: or dpo: (or evaluate.model)")
+        models: dict[str, Model] = {"base": _model_of(tuned[0])}
+        models |= {node.label: ({"model": node}, {}, {}) for node in tuned}
+        return models, tuned[0].config["chat_template"]
 
     def _evaluate_models(
-        self, label: str, data: Node, models: Mapping[str, tuple[dict[str, Node], Node | None]], evaluate: Evaluate
+        self, label: str, data: Node, models: Mapping[str, Model], template: str, evaluate: Evaluate
     ) -> None:
         kind = "evaluate" if label == "evaluate" else "log_probs"
         launch = self.inputs.launch(evaluate.launch, "evaluate.launch")
-        template = next(node for _, node in models.values() if node is not None).config["chat_template"]
         common = {
             "chat_template": template,
             "max_length": evaluate.max_length,
@@ -321,11 +436,8 @@ class _Builder:
         }
         settings = {"launch": launch, "max_batch_tokens": evaluate.max_batch_tokens}
         before: dict[str, Node] = {}
-        for name, (parents, untuned) in models.items():
-            config, place = dict(common), dict(settings)
-            if untuned is not None:
-                config |= {key: value for key, value in untuned.config.items() if key == "model"}
-                place |= {key: value for key, value in untuned.settings.items() if key == "model"}
+        for name, (parents, identity, location) in models.items():
+            config, place = {**common, **identity}, {**settings, **location}
             if label == "evaluate_pairs" and name == "dpo":
                 config["beta"] = self.nodes["dpo"].config["trainer"].get("beta", DPO_BETA)
             node = Node(f"{label}.{name}", kind, config, place, {"data": data, **parents, **before})
@@ -336,10 +448,11 @@ class _Builder:
             raise self.inputs.missing(section, wanted)
         return self.nodes[label]
 
-    def _model(
-        self, name: str, revision: str | None, where: str, *, adapters: bool = False
-    ) -> tuple[dict[str, Node], dict[str, Any], dict[str, Any]]:
-        """Parents, identity (hashed) and location (not hashed) of a model that a section names."""
+    def _either(self, given: str, made: str, section: str, wanted: str) -> Node:
+        """What the recipe brings from a file, or else the stage that makes it."""
+        return self.nodes[given] if given in self.nodes else self._required(made, section, wanted)
+
+    def _model(self, name: str, revision: str | None, where: str, *, adapters: bool = False) -> Model:
         if name == "base":
             return {"model": self._required("base", where, "base: (the section says model: base)")}, {}, {}
         identity, location = self.inputs.model(name, revision, where, adapters=adapters)
@@ -362,7 +475,14 @@ class _Builder:
         return {"trainer": performance, "launch": launch}
 
 
-def _wanted_dimensions(method: str, score: str) -> tuple[str, ...]:
+def _model_of(node: Node) -> Model:
+    """The model that a training starts from."""
+    config, settings = ({"model": of["model"]} if "model" in of else {} for of in (node.config, node.settings))
+    return {name: parent for name, parent in node.parents.items() if name == "model"}, config, settings
+
+
+def wanted_dimensions(method: str, score: str) -> tuple[str, ...]:
+    """The dimensions whose scores a method ranks by."""
     if method in DIMENSIONS:
         return (method,)
     return DIMENSIONS if score == "evol" or method == "evol_score" else (score,)

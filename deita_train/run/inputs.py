@@ -58,24 +58,44 @@ class Inputs:
             identity = {"content": self._hashes.of(path), "name": path.name}
             return {**identity, "split": source.split, **shape}, {"dataset": str(path)}
         if not _HUB_ID.match(source.dataset) or path.suffix in {".json", ".jsonl", ".parquet", ".gz", ".zst"}:
-            raise self.error(f"{where}.dataset", f"{source.dataset} does not exist (looked in {Path.cwd()}).")
-        commit = self._commit("dataset", source.dataset, source.revision, where)
+            raise self.error(
+                f"{where}.dataset", f"{source.dataset} does not exist (looked in {Path.cwd()}). Correct the path."
+            )
+        commit = self._commit("dataset", source.dataset, source.revision, where, "dataset")
         return {"hub": source.dataset, "revision": commit, "split": source.split, **shape}, {"dataset": source.dataset}
 
-    def model(self, name: str, revision: str | None, where: str, *, adapters: bool) -> tuple[dict, str]:
-        """Identity and location of a model folder or a Hub model; of an adapter's folder only where `adapters` says."""
+    def file(self, name: str, where: str) -> tuple[dict, str]:
+        """Identity and location of a local table: a data file, or a folder written by `save_to_disk`."""
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise self.error(where, f"{name} does not exist (looked in {Path.cwd()}). Correct the path.")
+        return {"content": self._hashes.of(path)}, str(path)
+
+    def model(
+        self, name: str, revision: str | None, where: str, *, adapters: bool, field: str = "model"
+    ) -> tuple[dict, str]:
+        """Identity and location of a model folder or a Hub model; of an adapter's folder only where `adapters` says.
+
+        `field` is where the section `where` names it.
+        """
         path = Path(name).expanduser()
         if path.is_dir():
             self._refuse_revision(revision, name, where)
             if is_adapter(path):
-                return self._adapter(path, f"{where}.model", allowed=adapters), str(path.resolve())
+                return self._adapter(path, f"{where}.{field}", allowed=adapters), str(path.resolve())
             if not (path / "config.json").exists():
-                raise self.error(f"{where}.model", f"{name} is a folder without config.json: not a transformers model.")
-            self._check_json(path / "config.json", f"{where}.model")
+                raise self.error(
+                    f"{where}.{field}",
+                    f"{name} is a folder without config.json: not a transformers model. Name the folder that holds it.",
+                )
+            self._check_json(path / "config.json", f"{where}.{field}")
             return {"content": self._hashes.of(path)}, str(path.resolve())
         if not _HUB_ID.match(name):
-            raise self.error(f"{where}.model", f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id.")
-        return {"hub": name, "revision": self._commit("model", name, revision, where)}, name
+            raise self.error(
+                f"{where}.{field}",
+                f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id. Correct the path.",
+            )
+        return {"hub": name, "revision": self._commit("model", name, revision, where, field)}, name
 
     def _check_json(self, file: Path, where: str) -> None:
         try:
@@ -157,7 +177,7 @@ class Inputs:
         if revision is not None:
             raise self.error(f"{where}.revision", f"{name} is local: it has no revisions. Leave revision: out.")
 
-    def _commit(self, kind: str, name: str, revision: str | None, where: str) -> str:
+    def _commit(self, kind: str, name: str, revision: str | None, where: str, field: str) -> str:
         """The commit that a Hub id stands for, bound to this run at its first start."""
         if revision is not None and _COMMIT.match(revision):
             return revision
@@ -165,7 +185,6 @@ class Inputs:
         if pin not in self._pins:
             commit = resolve_commit(kind, name, revision)
             if commit is None:
-                field = "dataset" if kind == "dataset" else "model"
                 raise self.error(
                     f"{where}.{field}",
                     f"{name} is no local path, and the Hub does not answer for {kind} {name} at "

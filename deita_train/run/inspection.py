@@ -24,10 +24,15 @@ NOTES: Mapping[str, str] = {
     "base": "every token is trained but the first, which nothing precedes",
     "train_scorer": "trained are the digit and the end of sequence",
     "score": "nothing is trained; a score is read from the six digits' logits after the last token",
-    "embed": "nothing is trained; the embedding is the hidden state at the last token",
+    "embed": "nothing is trained; the embedding is read from the hidden states, of the last token or of all",
+    "perplexity": (
+        "nothing is trained; measured is the loss of the assistant's texts, here, and each alone after the first token"
+    ),
     "log_probs": "nothing is trained; measured is the log-probability of both answers, each with its end of turn",
     "evaluate": "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
 }
+# What is done with the marked tokens, where it is not training.
+_VERBS = {"score": "", "embed": "", "log_probs": "measured", "evaluate": "measured", "perplexity": "measured"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def inspect_row(plan: Plan, label: str | None, row_id: str | None) -> Inspection
     facts += [("data", rows.described), ("tokenizer", tokenizer_from), _rendering(node)]
     if not has_loss(stage, row):
         facts.append(("note", _without_loss(node)))
-    verb = {"score": "", "embed": "", "log_probs": "measured", "evaluate": "measured"}.get(node.kind, "trained")
+    verb = _VERBS.get(node.kind, "trained")
     return Inspection(tuple(facts), tuple(sequences(stage, row)), stage.max_length, verb)
 
 
@@ -91,10 +96,14 @@ def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
 
     from deita_train.data.rendering import load_tokenizer
     from deita_train.stages.row_sequences import InspectedStage
+    from deita_train.stages.rows import pass_max_length
 
     logging.set_verbosity_error()  # it warns of rows that are longer than the model's context, which are shown as cut
     tokenizer = load_tokenizer(str(folder), node.config.get("chat_template"))
-    return InspectedStage(node.kind, node.config, tokenizer), described
+    config = node.config
+    if config.get("max_length", 0) is None:
+        config = {**config, "max_length": pass_max_length(config, folder)}
+    return InspectedStage(node.kind, config, tokenizer), described
 
 
 def _tokenizer(plan: Plan, node: Node) -> tuple[Path, str]:
@@ -174,7 +183,7 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
 def _first(node: Node) -> str:
     if node.kind in ("dpo", "log_probs"):
         return " (the first whose answers differ)"
-    return " (the first with a loss)" if node.kind in ("base", "sft", "evaluate") else " (the first)"
+    return " (the first with a loss)" if node.kind in ("base", "sft", "evaluate", "perplexity") else " (the first)"
 
 
 def _near(row_id: str, rows: _Rows) -> str:
@@ -201,4 +210,5 @@ def _without_loss(node: Node) -> str:
         return "within max_length the answers are equal, or one has no token left: " + (
             "dpo leaves this pair out" if node.kind == "dpo" else "there is nothing to tell them apart by"
         )
-    return "no token has a loss: " + ("nothing is measured" if node.kind == "evaluate" else "the row is left out")
+    is_measure = node.kind in ("evaluate", "perplexity")
+    return "no token has a loss: " + ("nothing is measured" if is_measure else "the row is left out")

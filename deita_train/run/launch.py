@@ -100,7 +100,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     try:
         values = YAML(typ="safe").load(file)
     except YAMLError as error:
-        raise UserError(f"{file} is not YAML: {error}") from error
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}; mend it") from error
     if not isinstance(values, dict) or "distributed_type" not in values:
         raise UserError(
             f"{file} has no distributed_type: not an accelerate configuration; `accelerate config` writes one"

@@ -12,7 +12,10 @@ from deita_train.recipe.loading import LoadedRecipe, load_recipe
 from deita_train.run.artefacts import Store
 from deita_train.run.graph import Node, build_graph, stages_until
 from deita_train.run.inputs import Inputs
+from deita_train.run.select_fields import check_select_fields
 
+# The folder of what single commands such as `score` keep, below that of all runs.
+COMMANDS = "commands"
 Status = Literal["done", "continues", "to run"]
 
 
@@ -51,7 +54,7 @@ class Plan:
     @property
     def run_dir(self) -> Path:
         """The folder of this recipe's run."""
-        return self.runs_dir / self.loaded.recipe.name
+        return run_folder(self.runs_dir, self.loaded.path, self.loaded.recipe.name)
 
     @property
     def nodes(self) -> list[Node]:
@@ -98,6 +101,18 @@ class Plan:
         return [str(self.loaded.path), *sets, "--runs", str(self.runs_dir)]
 
 
+def run_folder(runs_dir: Path, recipe_path: Path, name: str) -> Path:
+    """Where a run keeps its record: runs/<name>, or beside the recipe that a single command wrote for itself."""
+    of_command = runs_dir / COMMANDS / name
+    return of_command if recipe_path.resolve().parent == of_command.resolve() else runs_dir / name
+
+
+def store_folder(run_dir: Path) -> Path:
+    """The store of the runs folder that a run's folder lies in."""
+    place = run_dir.absolute().parent
+    return (place.parent if place.name == COMMANDS else place) / "store"
+
+
 def make_plan(
     recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str | None = None, planned_gpus: int | None = None
 ) -> Plan:
@@ -107,7 +122,9 @@ def make_plan(
     are those of the same plan on such a machine.
     """
     loaded = load_recipe(recipe_path, sets)
-    inputs = Inputs(runs_dir / "store", runs_dir / loaded.recipe.name, recipe_path, planned_gpus)
+    check_select_fields(loaded)
+    run_dir = run_folder(runs_dir, recipe_path, loaded.recipe.name)
+    inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus)
     cells: list[Cell] = []
     for cell in loaded.cells:
         nodes = build_graph(cell.recipe, inputs)

@@ -1,5 +1,6 @@
 """`deita-train validate`: read every data source as the run will, and say what would be kept and dropped."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from deita_train.run.graph import Node
@@ -18,6 +19,9 @@ def validate_data(plan: Plan) -> Iterator[str]:
             yield from _preferences(node)
         elif node.kind == "train_scorer":
             yield from _scorer_data(node)
+        elif node.kind in ("scores_file", "embeddings_file"):
+            yield _given_columns(node)
+    yield from dict.fromkeys(line for node in plan.nodes if _reads_column(node) for line in _column(node))
 
 
 def _pool(node: Node) -> Iterator[str]:
@@ -55,3 +59,35 @@ def _scorer_data(node: Node) -> Iterator[str]:
         if node.config[which] is not None:
             examples = read_scorer_data(node.config, node.settings, which)
             yield f"{node.label} {which}: {len(examples):,} labelled rows"
+
+
+def _given_columns(node: Node) -> str:
+    from deita_train.stages.embeddings_file import read_given_embeddings
+    from deita_train.stages.pool import read_pool
+    from deita_train.stages.scores_file import read_given_scores
+
+    pool, _ = read_pool(node.parents["pool"].config, node.parents["pool"].settings)
+    file = node.settings["file"]
+    if node.kind == "scores_file":
+        unused = read_given_scores(file, node.config["dimension"], pool).num_unused
+    else:
+        unused = read_given_embeddings(file, pool).num_unused
+    return f"{node.label}: all {len(pool):,} rows of the pool are in {file}, and {unused:,} others"
+
+
+def _reads_column(node: Node) -> bool:
+    """Whether the node selects by a column of the pool's own, not by one that a stage measures."""
+    return node.kind == "select" and "column" in node.config and "perplexity" not in node.parents
+
+
+def _column(node: Node) -> Iterator[str]:
+    from deita_train.selection.methods import unusable_rows
+    from deita_train.stages.pool import read_pool
+
+    pool, _ = read_pool(node.parents["pool"].config, node.parents["pool"].settings)
+    # MIG reads the tags that InsTag reads, and scores besides, which are not made yet.
+    method = "instag" if node.config["method"] == "mig" else node.config["method"]
+    drops = Counter(filter(None, unusable_rows(method, pool, column=node.config["column"])))
+    usable = len(pool) - drops.total()
+    yield f"{node.label}: {usable:,} of {len(pool):,} rows can be ranked by column {node.config['column']!r}"
+    yield from _drops(drops, {})

@@ -72,7 +72,7 @@ def test_sources_need_different_names():
     assert "different names" in error()
 
 
-def test_other_scalar_columns_are_kept_and_the_rest_listed():
+def test_other_columns_of_scalars_and_texts_are_kept_and_the_rest_listed():
     rows = [
         row(
             n=1,
@@ -99,8 +99,31 @@ def test_other_scalar_columns_are_kept_and_the_rest_listed():
     assert pool["blocked_by"][:] == [None, "x", None]
     assert pool.features["x"].dtype == "float64"
     assert pool.features["n"].dtype == "int64"
-    assert report.columns_left_out == ["complexity_scores", "embedding", "label", "quality_scores", "tags"]
+    assert pool["tags"][:] == [["a"], None, None]
+    assert report.columns_left_out == ["complexity_scores", "embedding", "label", "quality_scores"]
     assert not set(report.columns_left_out) & set(pool.column_names)
+
+
+def test_lists_of_texts_are_kept_over_chunks():
+    rows = [row(str(i), tags=[] if i % 3 else [f"t{i}", "é"]) for i in range(1500)]
+    rows[1200] = row("1200", tags=None)
+    pool, report = build_pool([source("p", rows)])
+    assert pool["tags"][:] == [None if i == 1200 else [] if i % 3 else [f"t{i}", "é"] for i in range(1500)]
+    assert pool.features["tags"] == datasets.List(datasets.Value("string"))
+    assert report.columns_left_out == []
+
+
+@pytest.mark.parametrize("other", ["a, b", 3, [1], ["a", None], {"a": 1}, [["a"]]])
+@pytest.mark.parametrize("at", [0, 1100])
+def test_a_column_of_lists_and_something_else_is_left_out(other, at):
+    rows = [row(str(i), tags=["a"]) for i in range(1101)]
+    rows[at] = row("other", tags=other)
+    pool, report = build_pool([source("p", rows)])
+    assert (pool.column_names, report.columns_left_out) == (["id", "messages", "source"], ["tags"])
+
+
+def test_a_lone_surrogate_in_a_list_is_an_error():
+    assert error(source("p", [row(tags=["a", "\ud800"])])).startswith("p:1: column 'tags' holds a lone surrogate")
 
 
 def test_a_source_column_that_is_no_string_is_replaced_and_listed():

@@ -208,10 +208,15 @@ def test_a_column_by_the_name_of_one_of_ours_is_left_out_and_listed():
     assert report.columns_left_out == ["prompt"]
 
 
-@pytest.mark.parametrize("column", ["id", "prompt_id"])
-def test_a_repeated_id_is_an_error(column):
-    message = error([pair_row(**{column: "1"}), pair_row(), pair_row(**{column: "1"})])
-    for part in ("'1'", "p:1", "p:3", column):
+def test_several_pairs_of_one_prompt_are_all_kept():
+    rows = [pair_row(prompt_id="p"), pair_row(), pair_row(prompt_id="p")]
+    pairs, _ = build_preferences(source(rows, name="s"))
+    assert pairs["id"][:] == ["p", "s:1", "p:2"]
+
+
+def test_a_repeated_id_is_an_error():
+    message = error([pair_row(id="1"), pair_row(), pair_row(id="1")])
+    for part in ("'1'", "p:1", "p:3", "'id'"):
         assert part in message
 
 

@@ -13,12 +13,13 @@ import pytest
 from smoke_run import ROOT, digests, run_command, run_environment, run_smoke, selected_ids, stages
 
 # In `make test`: a training, a pass, and the training whose result matters most.
-MOMENTS = [("base", "run"), ("score.quality", "group"), ("sft", "run")]
+MOMENTS = [("score.quality", "group"), ("sft", "run"), ("dpo", "group")]
 ALL_STAGES = [
     "pretraining_data", "base", "pool", "train_scorer.complexity", "score.complexity", "train_scorer.quality",
-    "score.quality", "embed", "select", "sft", "heldout_data", "evaluate_before", "evaluate",
+    "score.quality", "embed", "select", "sft", "dpo_data", "reference", "dpo", "heldout_data", "evaluate.base",
+    "evaluate.sft", "evaluate.dpo", "heldout_pairs", "evaluate_pairs.base", "evaluate_pairs.sft", "evaluate_pairs.dpo",
 ]  # fmt: skip
-TRAININGS = {"base", "train_scorer.complexity", "train_scorer.quality", "sft"}
+TRAININGS = {"base", "train_scorer.complexity", "train_scorer.quality", "sft", "dpo"}
 FAULTS = [(label, ("run", "group")[number % 2]) for number, label in enumerate(ALL_STAGES)]
 
 

@@ -1,14 +1,18 @@
 """A run of every stage: what it leaves, and that the same command again does nothing."""
 
 import json
+import math
 
 import datasets
+import pytest
+import torch
 from smoke_run import digests, run_smoke, selected_ids, stages
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LABELS = {
     "pretraining_data", "base", "pool", "train_scorer.complexity", "train_scorer.quality", "score.complexity",
-    "score.quality", "embed", "select", "sft", "heldout_data", "evaluate_before", "evaluate",
+    "score.quality", "embed", "select", "sft", "dpo_data", "reference", "dpo", "heldout_data", "evaluate.base",
+    "evaluate.sft", "evaluate.dpo", "heldout_pairs", "evaluate_pairs.base", "evaluate_pairs.sft", "evaluate_pairs.dpo",
 }  # fmt: skip
 
 
@@ -37,8 +41,9 @@ def test_the_selection_says_what_became_of_every_row(undisturbed):
     assert [row["id"] for row in sorted(kept, key=lambda row: row["selection_rank"])] == selected_ids(undisturbed)
 
 
-def test_the_tuned_model_is_a_plain_one_with_the_runs_template(undisturbed):
-    folder = undisturbed / "store" / stages(undisturbed)["sft"] / "model"
+@pytest.mark.parametrize("label", ["sft", "dpo"])
+def test_the_tuned_model_is_a_plain_one_with_the_runs_template(undisturbed, label):
+    folder = undisturbed / "store" / stages(undisturbed)[label] / "model"
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = tokenizer.apply_chat_template(
@@ -52,6 +57,50 @@ def test_the_tuned_model_is_a_plain_one_with_the_runs_template(undisturbed):
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
         "chat_template.jinja",
     }  # fmt: skip
+
+
+def test_the_held_out_pairs_are_measured_as_a_plain_model_would(undisturbed):
+    """Accuracy, margin and reward from the published models, one sequence at a time, by the template's own text."""
+    pairs = list(datasets.load_from_disk(str(undisturbed / "store" / stages(undisturbed)["heldout_pairs"] / "data")))
+    margins = {}
+    for label in ("sft", "dpo"):
+        folder = undisturbed / "store" / stages(undisturbed)[label] / "model"
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        margins[label] = [
+            log_prob(model, tokenizer, row["prompt"], row["chosen"])
+            - log_prob(model, tokenizer, row["prompt"], row["rejected"])
+            for row in pairs
+        ]
+        got = metrics(undisturbed, f"evaluate_pairs.{label}")["pairs"]
+        assert got["rows"] == len(pairs) == 40
+        assert got["accuracy"] == sum(margin > 0 for margin in margins[label]) / 40
+        assert got["margin"] == pytest.approx(sum(margins[label]) / 40, abs=1e-3)
+    rewards = [0.1 * (after - before) for after, before in zip(margins["dpo"], margins["sft"], strict=True)]
+    got = metrics(undisturbed, "evaluate_pairs.dpo")
+    assert got["rewards"]["margin"] == pytest.approx(sum(rewards) / 40, abs=1e-3)
+    assert got["rewards"]["accuracy"] == pytest.approx(sum(reward > 0 for reward in rewards) / 40, abs=0.03)
+    assert got["before"] == metrics(undisturbed, "evaluate_pairs.sft")["pairs"]
+
+
+def log_prob(model, tokenizer, prompt, answer):
+    head = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    whole = f"{head} {answer}{tokenizer.eos_token}"
+    start = len(tokenizer(head, add_special_tokens=False)["input_ids"])
+    ids = tokenizer(whole, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        log_probs = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+    return float(log_probs.gather(1, ids[0, 1:, None])[start - 1 :].double().sum())
+
+
+def metrics(runs, label):
+    return json.loads((runs / "store" / stages(runs)[label] / "metrics.json").read_text())
+
+
+def test_dpo_starts_at_its_reference(undisturbed):
+    """With the policy still equal to the reference the loss is ln 2 and every reward is nought."""
+    first = metrics(undisturbed, "dpo")["history"][0]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert first["reward_margin"] == pytest.approx(0, abs=1e-4)
 
 
 def test_the_report_is_one_page_that_links_to_nothing(undisturbed):

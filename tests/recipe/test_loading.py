@@ -145,11 +145,8 @@ def test_a_set_reaches_a_trainer_field(write):
             "sft.trainer: null is no value; a mapping wanted (the section is empty: fill it or remove the key)",
         ),
         ("select.budget=many", "select.budget: 'many' is text; a whole number wanted"),
-        (
-            "select.method=deitaa",
-            "select.method: 'deitaa' is not allowed (did you mean deita?); deita, evol_score, complexity, quality, "
-            "random, longest_response or whole_pool wanted",
-        ),
+        ("select.method=deitaa", "select.method: 'deitaa' is not allowed (did you mean deita?)"),
+        ("select.order=up", "select.order: 'up' is not allowed; highest or lowest wanted"),
     ],
 )
 def test_a_wrong_value_of_the_command_line_is_reported_under_it(write, setting, problem):

@@ -36,6 +36,7 @@ def no_range(share):
 DATA = "scorers.quality.train.data"
 OWN_VALIDATORS = [
     ({"pool": {}}, f"pool: {ONE_ORIGIN}"),
+    ({"scores": {}}, "scores: name a file for at least one dimension: complexity: or quality:"),
     ({"pool": {**QUICKSTART, "dataset": "x"}}, f"pool: {ONE_ORIGIN}"),
     ({"pool": {"builtin": "quickstart"}}, f"pool: {WANTS_ROWS}"),
     ({"pool": {"dataset": "x", "rows": 3}}, f"pool: rows {NO_EFFECT}"),
@@ -150,6 +151,22 @@ def test_the_defaults_of_the_paper():
     recipe = Recipe.model_validate({"name": "a", "select": {"budget": 6000}})
     assert recipe.select is not None
     assert (recipe.select.method, recipe.select.threshold, recipe.select.score) == ("deita", 0.9, "evol")
+
+
+@pytest.mark.parametrize(
+    ("embedding", "message"),
+    [
+        ({}, "state either model: .* or sentence_transformer:"),
+        ({"model": "a", "sentence_transformer": "b"}, "state either model: .* or sentence_transformer:"),
+        ({"sentence_transformer": "b", "pooling": "last_token"}, "pooling would have no effect beside"),
+        ({"sentence_transformer": "b", "chat_template": "x"}, "chat_template would have no effect beside"),
+        ({"model": "a", "pooling": "max"}, "'last_token' or 'mean'"),
+        ({"model": "a", "storage": "bfloat16"}, "'float32' or 'float16'"),
+    ],
+)
+def test_an_embedding_has_one_encoder_and_nothing_without_effect(embedding, message):
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate({"name": "a", "embedding": embedding})
 
 
 def test_a_recipe_cannot_be_changed():

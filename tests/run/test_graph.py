@@ -74,6 +74,55 @@ def test_dpo_follows_sft_and_leaves_the_rest_as_it_is(tmp_path):
     assert {label: nodes[label].key for label in LABELS} == {label: without[label].key for label in LABELS}
 
 
+def test_later_options_of_the_embedding_leave_the_default_key_be(tmp_path):
+    embedding = graph(tmp_path, recipe())["embed"]
+    assert set(embedding.config) == {"chat_template", "max_length", "dtype"}
+    stated = graph(tmp_path, recipe(embedding__pooling="last_token", embedding__storage="float32"))["embed"]
+    assert stated.key == embedding.key
+    for name, value in {"pooling": "mean", "storage": "float16"}.items():
+        other = graph(tmp_path, recipe(**{f"embedding__{name}": value}))["embed"]
+        assert other.config == {**embedding.config, name: value} and other.key != embedding.key
+
+
+def test_a_sentence_transformer_is_an_encoder_of_its_own(tmp_path):
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    data = recipe(embedding={"sentence_transformer": str(folder)})
+    node = graph(tmp_path, data)["embed"]
+    assert (node.kind, list(node.parents), node.settings["model"]) == ("sentence_embed", ["pool"], str(folder))
+    assert set(node.config) == {"model", "max_length", "dtype"}
+    assert graph(tmp_path, data)["select"].parents["embed"] is not None
+    with pytest.raises(UserError, match=r"r.yaml: embedding.sentence_transformer: no/such folder is neither"):
+        graph(tmp_path, recipe(embedding={"sentence_transformer": "no/such folder"}))
+
+
+def test_perplexity_measures_the_pool_and_serves_the_methods_of_its_columns(tmp_path):
+    measured = {"perplexity": {"model": "base", "max_length": 300}}
+    nodes = graph(tmp_path, recipe(**measured))
+    plain = graph(tmp_path, recipe())
+    assert edges(nodes) == EDGES | {"perplexity": {"pool": "pool", "model": "base"}}
+    assert {label: nodes[label].key for label in LABELS} == {label: plain[label].key for label in LABELS}
+    assert set(nodes["perplexity"].config) == {"chat_template", "max_length", "dtype"}
+    for method in ("perplexity", "ifd"):
+        select = graph(tmp_path, recipe(**measured, select__method=method))["select"]
+        assert {name: parent.label for name, parent in select.parents.items()} == {
+            "pool": "pool",
+            "perplexity": "perplexity",
+        }
+        assert select.config["column"] == method
+        own = graph(tmp_path, recipe(**measured, select__method=method, select__column="mine"))["select"]
+        assert (list(own.parents), own.config["column"]) == (["pool"], "mine")
+        with pytest.raises(UserError, match=f"method {method} wants column:, .* or perplexity:, which measures one"):
+            graph(tmp_path, recipe(select__method=method))
+
+
+def test_perplexity_wants_a_pool(tmp_path):
+    data = recipe("pool", "scorers", "embedding", "select", "sft", "evaluate", perplexity={"model": "base"})
+    with pytest.raises(UserError, match="perplexity: needs pool:"):
+        graph(tmp_path, data)
+
+
 def test_dpo_and_its_reference_cut_alike(tmp_path):
     nodes = graph(tmp_path, dpo_recipe(dpo__trainer__max_length=512))
     for name in ("max_length", "chat_template"):
@@ -240,18 +289,28 @@ TRAINED = {
 }
 MISSING = [
     (recipe("pool", "scorers", "embedding"), "select", "pool:", "select"),
-    (recipe("scorers"), "select", "scorers.complexity: (select.method deita ranks by it)", "select"),
-    (recipe(scorers__quality=None), "select", "scorers.quality: (select.method deita ranks by it)", "select"),
+    (
+        recipe("scorers"),
+        "select",
+        "scorers.complexity: or scores.complexity: (select.method deita ranks by it)",
+        "select",
+    ),
+    (
+        recipe(scorers__quality=None),
+        "select",
+        "scorers.quality: or scores.quality: (select.method deita ranks by it)",
+        "select",
+    ),
     (
         recipe("scorers", select__method="quality"),
         "select",
-        "scorers.quality: (select.method quality ranks by it)",
+        "scorers.quality: or scores.quality: (select.method quality ranks by it)",
         "select",
     ),
-    (recipe("embedding"), "select", "embedding:", "select"),
+    (recipe("embedding"), "select", "embedding: or embeddings:", "select"),
     (recipe("pool", "scorers", "select", "sft", "evaluate"), "embedding", "pool:", "embedding"),
     (recipe("select"), "sft", "select: (or sft.data:)", "sft"),
-    (recipe("sft"), "evaluate", "sft: or dpo:", "evaluate"),
+    (recipe("sft"), "evaluate", "sft: or dpo: (or evaluate.model)", "evaluate"),
     (recipe("base", "scorers", "embedding", "select"), "sft", "base: (the section says model: base)", "sft"),
     (recipe("base", "scorers"), "embedding", "base: (the section says model: base)", "embedding"),
     (

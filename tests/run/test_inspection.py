@@ -27,7 +27,9 @@ def planned(folder, data=None, *sets):
     """A plan whose base is made."""
     made = plan(folder, data or dpo_recipe(), *sets)
     base = made.cells[0].nodes["base"]
-    train_tokenizer([], 259, base.config["chat_template"], publish(made, "base") / "model")
+    model = publish(made, "base") / "model"
+    train_tokenizer([], 259, base.config["chat_template"], model)
+    (model / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 1024}')
     return made
 
 
@@ -72,6 +74,15 @@ def test_a_published_selection_is_what_sft_reads(tmp_path):
 def test_a_row_by_its_id(tmp_path):
     wanted = make_pool(ROWS, SEED)[17]["id"]
     assert facts(inspect_row(planned(tmp_path), "embed", wanted))["row"].startswith(wanted)
+
+
+@pytest.mark.parametrize("label", ["embed", "score.quality"])
+def test_a_pass_without_a_stated_length_is_shown_with_the_models_context(tmp_path, label):
+    assert inspect_row(planned(tmp_path), label, None).max_length == 1024
+
+
+def test_a_stated_length_is_shown(tmp_path):
+    assert inspect_row(planned(tmp_path, None, "embedding.max_length=700"), "embed", None).max_length == 700
 
 
 def test_an_unknown_row_names_the_nearest(tmp_path):

@@ -144,8 +144,10 @@ INDIFFERENT = [
     ("scorers.quality.launch", "cpu_ddp"),
     ("scorers.quality.max_batch_tokens", 99),
     ("scorers.quality.max_unscored_share", 0.5),
+    ("scorers.quality.reuse_rows", False),
     ("embedding.launch", "cpu_ddp"),
     ("embedding.max_batch_tokens", 99),
+    ("embedding.reuse_rows", False),
     ("evaluate.launch", "cpu_ddp"),
     ("evaluate.max_batch_tokens", 99),
     ("evaluate.dtype", "float32"),  # what auto means on a CPU

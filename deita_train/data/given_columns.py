@@ -1,0 +1,146 @@
+"""Columns made elsewhere: the scores or embeddings of a pool's rows, read from a table with `id` and joined by it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deita_train.data.sources import SourceRow, iter_rows
+from deita_train.errors import UserError
+
+LOWEST, HIGHEST = 1.0, 6.0
+# An expectation over six float32 probabilities may leave the range by their rounding.
+_ROUNDING = 1e-5
+_NUM_NAMED = 5
+
+
+@dataclass
+class GivenColumn:
+    """One column of the table ``dataset`` for the rows with ``ids``; ``num_unused`` counts its other rows.
+
+    Iterating yields (position in ``ids``, where the value stands, value), each position once, in the table's order.
+
+    Raises:
+        UserError: the column or a row of ``ids`` is missing, or an id is none or there twice.
+    """
+
+    dataset: str
+    column: str
+    ids: Sequence[str]
+    num_unused: int = 0
+
+    def __iter__(self) -> Iterator[tuple[int, str, Any]]:
+        places = {row_id: place for place, row_id in enumerate(self.ids)}
+        first_seen: dict[str, str] = {}
+        for row in iter_rows(self.dataset):
+            row_id, value = _value(row, "id"), _value(row, self.column)
+            if type(row_id) not in (str, int):
+                raise UserError(f"{row.where}: id {row_id!r} is no id; text or a whole number wanted")
+            row_id = str(row_id)
+            if row_id in first_seen:
+                raise UserError(f"id {row_id!r} is there twice: at {first_seen[row_id]} and {row.where}; keep one")
+            first_seen[row_id] = row.where
+            if row_id in places:
+                yield places[row_id], f"{row.where} (row {row_id!r})", value
+        self.num_unused = sum(row_id not in places for row_id in first_seen)
+        self._check_complete(first_seen)
+
+    def _check_complete(self, found: dict[str, str]) -> None:
+        missing = [row_id for row_id in self.ids if row_id not in found]
+        if missing:
+            raise UserError(
+                f"{self.dataset}: {len(missing)} of the pool's {len(self.ids)} rows are not in it, such as "
+                f"{', '.join(map(repr, missing[:_NUM_NAMED]))}; its own ids begin {next(iter(found))!r}. Make it for "
+                "this pool. (A row without an id is called <name of the pool's file>:<row>.)"
+            )
+
+
+def _value(row: SourceRow, column: str) -> Any:
+    if column not in row.row:
+        raise UserError(f"{row.where}: column {column!r} is missing; the row has {', '.join(map(repr, row.row))}")
+    return row.row[column]
+
+
+@dataclass(frozen=True)
+class GivenScores:
+    """For each row one score or None per user turn, and how many rows of the table were for no row of the pool."""
+
+    scores: list[list[float | None]]
+    num_unused: int
+
+
+def given_scores(dataset: str, column: str, ids: Sequence[str], num_turns: Sequence[int]) -> GivenScores:
+    """The scores of the rows with ``ids``, which have ``num_turns`` user turns.
+
+    A value is a list with a number from 1 to 6 or null for each user turn; for a row with one turn also that alone.
+
+    Raises:
+        UserError: as ``GivenColumn`` does, and for a value that is not of this form.
+    """
+    given = GivenColumn(dataset, column, ids)
+    scores: list[list[float | None]] = [[] for _ in ids]
+    for place, where, value in given:
+        scores[place] = _turn_scores(value, num_turns[place], f"{where}: {column}")
+    return GivenScores(scores, given.num_unused)
+
+
+def _turn_scores(value: Any, num_turns: int, where: str) -> list[float | None]:
+    turns = value if isinstance(value, list) else [value]
+    if len(turns) != num_turns:
+        raise UserError(
+            f"{where}: {len(turns)} scores for {num_turns} user turns; one for each turn wanted, null where there is "
+            "none. A score of the whole conversation may stand in the first turn's place, with nulls after it."
+        )
+    return [_score(turn, where) for turn in turns]
+
+
+def _score(value: Any, where: str) -> float | None:
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not LOWEST - _ROUNDING <= value <= HIGHEST + _ROUNDING:
+        raise UserError(f"{where}: {value!r} is no score; a number from 1 to 6 wanted, or null")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class GivenEmbeddings:
+    """Float32 [N, D] in the order of the ids, and how many rows of the table were for no row of the pool."""
+
+    matrix: np.ndarray
+    num_unused: int
+
+
+def given_embeddings(dataset: str, ids: Sequence[str]) -> GivenEmbeddings:
+    """The embeddings of the rows with ``ids``: lists of finite numbers, all of one length.
+
+    Raises:
+        UserError: as ``GivenColumn`` does, and for a value that is not of this form.
+    """
+    given = GivenColumn(dataset, "embedding", ids)
+    matrix: np.ndarray | None = None
+    for place, where, value in given:
+        vector = _vector(value, f"{where}: embedding")
+        if matrix is None:
+            matrix, first = np.empty((len(ids), len(vector)), dtype=np.float32), where
+        if len(vector) != matrix.shape[1]:
+            raise UserError(f"{where}: the embedding has {len(vector)} numbers, and {first} has {matrix.shape[1]}")
+        matrix[place] = vector
+    assert matrix is not None, "a complete column of at least one row has a width"
+    return GivenEmbeddings(matrix, given.num_unused)
+
+
+def _vector(value: Any, where: str) -> np.ndarray:
+    """Float32 [D]; its dtype is settled last, so that text or null is told from a number."""
+    try:
+        vector = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        vector = np.empty(0)
+    if vector.ndim != 1 or not len(vector) or vector.dtype.kind not in "iuf":
+        raise UserError(f"{where}: no list of numbers (it begins {str(value)[:40]!r})")
+    with np.errstate(over="ignore"):
+        narrow: np.ndarray = vector.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise UserError(f"{where}: holds a number that is not finite in float32")
+    return narrow

@@ -1,0 +1,86 @@
+"""A table written by its suffix: JSON lines, a JSON array, Parquet, or a ``save_to_disk`` folder."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deita_train.data.outputs import Output
+from deita_train.errors import UserError
+
+ROWS_PER_BATCH = 1000
+
+
+def write_rows(rows: datasets.Dataset, output: Output) -> None:
+    """Write a table to ``output``, whole or not at all; equal tables give equal bytes.
+
+    Raises:
+        UserError: something else is there and ``output`` may not replace it, or a number has no JSON.
+    """
+    with output.writing() as path:
+        if output.suffix is None:
+            _write_folder(rows, path)
+        elif output.suffix == ".parquet":
+            _write_parquet(rows, path)
+        else:
+            _write_json(rows, path, output)
+
+
+def _write_folder(rows: datasets.Dataset, path: Path) -> None:
+    datasets.disable_progress_bars()
+    rows.save_to_disk(str(path))
+
+
+def _write_parquet(rows: datasets.Dataset, path: Path) -> None:
+    with pq.ParquetWriter(path, rows.features.arrow_schema) as writer:
+        for table in _tables(rows):
+            writer.write_table(table)
+
+
+def _tables(rows: datasets.Dataset) -> Iterator[pa.Table]:
+    yield from rows.with_format("arrow").iter(batch_size=ROWS_PER_BATCH)
+
+
+def _write_json(rows: datasets.Dataset, path: Path, output: Output) -> None:
+    """One object per line; in a .json file these are the elements of an array."""
+    assert output.suffix is not None
+    start, between, end = ("", "\n", "\n") if output.suffix.startswith(".jsonl") else ("[\n", ",\n", "\n]\n")
+    with _open(path, output.suffix) as file:
+        file.write(start.encode())
+        for number, text in enumerate(_lines(rows, output)):
+            file.write(f"{between if number else ''}{text}".encode())
+        file.write(end.encode())
+
+
+def _lines(rows: datasets.Dataset, output: Output) -> Iterator[str]:
+    for table in _tables(rows):
+        for row in table.to_pylist():
+            yield _as_json(row, output)
+
+
+def _as_json(row: dict[str, Any], output: Output) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise UserError(
+            f"--output {output.path}: row {row['id']!r} holds a number that JSON cannot write (nan or infinity). "
+            "Write a .parquet file instead."
+        ) from error
+
+
+@contextmanager
+def _open(path: Path, suffix: str) -> Iterator[IO[bytes]]:
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("wb"))
+        if suffix.endswith(".gz"):
+            # Without name and time, so that the same rows give the same bytes.
+            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+        elif suffix.endswith(".zst"):
+            file = stack.enter_context(pa.CompressedOutputStream(file, "zstd"))
+        yield file
