@@ -19,16 +19,17 @@ SMOKE = PACKAGE.parent / "recipes" / "smoke.yaml"
 COMPONENTS = frozenset({"data", "inference", "scoring", "selection", "evolve", "training", "evaluation", "report"})
 # Area -> the areas that it never imports, not even inside a function.
 FORBIDDEN = {
-    **{component: frozenset({"recipe", "run", "stages", "cli"}) for component in COMPONENTS},
-    "stages": frozenset({"recipe", "run", "cli"}),
-    "recipe": frozenset({"run", "stages", "cli"}) | COMPONENTS,
-    "run": frozenset({"cli"}),
+    **{component: frozenset({"recipe", "run", "stages", "commands", "cli"}) for component in COMPONENTS},
+    "stages": frozenset({"recipe", "run", "commands", "cli"}),
+    "recipe": frozenset({"run", "stages", "commands", "cli"}) | COMPONENTS,
+    "run": frozenset({"commands", "cli"}),
+    "commands": frozenset({"cli"}),
     "cli": frozenset(),
-    "durable": frozenset({"recipe", "run", "stages", "cli"}) | COMPONENTS,
-    "errors": frozenset({"recipe", "run", "stages", "cli"}) | COMPONENTS,
-    "__init__": frozenset({"recipe", "run", "stages", "cli"}) | COMPONENTS,
+    "durable": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
+    "errors": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
+    "__init__": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
 }
-LIGHT = frozenset({"cli", "recipe", "run", "durable", "errors", "__init__"})
+LIGHT = frozenset({"cli", "commands", "recipe", "run", "durable", "errors", "__init__"})
 HEAVY = frozenset(
     [
         "torch",

@@ -4,21 +4,18 @@ The public code tests a batch of candidates at once, so that its result depends 
 that of testing one candidate after the other, whatever the block size and whatever the order of the input rows.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from deita_train.errors import UserError
+from deita_train.selection.unit_rows import ROWS_PER_PASS, UnitRows, full_float32_products, name_rows
 
 # A float32 similarity this close to the threshold, or to the runner-up, is computed again in float64.
 FLOAT32_DOUBT = 1e-5
-# A vector shorter than this has no direction.
-MIN_NORM = 1e-12
-# Rows per pass over the pool, and kept rows per matrix product. Constants, so that no result depends on block_size.
-ROWS_PER_PASS = 1024
+# Kept rows per matrix product, a constant, so that no result depends on block_size.
 KEPT_PER_PRODUCT = 4096
 
 
@@ -46,11 +43,6 @@ class Trace:
             nearest_similarity=np.full(num_rows, np.nan, dtype=np.float32),
             blocked_by=np.full(num_rows, -1, dtype=np.int64),
         )
-
-
-def name_rows(ids: Sequence[str], positions: np.ndarray) -> str:
-    """Up to ten ids for an error message, with a sign that there are more."""
-    return ", ".join(repr(ids[int(i)]) for i in positions[:10]) + (", ..." if len(positions) > 10 else "")
 
 
 def walk_order(ids: Sequence[str], scores: np.ndarray) -> np.ndarray:
@@ -109,11 +101,11 @@ def repr_filter(
         UserError: ``threshold`` or ``budget`` out of range, a nan score, or embeddings that are not finite or have no
             direction (norm below 1e-12, after centring if that is asked), named by id.
     """
-    _check_arguments(embeddings, ids, budget, threshold, block_size)
+    _check_arguments(budget, threshold, block_size)
     order = walk_order(ids, scores)
-    pool = _Pool.measure(embeddings, ids, order, center)
+    pool = UnitRows.measure(embeddings, ids, center=center, order=order)
     walk = _Walk(pool, len(ids) if budget is None else min(budget, len(ids)), float(threshold), budget is not None)
-    with _full_float32_products():
+    with full_float32_products():
         for start in range(0, len(order), block_size):
             if walk.num_kept == walk.budget:
                 break
@@ -121,11 +113,7 @@ def repr_filter(
     return walk.trace
 
 
-def _check_arguments(
-    embeddings: np.ndarray, ids: Sequence[str], budget: int | None, threshold: float, block_size: int
-) -> None:
-    assert embeddings.ndim == 2 and len(embeddings) == len(ids), f"{embeddings.shape} embeddings for {len(ids)} ids"
-    assert embeddings.dtype in (np.float32, np.float16), f"embeddings are {embeddings.dtype}"
+def _check_arguments(budget: int | None, threshold: float, block_size: int) -> None:
     assert block_size >= 1, block_size
     if not threshold > -1:
         raise UserError(
@@ -134,72 +122,6 @@ def _check_arguments(
         )
     if budget is not None and budget < 1:
         raise UserError(f"budget is {budget}; it must be at least 1, or left out to walk the whole pool.")
-
-
-@contextmanager
-def _full_float32_products() -> Iterator[None]:
-    """Float32 products in full precision: FLOAT32_DOUBT does not cover bfloat16 or TF32, if a caller set them."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The embeddings with what is needed to normalise any of them: mean ``[D]`` or None and norms ``[N]``, float64."""
-
-    embeddings: np.ndarray
-    mean: np.ndarray | None
-    norms: np.ndarray
-
-    @classmethod
-    def measure(cls, embeddings: np.ndarray, ids: Sequence[str], order: np.ndarray, center: bool) -> "_Pool":
-        """Read the pool once (twice if centred) and refuse vectors without a direction."""
-        mean = _mean(embeddings, order) if center and len(order) else None
-        if mean is not None and not np.isfinite(mean).all():
-            mean = None  # some row is not finite: the norms below say which, without spreading it to all rows
-        norms = _norms(embeddings, mean)
-        # Centring identical rows leaves the rounding error of their mean, which grows with the mean's own length.
-        min_norm = MIN_NORM * max(1.0, 0.0 if mean is None else float(np.sqrt(np.square(mean).sum())))
-        refused = np.flatnonzero(~(np.isfinite(norms) & (norms >= min_norm)))
-        if len(refused):
-            raise UserError(
-                f"{len(refused)} of {len(ids)} embeddings have no direction to compare: they hold nan or inf, or their "
-                f"norm is below {min_norm:.3g}{'' if mean is None else ' once the mean of the pool is subtracted'}. "
-                f"Rows: {name_rows(ids, refused)}. Embed these rows again, or remove them from the pool."
-            )
-        return cls(embeddings, mean, norms)
-
-    def unit_rows(self, positions: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
-        """The rows at ``positions`` as unit vectors ``[B, D]``, divided in float64, stored as ``dtype``."""
-        rows = self.embeddings[positions]
-        if self.mean is not None:
-            rows = np.subtract(rows, self.mean, dtype=np.float64)
-        unit = np.empty(rows.shape, dtype=dtype)
-        return np.divide(rows, self.norms[positions, None], out=unit, casting="same_kind")
-
-
-def _mean(embeddings: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Mean of the pool ``[D]`` float64, accumulated along ``order`` so that it does not depend on the input order."""
-    total = np.zeros(embeddings.shape[1], dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        for start in range(0, len(order), ROWS_PER_PASS):
-            total += embeddings[order[start : start + ROWS_PER_PASS]].sum(axis=0, dtype=np.float64)
-    return total / len(order)
-
-
-def _norms(embeddings: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
-    """Norm of every row ``[N]`` float64, after subtracting ``mean`` if there is one."""
-    norms = np.empty(len(embeddings), dtype=np.float64)
-    for start in range(0, len(embeddings), ROWS_PER_PASS):
-        rows = embeddings[start : start + ROWS_PER_PASS].astype(np.float64)
-        if mean is not None:
-            rows -= mean
-        norms[start : start + ROWS_PER_PASS] = np.sqrt(np.square(rows, out=rows).sum(axis=1))
-    return norms
 
 
 class _Nearest:
@@ -224,7 +146,7 @@ class _Nearest:
 class _Walk:
     """The state of the walk: the unit vectors kept so far, their positions, and the trace."""
 
-    def __init__(self, pool: _Pool, budget: int, threshold: float, allocate_budget: bool) -> None:
+    def __init__(self, pool: UnitRows, budget: int, threshold: float, allocate_budget: bool) -> None:
         self.pool = pool
         self.budget = budget
         self.threshold = threshold

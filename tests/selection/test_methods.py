@@ -1,21 +1,19 @@
 import ast
 from pathlib import Path
+from typing import get_args
 
 import datasets
 import numpy as np
 import pytest
 
 from deita_train.errors import UserError
+from deita_train.recipe.schema import Select, SelectMethod
 from deita_train.selection import needs
-from deita_train.selection.methods import (
-    METHODS,
-    attach_trace,
-    keep_selected,
-    nearest_summary,
-    select_rows,
-    top_rows,
-)
+from deita_train.selection.methods import METHODS, select_rows, unusable_rows
+from deita_train.selection.ranking import top_rows
 from deita_train.selection.repr_filter import Trace
+from deita_train.selection.trace_columns import attach_trace, keep_selected, nearest_summary
+from deita_train.selection.usable import IN_WORDS
 
 
 def chat(*turns):
@@ -28,6 +26,7 @@ def chat(*turns):
 # complexity 2          2              5       1+6 = 7
 # quality    3          5              1       1
 # responses  4          3+3 = 6        6 (tie, b first)         1
+# questions  50         2              1                        91
 ROWS = {
     "id": ["a", "b", "c", "d"],
     "messages": [
@@ -38,6 +37,8 @@ ROWS = {
     ],
     "complexity_scores": [[2.0], [1.0, 1.0], [5.0], [1.0, 6.0]],
     "quality_scores": [[3.0], [4.0, 1.0], [1.0], [1.0, None]],
+    "number": [0.5, 0.25, 0.5, 0.75],
+    "tags": [["x"], ["x", "y"], ["x", "y", "x"], []],
 }
 # b points almost where a does; c and d are at right angles to a.
 EMBEDDINGS = np.array([(1, 0, 0), (1, 0.01, 0), (0, 1, 0), (0, 0, 1)], dtype=np.float32)
@@ -47,7 +48,23 @@ EXPECTED = {
     "complexity": ["d", "c", "a", "b"],
     "quality": ["b", "a", "c", "d"],
     "longest_response": ["b", "c", "a", "d"],
+    "longest_instruction": ["d", "a", "b", "c"],
+    "whole_pool": ["a", "b", "c", "d"],
 }
+# Methods whose own tests lie in other files.
+ELSEWHERE = {
+    "random": "here, below",
+    "direct_score": "test_ranking",
+    "perplexity": "test_ranking",
+    "ifd": "test_ranking",
+    "instag": "test_tags",
+    "mig": "test_tags",
+    "k_center": "test_coverage",
+    "facility_location": "test_coverage",
+    "kmeans": "test_clusters",
+}
+# The methods of which a smaller budget is a prefix of a larger one: all but one.
+WITH_PREFIX = sorted(set(METHODS) - {"kmeans"})
 
 
 def dataset(order=(0, 1, 2, 3)):
@@ -62,9 +79,22 @@ def select_ids(method, order=(0, 1, 2, 3), **settings):
     return [row_id for _, row_id in ranked]
 
 
-def test_both_tables_of_needs_agree():
-    assert {name: method.needs for name, method in METHODS.items()} == needs.METHOD_NEEDS
-    assert len(METHODS) == 6
+def test_the_methods_the_needs_and_the_recipe_agree():
+    assert list(METHODS) == list(needs.METHOD_NEEDS) == list(get_args(SelectMethod))
+    assert len(METHODS) == 16
+
+
+def test_what_methods_read_is_a_field_or_another_section():
+    read = frozenset().union(*needs.METHOD_NEEDS.values())
+    assert read - set(Select.model_fields) == needs.FROM_OTHER_SECTIONS
+    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer"}
+
+
+def test_without_a_weight_facility_location_reads_no_scores():
+    assert needs.needs_of("facility_location", 0.5) == needs.METHOD_NEEDS["facility_location"]
+    assert needs.needs_of("facility_location", 0.0) == {"embeddings", "quality_weight"}
+    for method in sorted(set(METHODS) - {"facility_location"}):
+        assert needs.needs_of(method, 0.0) == needs.METHOD_NEEDS[method]
 
 
 def test_the_table_of_needs_imports_nothing():
@@ -73,14 +103,63 @@ def test_the_table_of_needs_imports_nothing():
 
 
 def test_every_method_has_a_case():
-    assert set(EXPECTED) | {"random"} == set(METHODS)
+    assert set(EXPECTED) | set(ELSEWHERE) == set(METHODS)
 
 
 @pytest.mark.parametrize("method", EXPECTED)
 @pytest.mark.parametrize("budget", [None, 1, 2, 4, 9])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 1, 0)])
 def test_methods(method, budget, order):
-    assert select_ids(method, order, budget=budget) == EXPECTED[method][:budget]
+    kept = EXPECTED[method] if method == "whole_pool" else EXPECTED[method][:budget]
+    assert select_ids(method, order, budget=budget) == kept
+
+
+def random_pool(seed, num_rows=40):
+    """Rows with every column that a method reads, tied values among them, and their embeddings."""
+    rng = np.random.default_rng(seed)
+    turns = rng.integers(1, 3, size=num_rows)
+    columns = {
+        "id": [f"row-{number}" for number in rng.permutation(num_rows)],
+        "messages": [chat("q" * rng.integers(1, 9), "a" * rng.integers(1, 9)) for _ in turns],
+        "complexity_scores": [rng.integers(1, 7, size=number).astype(float).tolist() for number in turns],
+        "quality_scores": [rng.integers(1, 7, size=number).astype(float).tolist() for number in turns],
+        "number": (rng.integers(0, 10, size=num_rows) / 10).tolist(),
+        "tags": [sorted(rng.choice(list("uvwxyz"), size=rng.integers(1, 4), replace=False)) for _ in turns],
+    }
+    return datasets.Dataset.from_dict(columns), rng.standard_normal((num_rows, 6)).astype(np.float32)
+
+
+def kept_ids(method, rows, embeddings, budget):
+    settings = {"column": "tags" if method in ("instag", "mig") else "number", "seed": 3, "threshold": 0.5}
+    trace = select_rows(method, rows, budget=budget, embeddings=embeddings, **settings)
+    places = np.flatnonzero(trace.selection_rank >= 0)
+    ranked = places[np.argsort(trace.selection_rank[places])]
+    assert trace.selection_rank[ranked].tolist() == list(range(len(ranked)))
+    if method != "deita":
+        assert np.isnan(trace.nearest_similarity).all()
+        assert (trace.blocked_by == -1).all()
+    return [rows["id"][int(place)] for place in ranked]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_order_of_the_rows_does_not_matter(method, seed):
+    rows, embeddings = random_pool(seed)
+    shuffled = np.random.default_rng(seed + 7).permutation(len(rows))
+    for budget in (1, 13, 40):
+        kept = kept_ids(method, rows, embeddings, budget)
+        assert kept_ids(method, rows.select(shuffled), embeddings[shuffled], budget) == kept
+        if method not in ("deita", "whole_pool"):
+            assert len(kept) == budget
+
+
+@pytest.mark.parametrize("method", WITH_PREFIX)
+def test_a_smaller_budget_selects_a_prefix(method):
+    rows, embeddings = random_pool(2)
+    whole = kept_ids(method, rows, embeddings, None)
+    assert len(whole) == len(rows) or method == "deita"
+    for budget in (1, 2, 5, 17, 39, 60):
+        assert kept_ids(method, rows, embeddings, budget) == (whole if method == "whole_pool" else whole[:budget])
 
 
 def test_random_depends_on_the_seed_alone():
@@ -112,7 +191,16 @@ def test_unknown_method():
         select_rows("dieta", dataset(), budget=1)
 
 
-@pytest.mark.parametrize(("method", "need"), [("deita", "embeddings"), ("random", "seed")])
+@pytest.mark.parametrize(
+    ("method", "need"),
+    [
+        ("deita", "embeddings"),
+        ("random", "seed"),
+        ("ifd", "column"),
+        ("mig", "column"),
+        ("kmeans", "embeddings and seed"),
+    ],
+)
 def test_missing_input(method, need):
     with pytest.raises(UserError, match=f"'{method}' needs {need}"):
         select_rows(method, dataset(), budget=1)
@@ -129,6 +217,30 @@ def test_a_row_without_a_score_is_named(method):
     rows = datasets.Dataset.from_dict({**ROWS, "quality_scores": [[3.0], [None, None], [1.0], [1.0, None]]})
     with pytest.raises(UserError, match=r"1 of 4 rows have no score.*'b'"):
         select_rows(method, rows, budget=1, embeddings=EMBEDDINGS)
+
+
+def test_a_row_that_cannot_be_ranked_is_named():
+    with pytest.raises(UserError, match=r"^1 of 4 rows have no tags in the column: 'd'\. Complete"):
+        select_rows("instag", dataset(), budget=1, column="tags")
+
+
+def test_every_reason_is_told_in_words():
+    rows = dataset().add_column("ifd", [0.5, None, 1.0, float("nan")])
+    assert unusable_rows("ifd", rows, column="ifd") == [None, "no_value", "ifd_not_below_one", "no_value"]
+    assert unusable_rows("direct_score", rows, column="ifd") == [None, "no_value", None, "no_value"]
+    assert unusable_rows("instag", rows, column="tags") == [None, None, None, "no_tags"]
+    assert unusable_rows("deita", rows) == unusable_rows("random", rows) == [None] * 4
+    unscored = rows.remove_columns("quality_scores").add_column(
+        "quality_scores", [[None], [4.0, 1.0], [1.0], [None] * 2]
+    )
+    for method in ("deita", "evol_score", "kmeans", "facility_location", "quality"):
+        assert unusable_rows(method, unscored) == ["no_scored_turn", None, None, "no_scored_turn"]
+    assert unusable_rows("mig", unscored, column="tags") == ["no_scored_turn", None, None, "no_tags"]
+    for method in ("complexity", "k_center", "whole_pool", "longest_instruction"):
+        assert unusable_rows(method, unscored) == [None] * 4
+    assert unusable_rows("facility_location", unscored, quality_weight=0.0) == [None] * 4
+    assert unusable_rows("deita", unscored, score="complexity") == [None] * 4
+    assert set(IN_WORDS) == {"no_scored_turn", "no_value", "ifd_not_below_one", "no_tags"}
 
 
 @pytest.mark.parametrize("budget", [0, -1])

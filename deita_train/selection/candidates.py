@@ -1,0 +1,107 @@
+"""The pool that a method selects from and the settings of the selection, with the columns as methods read them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import datasets
+import numpy as np
+
+from deita_train.errors import UserError
+from deita_train.scoring.evol_score import evol_score, sum_scores
+from deita_train.selection.columns import number_column, tag_column
+from deita_train.selection.unit_rows import UnitRows
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """N rows and the settings; all sequences in the order of the rows.
+
+    Attributes:
+        rows: dataset with ``id``, and with ``messages``, ``complexity_scores``, ``quality_scores`` or ``column`` where
+            the method reads them.
+        budget: rows to keep at most; ``None`` for as many as the method lets pass.
+        embeddings: ``[N, D]`` float32 or float16, for the methods that need them.
+        seed: for the methods that draw at random.
+        threshold: highest cosine similarity that the Repr Filter lets pass.
+        center: whether the mean of the pool is subtracted from the embeddings first.
+        score: what is best: "evol", or one dimension alone.
+        column: the column of numbers or of tags that the method reads.
+        order: which perplexity goes first, "highest" or "lowest".
+        clusters: how many clusters k-means makes; ``None`` for the square root of N / 2.
+        quality_weight: what facility location weighs the score by, in [0, 1).
+        label_similarity: lowest similarity at which MIG joins two labels.
+    """
+
+    rows: datasets.Dataset
+    budget: int | None = None
+    embeddings: np.ndarray | None = None
+    seed: int | None = None
+    threshold: float = 0.9
+    center: bool = False
+    score: str = "evol"
+    column: str | None = None
+    order: str = "highest"
+    clusters: int | None = None
+    quality_weight: float = 0.5
+    label_similarity: float = 0.9
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The row ids."""
+        return list(self.rows["id"])
+
+    @property
+    def limit(self) -> int:
+        """How many rows can be kept at most."""
+        return len(self.ids) if self.budget is None else min(self.budget, len(self.ids))
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """``[N]`` float64 by ``score``: the evol score, or the sum over turns of one dimension; nan for none."""
+        return self.scores_by(self.score)
+
+    def scores_by(self, score: str) -> np.ndarray:
+        """``[N]`` float64 by "evol", "complexity" or "quality"; nan for a row without a scored turn."""
+        columns = [self.values(f"{dimension}_scores") for dimension in self._dimensions(score)]
+        sums = map(evol_score, *columns) if score == "evol" else map(sum_scores, *columns)
+        return np.array([np.nan if value is None else value for value in sums], dtype=np.float64)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the pool has the columns that ``scores`` reads."""
+        return all(f"{dimension}_scores" in self.rows.column_names for dimension in self._dimensions(self.score))
+
+    def _dimensions(self, score: str) -> tuple[str, ...]:
+        return ("complexity", "quality") if score == "evol" else (score,)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """``[N]`` float64, the numbers of ``column``; nan for none."""
+        assert self.column is not None
+        return number_column(self.rows, self.column)
+
+    @cached_property
+    def tags(self) -> list[tuple[str, ...]]:
+        """The tags of each row in ``column``, sorted and each once."""
+        assert self.column is not None
+        return tag_column(self.rows, self.column)
+
+    def unit_rows(self) -> UnitRows:
+        """The embeddings as unit vectors."""
+        assert self.embeddings is not None
+        return UnitRows.measure(self.embeddings, self.ids, center=self.center)
+
+    def values(self, name: str) -> Sequence[Any]:
+        """The values of a column that the pipeline writes.
+
+        Raises:
+            UserError: the pool has no such column.
+        """
+        if name not in self.rows.column_names:
+            raise UserError(
+                f"the selection needs the column '{name}' and the pool has only {self.rows.column_names}. "
+                "Add the missing scores to the pool, or choose a method that does not read them."
+            )
+        return list(self.rows[name])

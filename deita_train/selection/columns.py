@@ -1,0 +1,69 @@
+"""The column that a user names for a method to read: numbers, or tags."""
+
+import math
+from typing import Any
+
+import datasets
+import numpy as np
+
+from deita_train.errors import UserError
+
+# What joins the tags of a row that are written as one text.
+TAG_DELIMITER = ","
+
+
+def number_column(rows: datasets.Dataset, column: str) -> np.ndarray:
+    """The numbers of ``column``: ``[N]`` float64, nan where the row has null, nan or infinity.
+
+    Raises:
+        UserError: the pool has no such column, or it does not hold numbers.
+    """
+    feature = _feature(rows, column)
+    kind = str(getattr(feature, "dtype", "list"))
+    if not kind.startswith(("int", "uint", "float", "null")):
+        raise UserError(
+            f"column '{column}' holds {_in_words(feature)}, and the method wants a number in each row. Convert it, or "
+            "name another column."
+        )
+    values = [value if value is not None and math.isfinite(value) else math.nan for value in rows[column]]
+    return np.array(values, dtype=np.float64)
+
+
+def tag_column(rows: datasets.Dataset, column: str) -> list[tuple[str, ...]]:
+    """The tags of each row, sorted and each once: of a list of texts, or of one text with commas between the tags.
+
+    White space around a tag does not count, and an empty tag is none.
+
+    Raises:
+        UserError: the pool has no such column, or it holds neither texts nor lists of them.
+    """
+    feature = _feature(rows, column)
+    of_items = feature.feature if isinstance(feature, datasets.List) else feature
+    if getattr(of_items, "dtype", None) not in ("string", "large_string", "null"):
+        raise UserError(
+            f"column '{column}' holds {_in_words(feature)}, and the method wants the tags of each row, as a list of "
+            f"texts or as one text with '{TAG_DELIMITER}' between them."
+        )
+    return [_tags(value) for value in rows[column]]
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    parts = value.split(TAG_DELIMITER) if isinstance(value, str) else value or []
+    return tuple(sorted({part.strip() for part in parts if part is not None} - {""}))
+
+
+def _feature(rows: datasets.Dataset, column: str) -> Any:
+    if column not in rows.column_names:
+        raise UserError(
+            f"the pool has no column '{column}' for the method to read; it has {', '.join(rows.column_names)}. A "
+            "column of the data comes into the pool where each row has a number, text, yes/no or a list of texts."
+        )
+    return rows.features[column]
+
+
+def _in_words(feature: Any) -> str:
+    if isinstance(feature, datasets.List):
+        return f"lists of {_in_words(feature.feature)}"
+    kinds = {"string": "text", "large_string": "text", "bool": "yes/no values"}
+    dtype = getattr(feature, "dtype", None)
+    return kinds.get(dtype, "numbers") if isinstance(dtype, str) else "structured values"

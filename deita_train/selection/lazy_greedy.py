@@ -1,0 +1,47 @@
+"""Greedy maximisation of a function whose gains only shrink as rows are kept, without computing each gain each time."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+# The cost of a block is that of reading the pool, up to about the first size.
+_FIRST_BLOCK, _LARGEST_BLOCK = 64, 1024
+
+
+def lazy_greedy(
+    num_rows: int, budget: int, gains_of: Callable[[np.ndarray], np.ndarray], keep: Callable[[int], None]
+) -> list[int]:
+    """The first ``budget`` rows of a greedy walk: each time the row with the highest gain, of equals the first one.
+
+    A gain computed earlier is an upper bound of what the row would gain now (Minoux 1978), so only rows whose bound
+    reaches the best gain are computed again, in blocks that double until the best row is certain. The result is that
+    of computing every gain each time, as far as ``gains_of`` gives a row the same value in any block.
+
+    Args:
+        num_rows: rows 0 to num_rows - 1.
+        budget: rows to keep, at most ``num_rows``.
+        gains_of: gains ``[B]`` float64 of rows ``[B]``, given the rows kept so far; no row's ever grows.
+        keep: is told each row that is kept.
+
+    Returns:
+        The kept rows in order.
+    """
+    bounds = np.full(num_rows, np.inf)
+    computed_at = np.full(num_rows, -1)
+    kept: list[int] = []
+    while len(kept) < budget:
+        block_size = _FIRST_BLOCK
+        while computed_at[best := int(bounds.argmax())] != len(kept):
+            rows = _highest(np.where(computed_at == len(kept), -np.inf, bounds), block_size)
+            bounds[rows], computed_at[rows] = gains_of(rows), len(kept)
+            block_size = min(2 * block_size, _LARGEST_BLOCK)
+        keep(best)
+        kept.append(best)
+        bounds[best] = -np.inf
+    return kept
+
+
+def _highest(bounds: np.ndarray, number: int) -> np.ndarray:
+    """The positions, ascending, of about ``number`` highest bounds; those of -inf are left out."""
+    rows = np.arange(len(bounds)) if number >= len(bounds) else np.sort(np.argpartition(bounds, -number)[-number:])
+    return rows[bounds[rows] > -np.inf]

@@ -1,0 +1,30 @@
+"""A pool with what a selection decided about each of its rows."""
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deita_train.data.row_table import as_dataset
+
+# What the walk reads and writes; every other column is the pool's own.
+_TRACED = ("complexity_scores", "quality_scores", "evol_score", "selection_rank", "nearest_similarity", "blocked_by")
+
+
+def traced_pool(pool: datasets.Dataset, trace: datasets.Dataset) -> datasets.Dataset:
+    """Every row of `pool` in its order, with the scores and the decision that `trace` has of it, joined by `id`.
+
+    A row without a score to rank by is not in the trace: those columns are null there.
+    """
+    rows, traced = _table(pool), _table(trace)
+    places = pc.index_in(rows["id"], value_set=traced["id"].combine_chunks())
+    for name in _TRACED:
+        if name in traced.column_names:
+            if name in rows.column_names:  # of an earlier selection
+                rows = rows.drop_columns([name])
+            rows = rows.append_column(name, traced[name].take(places))
+    return as_dataset(rows)
+
+
+def _table(dataset: datasets.Dataset) -> pa.Table:
+    """All rows in Arrow, without the description of the columns, which does not follow when they change."""
+    return dataset.with_format("arrow")[:].replace_schema_metadata(None)

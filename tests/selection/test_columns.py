@@ -1,0 +1,58 @@
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from deita_train.errors import UserError
+from deita_train.selection.columns import number_column, tag_column
+
+
+def rows(values, kind=None):
+    return datasets.Dataset(pa.table({"id": pa.array(list("abcdef")[: len(values)]), "x": pa.array(values, kind)}))
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.int64(), pa.int8(), pa.uint16()])
+def test_numbers(kind):
+    np.testing.assert_array_equal(number_column(rows([3, None, 1], kind), "x"), [3.0, np.nan, 1.0])
+
+
+def test_what_is_not_finite_is_no_number():
+    values = number_column(rows([float("inf"), float("nan"), -float("inf"), 0.5]), "x")
+    np.testing.assert_array_equal(values, [np.nan, np.nan, np.nan, 0.5])
+    assert np.isnan(number_column(rows([None, None], pa.null()), "x")).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "held"),
+    [
+        (["1", "2"], "text"),
+        ([True, False], "yes/no values"),
+        ([[1.0], [2.0]], "lists of numbers"),
+        ([["a"]], "lists of text"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused(values, held):
+    with pytest.raises(UserError, match=f"^column 'x' holds {held}, and the method wants a number in each row"):
+        number_column(rows(values), "x")
+
+
+def test_tags_of_lists_and_of_text():
+    listed = rows([["b", "a", " b ", ""], None, [], ["a", None]], pa.list_(pa.string()))
+    assert tag_column(listed, "x") == [("a", "b"), (), (), ("a",)]
+    joined = rows(["b, a,b,,", None, " ", "two words,é"])
+    assert tag_column(joined, "x") == [("a", "b"), (), (), ("two words", "é")]
+    assert tag_column(rows([None], pa.null()), "x") == [()]
+
+
+@pytest.mark.parametrize(
+    ("values", "held"), [([1, 2], "numbers"), ([[1]], "lists of numbers"), ([{"a": 1}], "structured")]
+)
+def test_what_holds_no_tags_is_refused(values, held):
+    with pytest.raises(UserError, match=f"^column 'x' holds {held}.*wants the tags of each row"):
+        tag_column(rows(values), "x")
+
+
+@pytest.mark.parametrize("read", [number_column, tag_column])
+def test_a_missing_column_is_told_with_those_that_are_there(read):
+    with pytest.raises(UserError, match=r"^the pool has no column 'y' for the method to read; it has id, x\."):
+        read(rows([1]), "y")

@@ -1,0 +1,158 @@
+import datasets
+import numpy as np
+import pytest
+
+from deita_train.errors import UserError
+from deita_train.selection.comparison import compare
+from deita_train.selection.comparison_tables import compare_table, overlap_table, quantile_table, source_table
+
+
+def chat(*lengths):
+    return [{"role": ("user", "assistant")[i % 2], "content": "x" * length} for i, length in enumerate(lengths)]
+
+
+ROWS = {
+    "id": ["a", "b", "c", "d"],
+    "messages": [chat(4, 6), chat(5, 15), chat(5, 10, 5, 10), chat(10, 10, 10, 10)],  # 10, 20, 30, 40 characters
+    "source": ["web", "web", "book", "web"],
+    "tokens": [1, 2, 3, 10],
+}
+SCORES = np.array([1.0, 2.0, np.nan, 6.0])
+AXES = np.eye(4, dtype=np.float32)
+SELECTIONS = {"best": ["d", "b"], "all but b": ["a", "c", "d"], "only": ["c"]}
+
+
+def pool(**changes):
+    return datasets.Dataset.from_dict({**ROWS, **changes})
+
+
+def compared(embeddings=AXES, rows=None, selections=SELECTIONS, **options):
+    return compare(pool() if rows is None else rows, embeddings, selections, **options)
+
+
+def test_composition_by_hand():
+    found = compared(scores=SCORES, token_column="tokens", max_length=2)
+    best, rest, only = (item.composition for item in found.selections.values())
+    assert [item.num_rows for item in (found.pool, best, rest, only)] == [4, 2, 3, 1]
+    assert [item.mean_score for item in (found.pool, best, rest, only)] == [3, 4, 3.5, None]
+    assert [item.characters.mean for item in (found.pool, best, rest, only)] == pytest.approx([25, 30, 80 / 3, 30])
+    assert [item.characters.median for item in (found.pool, best, rest, only)] == [25, 30, 30, 30]
+    assert [item.tokens.mean for item in (found.pool, best, rest, only)] == pytest.approx([4, 6, 14 / 3, 3])
+    assert [item.turns.mean for item in (found.pool, best, rest, only)] == pytest.approx([1.5, 1.5, 5 / 3, 2])
+    # Tokens beyond the second of each row: 1 of 3 and 8 of 10.
+    assert [item.beyond for item in (found.pool, best, rest, only)] == pytest.approx([9 / 16, 8 / 12, 9 / 14, 1 / 3])
+    assert found.pool.sources == {"web": 0.75, "book": 0.25}
+    assert rest.sources == pytest.approx({"web": 2 / 3, "book": 1 / 3})
+    assert [item.source_distance for item in found.selections.values()] == pytest.approx([0.25, 1 / 12, 0.75])
+    assert (found.max_length, found.unit) == (2, "tokens")
+
+
+def test_the_limit_counts_characters_without_a_column_of_tokens():
+    found = compared(max_length=15)
+    # 5, 15 and 25 of 20, 30 and 40 characters.
+    assert found.pool.beyond == pytest.approx(45 / 100)
+    assert found.selections["best"].composition.beyond == pytest.approx(30 / 60)
+    assert found.unit == "characters"
+
+
+def test_diversity_of_orthogonal_rows():
+    # Of four orthogonal rows, n stand for themselves alone. All distances are 1, all squared distances 2.
+    found = [item.diversity for item in compared().selections.values()]
+    assert [item.facility_location for item in found] == pytest.approx([0.5, 0.75, 0.25])
+    assert [item.vendi_score for item in found] == pytest.approx([2, 3, 1])
+    assert [item.nearest and item.nearest.mean for item in found] == [0, 0, None]
+    assert [item.novel_sum for item in found] == [pytest.approx(2**-0.5), pytest.approx(2**-0.5), None]
+
+
+def test_centring_is_passed_on():
+    # Less their mean, four orthogonal rows have cosines of -1/3: squared distances 8/3, distances 4/3.
+    found = compared(center=True).selections["best"].diversity
+    assert found.nearest.mean == pytest.approx(-1 / 3)
+    assert found.facility_location == pytest.approx((1 + 1 - 1 / 3 - 1 / 3) / 4)
+    assert found.novel_sum == pytest.approx((8 / 3) ** -0.5 * 4 / 3)
+
+
+def test_each_selection_has_the_density_factors_of_its_own_rows():
+    # c and d are 60 degrees apart, a and b at right angles to all: squared distances to the nearest of 2, 2, 1, 1.
+    rows = np.array([(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0.5, np.sqrt(0.75))], dtype=np.float32)
+    found = compared(rows, selections={"ab": ["a", "b"], "ad": ["d", "a"], "cd": ["c", "d"]}, num_neighbours=1)
+    novelty = [item.diversity.novel_sum for item in found.selections.values()]
+    assert novelty == pytest.approx([2**-0.5, (2**-0.5 + 1) / 2, 0.5], rel=1e-6)
+
+
+def test_overlap_is_in_the_order_of_the_selections():
+    assert compared().overlap.tolist() == [[1, 0.25, 0], [0.25, 1, 1 / 3], [0, 1 / 3, 1]]
+
+
+def test_without_embeddings_sources_and_scores():
+    found = compared(None, pool().remove_columns(["source", "tokens"]))
+    assert all(item.diversity is None and item.source_distance is None for item in found.selections.values())
+    assert found.pool.mean_score is found.pool.sources is found.pool.tokens is found.pool.beyond is None
+    table = compare_table(found)
+    assert table.columns == ("selection", "rows", "mean characters", "mean turns")
+    assert source_table(found) is None
+
+
+@pytest.mark.parametrize(
+    ("selections", "message"),
+    [
+        ({}, "no selection to compare"),
+        ({"x": ["a", "e", "f"]}, r"selection 'x': 2 of 3 rows are not in the pool: 'e', 'f'"),
+        ({"x": ["a", "a"]}, "selection 'x' holds an id more than once"),
+        ({"x": []}, "selection 'x' is empty"),
+    ],
+)
+def test_selections_that_cannot_be_compared(selections, message):
+    with pytest.raises(UserError, match=message):
+        compared(selections=selections)
+
+
+@pytest.mark.parametrize("tokens", [[1, None, 3, 4], [1, 0, 3, 4], [1.0, 2.5, 3.0, 4.0]])
+def test_a_column_without_token_counts(tokens):
+    with pytest.raises(UserError, match=r"column 'tokens' holds no token count for \d of 4 rows: .*'b'"):
+        compared(rows=pool(tokens=tokens), token_column="tokens")
+    with pytest.raises(UserError, match="num_tokens"):
+        compared(token_column="num_tokens")
+
+
+def test_compare_table():
+    table = compare_table(compared(scores=SCORES, token_column="tokens", max_length=2))
+    assert table.columns == (
+        "selection", "rows", "mean score", "mean characters", "mean tokens", "mean turns", "text beyond 2 tokens",
+        "source distance", "nearest similarity", "facility location", "Vendi score", "NovelSum",
+    )  # fmt: skip
+    dash = "\N{EN DASH}"
+    assert table.rows == (
+        ("whole pool", "4", "3.000", "25", "4", "1.50", "56.2%", *[dash] * 5),
+        ("best", "2", "4.000", "30", "6", "1.50", "66.7%", "0.250", "0.0000", "0.5000", "2.0", "0.7071"),
+        ("all but b", "3", "3.500", "27", "5", "1.67", "64.3%", "0.083", "0.0000", "0.7500", "3.0", "0.7071"),
+        ("only", "1", dash, "30", "3", "2.00", "33.3%", "0.750", dash, "0.2500", "1.0", dash),
+    )
+    for title in table.columns[7:]:
+        assert title.lower() in table.note.lower()
+
+
+def test_a_selection_may_be_named_like_the_pool():
+    table = compare_table(compared(selections={"whole pool": ["a"]}))
+    assert [row[:2] for row in table.rows] == [("whole pool", "4"), ("whole pool", "1")]
+
+
+def test_source_and_overlap_tables():
+    found = compared()
+    assert source_table(found).rows == (
+        ("web", "75.0%", "100.0%", "66.7%", "0.0%"),
+        ("book", "25.0%", "0.0%", "33.3%", "100.0%"),
+    )
+    assert source_table(found).columns == ("source", "whole pool", "best", "all but b", "only")
+    assert overlap_table(found).rows[1] == ("all but b", "0.25", "1.00", "0.33")
+
+
+def test_quantile_table():
+    table = quantile_table(compared())
+    assert table.columns == ("selection", "quantity", "mean", "0", "0.1", "0.25", "0.5", "0.75", "0.9", "1")
+    quantities = [row[:2] for row in table.rows]
+    assert quantities[:2] == [("whole pool", "characters"), ("whole pool", "turns")]
+    assert quantities[2:5] == [("best", "characters"), ("best", "turns"), ("best", "nearest similarity")]
+    assert len(quantities) == 2 + 3 + 3 + 2
+    # Of 20 and 40 characters.
+    assert table.rows[2] == ("best", "characters", "30", "20", "22", "25", "30", "35", "38", "40")
