@@ -21,8 +21,8 @@ def k_center(candidates: Candidates) -> Trace:
     """Greedy k-center: always the row farthest from its nearest kept row (Sener and Savarese 2018, core-set selection).
 
     The first row is the one with the best score where the pool has scores, else the one with the lowest id; of equally
-    far rows the one with the lowest id is kept. The kept rows cover the pool with a radius at most twice the best
-    possible one. Outliers are far from everything and come early.
+    far rows the one with the lowest id is kept. The kept rows cover the pool with a radius, as the distance of unit
+    vectors, at most twice the smallest possible. Outliers are far from everything and come early.
 
     Costs one pass over the pool for each kept row: budget * N * D multiply-adds. Memory: one block of rows.
     """
