@@ -34,7 +34,7 @@ from deita_train.selection.needs import needs_of
 
 # Raised when a stage's code changes what it writes for the same configuration.
 VERSIONS = {
-    "pool": 1, "base": 1, "train_scorer": 2, "score": 2, "embed": 2, "select": 1, "sft": 1, "evaluate": 2,
+    "pool": 2, "base": 1, "train_scorer": 2, "score": 2, "embed": 2, "select": 1, "sft": 1, "evaluate": 2,
     "preferences": 1, "log_probs": 2, "dpo": 1, "scores_file": 1, "embeddings_file": 1,
     "sentence_embed": 1, "perplexity": 1,
 }  # fmt: skip
@@ -290,7 +290,7 @@ class _Builder:
         if "column" in needs and select.column is None and measured is None:
             section = " or perplexity:, which measures one" if select.method in MEASURED_METHODS else ""
             raise self.inputs.error(
-                "select", f"method {select.method} wants column:, the column of the pool to read{section}"
+                "select.column", f"method {select.method} wants column:, the column of the pool to read{section}"
             )
         parents = {"pool": self._required("pool", "select", "pool:")}
         config: dict[str, Any] = {"method": select.method, "budget": select.budget}

@@ -34,8 +34,8 @@ def run(context: StageContext) -> StageResult | None:
         return None
     pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
     columns = {
-        "chosen_log_prob": -losses.sums[0::2],
-        "rejected_log_prob": -losses.sums[1::2],
+        "chosen_log_prob": 0.0 - losses.sums[0::2],
+        "rejected_log_prob": 0.0 - losses.sums[1::2],
         "chosen_tokens": losses.counts[0::2],
         "rejected_tokens": losses.counts[1::2],
     }

@@ -103,7 +103,7 @@ def _check_budget(context: StageContext, trace: Trace, num_rows: int, drops: Map
     found = f"{context.label}: only {kept} of the budget of {budget} rows were found among {num_rows}"
     if not summary["num_rejected"]:
         dropped = f" ({_counts(drops)})" if drops else ""
-        raise UserError(f"{found}{dropped}. Lower select.budget, add rows to the pool, or allow_fewer: true.")
+        raise UserError(f"{found}{dropped}. Add rows to the pool, lower select.budget, or allow_fewer: true.")
     quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items())
     raise UserError(
         f"{found}. Similarity to the nearest kept row by quantile: {quantiles}. Raise select.threshold, "

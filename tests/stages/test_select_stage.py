@@ -95,7 +95,7 @@ def test_nothing_to_rank_and_too_little_of_it(carry_out):
         carry_out(method="ifd", budget=7, column="value")
     assert str(caught.value) == (
         "select: only 3 of the budget of 7 rows were found among 3 (1 have no number in the column, 2 have an IFD of 1 "
-        "or more). Lower select.budget, add rows to the pool, or allow_fewer: true."
+        "or more). Add rows to the pool, lower select.budget, or allow_fewer: true."
     )
     _, kept, _ = carry_out(method="ifd", budget=7, column="value", allow_fewer=True)
     assert kept == ["b", "a", "c"]
