@@ -10,8 +10,9 @@ from deita_train.durable import read_json
 from deita_train.errors import UserError
 from deita_train.recipe.loading import LoadedRecipe, load_recipe
 from deita_train.run.artefacts import Store
-from deita_train.run.graph import Node, build_graph, stages_until
+from deita_train.run.graph import Node, stages_until
 from deita_train.run.inputs import Inputs
+from deita_train.run.recipe_graph import build_graph
 from deita_train.run.select_fields import check_select_fields
 
 # The folder of what single commands such as `score` keep, below that of all runs.

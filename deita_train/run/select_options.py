@@ -5,8 +5,9 @@ from pathlib import Path
 
 from deita_train.errors import UserError
 from deita_train.recipe.schema import Recipe
-from deita_train.run.graph import DIMENSIONS, wanted_dimensions
+from deita_train.run.sections import DIMENSIONS
 from deita_train.run.select_fields import unread_fields
+from deita_train.run.selecting_sections import wanted_dimensions
 from deita_train.selection.needs import needs_of
 
 # Option -> what a method must read for it to have an effect.

@@ -17,10 +17,10 @@ from deita_train.recipe.overrides import apply_overrides
 from deita_train.recipe.schema import Recipe
 from deita_train.recipe.yaml_source import parse_value
 from deita_train.recipe.yaml_text import to_yaml
-from deita_train.run.graph import build_graph
 from deita_train.run.inputs import Inputs
 from deita_train.run.keys import canonical_json
 from deita_train.run.plan import COMMANDS, Plan, is_current, make_plan
+from deita_train.run.recipe_graph import build_graph
 from deita_train.run.runner import make_stages
 
 _OWN_FILES = (".yaml", ".yml", ".jinja")

@@ -10,8 +10,8 @@ from tiny_recipe import LABELS, dpo_recipe, graph, no_gpus, plan, put, recipe  #
 from deita_train.errors import UserError
 from deita_train.recipe.trainer_fields import trainer_fields
 from deita_train.run import keys
-from deita_train.run.graph import PERFORMANCE_FIELDS
 from deita_train.run.keys import ContentHashes, canonical_json, content_key
+from deita_train.run.sections import PERFORMANCE_FIELDS
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 JSON = st.recursive(

@@ -7,8 +7,8 @@ from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.recipe.schema import Select
-from deita_train.run.graph import SELECT_FIELDS
 from deita_train.run.select_fields import unread_fields
+from deita_train.run.selecting_sections import SELECT_FIELDS
 from deita_train.run.validation import validate_data
 from deita_train.selection.needs import METHOD_NEEDS
 

@@ -8,9 +8,9 @@ import pytest
 from deita_train.recipe.schema import Recipe
 from deita_train.run import launch
 from deita_train.run.artefacts import Manifest
-from deita_train.run.graph import build_graph
 from deita_train.run.inputs import Inputs
 from deita_train.run.plan import make_plan
+from deita_train.run.recipe_graph import build_graph
 
 _TRAINER = {"learning_rate": 0.001, "num_train_epochs": 1}
 _SCORER = {

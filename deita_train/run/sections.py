@@ -1,0 +1,74 @@
+"""What every section's stages are built with: the nodes so far, models and data by name, what a training hashes."""
+
+from typing import Any
+
+from deita_train.recipe.schema import Recipe, Source, Training, Tuning
+from deita_train.run.graph import Node
+from deita_train.run.inputs import Inputs
+
+# Trainer fields that change how fast or how safely a training runs, never what comes out.
+PERFORMANCE_FIELDS = frozenset(
+    {
+        "per_device_train_batch_size", "gradient_checkpointing", "activation_checkpointing", "save_steps",
+        "logging_steps", "logging_strategy", "logging_first_step", "dataloader_num_workers", "dataloader_pin_memory",
+        "dataloader_prefetch_factor", "dataset_num_proc", "disable_tqdm", "log_level", "ddp_timeout",
+    }
+)  # fmt: skip
+DIMENSIONS = ("complexity", "quality")
+DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
+# Of a model that a section names: the stage that makes it, else its identity (hashed) and its location (not hashed).
+Model = tuple[dict[str, Node], dict[str, Any], dict[str, Any]]
+
+
+class Sections:
+    """A recipe, what it brings from outside, and the stages found so far by label."""
+
+    def __init__(self, recipe: Recipe, inputs: Inputs) -> None:
+        self.recipe = recipe
+        self.inputs = inputs
+        self.nodes: dict[str, Node] = {}
+
+    def _add(self, node: Node) -> Node:
+        self.nodes[node.label] = node
+        return node
+
+    def _add_pool(self, label: str, sources: list[Source], where: str) -> Node:
+        seed = self.recipe.seed
+        identities, locations = [], []
+        for number, source in enumerate(sources):
+            path = f"{where}.sources.{number}" if len(sources) > 1 else where
+            identity, location = self.inputs.source(source, default_seed=seed, where=path)
+            identities.append(identity)
+            locations.append(location)
+        return self._add(Node(label, "pool", {"sources": identities}, {"sources": locations}))
+
+    def _required(self, label: str, section: str, wanted: str) -> Node:
+        if label not in self.nodes:
+            raise self.inputs.missing(section, wanted)
+        return self.nodes[label]
+
+    def _either(self, given: str, made: str, section: str, wanted: str) -> Node:
+        """What the recipe brings from a file, or else the stage that makes it."""
+        return self.nodes[given] if given in self.nodes else self._required(made, section, wanted)
+
+    def _model(self, name: str, revision: str | None, where: str, *, adapters: bool = False) -> Model:
+        if name == "base":
+            return {"model": self._required("base", where, "base: (the section says model: base)")}, {}, {}
+        identity, location = self.inputs.model(name, revision, where, adapters=adapters)
+        return {}, {"model": identity}, {"model": location}
+
+    def _tuning_config(self, tuning: Tuning) -> dict[str, Any]:
+        """As of any training; with an adapter also its settings. Without one the keys stay what they are."""
+        adapter = {"peft": tuning.peft, "merge_adapter": tuning.merge_adapter} if tuning.peft is not None else {}
+        return {**self._training_config(tuning), **adapter}
+
+    def _training_config(self, training: Training) -> dict[str, Any]:
+        decisive = {name: value for name, value in training.trainer.items() if name not in PERFORMANCE_FIELDS}
+        seed = training.seed if training.seed is not None else self.recipe.seed
+        return {"global_batch_size": training.global_batch_size, "seed": seed, "trainer": decisive}
+
+    def _training_settings(self, training: Training, where: str) -> dict[str, Any]:
+        performance = {name: value for name, value in training.trainer.items() if name in PERFORMANCE_FIELDS}
+        launch = self.inputs.launch(training.launch, f"{where}.launch")
+        self.inputs.check_batch(training, launch, where)
+        return {"trainer": performance, "launch": launch}

@@ -1,0 +1,139 @@
+"""The stages from a selection to tuned models and what they are worth: sft, dpo, evaluate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deita_train.recipe.schema import Dpo, Evaluate, Pass, Preferences, Sft
+from deita_train.run.graph import Node
+from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, Model, Sections
+
+# trl would cut at 1,024 without a word; the public code's length is 2,048.
+DPO_MAX_LENGTH = 2048
+DPO_BETA = 0.1  # trl's default, and the public code's value
+
+
+class TuningSections(Sections):
+    """Adds the trainings on selected rows and on pairs, and the evaluations."""
+
+    def _add_sft(self, sft: Sft) -> None:
+        parents, identity, location = self._model(sft.model, sft.revision, "sft")
+        if sft.data is not None:
+            data = self._add_pool("sft_data", [sft.data], "sft.data")
+        else:
+            data = self._required("select", "sft", "select: (or sft.data:)")
+        config = {
+            **identity,
+            "chat_template": self.inputs.chat_template(sft.chat_template, "sft"),
+            **self._tuning_config(sft),
+        }
+        settings = {**location, **self._training_settings(sft, "sft")}
+        self._add(Node("sft", "sft", config, settings, {"data": data, **parents}))
+
+    def _add_dpo(self, dpo: Dpo) -> None:
+        parents, identity, location, chat_template = self._policy(dpo)
+        pairs = self._add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
+        tokens = {"chat_template": chat_template, "max_length": dpo.trainer.get("max_length", DPO_MAX_LENGTH)}
+        reference = self._add_log_probs(
+            "reference", {"data": pairs, **parents}, {**identity, **tokens}, location, dpo.reference, "dpo.reference"
+        )
+        config = {**identity, **tokens, **self._tuning_config(dpo)}
+        settings = {**location, **self._training_settings(dpo, "dpo")}
+        self._add(Node("dpo", "dpo", config, settings, {"data": pairs, "reference": reference, **parents}))
+
+    def _policy(self, dpo: Dpo) -> tuple[dict[str, Node], dict[str, Any], dict[str, Any], str]:
+        """Parents, identity and location of the model that DPO starts from, and the one chat template of both."""
+        sft = self.nodes.get("sft")
+        if dpo.model is not None:
+            if sft is not None:
+                raise self.inputs.error("dpo.model", "DPO starts from the model of sft:; leave one of the two out.")
+            # The answers of a pair are found by their place; those of a conversation, by the template's marks.
+            marked = self.recipe.evaluate is not None and self.recipe.evaluate.heldout is not None
+            template = self.inputs.chat_template(dpo.chat_template or DEFAULT_CHAT_TEMPLATE, "dpo", marked=marked)
+            return *self._model(dpo.model, dpo.revision, "dpo"), template
+        if sft is None:
+            raise self.inputs.missing("dpo", "sft: (or dpo.model)")
+        for name in ("chat_template", "revision"):
+            if getattr(dpo, name) is not None:
+                raise self.inputs.error(f"dpo.{name}", f"would have no effect beside sft:; leave {name}: out.")
+        assert self.recipe.sft is not None
+        if self.recipe.sft.peft is not None and not self.recipe.sft.merge_adapter:
+            raise self.inputs.error(
+                "sft.peft", "sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true."
+            )
+        return {"model": sft}, {}, {}, sft.config["chat_template"]
+
+    def _add_preferences(self, label: str, preferences: Preferences, where: str) -> Node:
+        identity, location = self.inputs.source(preferences, default_seed=self.recipe.seed, where=where)
+        if preferences.sample is not None:
+            seed = preferences.seed if preferences.seed is not None else self.recipe.seed
+            identity = {**identity, "sample": preferences.sample, "seed": seed}
+        return self._add(Node(label, "preferences", {"source": identity}, {"source": location}))
+
+    def _add_log_probs(
+        self,
+        label: str,
+        parents: dict[str, Node],
+        config: dict[str, Any],
+        location: dict[str, Any],
+        how: Pass,
+        where: str,
+    ) -> Node:
+        launch = self.inputs.launch(how.launch, f"{where}.launch")
+        config = {**config, "dtype": self.inputs.dtype(how.dtype, launch)}
+        settings = {**location, "launch": launch, "max_batch_tokens": how.max_batch_tokens}
+        return self._add(Node(label, "log_probs", config, settings, parents))
+
+    def _add_evaluate(self, evaluate: Evaluate) -> None:
+        """Every model of the recipe, the untuned one first, on the same held-out rows; each knows the one before it."""
+        models, template = self._evaluated_models(evaluate)
+        if evaluate.heldout is not None:
+            data = self._add_pool("heldout_data", [evaluate.heldout], "evaluate.heldout")
+            self._evaluate_models("evaluate", data, models, template, evaluate)
+        if evaluate.preferences is not None:
+            data = self._add_preferences("heldout_pairs", evaluate.preferences, "evaluate.preferences")
+            self._evaluate_models("evaluate_pairs", data, models, template, evaluate)
+
+    def _evaluated_models(self, evaluate: Evaluate) -> tuple[dict[str, Model], str]:
+        """The models to evaluate, the untuned one first, and the one chat template of all."""
+        tuned = [self.nodes[label] for label in ("sft", "dpo") if label in self.nodes]
+        if evaluate.model is not None and not tuned:
+            # The answers of a pair are found by their place; those of a conversation, by the template's marks.
+            marked = evaluate.heldout is not None
+            name = evaluate.chat_template or DEFAULT_CHAT_TEMPLATE
+            template = self.inputs.chat_template(name, "evaluate", marked=marked)
+            return {"base": self._model(evaluate.model, evaluate.revision, "evaluate", adapters=True)}, template
+        for name in ("model", "revision", "chat_template"):
+            if tuned and getattr(evaluate, name) is not None:
+                raise self.inputs.error(
+                    f"evaluate.{name}", f"would have no effect beside {tuned[0].label}:; leave it out."
+                )
+        if not tuned:
+            raise self.inputs.missing("evaluate", "sft: or dpo: (or evaluate.model)")
+        models: dict[str, Model] = {"base": _model_of(tuned[0])}
+        models |= {node.label: ({"model": node}, {}, {}) for node in tuned}
+        return models, tuned[0].config["chat_template"]
+
+    def _evaluate_models(
+        self, label: str, data: Node, models: Mapping[str, Model], template: str, evaluate: Evaluate
+    ) -> None:
+        kind = "evaluate" if label == "evaluate" else "log_probs"
+        launch = self.inputs.launch(evaluate.launch, "evaluate.launch")
+        common = {
+            "chat_template": template,
+            "max_length": evaluate.max_length,
+            "dtype": self.inputs.dtype(evaluate.dtype, launch),
+        }
+        settings = {"launch": launch, "max_batch_tokens": evaluate.max_batch_tokens}
+        before: dict[str, Node] = {}
+        for name, (parents, identity, location) in models.items():
+            config, place = {**common, **identity}, {**settings, **location}
+            if label == "evaluate_pairs" and name == "dpo":
+                config["beta"] = self.nodes["dpo"].config["trainer"].get("beta", DPO_BETA)
+            node = Node(f"{label}.{name}", kind, config, place, {"data": data, **parents, **before})
+            before = {"before": self._add(node)}
+
+
+def _model_of(node: Node) -> Model:
+    """The model that a training starts from."""
+    config, settings = ({"model": of["model"]} if "model" in of else {} for of in (node.config, node.settings))
+    return {name: parent for name, parent in node.parents.items() if name == "model"}, config, settings
