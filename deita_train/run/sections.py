@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from deita_train.recipe.schema import Recipe, Source, Training, Tuning
+from deita_train.recipe.data_sections import Source
+from deita_train.recipe.schema import Recipe, Training, Tuning
 from deita_train.run.graph import Node
 from deita_train.run.inputs import Inputs
 

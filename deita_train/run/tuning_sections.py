@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deita_train.recipe.schema import Dpo, Evaluate, Pass, Preferences, Sft
+from deita_train.recipe.data_sections import Preferences
+from deita_train.recipe.schema import Dpo, Evaluate, Pass, Sft
 from deita_train.run.graph import Node
 from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, Model, Sections
 

@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from deita_train.errors import UserError
+from deita_train.recipe.data_sections import Pool, Source
 from deita_train.recipe.loading import load_recipe
-from deita_train.recipe.schema import Pool, Recipe, Source
+from deita_train.recipe.schema import Recipe
 
 ONE_ORIGIN = "state either dataset: (a file, a folder or a Hub id) or builtin:, and not both"
 NO_EFFECT = "would have no effect here, because a dataset: is read whole; leave it out"
