@@ -3,7 +3,7 @@
 from typing import Any
 
 from deita_train.recipe.data_sections import Source
-from deita_train.recipe.schema import Recipe, Training, Tuning
+from deita_train.recipe.schema import Pass, Recipe, Training, Tuning
 from deita_train.run.graph import Node
 from deita_train.run.inputs import Inputs
 
@@ -57,6 +57,12 @@ class Sections:
             return {"model": self._required("base", where, "base: (the section says model: base)")}, {}, {}
         identity, location = self.inputs.model(name, revision, where, adapters=adapters)
         return {}, {"model": identity}, {"model": location}
+
+    def _pass(self, how: Pass, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What every pass has in its configuration, and in its settings."""
+        launch = self.inputs.launch(how.launch, f"{where}.launch")
+        settings = {"launch": launch, "max_batch_tokens": how.max_batch_tokens}
+        return {"dtype": self.inputs.dtype(how.dtype, launch)}, settings
 
     def _tuning_config(self, tuning: Tuning) -> dict[str, Any]:
         """As of any training; with an adapter also its settings. Without one the keys stay what they are."""

@@ -49,17 +49,11 @@ class SelectingSections(Sections):
         if scorer.train is not None and self.recipe.pool is None:
             return  # a recipe may end in the scorers that it trains
         pool = self._required("pool", where, "pool:")
-        launch = self.inputs.launch(scorer.launch, f"{where}.launch")
-        config = {
-            **identity,
-            "dimension": dimension,
-            "max_length": scorer.max_length,
-            "dtype": self.inputs.dtype(scorer.dtype, launch),
-        }
+        dtype, how = self._pass(scorer, where)
+        config = {**identity, "dimension": dimension, "max_length": scorer.max_length, **dtype}
         settings = {
             **location,
-            "launch": launch,
-            "max_batch_tokens": scorer.max_batch_tokens,
+            **how,
             "max_unscored_share": scorer.max_unscored_share,
             "min_digit_mass": scorer.min_digit_mass,
             "reuse_rows": scorer.reuse_rows,
@@ -93,20 +87,10 @@ class SelectingSections(Sections):
 
     def _add_embed(self, embedding: Embedding) -> None:
         pool = self._required("pool", "embedding", "pool:")
-        launch = self.inputs.launch(embedding.launch, "embedding.launch")
+        dtype, how = self._pass(embedding, "embedding")
         kind, (parents, identity, location), choices = self._encoder(embedding)
-        config = {
-            **identity,
-            **choices,
-            "max_length": embedding.max_length,
-            "dtype": self.inputs.dtype(embedding.dtype, launch),
-        }
-        settings = {
-            **location,
-            "launch": launch,
-            "max_batch_tokens": embedding.max_batch_tokens,
-            "reuse_rows": embedding.reuse_rows,
-        }
+        config = {**identity, **choices, "max_length": embedding.max_length, **dtype}
+        settings = {**location, **how, "reuse_rows": embedding.reuse_rows}
         self._add(Node("embed", kind, config, settings, {"pool": pool, **parents}))
 
     def _encoder(self, embedding: Embedding) -> tuple[str, Model, dict[str, Any]]:
@@ -129,15 +113,14 @@ class SelectingSections(Sections):
     def _add_perplexity(self, perplexity: Perplexity) -> None:
         pool = self._required("pool", "perplexity", "pool:")
         parents, identity, location = self._model(perplexity.model, perplexity.revision, "perplexity", adapters=True)
-        launch = self.inputs.launch(perplexity.launch, "perplexity.launch")
+        dtype, how = self._pass(perplexity, "perplexity")
         config = {
             **identity,
             "chat_template": self.inputs.chat_template(perplexity.chat_template, "perplexity"),
             "max_length": perplexity.max_length,
-            "dtype": self.inputs.dtype(perplexity.dtype, launch),
+            **dtype,
         }
-        settings = {**location, "launch": launch, "max_batch_tokens": perplexity.max_batch_tokens}
-        self._add(Node("perplexity", "perplexity", config, settings, {"pool": pool, **parents}))
+        self._add(Node("perplexity", "perplexity", config, {**location, **how}, {"pool": pool, **parents}))
 
     def _add_score_files(self, scores: ScoreFiles) -> None:
         for dimension in DIMENSIONS:

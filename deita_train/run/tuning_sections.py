@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deita_train.recipe.data_sections import Preferences
-from deita_train.recipe.schema import Dpo, Evaluate, Pass, Sft
+from deita_train.recipe.schema import Dpo, Evaluate, Sft
 from deita_train.run.graph import Node
 from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, Model, Sections
 
@@ -34,9 +34,9 @@ class TuningSections(Sections):
         parents, identity, location, chat_template = self._policy(dpo)
         pairs = self._add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
         tokens = {"chat_template": chat_template, "max_length": dpo.trainer.get("max_length", DPO_MAX_LENGTH)}
-        reference = self._add_log_probs(
-            "reference", {"data": pairs, **parents}, {**identity, **tokens}, location, dpo.reference, "dpo.reference"
-        )
+        dtype, how = self._pass(dpo.reference, "dpo.reference")
+        passed = ({**identity, **tokens, **dtype}, {**location, **how})
+        reference = self._add(Node("reference", "log_probs", *passed, {"data": pairs, **parents}))
         config = {**identity, **tokens, **self._tuning_config(dpo)}
         settings = {**location, **self._training_settings(dpo, "dpo")}
         self._add(Node("dpo", "dpo", config, settings, {"data": pairs, "reference": reference, **parents}))
@@ -69,20 +69,6 @@ class TuningSections(Sections):
             seed = preferences.seed if preferences.seed is not None else self.recipe.seed
             identity = {**identity, "sample": preferences.sample, "seed": seed}
         return self._add(Node(label, "preferences", {"source": identity}, {"source": location}))
-
-    def _add_log_probs(
-        self,
-        label: str,
-        parents: dict[str, Node],
-        config: dict[str, Any],
-        location: dict[str, Any],
-        how: Pass,
-        where: str,
-    ) -> Node:
-        launch = self.inputs.launch(how.launch, f"{where}.launch")
-        config = {**config, "dtype": self.inputs.dtype(how.dtype, launch)}
-        settings = {**location, "launch": launch, "max_batch_tokens": how.max_batch_tokens}
-        return self._add(Node(label, "log_probs", config, settings, parents))
 
     def _add_evaluate(self, evaluate: Evaluate) -> None:
         """Every model of the recipe, the untuned one first, on the same held-out rows; each knows the one before it."""
@@ -118,13 +104,8 @@ class TuningSections(Sections):
         self, label: str, data: Node, models: Mapping[str, Model], template: str, evaluate: Evaluate
     ) -> None:
         kind = "evaluate" if label == "evaluate" else "log_probs"
-        launch = self.inputs.launch(evaluate.launch, "evaluate.launch")
-        common = {
-            "chat_template": template,
-            "max_length": evaluate.max_length,
-            "dtype": self.inputs.dtype(evaluate.dtype, launch),
-        }
-        settings = {"launch": launch, "max_batch_tokens": evaluate.max_batch_tokens}
+        dtype, settings = self._pass(evaluate, "evaluate")
+        common = {"chat_template": template, "max_length": evaluate.max_length, **dtype}
         before: dict[str, Node] = {}
         for name, (parents, identity, location) in models.items():
             config, place = {**common, **identity}, {**settings, **location}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -46,13 +47,8 @@ def _with_scores(context: StageContext) -> datasets.Dataset:
     for dimension in DIMENSIONS:
         if dimension not in context.parents:
             continue
-        column = f"{dimension}_scores"
-        scored = datasets.load_from_disk(str(context.parents[dimension] / "data"))
-        by_id = dict(zip(scored["id"], scored[column], strict=True))
-        missing = [row_id for row_id in pool["id"] if row_id not in by_id]
-        assert not missing, f"{len(missing)} rows of the pool have no entry in {context.parents[dimension]}"
-        values = [by_id[row_id] for row_id in pool["id"]]
-        pool = pool.add_column(column, values, feature=datasets.List(datasets.Value("float32")))
+        turns = datasets.List(datasets.Value("float32"))
+        pool = _joined(pool, context.parents[dimension], f"{dimension}_scores", turns)
     if "perplexity" in context.parents:
         pool = _with_measured(pool, context)
     if all(dimension in context.parents for dimension in DIMENSIONS):
@@ -73,10 +69,16 @@ def _with_measured(pool: datasets.Dataset, context: StageContext) -> datasets.Da
             f"{context.label}: the pool has a column {column!r}, and perplexity: measures one. State select.column: "
             f"{column} to take the pool's, or rename it in the data."
         )
-    measured = datasets.load_from_disk(str(context.parents["perplexity"] / "data"))
-    by_id = dict(zip(measured["id"], measured[column], strict=True))
-    values = [by_id[row_id] for row_id in pool["id"]]
-    return pool.add_column(column, values, feature=datasets.Value("float64"))
+    return _joined(pool, context.parents["perplexity"], column, datasets.Value("float64"))
+
+
+def _joined(pool: datasets.Dataset, artefact: Path, column: str, feature: Any) -> datasets.Dataset:
+    """The pool with a column of another table, joined by id."""
+    table = datasets.load_from_disk(str(artefact / "data"))
+    by_id = dict(zip(table["id"], table[column], strict=True))
+    missing = [row_id for row_id in pool["id"] if row_id not in by_id]
+    assert not missing, f"{len(missing)} rows of the pool have no entry in {artefact}"
+    return pool.add_column(column, [by_id[row_id] for row_id in pool["id"]], feature=feature)
 
 
 def _rankable(pool: datasets.Dataset, context: StageContext) -> tuple[datasets.Dataset, Counter[str]]:

@@ -25,12 +25,6 @@ def made(request, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def work(made, tmp_path):
-    (tmp_path / "model").symlink_to(made / "model")
-    return tmp_path
-
-
 def context_of(kind, work, rows=ROWS, max_batch_tokens=400, max_length=None, **config):
     context = pass_context(kind, work, rows, max_batch_tokens=max_batch_tokens, max_length=max_length)
     return replace(context, config={**context.config, **config})

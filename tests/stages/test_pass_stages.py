@@ -27,12 +27,6 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def work(made, tmp_path):
-    (tmp_path / "model").symlink_to(made / "model")
-    return tmp_path
-
-
-@pytest.fixture
 def one_shard_per_batch(monkeypatch):
     monkeypatch.setattr(passes, "Pass", partial(Pass, flush_seconds=-1.0))
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from pass_stages import carry_out, conversations, make_model, pass_context
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deita_train.errors import UserError
 from deita_train.stages import perplexity, select
@@ -24,19 +23,6 @@ def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     make_model(folder / "model", request.param)
     return folder
-
-
-@pytest.fixture
-def work(made, tmp_path):
-    (tmp_path / "model").symlink_to(made / "model")
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def plain(made):
-    """The model and the tokenizer as anybody would load them."""
-    model = AutoModelForCausalLM.from_pretrained(made / "model", dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(made / "model")
 
 
 def losses(model, ids):
