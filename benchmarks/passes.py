@@ -25,7 +25,7 @@ from deita_train.training.miniature import train_tokenizer
 # Width, layers, heads, MLP width, vocabulary: LLaMA's proportions.
 SHAPES = {"25M": (512, 6, 8, 1376, 8000), "7B": (4096, 32, 32, 11008, 32000)}
 TEMPLATE = files("deita_train.data").joinpath("templates/vicuna_v1.1.jinja").read_text(encoding="utf-8")
-MAX_BATCH_TOKENS = {"cpu": 16_384, "cuda": 65_536}
+MAX_BATCH_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 
 
 @dataclass(frozen=True)

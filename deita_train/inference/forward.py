@@ -48,12 +48,13 @@ def _load_adapted(path: str, dtype: torch.dtype, *, head: bool) -> PreTrainedMod
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Token ids padded on the right: `input_ids` and `attention_mask` int64 [B, T], `last` int64 [B] (the position of
-    each row's last token)."""
+    """Padded token ids: `input_ids` and `attention_mask` int64 [B, T]; `last` int64 [B], the place of each row's last
+    token; `on_the_right`, whether all padding stands behind the rows, which spares a causal model the mask."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     last: torch.Tensor
+    on_the_right: bool = False
 
 
 def pad_batch(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedBatch:
@@ -64,24 +65,40 @@ def pad_batch(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedBatc
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
     mask = (torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]).long()
-    return PaddedBatch(input_ids.to(device), mask.to(device), (lengths - 1).to(device))
+    return PaddedBatch(input_ids.to(device), mask.to(device), (lengths - 1).to(device), on_the_right=True)
+
+
+def _states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
+    """The last layer's hidden states (after the final norm) at every place, [B, T, D]; those of padding mean nothing.
+
+    In a causal model no token sees what stands to its right, so padding there needs no mask. Without one, attention
+    kernels leave out the masked half and need no [B, T, T] mask in memory.
+    """
+    mask = None if batch.on_the_right and _is_causal(trunk) else batch.attention_mask
+    states: torch.Tensor = trunk(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return states
+
+
+def _is_causal(trunk: torch.nn.Module) -> bool:
+    """Whether every attention layer says so of itself, as transformers' do."""
+    layers = [module.is_causal for module in trunk.modules() if hasattr(module, "is_causal")]
+    return bool(layers) and all(layers)
 
 
 @torch.inference_mode()
 def last_hidden_states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
     """The last layer's hidden state (after the final norm) at each row's last token, [B, D] in the model's dtype."""
-    output = trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    hidden = output.last_hidden_state
+    hidden = _states(trunk, batch)
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), batch.last]
 
 
 @torch.inference_mode()
 def mean_hidden_states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
     """The mean over each row's attended tokens of the last layer's hidden states (after its norm), float32 [B, D]."""
-    output = trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    states = _states(trunk, batch)
     attended = batch.attention_mask[:, :, None].bool()
     # What stands at a padded place may be nan, which no factor of zero removes.
-    total = output.last_hidden_state.float().masked_fill(~attended, 0.0).sum(dim=1)
+    total = states.float().masked_fill(~attended, 0.0).sum(dim=1)
     return total / batch.attention_mask.sum(dim=1, keepdim=True)
 
 
@@ -113,10 +130,10 @@ def summed_loss(model: PreTrainedModel, batch: PaddedBatch, labels: torch.Tensor
 
     `labels` int64 [B, T], -100 where a token does not count. Only labelled positions meet the output head, in chunks.
     """
-    output = model.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    states = _states(model.base_model, batch)
     targets = labels[:, 1:]
     rows, positions = (targets != -100).nonzero(as_tuple=True)
-    hidden = output.last_hidden_state[rows, positions]
+    hidden = states[rows, positions]
     wanted = targets[rows, positions]
     losses = torch.cat(
         [

@@ -47,7 +47,7 @@ def scorer_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     )
     found = ((name, summary.base_cell.stages.get(f"score.{name}")) for name in ("complexity", "quality"))
     panels = tuple(_score_figure(name, item) for name, item in found if item is not None)
-    return Section("Scorers", text, ((table, explanation),), panels, notes=tuple(_null_notes(summary)))
+    return Section("Scorers", text, ((table, explanation),), panels, notes=tuple(_score_notes(summary)))
 
 
 def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace) -> str:
@@ -118,12 +118,19 @@ def _score_figure(dimension: str, item: Artefact) -> Figure:
     return Figure(f"score-{dimension}", f"{dimension.capitalize()} scores", text, svg)
 
 
-def _null_notes(summary: RunSummary) -> list[str]:
-    """Why turns have no score, dimension by dimension."""
+def _score_notes(summary: RunSummary) -> list[str]:
+    """What stands against the scores, dimension by dimension: a model that is no scorer, turns without a score."""
     notes = []
     for name in ("complexity", "quality"):
         item = summary.base_cell.stages.get(f"score.{name}")
-        nulls = {} if item is None else {reason: number for reason, number in item.metric("nulls").items() if number}
+        if item is None:
+            continue
+        if item.metric("wrong_model_suspected"):
+            notes.append(
+                f"The {name} scorer looks like a wrong model: it puts only {item.metric('digit_mass_mean'):.1%} of its "
+                f"probability on the digits 1 to 6. Check scorers.{name} before trusting these scores."
+            )
+        nulls = {reason: number for reason, number in item.metric("nulls").items() if number}
         if nulls:
             reasons = ", ".join(f"{reason} ({count(number)})" for reason, number in nulls.items())
             notes.append(f"Turns without a {name} score: {reasons}.")

@@ -75,7 +75,13 @@ def _score_facts(metrics: Mapping[str, Any]) -> str:
     nulls = ", ".join(f"{reason} {number:,}" for reason, number in metrics["nulls"].items() if number)
     without = f"{sum(metrics['nulls'].values()):,} without a score{f' ({nulls})' if nulls else ''}"
     scored = f"{metrics['scored']:,} turns scored, {without}"
-    return f"{scored}; {metrics['shortened']:,} rows shortened to max_length{_found_again(metrics, 'turns')}"
+    cut = f"{metrics['shortened']:,} rows shortened to max_length{_found_again(metrics, 'turns')}"
+    suspected = (
+        f"; only {metrics['digit_mass_mean']:.1%} of the probability is on the digits: this looks like a wrong model"
+        if metrics["wrong_model_suspected"]
+        else ""
+    )
+    return f"{scored}; {cut}{suspected}"
 
 
 def _embed_facts(metrics: Mapping[str, Any]) -> str:

@@ -43,7 +43,8 @@ ROWS = "rows.parquet"
 # Ranks only meet at the end of a pass; the slowest may come hours after the first.
 _MEETING_TIMEOUT = timedelta(days=7)
 _SHARDS = "shards"
-_CPU_BATCH_TOKENS = 16_384
+# Larger batches leave a core's cache: benchmarks/scoring.py is a quarter slower in float32 with four times as many.
+_CPU_BATCH_TOKENS = 4_096
 _LOG_SECONDS = 30.0
 
 

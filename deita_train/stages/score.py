@@ -167,7 +167,19 @@ def _finish(context: StageContext, table: pa.Table, result: PassResult, tried: n
     reasons = table["reason"].to_pylist()
     per_row = _by_row(len(pool), rows, reasons, scores.tolist())
     hashes = _by_row(len(pool), rows, reasons, [input_hash(ids) for ids in prompts])
-    _write(context, pool, per_row, hashes, shortened)
+    of_row: list[list[str | None]] = [[] for _ in range(len(pool))]
+    for row, reason in zip(rows, reasons, strict=True):
+        of_row[row].append(reason)
+    _write(
+        context,
+        {
+            "id": list(pool["id"]),
+            _column(context): per_row,
+            "reasons": of_row,
+            "input_hashes": hashes,
+            "shortened": shortened,
+        },
+    )
     nulls = Counter(reason for reason in reasons if reason is not None)
     metrics = {**_metrics(context, scores, masses, nulls, shortened), **reused, **result.metrics}
     return StageResult(len(pool), len(pool), {}, metrics, device)
@@ -184,23 +196,17 @@ def _by_row(
     return per_row
 
 
-def _write(
-    context: StageContext,
-    pool: datasets.Dataset,
-    scores: list[list[float | None]],
-    hashes: list[list[str | None]],
-    shortened: list[bool],
-) -> None:
+def _write(context: StageContext, columns: dict[str, list[Any]]) -> None:
     features = datasets.Features(
         {
             "id": datasets.Value("string"),
             _column(context): datasets.List(datasets.Value("float32")),
+            "reasons": datasets.List(datasets.Value("string")),
             "input_hashes": datasets.List(datasets.Value("string")),
             "shortened": datasets.Value("bool"),
         }
     )
-    values = {"id": list(pool["id"]), _column(context): scores, "input_hashes": hashes, "shortened": shortened}
-    datasets.Dataset.from_dict(values, features=features).save_to_disk(str(context.data_dir))
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(context.data_dir))
 
 
 def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> None:

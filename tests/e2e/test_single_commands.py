@@ -135,6 +135,7 @@ def test_scores_and_embeddings_have_the_ids_of_the_pool(folder, made):
     assert all(1 <= score <= 6 for row in quality for score in row["quality_scores"])
     assert {len(row["embedding"]) for row in vectors} == {32}
     assert f"score.complexity: {sum(turns)} turns scored, 0 without a score" in made["complexity"].output
+    assert "of the probability is on the digits: this looks like a wrong model" in made["complexity"].output
     assert f"embed: 32 dimensions; 0 of {NUM_ROWS} rows cut at max_length" in made["embed"].output
 
 

@@ -1,10 +1,13 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import (
+    BertConfig,
+    BertModel,
     Gemma2Config,
     Gemma2ForCausalLM,
     LlamaConfig,
@@ -123,6 +126,42 @@ def test_padding_on_the_left_gives_the_same(model, rows):
     left = PaddedBatch(ids, mask, torch.full_like(right.last, ids.shape[1] - 1))
     expected = last_hidden_states(model.base_model, right)
     torch.testing.assert_close(last_hidden_states(model.base_model, left), expected, atol=1e-5, rtol=1e-5)
+
+
+def masks_seen(trunk, batch):
+    """The attention masks that the trunk is called with."""
+    seen = []
+    hook = trunk.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    states = last_hidden_states(trunk, batch)
+    hook.remove()
+    return seen, states
+
+
+def test_a_causal_model_needs_no_mask_for_padding_on_the_right(model, rows):
+    batch = pad_batch(rows, CPU)
+    seen, without = masks_seen(model.base_model, batch)
+    assert seen == [None]
+    seen, masked = masks_seen(model.base_model, replace(batch, on_the_right=False))
+    assert seen[0] is batch.attention_mask
+    torch.testing.assert_close(without, masked, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_that_looks_ahead_gets_the_mask(rows):
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    trunk = BertModel(config, add_pooling_layer=False).eval()
+    batch = pad_batch(rows, CPU)
+    hidden, mean = last_hidden_states(trunk, batch), mean_hidden_states(trunk, batch)
+    for index, row in enumerate(rows):
+        with torch.no_grad():
+            own = trunk(input_ids=torch.tensor([row])).last_hidden_state[0]
+        torch.testing.assert_close(hidden[index], own[-1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mean[index], own.mean(dim=0), atol=1e-5, rtol=1e-5)
 
 
 DIGIT_IDS = [7, 2, 60, 0, 9, 4]

@@ -192,7 +192,8 @@ def add_upstream(run):
             f"score-{name}", "score", f"score.{name}", 31.0, dimension=name, rows=POOL_ROWS, turns=1600,
             scored=1598 + seed, nulls={"no digit token": 2 - seed}, shortened=12,
             histogram={"edges": np.linspace(1, 6, 26).tolist(), "counts": counts}, mean=3.0 + seed,
-            digit_mass_mean=0.987, tokens=123_456, tokens_per_second=9000.0, real_token_share=0.93,
+            digit_mass_mean=0.987, wrong_model_suspected=False, tokens=123_456, tokens_per_second=9000.0,
+            real_token_share=0.93,
         )  # fmt: skip
     shared["embed"] = run.add(
         "embed-0", "embed", "embed", 44.0, rows=POOL_ROWS, dimensions=128, truncated=9, tokens=654_321

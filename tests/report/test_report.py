@@ -18,6 +18,7 @@ from deita_train.report.measures import heldout_loss
 from deita_train.report.page import publish, write_report
 from deita_train.report.result_tables import kept_table, model_table, result_tables
 from deita_train.report.sections import sections_of
+from deita_train.report.selection_sections import scorer_section
 from deita_train.report.summary import read_summary
 from deita_train.report.verdict import headline, verdict
 
@@ -137,6 +138,15 @@ def test_result_table_by_hand(run):
     assert rows["seeds"] == ("3", "3", "")
     assert scorers.columns[0] == "scorer" and [row[0] for row in scorers.rows] == ["complexity", "quality"]
     assert {len(row) for row in scorers.rows} == {len(scorers.columns)}
+
+
+def test_a_scorer_that_looks_like_a_wrong_model_is_named_beside_its_scores(run):
+    sure = scorer_section(read_summary(*run), ())
+    assert [note for note in sure.notes if "wrong model" in note] == []
+    path = run[1] / "score-quality" / "metrics.json"
+    edit_json(path, lambda metrics: metrics.update(wrong_model_suspected=True, digit_mass_mean=0.312))
+    found = [note for note in scorer_section(read_summary(*run), ()).notes if "wrong model" in note]
+    assert len(found) == 1 and "quality scorer" in found[0] and "only 31.2% of its probability" in found[0]
 
 
 def test_the_recipe_as_written_is_not_counted_beside_its_twin(run):

@@ -178,10 +178,10 @@ def test_a_longer_context_is_not_used_beyond_2048(tmp_path):
     assert result.metrics["max_length"] == 2048
 
 
-def test_a_cpu_takes_16384_tokens_and_a_stated_number_counts_everywhere(work):
+def test_a_cpu_takes_4096_tokens_and_a_stated_number_counts_everywhere(work):
     context = pass_context("embed", work, ROWS)
     plan_pass(context, [5, 3], {})
-    assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 16_384
+    assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 4_096
     context.settings["max_batch_tokens"] = 77
     plan_pass(context, [5, 3], {})
     assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 77

@@ -156,6 +156,8 @@ def test_turns_without_a_score_keep_their_places(model, tmp_path):
     for scores, hashes in zip(table["quality_scores"], table["input_hashes"], strict=True):
         assert [score is None for score in scores] == [known is None for known in hashes]
     assert [len(scores) for scores in table["quality_scores"]] == [3, 1] * 3
+    # Conversations of one turn, and of two with a trailing question.
+    assert table["reasons"] == [[None, None, "no_response"], [None]] * 3
 
 
 def test_a_pool_that_is_all_there_is_still_tried_on_the_model(model, first, tmp_path):
