@@ -1,6 +1,7 @@
 """Stage `sentence_embed`: embeddings by a model of the sentence-transformers library, which pools its tokens itself.
 
-The text of a conversation is the contents of its messages in order, with an empty line between them and no roles.
+The text of a conversation is the contents of its messages in order, with an empty line between them and no roles. What
+the model reads of it is the library's to say: a model whose tokenizer has a chat template gets it as a user's message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from deita_train.stages.passes import run_pass, start_ranks
 
 # These models are small, and what their layers need is not in a form to be read; batches too large are halved.
 _GPU_BATCH_TOKENS = 65_536
+# The library passes its limit on to the tokenizer, which wants a number.
+_NO_LIMIT = 2**30
 
 
 def conversation_text(messages: Sequence[Mapping[str, str]]) -> str:
@@ -28,14 +31,12 @@ def conversation_text(messages: Sequence[Mapping[str, str]]) -> str:
 def prepare(context: StageContext) -> None:
     """Encode every text once, cut as the library will cut it, and plan the batches of those not embedded elsewhere."""
     encoder = _load(context, torch.device("cpu"))
-    tokenizer, limit = encoder.tokenizer, encoder.max_seq_length
     pool = pool_rows(context)
     inputs, truncated = [], 0
     for number, row in enumerate(pool):
-        ids = tokenizer(conversation_text(row["messages"]))["input_ids"]
-        kept = tokenizer(conversation_text(row["messages"]), truncation=True, max_length=limit)["input_ids"]
-        truncated += len(kept) < len(ids)
-        inputs.append(kept)
+        text = conversation_text(row["messages"])
+        inputs.append(_token_ids(encoder, text))
+        truncated += len(inputs[-1]) < _whole_length(encoder, text)
         context.progress.update(number + 1, len(pool), "rows encoded")
     stated = context.settings["max_batch_tokens"]
     if stated is None and not context.use_cpu:
@@ -60,6 +61,22 @@ def run(context: StageContext) -> StageResult | None:
     if result is None:
         return None
     return leave_embeddings(context, inputs, result, encoder.max_seq_length, device.type)
+
+
+def _token_ids(encoder: Any, text: str) -> list[int]:
+    """What the model reads of a text, as the library makes it: with its cut, and the chat template if there is one."""
+    ids: list[int] = encoder.preprocess([text])["input_ids"][0].tolist()
+    return ids
+
+
+def _whole_length(encoder: Any, text: str) -> int:
+    """The number of tokens that the model would read without a limit."""
+    limit = encoder.max_seq_length
+    encoder.max_seq_length = _NO_LIMIT
+    try:
+        return len(_token_ids(encoder, text))
+    finally:
+        encoder.max_seq_length = limit
 
 
 def _load(context: StageContext, device: torch.device) -> Any:
