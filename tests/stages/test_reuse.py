@@ -122,6 +122,25 @@ def test_only_the_new_rows_are_computed(kind, model, first, tmp_path, capsys):
         assert 0 < metrics["digit_mass_turns"] <= num_new
 
 
+def test_of_a_hundred_rows_more_than_a_thousand_a_hundred_are_scored(model, tmp_path, monkeypatch):
+    pool = [
+        {"id": str(n), "messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
+        for n in range(1100)
+    ]
+    scored = []
+    plain = score.last_hidden_states
+    monkeypatch.setattr(score, "last_hidden_states", lambda *of: (scored.append(len(of[1].last)), plain(*of))[1])
+    folders = [tmp_path / name for name in ("thousand", "hundred more")]
+    for folder in folders:
+        folder.mkdir()
+    before = stage("score", folders[0], model, pool[:1000])
+    carry_out(score, before)
+    assert sum(scored) == 1000
+    scored.clear()
+    _, result = carry_out(score, stage("score", folders[1], model, pool, before.work_dir))
+    assert (sum(scored), result.metrics["scored"], result.metrics["rows_reused"]) == (100, 1100, 1000)
+
+
 def test_the_hashes_are_those_of_the_inputs(first):
     artefact, table = first["embed"]
     kept = pq.read_table(artefact / "prepared" / "rows.parquet")["input_ids"].to_pylist()
