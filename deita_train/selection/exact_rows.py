@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from deita_train.selection.ranks import Group
 from deita_train.selection.unit_rows import centre_of, check_shape, refuse_without_direction, undirected_rows
@@ -59,13 +60,11 @@ class ExactRows:
         refuse_without_direction(np.flatnonzero(group.gather(refused).ravel()[: len(ids)]), mean, ids)
         return cls(embeddings, mean, np.full(len(ids), np.nan))
 
-    def read(self, positions: np.ndarray) -> np.ndarray:
+    def read(self, positions: np.ndarray) -> torch.Tensor:
         """The rows at ``positions`` as unit vectors ``[B, D]`` float32, good to float32's rounding."""
         vectors = self._vectors(positions)
-        squares = np.square(vectors, dtype=np.float64, order="C").sum(axis=1)
-        self.squares[positions] = squares
-        unit = np.empty(vectors.shape, dtype=np.float32)
-        return np.divide(vectors, np.sqrt(squares)[:, None], out=unit, casting="same_kind")
+        self.squares[positions] = vectors.square().numpy().sum(axis=1)
+        return vectors.div_(torch.from_numpy(self.squares[positions]).sqrt_()[:, None]).float()
 
     def cosines(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Exact cosines ``[P]`` float64 of the rows at ``first`` with those at ``second``, both read before."""
@@ -73,12 +72,15 @@ class ExactRows:
         for start in range(0, len(first), PAIRS_AT_ONCE):
             pairs = slice(start, start + PAIRS_AT_ONCE)
             a, b = first[pairs], second[pairs]
-            products = np.multiply(self._vectors(a), self._vectors(b), dtype=np.float64, order="C")
+            products = self._vectors(a).mul_(self._vectors(b)).numpy()
             found[pairs] = products.sum(axis=1) / np.sqrt(self.squares[a] * self.squares[b])
         assert not np.isnan(found).any(), "a row was compared before it was read"
         return found.clip(-1, 1)
 
-    def _vectors(self, positions: np.ndarray) -> np.ndarray:
-        """The rows at ``positions`` ``[B, D]``: as they are stored, or in float64 less the mean."""
-        rows = np.asarray(self.embeddings[positions])
-        return rows if self.mean is None else np.subtract(rows, self.mean, dtype=np.float64)
+    def _vectors(self, positions: np.ndarray) -> torch.Tensor:
+        """The rows at ``positions`` ``[B, D]`` in float64, row by row in memory, less the mean if there is one.
+
+        Torch's threads convert and multiply, element by element; numpy adds up, in an order that depends on D alone.
+        """
+        vectors = torch.from_numpy(np.ascontiguousarray(self.embeddings[positions])).double()
+        return vectors if self.mean is None else vectors.sub_(torch.from_numpy(self.mean))

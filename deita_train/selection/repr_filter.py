@@ -31,6 +31,8 @@ from deita_train.selection.unit_rows import ROWS_PER_PASS, full_float32_products
 
 # Towards the end of the budget blocks are no larger than what is still wanted, and no smaller than this.
 SMALLEST_BLOCK = 128
+# Rows of a block per product with the rest of the block.
+ROWS_PER_STRIP = 128
 
 
 @dataclass(frozen=True)
@@ -235,18 +237,18 @@ class _Walk:
         nearest = self.kept.nearest(unit)  # of this rank's share, so that each kept row counts once
         rejected = self._rejected(positions, unit, nearest.over_ranks(self.group))
         open_rows = np.flatnonzero(~rejected)
-        within = _rows(unit, open_rows) @ unit.T
-        among_open = within.cpu().numpy()[:, open_rows]
-        keeps = self._keeps(positions[open_rows], among_open)[: self.budget - self.num_kept]
+        within = _with_later(unit, open_rows)
+        keeps = self._keeps(positions[open_rows], within.cpu().numpy().take(open_rows, axis=1))
+        keeps = keeps[: self.budget - self.num_kept]
         new = open_rows[keeps]
-        nearest = nearest.merge(self._nearest_new(_rows(within, keeps), new)).over_ranks(self.group)
+        nearest = nearest.merge(self._nearest_new(_rows(within, keeps))).over_ranks(self.group)
         num_before = self.num_kept + np.searchsorted(new, np.arange(len(positions)))
         self.kept.add(positions[new], _rows(unit, new))
         seen = slice(None) if self.num_kept < self.budget else slice(int(new[-1]) + 1)
         self._record(positions[seen], unit[seen], nearest[seen], num_before[seen], new)
 
     def _unit(self, positions: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self.rows.read(positions)).to(self.device)
+        return self.rows.read(positions).to(self.device)
 
     def _rejected(self, positions: np.ndarray, unit: torch.Tensor, nearest: Nearest) -> np.ndarray:
         """Which rows ``[B]`` bool are too similar to one kept before the block, exactly."""
@@ -266,32 +268,32 @@ class _Walk:
         """Which of the open rows ``[O]`` are kept, as indices: the sequential step."""
         keeps = np.ones(len(positions), dtype=bool)
         conflicts = self._conflicts(positions, similarity)
-        for row in np.flatnonzero(conflicts.any(axis=1)):
-            keeps[row] = not (conflicts[row] & keeps).any()
+        for row in np.flatnonzero(conflicts.any(axis=0)):
+            keeps[row] = not (conflicts[:, row] & keeps).any()
         return np.flatnonzero(keeps)
 
     def _conflicts(self, positions: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-        """``[O, O]`` bool: whether a row is too similar to an earlier one, exactly; ``similarity`` is float32's."""
+        """``[O, O]`` bool: whether a row is too similar to a later one, exactly; ``similarity`` is float32's."""
         if self.threshold >= 1:
             return np.zeros(similarity.shape, dtype=bool)
-        conflicts = np.tril(similarity > self.threshold, -1)
-        row, earlier = np.nonzero(np.tril(np.abs(similarity - self.threshold) <= FLOAT32_DOUBT, -1))
-        conflicts[row, earlier] = self.rows.cosines(positions[row], positions[earlier]) > self.threshold
+        conflicts = similarity > self.threshold - FLOAT32_DOUBT
+        row, later = np.nonzero(conflicts)
+        doubt = similarity[row, later] <= self.threshold + FLOAT32_DOUBT
+        row, later = row[doubt], later[doubt]
+        conflicts[row, later] = self.rows.cosines(positions[row], positions[later]) > self.threshold
         return conflicts
 
-    def _nearest_new(self, similarity: torch.Tensor, new: np.ndarray) -> Nearest:
-        """The nearest of this rank's share of the rows that the block adds, for each row of the block after them.
+    def _nearest_new(self, similarity: torch.Tensor) -> Nearest:
+        """The nearest of this rank's share of the rows that a block adds, for each row of the block.
 
         Args:
-            similarity: ``[K, B]`` float32, of the rows that are new with all rows of the block.
-            new: ``[K]``, which rows of the block are new.
+            similarity: ``[K, B]`` float32, of the new rows with the rows of the block after them, -inf with the others.
         """
-        ranks = self.num_kept + np.arange(len(new))
+        ranks = self.num_kept + np.arange(len(similarity))
         own = np.flatnonzero(self.kept.is_own(ranks))
         if not len(own):
             return Nearest.none(similarity.shape[1])
-        later = torch.from_numpy(new[own] >= np.arange(similarity.shape[1])[:, None]).to(similarity.device)
-        return Nearest.among(_rows(similarity, own).T.masked_fill(later, -torch.inf), ranks[own])
+        return Nearest.among(_rows(similarity, own).T.contiguous(), ranks[own])
 
     def _record(
         self, positions: np.ndarray, unit: torch.Tensor, nearest: Nearest, num_before: np.ndarray, new: np.ndarray
@@ -327,6 +329,20 @@ class _Walk:
             first[turn == self.group.rank], second[turn == self.group.rank]
         )
         return self.group.gather(own)[turn, np.arange(len(first))]
+
+
+def _with_later(unit: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """Similarities ``[O, B]`` float32 of some rows of a block with the rows after each, -inf with the others.
+
+    Taken in strips, each from its first row on, which leaves out most of the products that would not be used.
+    """
+    found = torch.full((len(rows), len(unit)), -torch.inf, device=unit.device)
+    for start in range(0, len(rows), ROWS_PER_STRIP):
+        strip = slice(start, start + ROWS_PER_STRIP)
+        first = int(rows[start])
+        found[strip, first:] = _rows(unit, rows[strip]) @ unit[first:].T
+    not_later = rows[:, None] >= np.arange(len(unit))
+    return found.masked_fill_(torch.from_numpy(not_later).to(unit.device), -torch.inf)
 
 
 def _rows(values: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
