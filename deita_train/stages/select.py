@@ -55,6 +55,11 @@ def _processes(context: StageContext) -> tuple[torch.device, Group | None]:
     if "launch" not in context.settings:
         return torch.device("cpu"), None
     device = start_ranks(context)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"{context.label}: the launch wants a GPU, and torch finds none. Check the driver, or state "
+            "select.launch: cpu."
+        )
     return device, ProcessGroup(device) if context.world_size > 1 else None
 
 
