@@ -19,7 +19,7 @@ def with_later(unit: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         unit: ``[B, D]`` float32 unit vectors.
         rows: ``[O]`` int64, ascending.
     """
-    found = torch.full((len(rows), len(unit)), -torch.inf, device=unit.device)
+    found = torch.full((len(rows), len(unit)), -torch.inf, dtype=unit.dtype, device=unit.device)
     for start in range(0, len(rows), ROWS_PER_STRIP):
         strip = slice(start, start + ROWS_PER_STRIP)
         first = int(rows[start])
