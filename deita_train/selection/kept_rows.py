@@ -1,11 +1,11 @@
 """The rows that the Repr Filter has kept, this process's share of them, and the nearest of them to any rows.
 
-On several ranks the kept rows are dealt out, the one of selection rank r to rank r modulo the number of ranks. Each rank
-multiplies every block with its own share, and what the ranks exchange does not depend on D or on how many rows are kept:
-three numbers for each row of a block, twice (``Nearest``), and its exact cosine, which is 56 bytes for a row seen. Dealing
-out the candidates instead would exchange about as much and divide the products as evenly, but every rank would have to
-hold all kept rows and to add each new one; this way a rank's memory shrinks with the number of ranks, and dealing by
-turns keeps the shares even at every point of the walk. What all ranks repeat, reading a block and multiplying its open
+On several ranks the kept rows are dealt out by turns, the one of selection rank r to rank r modulo the number of ranks.
+Each rank multiplies every block with its own share. What the ranks exchange depends neither on D nor on how many rows
+are kept: three numbers for each row of a block, twice (``Nearest``), and its exact cosine, 56 bytes for each row seen.
+Dealing out the candidates instead would exchange about as much and divide the products as evenly, but every rank would
+have to hold all kept rows and to add each new one; this way a rank's memory shrinks with the number of ranks, and the
+turns keep the shares even at every point of the walk. What all ranks repeat, reading a block and multiplying its open
 rows with each other, does not grow with the number of kept rows.
 """
 
