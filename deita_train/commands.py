@@ -134,6 +134,7 @@ def select(
         float | None, typer.Option("--threshold", help="Highest similarity to a kept row.", show_default="0.9")
     ] = None,
     center: Annotated[bool, typer.Option("--center", help="Subtract the pool's mean embedding first.")] = False,
+    launch: LaunchOption = None,
     seed: SeedOption = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Write every row, with what became of it.")] = False,
     overwrite: OverwriteOption = False,
@@ -144,7 +145,7 @@ def select(
     from deita_train.data.outputs import Output
     from deita_train.run.exports import export_selection
     from deita_train.run.select_options import check_select, dimensions_of
-    from deita_train.run.single import Single, as_options, place
+    from deita_train.run.single import Single, as_options, place, place_file
 
     target = Output.for_rows(output, overwrite)
     options = as_options(
@@ -156,6 +157,7 @@ def select(
         ("--budget", "select.budget", budget),
         ("--budget", "select", None),  # what is wrong with the section as a whole is its budget
         ("--threshold", "select.threshold", threshold),
+        ("--launch", "select.launch", place_file(launch)),
         ("--seed", "select.seed", seed),
         ("", "select.allow_fewer", True),
     )

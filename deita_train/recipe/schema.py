@@ -187,7 +187,8 @@ class Perplexity(Pass):
 class Select(Section):
     """Which rows are kept: a method of the literal table in `selection/methods.py`, a budget, what the method reads.
 
-    `selection/needs.py` says which of the fields from `threshold` to `seed` a method reads; docs/selection.md explains.
+    `selection/needs.py` says which of the fields from `threshold` to `launch` a method reads, docs/selection.md what
+    they mean.
     """
 
     method: SelectMethod = "deita"
@@ -200,6 +201,7 @@ class Select(Section):
     quality_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
     label_similarity: Annotated[float, Field(gt=0, le=1)] = 0.9
     seed: int | None = None
+    launch: str | None = None
     allow_fewer: bool = False
 
     @model_validator(mode="after")

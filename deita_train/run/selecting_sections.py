@@ -174,7 +174,11 @@ class SelectingSections(Sections):
             config["center"] = embedding.center
         if "seed" in needs:
             config["seed"] = select.seed if select.seed is not None else self.recipe.seed
-        self._add(Node("select", "select", config, {"allow_fewer": select.allow_fewer}, parents))
+        settings: dict[str, Any] = {"allow_fewer": select.allow_fewer}
+        launch = self.inputs.optional_launch(select.launch, "select.launch") if "launch" in needs else None
+        if launch is not None:
+            settings["launch"] = launch
+        self._add(Node("select", "select", config, settings, parents))
 
     def _ranked_by(self, select: Select, needs: frozenset[str]) -> tuple[str, ...]:
         """The dimensions whose scores the selection reads; a method that can do without takes them where they are."""

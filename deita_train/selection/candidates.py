@@ -7,10 +7,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import evol_score, sum_scores
 from deita_train.selection.columns import number_column, tag_column
+from deita_train.selection.ranks import Group
 from deita_train.selection.unit_rows import UnitRows
 
 
@@ -32,6 +34,8 @@ class Candidates:
         clusters: how many clusters k-means makes; ``None`` for the square root of N / 2.
         quality_weight: what facility location weighs the score by, in [0, 1).
         label_similarity: lowest similarity at which MIG joins two labels.
+        device: where the Repr Filter multiplies.
+        group: the processes that carry out the Repr Filter together; ``None`` for this one alone.
     """
 
     rows: datasets.Dataset
@@ -46,6 +50,8 @@ class Candidates:
     clusters: int | None = None
     quality_weight: float = 0.5
     label_similarity: float = 0.9
+    device: torch.device | str = "cpu"
+    group: Group | None = None
 
     @cached_property
     def ids(self) -> list[str]:

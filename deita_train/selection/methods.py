@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import datasets
 import numpy as np
+import torch
 
 from deita_train.errors import UserError
 from deita_train.selection import clusters, coverage, ranking, tags, usable
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.needs import needs_of
+from deita_train.selection.ranks import Group
 from deita_train.selection.repr_filter import Trace, repr_filter
 from deita_train.selection.unit_rows import name_rows
 from deita_train.selection.usable import IN_WORDS, Reasons, Unusable
@@ -33,6 +35,8 @@ def _deita(candidates: Candidates) -> Trace:
         budget=candidates.budget,
         threshold=candidates.threshold,
         center=candidates.center,
+        device=candidates.device,
+        group=candidates.group,
     )
 
 
@@ -71,6 +75,8 @@ def select_rows(
     clusters: int | None = None,
     quality_weight: float = 0.5,
     label_similarity: float = 0.9,
+    device: torch.device | str = "cpu",
+    group: Group | None = None,
 ) -> Trace:
     """Select up to ``budget`` rows by one of ``METHODS``, whatever the order of the rows.
 
@@ -91,6 +97,8 @@ def select_rows(
         clusters: of `kmeans`; ``None`` for the square root of half the number of rows.
         quality_weight: of the score in `facility_location`, from 0 to less than 1.
         label_similarity: lowest similarity, from more than 0 to 1, at which `mig` joins two labels.
+        device: where `deita` multiplies, "cpu" or a CUDA device.
+        group: the processes that carry out `deita` together, each with the same arguments; ``None`` for this one alone.
 
     Returns:
         The trace in the order of ``rows``. The methods without a diversity filter leave its similarities nan.
@@ -109,6 +117,9 @@ def select_rows(
         raise UserError(
             f"selection method '{method}' needs {' and '.join(missing)}, which the selection was not given."
         )
+    assert "launch" in needs_of(method, quality_weight) or (group is None and torch.device(device).type == "cpu"), (
+        method
+    )
     candidates = Candidates(
         rows,
         budget,
@@ -122,6 +133,8 @@ def select_rows(
         clusters=clusters,
         quality_weight=quality_weight,
         label_similarity=label_similarity,
+        device=device,
+        group=group,
     )
     _refuse_unusable(METHODS[method].unusable(candidates), candidates.ids)
     return METHODS[method].select(candidates)

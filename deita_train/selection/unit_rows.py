@@ -11,6 +11,8 @@ from deita_train.errors import UserError
 
 # A vector shorter than this has no direction.
 MIN_NORM = 1e-12
+# A norm in float32 of at least this shows that there is one; the rounding of a centred row is far below it.
+CLEAR_NORM = 1e-5
 # Rows per pass over the pool, a constant, so that no norm or mean depends on a caller's block size.
 ROWS_PER_PASS = 1024
 
@@ -55,16 +57,10 @@ class UnitRows:
         Raises:
             UserError: a row is not finite, or its norm is below 1e-12, after centring if that is asked.
         """
-        assert embeddings.ndim == 2 and len(embeddings) == len(ids), f"{embeddings.shape} embeddings for {len(ids)} ids"
-        assert embeddings.dtype in (np.float32, np.float16), f"embeddings are {embeddings.dtype}"
-        mean = None
-        if center and len(ids):
-            by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__)) if order is None else order
-            mean = _mean(embeddings, by_id)
-        if mean is not None and not np.isfinite(mean).all():
-            mean = None  # some row is not finite: the norms below say which, without spreading it to all rows
+        check_shape(embeddings, ids)
+        mean = centre_of(embeddings, ids, order) if center else None
         norms = _norms(embeddings, mean)
-        _refuse_without_direction(norms, mean, ids)
+        refuse_without_direction(np.flatnonzero(_has_no_direction(norms, mean)), mean, ids)
         return cls(embeddings, mean, norms)
 
     def __len__(self) -> int:
@@ -79,16 +75,66 @@ class UnitRows:
         return np.divide(rows, self.norms[positions, None], out=unit, casting="same_kind")
 
 
-def _refuse_without_direction(norms: np.ndarray, mean: np.ndarray | None, ids: Sequence[str]) -> None:
-    # Centring identical rows leaves the rounding error of their mean, which grows with the mean's own length.
-    min_norm = MIN_NORM * max(1.0, 0.0 if mean is None else float(np.sqrt(np.square(mean).sum())))
-    refused = np.flatnonzero(~(np.isfinite(norms) & (norms >= min_norm)))
+def check_shape(embeddings: np.ndarray, ids: Sequence[str]) -> None:
+    """Assert that there is one row of float32 or float16 for each id."""
+    assert embeddings.ndim == 2 and len(embeddings) == len(ids), f"{embeddings.shape} embeddings for {len(ids)} ids"
+    assert embeddings.dtype in (np.float32, np.float16), f"embeddings are {embeddings.dtype}"
+
+
+def centre_of(embeddings: np.ndarray, ids: Sequence[str], order: np.ndarray | None) -> np.ndarray | None:
+    """The mean of the rows ``[D]`` float64, summed along ``order``, or along the ids; None for no rows.
+
+    None too if some row is not finite: the norms then say which, without spreading it to all rows.
+    """
+    if not len(ids):
+        return None
+    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__)) if order is None else order
+    mean = _mean(embeddings, by_id)
+    return mean if np.isfinite(mean).all() else None
+
+
+def undirected_rows(embeddings: np.ndarray, mean: np.ndarray | None, part: range) -> np.ndarray:
+    """Which rows of a part of the pool ``[len(part)]`` bool have no direction, at the speed of the memory.
+
+    The decision is that of ``UnitRows.measure``.
+
+    A norm in float32 clears a row whose norm is finite and not small: an element that is nan, infinite or too large to
+    be squared would make it nan or infinite, and one too small would make it smaller. Only the other rows are measured
+    in float64.
+    """
+    undirected = np.zeros(len(part), dtype=bool)
+    clear = CLEAR_NORM * _mean_length(mean)
+    for start in range(0, len(part), ROWS_PER_PASS):
+        rows = embeddings[part[start] : min(part[start] + ROWS_PER_PASS, part.stop)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            near = rows.astype(np.float32, copy=False)
+            near = near if mean is None else near - mean.astype(np.float32)
+            squares = np.einsum("ij,ij->i", near, near)
+        unclear = start + np.flatnonzero(~(np.isfinite(squares) & (squares >= np.float32(clear) ** 2)))
+        if len(unclear):
+            undirected[unclear] = _has_no_direction(_norms(rows[unclear - start], mean), mean)
+    return undirected
+
+
+def refuse_without_direction(refused: np.ndarray, mean: np.ndarray | None, ids: Sequence[str]) -> None:
+    """Raise :class:`UserError` that names the rows at the positions ``refused``, if there are any."""
     if len(refused):
         raise UserError(
             f"{len(refused)} of {len(ids)} embeddings have no direction to compare: they hold nan or inf, or their "
-            f"norm is below {min_norm:.3g}{'' if mean is None else ' once the mean of the pool is subtracted'}. "
+            f"norm is below {MIN_NORM * _mean_length(mean):.3g}"
+            f"{'' if mean is None else ' once the mean of the pool is subtracted'}. "
             f"Rows: {name_rows(ids, refused)}. Embed these rows again, or remove them from the pool."
         )
+
+
+def _has_no_direction(norms: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
+    return ~(np.isfinite(norms) & (norms >= MIN_NORM * _mean_length(mean)))
+
+
+def _mean_length(mean: np.ndarray | None) -> float:
+    """How long the mean is, 1 at least: centring identical rows leaves the rounding error of their mean, which grows
+    with the mean's own length."""
+    return 1.0 if mean is None else max(1.0, float(np.sqrt(np.square(mean).sum())))
 
 
 def _mean(embeddings: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -7,30 +7,41 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 
 from deita_train.data.embeddings import embeddings_of
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import evol_score
 from deita_train.selection.methods import select_rows, unusable_rows
+from deita_train.selection.ranks import Group, ProcessGroup
 from deita_train.selection.repr_filter import Trace
 from deita_train.selection.trace_columns import attach_trace, keep_selected, nearest_summary
 from deita_train.selection.usable import IN_WORDS
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.passes import start_ranks
 
 DIMENSIONS = ("complexity", "quality")
 # Columns of the pool that are not measured values.
 _NOT_MEASURED = {"id", "messages", "source", "selection_rank", "nearest_similarity", "evol_score"}
 
 
-def run(context: StageContext) -> StageResult:
-    """Join by id, walk, attach the trace, keep the selected rows in rank order."""
+def run(context: StageContext) -> StageResult | None:
+    """Join by id, walk, attach the trace, keep the selected rows in rank order.
+
+    On several ranks all walk together, and rank 0 writes what each of them knows.
+    """
+    device, group = _processes(context)
     datasets.disable_caching()  # a map over a published table would leave its cache beside it
     pool = _with_scores(context)
     rows, drops = _rankable(pool, context)
     embedded = context.parents.get("embed")
     embeddings = embeddings_of(embedded / "data", list(rows["id"])) if embedded is not None else None
     settings = {name: value for name, value in context.config.items() if name != "method"}
-    trace = select_rows(context.config["method"], rows, embeddings=embeddings, **settings)
+    trace = select_rows(context.config["method"], rows, embeddings=embeddings, device=device, group=group, **settings)
+    if group is not None:
+        torch.distributed.destroy_process_group()  # at the exit gloo's threads now and then abort the process
+    if context.rank != 0:
+        return None
     _check_budget(context, trace, len(rows), drops)
     traced = attach_trace(rows, trace, list(rows["id"]))
     selected = keep_selected(traced, context.config["budget"])
@@ -38,7 +49,20 @@ def run(context: StageContext) -> StageResult:
     _trace_table(traced).save_to_disk(str(context.work_dir / "trace"))
     drops["not_selected"] = len(rows) - len(selected)
     metrics = _metrics(context, pool, traced, selected, trace)
-    return StageResult(len(pool), len(selected), {k: v for k, v in drops.items() if v}, metrics)
+    return StageResult(len(pool), len(selected), {k: v for k, v in drops.items() if v}, metrics, device.type)
+
+
+def _processes(context: StageContext) -> tuple[torch.device, Group | None]:
+    """The device of this rank, and the ranks of the launch; without a launch one process on the CPU."""
+    if "launch" not in context.settings:
+        return torch.device("cpu"), None
+    device = start_ranks(context)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"{context.label}: the launch wants a GPU, and torch finds none. Check the driver, or state "
+            "select.launch: cpu."
+        )
+    return device, ProcessGroup(device) if context.world_size > 1 else None
 
 
 def _with_scores(context: StageContext) -> datasets.Dataset:

@@ -37,7 +37,9 @@ def permuted(embeddings, ids, scores, permutation, **options):
     )
 
 
-def assert_same(trace, other, atol=1e-6):
-    assert trace.selection_rank.tolist() == other.selection_rank.tolist()
-    assert trace.blocked_by.tolist() == other.blocked_by.tolist()
-    np.testing.assert_allclose(trace.nearest_similarity, other.nearest_similarity, rtol=0, atol=atol, equal_nan=True)
+def assert_same(trace, other):
+    """Bit by bit."""
+    for name in ("selection_rank", "nearest_similarity", "blocked_by"):
+        first, second = getattr(trace, name), getattr(other, name)
+        assert first.dtype == second.dtype and first.shape == second.shape
+        assert first.tobytes() == second.tobytes(), (name, first, second)

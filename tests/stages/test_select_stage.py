@@ -3,9 +3,11 @@
 import datasets
 import numpy as np
 import pytest
+import torch
 
 from deita_train.data.embeddings import write_embeddings
 from deita_train.errors import UserError
+from deita_train.run.launch import resolve_launch
 from deita_train.stages import select
 from deita_train.stages.context import Progress, StageContext
 
@@ -28,11 +30,11 @@ def carry_out(tmp_path):
         table.save_to_disk(str(tmp_path / name / "data"))
     write_embeddings(tmp_path / "embed" / "data", IDS, np.eye(6, dtype=np.float32))
 
-    def run(*parents, allow_fewer=False, **config):
+    def run(*parents, allow_fewer=False, launch=None, **config):
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
         places = {name: tmp_path / name for name in ("pool", *parents)}
-        settings = {"allow_fewer": allow_fewer}
+        settings = {"allow_fewer": allow_fewer, **({"launch": resolve_launch(launch, 1).as_dict()} if launch else {})}
         context = StageContext("select", "select", config, settings, places, work, 0, 1, Progress(None))
         result = select.run(context)
         trace = datasets.load_from_disk(str(work / "trace"))
@@ -116,3 +118,19 @@ def test_a_pool_without_a_row_to_rank(carry_out, tmp_path):
 def test_a_missing_column_is_told(carry_out):
     with pytest.raises(UserError, match="the pool has no column 'ratings' for the method to read; it has id, messages"):
         carry_out(method="direct_score", budget=1, column="ratings")
+
+
+DEITA = {"method": "deita", "budget": 3, "threshold": 0.9, "score": "complexity", "center": False}
+
+
+def test_a_launch_of_one_process_selects_what_none_selects(carry_out):
+    plain = carry_out("complexity", "embed", **DEITA)
+    launched = carry_out("complexity", "embed", launch="cpu", **DEITA)
+    assert plain[1] == ["f", "e", "d"] and launched == plain
+    assert launched[0].device == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU here")
+def test_a_gpu_that_torch_does_not_find(carry_out):
+    with pytest.raises(UserError, match=r"the launch wants a GPU, and torch finds none\..*select\.launch: cpu"):
+        carry_out("complexity", "embed", launch="single_gpu", **DEITA)
