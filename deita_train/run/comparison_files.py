@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -68,10 +69,13 @@ def _write(output: Output, content: bytes) -> None:
 
 
 def _print_table(console: Console, table: "TextTable") -> None:
-    shown = Table(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
+    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     justified: Any = ["left", *["right"] * (len(table.columns) - 1)]
     for column, justify in zip(table.columns, justified, strict=True):
-        shown.add_column(Text(column), justify=justify, overflow="fold")
+        shown.add_column(Text(column), justify=justify, overflow="fold", no_wrap=justify == "left")
     for row in table.rows:
         shown.add_row(*map(Text, row))
     console.print(shown)
+    if table.note:
+        console.print(Text(table.note, style="dim"))
+        console.print()
