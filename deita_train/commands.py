@@ -136,6 +136,15 @@ def select(
     center: Annotated[bool, typer.Option("--center", help="Subtract the pool's mean embedding first.")] = False,
     launch: LaunchOption = None,
     seed: SeedOption = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="METHOD,...",
+            help="Select by these methods too, and measure all selections alike.",
+            show_default=False,
+        ),
+    ] = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Write every row, with what became of it.")] = False,
     overwrite: OverwriteOption = False,
     sets: SetOption = None,
@@ -143,11 +152,13 @@ def select(
 ) -> None:
     """Select rows of a pool, best first: DEITA's ranking and diversity filter, or another method."""
     from deita_train.data.outputs import Output
+    from deita_train.run.comparison_files import ComparisonFiles
     from deita_train.run.exports import export_selection
-    from deita_train.run.select_options import check_select, dimensions_of
+    from deita_train.run.select_options import check_select, compare_options, dimensions_of
     from deita_train.run.single import Single, as_options, place, place_file
 
     target = Output.for_rows(output, overwrite)
+    files = None if compare is None else ComparisonFiles.beside(target)
     options = as_options(
         ("POOL", "pool.dataset", place(pool)),
         *(("--scores", f"scores.{name}", place(file)) for name, file in dimensions_of(scores or []).items()),
@@ -161,10 +172,15 @@ def select(
         ("--seed", "select.seed", seed),
         ("", "select.allow_fewer", True),
     )
+    options += compare_options(compare)
     stated = frozenset(option.name for option in options if option.is_given)
-    single = Single("select", "select", options, tuple(sets or ()), lambda recipe: check_select(recipe, stated))
-    plan, console = _make(single, runs, target)
+    label = "select" if files is None else "compare"
+    single = Single("select", label, options, tuple(sets or ()), lambda recipe: check_select(recipe, stated))
+    outputs = [] if files is None else [("compare", file) for file in files.outputs]
+    plan, console = _make(single, runs, ("select", target), *outputs)
     export_selection(plan, target, all_rows, console)
+    if files is not None:
+        files.write(plan, console)
 
 
 def train_scorer(
@@ -286,7 +302,7 @@ def evaluate(
         ("--max-batch-tokens", "evaluate.max_batch_tokens", max_batch_tokens),
         ("--launch", "evaluate.launch", place_file(launch)),
     )
-    plan, console = _make(Single("evaluate", None, options, tuple(sets or ())), runs, None)
+    plan, console = _make(Single("evaluate", None, options, tuple(sets or ())), runs)
     print_facts(plan, console)
 
 
@@ -295,9 +311,9 @@ def _table(single: "Single", runs: Path, output: str, overwrite: bool) -> None:
     from deita_train.run.exports import export_table, print_facts
 
     target = Output.for_rows(output, overwrite)
-    plan, console = _make(single, runs, target)
-    print_facts(plan, console)
     assert single.label is not None
+    plan, console = _make(single, runs, (single.label, target))
+    print_facts(plan, console)
     export_table(plan, single.label, target, console)
 
 
@@ -306,20 +322,20 @@ def _model(single: "Single", runs: Path, output: str | None, overwrite: bool) ->
     from deita_train.run.exports import export_model, print_facts
 
     target = None if output is None else Output.for_model(output, overwrite)
-    plan, console = _make(single, runs, target)
-    print_facts(plan, console)
     assert single.label is not None
+    plan, console = _make(single, runs, *([] if target is None else [(single.label, target)]))
+    print_facts(plan, console)
     export_model(plan, single.label, target, console)
 
 
-def _make(single: "Single", runs: Path, output: "Output | None") -> tuple["Plan", "Console"]:
+def _make(single: "Single", runs: Path, *outputs: tuple[str, "Output"]) -> tuple["Plan", "Console"]:
     from rich.console import Console
 
     from deita_train.run.single import carry_out
 
     console = Console()
     try:
-        return carry_out(single, runs, output, console), console
+        return carry_out(single, runs, outputs, console), console
     except KeyboardInterrupt:
         console.print("stopped; the same command continues from here")
         raise typer.Exit(130) from None

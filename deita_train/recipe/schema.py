@@ -212,6 +212,30 @@ class Select(Section):
         return self
 
 
+class Compare(Section):
+    """Other methods that select from the same pool with the same budget, to be measured beside `select:`.
+
+    They read the fields of `select:`; `columns` names the column of a method that wants another one than
+    `select.column`. `max_length` is where a training would cut a row: in tokens if `token_column` names a column of the
+    pool with each row's number of tokens, else in characters. Of the recipe as written alone: a sweep's cells do
+    without.
+    """
+
+    methods: Annotated[list[SelectMethod], Field(min_length=1)]
+    columns: dict[SelectMethod, str] = Field(default_factory=dict)
+    max_length: Count | None = None
+    token_column: str | None = None
+
+    @model_validator(mode="after")
+    def _methods_to_compare(self) -> Self:
+        twice = next((name for name in self.methods if self.methods.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is named twice; name each method once")
+        if "whole_pool" in self.methods:
+            raise ValueError("whole_pool is in the tables as it is; leave it out")
+        return self
+
+
 class Sft(Tuning):
     """Supervised fine-tuning on the selected conversations, or on `data:` when there is nothing to select."""
 
@@ -273,6 +297,7 @@ class Recipe(Section):
     embeddings: EmbeddingFile | None = None
     perplexity: Perplexity | None = None
     select: Select | None = None
+    compare: Compare | None = None
     sft: Sft | None = None
     dpo: Dpo | None = None
     evaluate: Evaluate | None = None

@@ -14,6 +14,8 @@ AS_WRITTEN = "as written"
 _WHOLE_POOL_LABEL = "whole pool"
 # Keys of `sweep` that are no paths.
 _OPTIONS = ("until", "whole_pool")
+# Sections that the recipe as written has alone.
+_OF_AS_WRITTEN = ("compare",)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ def _axes(sweep: Mapping[str, Any], where: str) -> dict[Paths, list[Any]]:
         if not isinstance(values, list) or not values:
             raise UserError(f"{where}: sweep.{key}: {values!r} is no list of values to try, such as [1, 2, 3]")
     parsed = [(tuple(path.strip() for path in key.split(",")), values) for key, values in axes.items()]
+    of_as_written = [path for paths, _ in parsed for path in paths if path.split(".")[0] in _OF_AS_WRITTEN]
+    if of_as_written:
+        raise UserError(f"{where}: sweep.{of_as_written[0]}: a sweep's cells have no compare:; leave it out")
     _refuse_overlap([path for paths, _ in parsed for path in paths], where)
     return dict(parsed)
 
@@ -123,7 +128,7 @@ def _flat(chosen: Mapping[Paths, Any]) -> dict[str, Any]:
 
 
 def _cell(plain: Mapping[str, Any], variant: _Variant, label: str, where: str) -> CellData:
-    data = deepcopy(dict(plain))
+    data = deepcopy({name: section for name, section in plain.items() if name not in _OF_AS_WRITTEN})
     settings = variant.settings
     if variant.whole_pool:
         data["select"] = {"method": "whole_pool"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from deita_train.report import figures, tables
+from deita_train.report.comparison_section import comparison_section
 from deita_train.report.formats import count, duration, plural
 from deita_train.report.groups import Group
 from deita_train.report.layout import Figure, Section
@@ -23,6 +24,7 @@ def sections_of(summary: RunSummary, groups: Sequence[Group]) -> list[Section]:
         result_section,
         failure_section,
         selection_section,
+        comparison_section,
         scorer_section,
         training_section,
         pool_section,

@@ -56,11 +56,11 @@ def export_model(plan: Plan, label: str, output: Output | None, console: Console
     """Copy the model of the stage with that label; without an output, say where it lies."""
     model = plan.store.path(plan.cells[0].nodes[label].id) / "model"
     if output is None:
-        _say(console, f"model: {model}")
+        say(console, f"model: {model}")
         return
     with output.writing() as path:
         shutil.copytree(model, path)
-    _say(console, f"{output.path}: a copy of {model}")
+    say(console, f"{output.path}: a copy of {model}")
 
 
 def print_facts(plan: Plan, console: Console) -> None:
@@ -68,7 +68,7 @@ def print_facts(plan: Plan, console: Console) -> None:
     for label, node in plan.cells[0].nodes.items():
         describe = _FACTS.get(node.kind)
         if describe is not None:
-            _say(console, f"{label}: {describe(plan.store.metrics(node.id))}")
+            say(console, f"{label}: {describe(plan.store.metrics(node.id))}")
 
 
 def _score_facts(metrics: Mapping[str, Any]) -> str:
@@ -147,8 +147,9 @@ def _write(rows: Any, output: Output, console: Console) -> None:
     from deita_train.data.writing import write_rows
 
     write_rows(rows, output)
-    _say(console, f"{output.path}: {len(rows):,} rows")
+    say(console, f"{output.path}: {len(rows):,} rows")
 
 
-def _say(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
+    """One line, however long, without markup."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,10 +1,10 @@
 """The graph of a recipe: its sections in the order of the data flow, a node for each stage."""
 
 from deita_train.recipe.schema import Recipe
+from deita_train.run.comparing_sections import ComparingSections
 from deita_train.run.graph import Node
 from deita_train.run.inputs import Inputs
 from deita_train.run.sections import DIMENSIONS
-from deita_train.run.selecting_sections import SelectingSections
 from deita_train.run.tuning_sections import TuningSections
 
 
@@ -13,7 +13,7 @@ def build_graph(recipe: Recipe, inputs: Inputs) -> dict[str, Node]:
     return _Builder(recipe, inputs).build()
 
 
-class _Builder(SelectingSections, TuningSections):
+class _Builder(ComparingSections, TuningSections):
     """Walks a recipe's sections and adds a node for each stage."""
 
     def build(self) -> dict[str, Node]:
@@ -36,6 +36,8 @@ class _Builder(SelectingSections, TuningSections):
             self._add_perplexity(recipe.perplexity)
         if recipe.select is not None:
             self._add_select()
+        if recipe.compare is not None:
+            self._add_compare(recipe.compare)
         if recipe.sft is not None:
             self._add_sft(recipe.sft)
         if recipe.dpo is not None:

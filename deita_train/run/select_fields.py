@@ -22,11 +22,13 @@ def unread_fields(select: Select, methods: Iterable[str]) -> list[str]:
 def check_select_fields(loaded: LoadedRecipe) -> None:
     """Raise :class:`UserError` for a field that none of the recipe's methods reads.
 
-    Those are the methods of its cells, and that of the file where `--set` names another: a field that serves one method
-    of a sweep may stand in the recipe that all of them share.
+    Those are the methods of its cells and of `compare:`, and that of the file where `--set` names another: a field that
+    serves one method of a sweep may stand in the recipe that all of them share.
     """
     selects = [cell.recipe.select for cell in loaded.cells if cell.recipe.select is not None]
-    methods = dict.fromkeys([*(select.method for select in selects if select.method != "whole_pool"), _of_file(loaded)])
+    stated = [select.method for select in selects if select.method != "whole_pool"]
+    compare = loaded.recipe.compare
+    methods = dict.fromkeys([*stated, *(compare.methods if compare is not None else ()), _of_file(loaded)])
     tried = [method for method in methods if method in METHOD_NEEDS]
     for select in selects:
         for name in unread_fields(select, tried):

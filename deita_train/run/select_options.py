@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deita_train.errors import UserError
-from deita_train.recipe.schema import Recipe
+from deita_train.recipe.schema import Recipe, Select
+from deita_train.run.comparing_sections import selects_of
 from deita_train.run.sections import DIMENSIONS
 from deita_train.run.select_fields import unread_fields
-from deita_train.run.selecting_sections import wanted_dimensions
+from deita_train.run.selecting_sections import MEASURED_METHODS, wanted_dimensions
+from deita_train.run.single import Option, as_options
 from deita_train.selection.needs import needs_of
 
 # Option -> what a method must read for it to have an effect.
@@ -19,6 +21,8 @@ _SERVES: Mapping[str, frozenset[str]] = {
     "--seed": frozenset({"seed"}),
     "--launch": frozenset({"launch"}),
 }
+# What a comparison measures by, whatever its methods read.
+_MEASURED_BY = frozenset({"scores", "embeddings"})
 
 
 def dimensions_of(files: Sequence[str]) -> dict[str, str]:
@@ -51,29 +55,65 @@ def _columns(file: str) -> list[str]:
     return list(next(iter_rows(file)).row)
 
 
+def compare_options(compare: str | None) -> tuple[Option, ...]:
+    """`--compare`, methods with commas between them, as an option; and what messages call its parts by."""
+    methods = None if compare is None else [name.strip() for name in compare.split(",")]
+    parts = [f"compare.methods.{number}" for number in range(len(methods or ()))]
+    return as_options(
+        ("--compare", "compare.methods", methods),
+        *(("--compare", path, None) for path in ("compare", *parts)),
+    )
+
+
 def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
-    """Raise :class:`UserError` for an option that the method lacks or that has no effect on it.
+    """Raise :class:`UserError` for an option that a method lacks or that has no effect on any.
 
     `stated` are the names of the options that were given.
     """
-    select = recipe.select
-    if select is None:  # taken away by --set, which the plan tells
+    if recipe.select is None:  # taken away by --set, which the plan tells
         return
-    needs = needs_of(select.method, select.quality_weight)
-    useless = next((name for name, need in _SERVES.items() if name in stated and not need & needs), None)
+    try:
+        selects = selects_of(recipe)
+    except UserError as error:
+        raise UserError(f"--compare: {error}") from None
+    _check_effect(recipe, selects, stated)
+    for option, select in zip(["--method", *["--compare"] * len(selects[1:])], selects, strict=True):
+        _check_inputs(recipe, select, f"{option} {select.method}")
+
+
+def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[str]) -> None:
+    """Refuse an option or a field that no method reads; a comparison reads scores and embeddings in any case."""
+    assert recipe.select is not None
+    methods = [select.method for select in selects]
+    needs = frozenset[str]().union(*(needs_of(method, recipe.select.quality_weight) for method in methods))
+    read = needs | (_MEASURED_BY if recipe.compare is not None else frozenset())
+    named = f"--method {methods[0]}" + (f" and --compare {','.join(methods[1:])}" if methods[1:] else "")
+    useless = next((name for name, need in _SERVES.items() if name in stated and not need & read), None)
     if useless is not None:
-        raise UserError(f"{useless}: would have no effect with --method {select.method}; leave it out.")
-    for name in unread_fields(select, [select.method]):
-        raise UserError(f"--set select.{name}: would have no effect with --method {select.method}; leave it out.")
+        raise UserError(f"{useless}: would have no effect with {named}; leave it out.")
+    for name in unread_fields(recipe.select, methods):
+        raise UserError(f"--set select.{name}: would have no effect with {named}; leave it out.")
+
+
+def _check_inputs(recipe: Recipe, select: Select, named: str) -> None:
+    """Refuse a method whose scores, embeddings or column the options do not give."""
+    needs = needs_of(select.method, select.quality_weight)
     wanted = wanted_dimensions(select.method, select.score) if "scores" in needs else ()
     lacking = [f"{dimension}_scores" for dimension in _unscored(recipe, wanted)]
     if lacking:
         raise UserError(
-            f"--scores: --method {select.method} ranks by {' and '.join(wanted)}, and no file has "
+            f"--scores: {named} ranks by {' and '.join(wanted)}, and no file has "
             f"{' or '.join(lacking)}. Name what `deita-train score` wrote, for each dimension."
         )
     if "embeddings" in needs and recipe.embeddings is None and recipe.embedding is None:
-        raise UserError(f"--embeddings: --method {select.method} needs it. Name what `deita-train embed` wrote.")
+        raise UserError(f"--embeddings: {named} needs it. Name what `deita-train embed` wrote.")
+    is_measured = select.method in MEASURED_METHODS and recipe.perplexity is not None
+    if "column" in needs and select.column is None and not is_measured:
+        measured = ", or the model that measures it: --set perplexity.model=MODEL"
+        raise UserError(
+            f"{named}: reads a column. Name the pool's own: --set select.column=NAME"
+            f"{measured if select.method in MEASURED_METHODS else ''}."
+        )
 
 
 def _unscored(recipe: Recipe, wanted: Sequence[str]) -> list[str]:

@@ -146,14 +146,17 @@ class SelectingSections(Sections):
             )
 
     def _add_select(self) -> None:
-        select = self.recipe.select
-        assert select is not None
+        assert self.recipe.select is not None
+        self._add_selection("select", self.recipe.select)
+
+    def _add_selection(self, label: str, select: Select, where: str = "select.column") -> Node:
+        """A selection; `where` is the place in the recipe that a message names when its column is missing."""
         needs = needs_of(select.method, select.quality_weight)
         measured = self._measured_column(select)
         if "column" in needs and select.column is None and measured is None:
             section = " or perplexity:, which measures one" if select.method in MEASURED_METHODS else ""
             raise self.inputs.error(
-                "select.column", f"method {select.method} wants column:, the column of the pool to read{section}"
+                where, f"method {select.method} wants column:, the column of the pool to read{section}"
             )
         parents = {"pool": self._required("pool", "select", "pool:")}
         config: dict[str, Any] = {"method": select.method, "budget": select.budget}
@@ -178,7 +181,7 @@ class SelectingSections(Sections):
         launch = self.inputs.optional_launch(select.launch, "select.launch") if "launch" in needs else None
         if launch is not None:
             settings["launch"] = launch
-        self._add(Node("select", "select", config, settings, parents))
+        return self._add(Node(label, "select", config, settings, parents))
 
     def _ranked_by(self, select: Select, needs: frozenset[str]) -> tuple[str, ...]:
         """The dimensions whose scores the selection reads; a method that can do without takes them where they are."""

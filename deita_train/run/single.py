@@ -102,17 +102,19 @@ def place_file(text: str | None) -> str | None:
     return place(text) if text is not None and Path(text).suffix in _OWN_FILES else text
 
 
-def carry_out(single: Single, runs_dir: Path, output: Output | None, console: Console) -> Plan:
+def carry_out(single: Single, runs_dir: Path, outputs: Sequence[tuple[str, Output]], console: Console) -> Plan:
     """Make what is missing of a command's stage.
 
-    Raises :class:`UserError` before anything is made when `output` is there, unless all is made already: then it may be
-    this command's own.
+    `outputs` are places for what stages give, each with the stage's label. Raises :class:`UserError` before anything is
+    made when one is there, unless its stage is made already: then it may be this command's own.
     """
-    if output is not None:
+    for _, output in outputs:
         _refuse_input(single, output)
     plan = lay_out(single, runs_dir)
-    if output is not None and not all(is_current(plan.store, node) for node in plan.nodes):
-        output.refuse_replacing()
+    for label, output in outputs:
+        node = plan.cells[0].nodes[label]
+        if not all(is_current(plan.store, read) for read in (node, *node.ancestors())):
+            output.refuse_replacing()
     make_stages(plan, console)
     return plan
 

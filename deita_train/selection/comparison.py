@@ -1,6 +1,6 @@
 """Several selections from one pool, measured alike and compared with each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -8,8 +8,8 @@ import numpy as np
 
 from deita_train.errors import UserError
 from deita_train.selection.columns import number_column
+from deita_train.selection.compared import Comparison, Composition, Diversity, Measured
 from deita_train.selection.composition import (
-    Spread,
     conversation_sizes,
     jaccard,
     share_beyond,
@@ -21,76 +21,12 @@ from deita_train.selection.measures import facility_location, nearest_similariti
 from deita_train.selection.novel_sum import density_factors, novel_sum
 from deita_train.selection.unit_rows import UnitRows, name_rows
 
-
-@dataclass(frozen=True)
-class Composition:
-    """What a set of rows is made of.
-
-    Attributes:
-        num_rows: how many they are.
-        mean_score: mean of the scores of those that have one; None without scores.
-        characters: characters of a conversation.
-        tokens: tokens of a conversation; None where they were not given.
-        turns: user turns of a conversation.
-        beyond: share of the text beyond the maximal length, see ``share_beyond``; None without that.
-        sources: share of the rows by source; None where the pool has no column ``source``.
-    """
-
-    num_rows: int
-    mean_score: float | None
-    characters: Spread
-    tokens: Spread | None
-    turns: Spread
-    beyond: float | None
-    sources: Mapping[str, float] | None
+# Told before each step of the work: how many steps are done, of how many, and what comes next.
+OnStep = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Diversity:
-    """The measures of ``measures`` and ``novel_sum`` of one selection.
-
-    Attributes:
-        nearest: spread of the highest similarity of a row to another selected row; None for a single row.
-        facility_location: mean similarity of the pool's rows to the selected row nearest to each.
-        vendi_score: effective number of different rows.
-        novel_sum: NovelSum; None for a single row, and in a pool all of whose embeddings are equal.
-    """
-
-    nearest: Spread | None
-    facility_location: float
-    vendi_score: float
-    novel_sum: float | None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One selection: its rows, how diverse they are (None without embeddings), how far its sources are from the pool's.
-
-    ``source_distance`` is the total variation distance; None where the pool has no column ``source``.
-    """
-
-    composition: Composition
-    diversity: Diversity | None
-    source_distance: float | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Selections from one pool by name, in the order given, and the pool that they come from.
-
-    Attributes:
-        pool: what the whole pool is made of.
-        selections: the measures of each.
-        overlap: Jaccard matrix ``[M, M]`` of the sets of ids, in the same order.
-        max_length: the limit behind ``beyond``; None without one.
-        unit: what ``max_length`` counts, "tokens" or "characters".
-    """
-
-    pool: Composition
-    selections: Mapping[str, Measured]
-    overlap: np.ndarray
-    max_length: int | None
-    unit: str
+def _tell_nobody(done: int, total: int, what: str) -> None:
+    """For a comparison that nobody waits for."""
 
 
 def compare(
@@ -103,6 +39,7 @@ def compare(
     max_length: int | None = None,
     center: bool = False,
     num_neighbours: int = 10,
+    on_step: OnStep = _tell_nobody,
 ) -> Comparison:
     """Measure selections of one pool.
 
@@ -121,6 +58,7 @@ def compare(
         max_length: where a training cuts a row, in tokens if ``token_column`` is given, else in characters.
         center: subtract the pool's mean from every embedding first, as the selection did.
         num_neighbours: K of NovelSum's density factor.
+        on_step: hears of each step of the measures of diversity, which are nearly all of the work.
 
     Raises:
         UserError: there is no selection, or one is empty, repeats an id or names one that the pool lacks;
@@ -135,7 +73,7 @@ def compare(
     found = {name: facts.of(positions) for name, positions in chosen.items()}
     diversity: dict[str, Diversity] = {}
     if embeddings is not None:
-        diversity = _diversity(UnitRows.measure(embeddings, ids, center=center), chosen, num_neighbours)
+        diversity = _diversity(UnitRows.measure(embeddings, ids, center=center), chosen, num_neighbours, on_step)
     return Comparison(
         pool=whole,
         selections={name: Measured(rows, diversity.get(name), _distance(rows, whole)) for name, rows in found.items()},
@@ -210,13 +148,19 @@ def _tokens(pool: datasets.Dataset, column: str) -> np.ndarray:
     return counts
 
 
-def _diversity(pool: UnitRows, chosen: Mapping[str, np.ndarray], num_neighbours: int) -> dict[str, Diversity]:
+def _diversity(
+    pool: UnitRows, chosen: Mapping[str, np.ndarray], num_neighbours: int, on_step: OnStep
+) -> dict[str, Diversity]:
+    steps = len(chosen) + 1
+    on_step(0, steps, "how dense the pool is")
     every = np.unique(np.concatenate(list(chosen.values())))
     factors = density_factors(pool, every, num_neighbours=num_neighbours)
-    return {
-        name: _diversity_of(pool, positions, factors[np.searchsorted(every, positions)])
-        for name, positions in chosen.items()
-    }
+    found = {}
+    for done, (name, positions) in enumerate(chosen.items(), start=1):
+        on_step(done, steps, name)
+        found[name] = _diversity_of(pool, positions, factors[np.searchsorted(every, positions)])
+    on_step(steps, steps, "")
+    return found
 
 
 def _diversity_of(pool: UnitRows, positions: np.ndarray, factors: np.ndarray) -> Diversity:

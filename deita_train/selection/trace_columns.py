@@ -1,12 +1,15 @@
 """The trace of a selection as columns of the dataset, the rows that it keeps, and its numbers for a report."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 
-from deita_train.selection.repr_filter import Trace
+if TYPE_CHECKING:  # it needs torch, and who only prints a comparison does not
+    from deita_train.selection.repr_filter import Trace
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 

@@ -17,6 +17,7 @@ STAGES = {
     "sentence_embed": "deita_train.stages.sentence_embed",
     "perplexity": "deita_train.stages.perplexity",
     "select": "deita_train.stages.select",
+    "compare": "deita_train.stages.compare",
     "sft": "deita_train.stages.sft",
     "evaluate": "deita_train.stages.evaluate",
     "preferences": "deita_train.stages.preferences",

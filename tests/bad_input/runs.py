@@ -56,6 +56,25 @@ RUNS = [
         right="plan recipe.yaml",
     ),
     Case(
+        "a compared method without its column",
+        "select pool.jsonl --method random --budget 2 --output kept.jsonl --compare longest_response,ifd",
+        ("--compare ifd: reads a column", "--set select.column=NAME", "--set perplexity.model=MODEL"),
+        right=None,
+    ),
+    Case(
+        "a method compared with itself",
+        "select pool.jsonl --method random --budget 2 --output kept.jsonl --compare longest_response,random",
+        ("--compare: random is the method of the selection itself", "leave it out"),
+        right=None,
+    ),
+    Case(
+        "a comparison's table in the way",
+        "select pool.jsonl --method random --budget 2 --output kept.jsonl --compare longest_response",
+        ("--output kept.compare.md is there already", "--overwrite"),
+        files={"kept.compare.md": "notes\n"},
+        right=None,
+    ),
+    Case(
         "--set through a value",
         "plan recipe.yaml --set select.budget.rows=3",
         ("--set select.budget.rows=3: select.budget is no section", "set select.budget itself"),

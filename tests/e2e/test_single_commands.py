@@ -177,6 +177,36 @@ def test_the_same_command_again_does_nothing(folder, made):
     assert read(folder / "c.parquet") == read(folder / "c.jsonl.gz")
 
 
+COMPARED = f"{SELECT} --threshold {THRESHOLD} --output both.jsonl --compare random,quality,ifd"
+
+
+def test_several_methods_are_compared(folder, made):
+    line = f"{COMPARED} --set perplexity.model=model --set compare.max_length=200"
+    answer = command(folder, line)
+    found = json.loads((folder / "both.compare.json").read_text())
+    kept = {"deita": {row["id"] for row in read(folder / "both.jsonl")}}
+    for method in ("random", "quality"):
+        extra = " --scores q.parquet" if method == "quality" else ""
+        command(folder, f"select pool.jsonl --budget {BUDGET} --method {method} --output {method}.jsonl{extra}")
+        kept[method] = {row["id"] for row in read(folder / f"{method}.jsonl")}
+    assert list(found["selections"]) == ["deita", "random", "quality", "ifd"]
+    pool = {row["id"]: sum(len(message["content"]) for message in row["messages"]) for row in read(folder / "all.json")}
+    for place, (method, ids) in enumerate(kept.items()):
+        rows = found["selections"][method]["composition"]
+        sizes = [pool[row_id] for row_id in ids]
+        assert rows["num_rows"] == len(ids) and rows["characters"]["mean"] == pytest.approx(sum(sizes) / len(sizes))
+        assert rows["beyond"] == pytest.approx(sum(max(size - 200, 0) for size in sizes) / sum(sizes))
+        assert found["overlap"][0][place] == pytest.approx(len(ids & kept["deita"]) / len(ids | kept["deita"]))
+        assert found["selections"][method]["diversity"]["vendi_score"] > 1
+    tables = (folder / "both.compare.md").read_text()
+    assert "**How diverse the selections are**" in tables and "| ifd |" in tables
+    assert (folder / "both.compare.png").read_bytes().startswith(b"\x89PNG")
+    assert "both.compare.md, both.compare.json and both.compare.png: the comparison" in answer.output
+    before = state(folder)
+    again = command(folder, line)
+    assert "loading libraries" not in again.output and state(folder) == before
+
+
 def test_a_model_is_measured_by_what_its_tuning_would_start_from(folder, made):
     found = command(folder, "evaluate --model model --heldout pool.jsonl --preferences pairs.jsonl")
     assert f"in {NUM_ROWS} rows" in found.output and "of 8 pairs" in found.output

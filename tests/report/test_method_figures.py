@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from deita_train.report import drawing
-from deita_train.report.method_figures import diversity_against_score, overlap_heat_map
+from deita_train.report.method_figures import Plane, methods_in_plane, overlap_heat_map
+
+
+def in_plane(points, upwards):
+    return methods_in_plane(Plane(points, "mean score", upwards))
 
 
 def texts(svg):
@@ -13,9 +17,9 @@ def texts(svg):
 
 def test_methods_are_points_at_their_score_and_diversity():
     points = {"deita": (2.0, 0.5), "random": (1.0, 0.7), "quality": (1.5, 0.6)}
-    svg = diversity_against_score(points, "facility location")
+    svg = in_plane(points, "facility location")
     assert [text for text in texts(svg) if text in points] == list(points)
-    assert {"facility location", "mean score of the selected rows"} <= set(texts(svg))
+    assert {"facility location", "mean score"} <= set(texts(svg))
     found = re.findall(r'<g clip-path[^>]*>\s*<use xlink:href="[^"]*" x="([\d.]+)" y="([\d.]+)"', svg)
     (x1, y1), (x2, y2), (x3, y3) = [tuple(map(float, place)) for place in found]
     assert x2 < x3 < x1 and y2 < y3 < y1  # SVG counts downwards
@@ -23,13 +27,13 @@ def test_methods_are_points_at_their_score_and_diversity():
 
 
 def test_more_methods_than_colours_are_told_apart():
-    svg = diversity_against_score({f"method {i}": (i, i) for i in range(12)}, "diversity")
+    svg = in_plane({f"method {i}": (i, i) for i in range(12)}, "diversity")
     found = re.findall(r'<g clip-path[^>]*>\s*<use xlink:href="#([^"]*)" [^>]*style="fill: (#[0-9a-f]{6})', svg)
     assert len(found) == len(set(found)) == 12
 
 
 def test_one_method():
-    assert "deita" in texts(diversity_against_score({"deita": (1.0, 0.5)}, "diversity"))
+    assert "deita" in texts(in_plane({"deita": (1.0, 0.5)}, "diversity"))
 
 
 def test_the_overlap_is_a_labelled_map():
@@ -48,6 +52,6 @@ def test_many_methods_have_no_numbers():
 
 
 def test_figures_can_be_shown_light_or_dark():
-    for svg in (diversity_against_score({"a": (1, 2)}, "d"), overlap_heat_map(["a"], np.eye(1))):
+    for svg in (in_plane({"a": (1, 2)}, "d"), overlap_heat_map(["a"], np.eye(1))):
         assert set(re.findall(r": (#[0-9a-f]{6})", svg)) <= set(drawing.THEME)
         assert "var(--fig-series-0" in drawing.themed(svg)

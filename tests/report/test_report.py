@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from deita_train.errors import UserError
 from deita_train.report import curves, drawing, figures, formats, page
+from deita_train.report.comparison_figure import comparison_png, plane_of
 from deita_train.report.groups import estimate, groups_of
 from deita_train.report.measures import heldout_loss
 from deita_train.report.page import publish, write_report
@@ -21,6 +22,8 @@ from deita_train.report.sections import sections_of
 from deita_train.report.selection_sections import scorer_section
 from deita_train.report.summary import read_summary
 from deita_train.report.verdict import headline, verdict
+from deita_train.selection.compared import as_json
+from deita_train.selection.comparison import compare
 
 
 def edit_json(path, change):
@@ -375,3 +378,32 @@ def test_length_bins_hold_every_row(lengths, num_kept):
     finally:
         figures._compared_histogram = original
     assert shares[0][0] == shares[0][1]
+
+
+def test_a_comparison_of_methods_has_its_section(run):
+    run_dir, store = run
+    rows = {
+        "id": ["a", "b", "c", "d"],
+        "messages": [[{"role": "user", "content": "q"}, {"role": "assistant", "content": "x" * n}] for n in range(4)],
+    }
+    found = compare(
+        datasets.Dataset.from_dict(rows), np.eye(4, dtype=np.float32), {"deita": ["a", "b"], "random": ["b", "c"]}
+    )
+    folder = store / "compare-1"
+    folder.mkdir()
+    select = next(store.glob("select-*"))
+    (folder / "manifest.json").write_text((select / "manifest.json").read_text().replace(select.name, "compare-1"))
+    (folder / "metrics.json").write_text(json.dumps({"comparison": as_json(found)}))
+    record = json.loads((run_dir / "stages.json").read_text())
+    next(cell for cell in record["cells"] if cell["base"])["stages"]["compare"] = "compare-1"
+    (run_dir / "stages.json").write_text(json.dumps(record))
+    page = write_report(run_dir, store)
+    text = (page.parent / "report.md").read_text()
+    section = text[text.index("## Methods compared") :]
+    assert "How diverse the selections are" in section and "| 1 deita | 1.00 | 0.33 |" in section
+    # Without scores NovelSum stands over the length; a row has 1 + n characters.
+    assert "NovelSum (higher is more diverse) against mean characters of a row" in section
+    assert (page.parent / "figures" / "methods-in-plane.svg").exists()
+    assert (page.parent / "figures" / "method-overlap.svg").exists()
+    assert comparison_png(found).startswith(b"\x89PNG")
+    assert plane_of(found).points["deita"][0] == 1.5 and plane_of(found).points["random"][0] == 2.5

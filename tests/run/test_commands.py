@@ -37,8 +37,8 @@ class Started(Exception):
 
 @pytest.fixture
 def started(monkeypatch):
-    def carry_out(request, runs, output, console):
-        raise Started(request, runs, output)
+    def carry_out(request, runs, outputs, console):
+        raise Started(request, runs, outputs)
 
     monkeypatch.setattr(single, "carry_out", carry_out)
 
@@ -110,6 +110,18 @@ RECIPES = [
         },
     ),
     (
+        "select pool.jsonl --method random --seed 3 --budget 5 --output o.jsonl --compare longest_response,ifd "
+        "--embeddings vectors.parquet --scores quality.jsonl --set select.column=c",
+        "compare",
+        {
+            "pool": {"dataset": "{here}/pool.jsonl"},
+            "scores": {"quality": "{here}/quality.jsonl"},
+            "embeddings": {"file": "{here}/vectors.parquet"},
+            "select": {"method": "random", "budget": 5, "seed": 3, "allow_fewer": True, "column": "c"},
+            "compare": {"methods": ["longest_response", "ifd"]},
+        },
+    ),
+    (
         f"train-scorer --dimension quality --data data.jsonl --heldout heldout.jsonl --model m {TRAIN}",
         "train_scorer.quality",
         {
@@ -155,10 +167,12 @@ RECIPES = [
 def test_options_become_a_recipe(here, started, line, label, recipe):
     with pytest.raises(Started) as caught:
         command(f"{line} --runs elsewhere")
-    request, runs, output = caught.value.args
+    request, runs, outputs = caught.value.args
     assert request.sections() == json.loads(json.dumps(recipe).replace("{here}", str(here)))
     assert (request.name, request.label, str(runs)) == (line.split()[0], label, "elsewhere")
-    assert (output is not None) == ("--output" in line)
+    files = [] if label != "compare" else [f"o.compare.{suffix}" for suffix in ("md", "json", "png")]
+    assert [str(output.path) for _, output in outputs][1:] == files
+    assert bool(outputs) == ("--output" in line)
 
 
 def lay_out(here, name, label, sets=(), **fields):
@@ -215,6 +229,7 @@ def test_a_run_keeps_its_record_under_its_name(tmp_path):
 
 
 SCORED = "select pool.jsonl --scores complexity.jsonl --scores quality.jsonl --output o.jsonl"
+COMPARED = "select pool.jsonl --method random --budget 1 --output o.jsonl --compare"
 TUNED = "sft --data data.jsonl --model m"
 MISTAKES = [
     ("score none.jsonl --dimension quality --model m --output o.jsonl", "POOL: none.jsonl does not exist (looked in "),
@@ -270,6 +285,27 @@ MISTAKES = [
     ),
     (f"{SCORED} --budget 1 --scores none.jsonl", "--scores none.jsonl: does not exist (looked in "),
     (f"{SCORED} --budget 1 --set sweep.select.budget=[1]", "--set sweep: deita-train select makes one result; write a"),
+    (f"{COMPARED} randum", "--compare: 'randum' is not allowed (did you mean random?)"),
+    (f"{COMPARED} quality,quality", "--compare: quality is named twice; name each method once"),
+    (f"{COMPARED} quality,random", "--compare: random is the method of the selection itself; leave it out"),
+    (f"{COMPARED} whole_pool", "--compare: whole_pool is in the tables as it is; leave it out"),
+    (f"{COMPARED} quality", "--scores: --compare quality ranks by quality, and no file has quality_scores. Name what"),
+    (f"{COMPARED} k_center", "--embeddings: --compare k_center needs it. Name what `deita-train embed` wrote."),
+    (
+        f"{COMPARED} longest_response,ifd",
+        "--compare ifd: reads a column. Name the pool's own: --set select.column=NAME, or the model that measures it: "
+        "--set perplexity.model=MODEL.",
+    ),
+    (f"{COMPARED} instag", "--compare instag: reads a column. Name the pool's own: --set select.column=NAME."),
+    (
+        f"{COMPARED} ifd,direct_score --set select.column=c",
+        "--compare: ifd and direct_score would all read select.column c; name the column of each compared method by",
+    ),
+    (f"{COMPARED} ifd --set compare.columns.mig=c", "--compare: columns.mig: mig is not compared; leave it out"),
+    (
+        f"{COMPARED} longest_response --threshold 0.5",
+        "--threshold: would have no effect with --method random and --compare longest_response; leave it out.",
+    ),
     (f"{TUNED} --batch 0", "--batch: 0 is a whole number; more than 0 wanted"),
     (f"{TUNED} --batch 3 --launch cpu_ddp", "--batch: 3 is not a multiple of 2 (2 ranks)"),
     (f"{TUNED} --batch 8 --trainer learning_rat=1", "--trainer learning_rat: unknown field of SFTConfig"),

@@ -1,10 +1,22 @@
+import json
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
 
 from deita_train.errors import UserError
+from deita_train.selection.compared import as_json, from_json
 from deita_train.selection.comparison import compare
-from deita_train.selection.comparison_tables import compare_table, overlap_table, quantile_table, source_table
+from deita_train.selection.comparison_tables import (
+    MAX_SOURCES,
+    all_tables,
+    composition_table,
+    diversity_table,
+    overlap_table,
+    quantile_table,
+    source_table,
+)
 
 
 def chat(*lengths):
@@ -88,9 +100,11 @@ def test_without_embeddings_sources_and_scores():
     found = compared(None, pool().remove_columns(["source", "tokens"]))
     assert all(item.diversity is None and item.source_distance is None for item in found.selections.values())
     assert found.pool.mean_score is found.pool.sources is found.pool.tokens is found.pool.beyond is None
-    table = compare_table(found)
-    assert table.columns == ("selection", "rows", "mean characters", "mean turns")
-    assert source_table(found) is None
+    assert composition_table(found).columns == ("selection", "rows", "mean characters", "mean turns")
+    assert diversity_table(found) is source_table(found) is None
+    assert [table.title for table in all_tables(found)] == [
+        "What the selections are made of", "Overlap of the selections", "Quantiles",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -115,36 +129,81 @@ def test_a_column_without_token_counts(tokens):
         compared(token_column="num_tokens")
 
 
-def test_compare_table():
-    table = compare_table(compared(scores=SCORES, token_column="tokens", max_length=2))
+def test_composition_table():
+    table = composition_table(compared(scores=SCORES, token_column="tokens", max_length=2))
     assert table.columns == (
         "selection", "rows", "mean score", "mean characters", "mean tokens", "mean turns", "text beyond 2 tokens",
-        "source distance", "nearest similarity", "facility location", "Vendi score", "NovelSum",
+        "source distance",
     )  # fmt: skip
     dash = "\N{EN DASH}"
     assert table.rows == (
-        ("whole pool", "4", "3.000", "25", "4", "1.50", "56.2%", *[dash] * 5),
-        ("best", "2", "4.000", "30", "6", "1.50", "66.7%", "0.250", "0.0000", "0.5000", "2.0", "0.7071"),
-        ("all but b", "3", "3.500", "27", "5", "1.67", "64.3%", "0.083", "0.0000", "0.7500", "3.0", "0.7071"),
-        ("only", "1", dash, "30", "3", "2.00", "33.3%", "0.750", dash, "0.2500", "1.0", dash),
+        ("whole pool", "4", "3.000", "25", "4", "1.50", "56.2%", dash),
+        ("best", "2", "4.000", "30", "6", "1.50", "66.7%", "0.250"),
+        ("all but b", "3", "3.500", "27", "5", "1.67", "64.3%", "0.083"),
+        ("only", "1", dash, "30", "3", "2.00", "33.3%", "0.750"),
     )
-    for title in table.columns[7:]:
+    assert table.note.startswith("Source distance: ")
+
+
+def test_diversity_table():
+    table = diversity_table(compared())
+    assert table.columns == ("selection", "nearest similarity", "facility location", "Vendi score", "NovelSum")
+    dash = "\N{EN DASH}"
+    assert table.rows == (
+        ("best", "0.0000", "0.5000", "2.0", "0.7071"),
+        ("all but b", "0.0000", "0.7500", "3.0", "0.7071"),
+        ("only", dash, "0.2500", "1.0", dash),
+    )
+    for title in table.columns[1:]:
         assert title.lower() in table.note.lower()
 
 
 def test_a_selection_may_be_named_like_the_pool():
-    table = compare_table(compared(selections={"whole pool": ["a"]}))
+    table = composition_table(compared(selections={"whole pool": ["a"]}))
     assert [row[:2] for row in table.rows] == [("whole pool", "4"), ("whole pool", "1")]
 
 
 def test_source_and_overlap_tables():
     found = compared()
-    assert source_table(found).rows == (
-        ("web", "75.0%", "100.0%", "66.7%", "0.0%"),
-        ("book", "25.0%", "0.0%", "33.3%", "100.0%"),
+    table = source_table(found)
+    assert table.columns == ("selection", "web", "book")
+    assert table.rows == (
+        ("whole pool", "75.0%", "25.0%"),
+        ("best", "100.0%", "0.0%"),
+        ("all but b", "66.7%", "33.3%"),
+        ("only", "0.0%", "100.0%"),
     )
-    assert source_table(found).columns == ("source", "whole pool", "best", "all but b", "only")
-    assert overlap_table(found).rows[1] == ("all but b", "0.25", "1.00", "0.33")
+    assert overlap_table(found).columns == ("selection", "1", "2", "3")
+    assert overlap_table(found).rows[1] == ("2 all but b", "0.25", "1.00", "0.33")
+
+
+def test_many_sources_and_a_single_one():
+    num_rows = 2 * MAX_SOURCES
+    rows = {"id": [f"{i:02}" for i in range(num_rows)], "messages": [chat(1, 1)] * num_rows}
+    many = datasets.Dataset.from_dict({**rows, "source": [f"s{i:02}" for i in range(num_rows)]})
+    table = source_table(compared(None, many, {"x": ["00", "11"]}))
+    assert table.columns == ("selection", *(f"s0{i}" for i in range(MAX_SOURCES - 1)), "7 others")
+    assert table.rows[0][1:] == ("8.3%",) * (MAX_SOURCES - 1) + ("58.3%",)
+    assert table.rows[1][1:] == ("50.0%", *["0.0%"] * (MAX_SOURCES - 2), "50.0%")
+    one = datasets.Dataset.from_dict({**rows, "source": ["s"] * num_rows})
+    found = compared(None, one, {"x": ["00"]})
+    assert source_table(found) is None and "source distance" not in composition_table(found).columns
+
+
+@pytest.mark.parametrize("embeddings", [AXES, None])
+def test_a_comparison_comes_back_from_json(embeddings):
+    found = compared(embeddings, scores=SCORES, max_length=2)
+    text = json.dumps(as_json(found), allow_nan=False)
+    back = from_json(json.loads(text))
+    assert (back.overlap == found.overlap).all()
+    assert replace(back, overlap=None) == replace(found, overlap=None)
+    assert json.loads(text)["pool"]["characters"]["quantiles"]["0.5"] == 25
+
+
+def test_each_step_is_told():
+    told = []
+    compared(on_step=lambda *step: told.append(step))
+    assert told == [(0, 4, "how dense the pool is"), (1, 4, "best"), (2, 4, "all but b"), (3, 4, "only"), (4, 4, "")]
 
 
 def test_quantile_table():

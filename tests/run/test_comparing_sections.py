@@ -1,0 +1,103 @@
+"""The stages of `compare:` and how they read the fields of `select:`."""
+
+import pytest
+from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
+
+from deita_train.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("no_gpus")
+
+
+def compared(folder, *without, **changes):
+    changes = {"compare__methods": ["random", "k_center"], **changes}
+    return graph(folder, recipe(*without, **changes))
+
+
+def test_what_the_comparison_reads(tmp_path):
+    nodes = compared(tmp_path, compare__max_length=100)
+    node = nodes["compare"]
+    assert {name: parent.label for name, parent in node.parents.items()} == {
+        "pool": "pool",
+        "select.deita": "select",
+        "select.random": "select.random",
+        "select.k_center": "select.k_center",
+        "complexity": "score.complexity",
+        "quality": "score.quality",
+        "embed": "embed",
+    }
+    assert node.config == {
+        "methods": ["deita", "random", "k_center"], "score": "evol", "max_length": 100, "token_column": None,
+        "center": False,
+    }  # fmt: skip
+    assert nodes["select.random"].config == {"method": "random", "budget": 10, "seed": 7}
+
+
+def test_its_selections_are_those_of_the_methods_alone(tmp_path):
+    nodes = compared(tmp_path)
+    for method in ("random", "k_center"):
+        alone = graph(tmp_path, recipe(select__method=method))["select"]
+        assert nodes[f"select.{method}"].key == alone.key
+    assert nodes["select"].key == graph(tmp_path, recipe())["select"].key
+
+
+def test_without_scores_and_embeddings(tmp_path):
+    nodes = compared(tmp_path, "scorers", "embedding", select__method="random", compare__methods=["longest_response"])
+    assert list(nodes["compare"].parents) == ["pool", "select.random", "select.longest_response"]
+    assert nodes["compare"].config["score"] is None and "center" not in nodes["compare"].config
+
+
+def test_one_dimension_gives_the_mean_score(tmp_path):
+    nodes = compared(tmp_path, scorers__complexity=None, select__score="quality")
+    assert nodes["compare"].config["score"] == "quality" and "complexity" not in nodes["compare"].parents
+    other = compared(tmp_path, scorers__complexity=None, select__method="random", compare__methods=["quality"])
+    assert other["compare"].config["score"] == "quality"
+
+
+def test_each_method_has_its_column(tmp_path):
+    changes = {"select__method": "instag", "select__column": "tags", "compare__methods": ["mig", "ifd", "perplexity"]}
+    nodes = compared(tmp_path, **changes, compare__columns={"ifd": "c"}, perplexity={"model": "base"})
+    columns = {label: node.config["column"] for label, node in nodes.items() if node.kind == "select"}
+    assert columns == {
+        "select": "tags", "select.mig": "tags", "select.ifd": "c", "select.perplexity": "perplexity",
+    }  # fmt: skip
+    assert "perplexity" not in nodes["select.ifd"].parents and "perplexity" in nodes["select.perplexity"].parents
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare__methods": ["deita"]}, "r.yaml: compare: deita is the method of the selection itself"),
+        ({"select__method": "whole_pool", "select__budget": None}, "compare: select.method whole_pool keeps every row"),
+        (
+            {"compare__methods": ["ifd"]},
+            "compare.columns.ifd: method ifd wants column:, the column of the pool to read",
+        ),
+        ({"compare__columns": {"random": "c"}}, "compare: columns.random: random reads no column; leave it out"),
+        (
+            {"compare__methods": ["ifd", "mig"], "select__column": "c"},
+            "compare: ifd and mig would all read select.column c; name the column of each",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        compared(tmp_path, **changes)
+
+
+def test_a_comparison_without_a_selection_is_refused(tmp_path):
+    with pytest.raises(UserError, match="compare: needs select:, and the recipe has none"):
+        compared(tmp_path, "select", "sft", "evaluate")
+
+
+def test_a_field_may_serve_a_compared_method_alone(tmp_path):
+    data = recipe(select__method="random", select__threshold=0.8, compare__methods=["deita"])
+    assert plan(tmp_path, data).cells[0].nodes["select.deita"].config["threshold"] == 0.8
+
+
+def test_the_cells_of_a_sweep_have_no_comparison_and_share_its_selections(tmp_path):
+    data = recipe(compare__methods=["random"], sweep={"select.method": ["random"]})
+    base, cell = plan(tmp_path, data).cells
+    assert "compare" in base.nodes and "compare" not in cell.nodes
+    assert cell.nodes["select"].id == base.nodes["select.random"].id
+    with pytest.raises(UserError, match="a sweep's cells have no compare:; leave it out"):
+        plan(tmp_path, recipe(compare__methods=["random"], sweep={"compare.max_length": [1, 2]}))
