@@ -130,6 +130,7 @@ def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path, tracker: Track
     else:
         _wait_for_preparation(context)
     result: StageResult | None = module.run(context)
+    _leave_ranks()
     if rank != 0:
         return
     assert result is not None
@@ -139,6 +140,13 @@ def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path, tracker: Track
     _leave_result(work_dir, result, context, started)
     if publishes_itself(node):
         publish(plan, node, tracker)
+
+
+def _leave_ranks() -> None:
+    """End the process group, if the stage had one: left to the exit, its threads now and then abort the process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def publishes_itself(node: Node) -> bool:

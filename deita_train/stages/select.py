@@ -38,8 +38,6 @@ def run(context: StageContext) -> StageResult | None:
     embeddings = embeddings_of(embedded / "data", list(rows["id"])) if embedded is not None else None
     settings = {name: value for name, value in context.config.items() if name != "method"}
     trace = select_rows(context.config["method"], rows, embeddings=embeddings, device=device, group=group, **settings)
-    if group is not None:
-        torch.distributed.destroy_process_group()  # at the exit gloo's threads now and then abort the process
     if context.rank != 0:
         return None
     _check_budget(context, trace, len(rows), drops)
