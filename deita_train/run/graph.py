@@ -16,7 +16,7 @@ from deita_train.run.keys import content_key
 VERSIONS = {
     "pool": 2, "base": 1, "train_scorer": 2, "score": 2, "embed": 2, "select": 2, "sft": 1, "evaluate": 2,
     "preferences": 1, "log_probs": 2, "dpo": 1, "scores_file": 1, "embeddings_file": 1,
-    "sentence_embed": 1, "perplexity": 1,
+    "sentence_embed": 1, "perplexity": 1, "lengths": 1,
 }  # fmt: skip
 
 

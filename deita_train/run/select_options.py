@@ -63,7 +63,13 @@ def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
     if useless is not None:
         raise UserError(f"{useless}: would have no effect with --method {select.method}; leave it out.")
     for name in unread_fields(select, [select.method]):
+        if name == "read_as" and "--tokenizer" in stated:
+            raise UserError(
+                "--tokenizer: would have no effect with this --budget, which counts no tokens; leave it out."
+            )
         raise UserError(f"--set select.{name}: would have no effect with --method {select.method}; leave it out.")
+    if select.in_tokens and select.read_as is None:
+        raise UserError("--tokenizer: a --budget of tokens needs it. Name the model that will be trained.")
     wanted = wanted_dimensions(select.method, select.score) if "scores" in needs else ()
     lacking = [f"{dimension}_scores" for dimension in _unscored(recipe, wanted)]
     if lacking:

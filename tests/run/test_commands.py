@@ -10,8 +10,8 @@ from deita_train.cli import app
 from deita_train.errors import UserError
 from deita_train.recipe.yaml_source import load_yaml
 from deita_train.run import single
-from deita_train.run.exports import fewer_than_budget
 from deita_train.run.plan import make_plan, run_folder, store_folder
+from deita_train.selection.shortfall import fewer_than_budget
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 
@@ -292,11 +292,24 @@ def test_a_mistake_is_told_in_terms_of_the_options(here, monkeypatch, line, mess
 
 
 def test_the_numbers_of_a_selection_that_found_too_few():
-    metrics = {"budget_met": False, "budget": 1000, "rows_in": 1200, "rows_out": 12, "rejected": 1100, "threshold": 0.9}
-    told = fewer_than_budget({**metrics, "nearest_similarity": {"0.5": 0.98765, "1": 1.0}})
-    assert told.startswith(
+    metrics = {
+        "budget_met": False, "budget": 1000, "budget_wanted": 1000, "budget_found": 12, "rows_in": 1200, "rows_out": 12,
+        "rejected": 1100, "threshold": 0.9, "nearest_similarity": {"0.5": 0.98765, "1": 1.0},
+        "sufficient_threshold": {"threshold": 0.996, "walks": 7},
+    }  # fmt: skip
+    assert fewer_than_budget(metrics, "--threshold") == (
         "12 of the budget of 1,000 rows were kept out of 1,200; 1,100 were too similar to a kept one (--threshold 0.9)."
-        " Similarity to the nearest kept row by quantile: 0.5: 0.988, 1: 1.000."
+        " Similarity to the nearest kept row by quantile: 0.5: 0.988, 1: 1.000. A threshold of 0.996 would meet the "
+        "budget (found in 7 walks). A higher threshold lets more pass; centring the embeddings helps when all "
+        "similarities are close to 1."
+    )
+    tokens = {**metrics, "budget": {"tokens": 90_000}, "budget_found": 1234, "sufficient_threshold": None}
+    told = fewer_than_budget(tokens)
+    assert told.startswith("12 rows with 1,234 of the budget of 90,000 tokens were kept out of 1,200; 1,100 were too ")
+    assert "(select.threshold 0.9)" in told
+    assert "No threshold would meet the budget: the pool has too few rows." in told
+    assert "Only a threshold of 1" in fewer_than_budget(
+        {**metrics, "sufficient_threshold": {"threshold": 1.0, "walks": 7}}
     )
     small = {**metrics, "rejected": 0, "nearest_similarity": {}}
     assert fewer_than_budget(small).endswith("out of 1,200; there are no more that can be ranked.")
