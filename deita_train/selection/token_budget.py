@@ -57,7 +57,9 @@ def walk_tokens(walk: Walk, lengths: np.ndarray, tokens: int, earlier: Trace | N
         if within < len(kept):
             break
         if len(kept) < wanted or wanted == len(lengths):
-            return trace, int(kept.sum()) == tokens
+            if kept.sum() < tokens:
+                return trace, False
+            break
         left, mean = tokens - int(kept.sum()), max(kept.mean(), 1.0)
         wanted = min(len(lengths), len(kept) + 1 + int(1.1 * left / mean))
     if within == 0:
