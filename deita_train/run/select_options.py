@@ -68,8 +68,9 @@ def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
                 "--tokenizer: would have no effect with this --budget, which counts no tokens; leave it out."
             )
         raise UserError(f"--set select.{name}: would have no effect with --method {select.method}; leave it out.")
-    if select.in_tokens and select.read_as is None:
-        raise UserError("--tokenizer: a --budget of tokens needs it. Name the model that will be trained.")
+    if (select.in_tokens or select.only_trained_turns) and select.read_as is None:
+        what = "a --budget of tokens" if select.in_tokens else "select.only_trained_turns"
+        raise UserError(f"--tokenizer: {what} needs it. Name the model that will be trained.")
     wanted = wanted_dimensions(select.method, select.score) if "scores" in needs else ()
     lacking = [f"{dimension}_scores" for dimension in _unscored(recipe, wanted)]
     if lacking:

@@ -19,19 +19,20 @@ def fewer_than_budget(metrics: Mapping[str, Any], setting: str = "select.thresho
     quantiles = ", ".join(f"{name}: {value:.3f}" for name, value in metrics["nearest_similarity"].items())
     return (
         f"{text}; {rejected:,} were too similar to a kept one ({setting} {metrics['threshold']:g}). Similarity to the "
-        f"nearest kept row by quantile: {quantiles}.{sufficient_in_words(metrics['sufficient_threshold'])} A higher "
-        "threshold lets more pass; centring the embeddings helps when all similarities are close to 1."
+        f"nearest kept row by quantile: {quantiles}.{sufficient_in_words(metrics['sufficient_threshold'])}"
     )
 
 
 def sufficient_in_words(sufficient: Mapping[str, Any] | None) -> str:
-    """A sentence with a space before it, on the threshold that would meet the budget."""
+    """A sentence or two with a space before them, on the threshold that would meet the budget."""
     if sufficient is None:
-        return " No threshold would meet the budget: the pool has too few rows."
+        return " No threshold would meet the budget: the pool has too little for it."
     if sufficient["threshold"] >= 1:
-        return " Only a threshold of 1, which lets every row pass, would meet the budget."
-    walks = f"{sufficient['walks']} walk{'s' if sufficient['walks'] != 1 else ''}"
-    return f" A threshold of {sufficient['threshold']:.3f} would meet the budget (found in {walks})."
+        text = " Only a threshold of 1, which lets every row pass, would meet the budget."
+    else:
+        walks = f"{sufficient['walks']} walk{'s' if sufficient['walks'] != 1 else ''}"
+        text = f" A threshold of {sufficient['threshold']:.3f} would meet the budget (found in {walks})."
+    return f"{text} Where all similarities are close to 1, centring the embeddings helps more."
 
 
 def _found(metrics: Mapping[str, Any]) -> str:

@@ -68,10 +68,11 @@ def _too_few(
     if not summary["num_rejected"]:
         return f"{found}{dropped}. Add rows to the pool, lower select.budget, or allow_fewer: true."
     quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items())
+    raise_it = "Raise select.threshold, lower select.budget, set embedding.center: true"
+    mend = "Add rows to the pool, lower select.budget" if sufficient is None else raise_it
     return (
-        f"{found}. Similarity to the nearest kept row by quantile: {quantiles}.{sufficient_in_words(sufficient)} Raise "
-        "select.threshold, lower select.budget, set embedding.center: true when all similarities are close to 1, or "
-        "allow_fewer: true."
+        f"{found}. Similarity to the nearest kept row by quantile: {quantiles}.{sufficient_in_words(sufficient)} "
+        f"{mend}, or allow_fewer: true."
     )
 
 

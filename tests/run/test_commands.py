@@ -269,6 +269,20 @@ MISTAKES = [
         "--scores data.jsonl: has neither complexity_scores nor quality_scores;",
     ),
     (f"{SCORED} --budget 1 --scores none.jsonl", "--scores none.jsonl: does not exist (looked in "),
+    (f"{SCORED} --budget many", "--budget many: give a number of rows (6000), a share of the pool's rows (2%) or a"),
+    (f"{SCORED} --budget 0", "--budget 0: it must be at least 1."),
+    (
+        f"{SCORED} --budget 1 --embeddings vectors.parquet --tokenizer m",
+        "--tokenizer: would have no effect with this --budget, which counts no tokens; leave it out.",
+    ),
+    (
+        f"{SCORED} --embeddings vectors.parquet --budget 900tokens",
+        "--tokenizer: a --budget of tokens needs it. Name the model that will be trained.",
+    ),
+    (
+        f"{SCORED} --embeddings vectors.parquet --budget 9 --set select.only_trained_turns=true",
+        "--tokenizer: select.only_trained_turns needs it. Name the model that will be trained.",
+    ),
     (f"{SCORED} --budget 1 --set sweep.select.budget=[1]", "--set sweep: deita-train select makes one result; write a"),
     (f"{TUNED} --batch 0", "--batch: 0 is a whole number; more than 0 wanted"),
     (f"{TUNED} --batch 3 --launch cpu_ddp", "--batch: 3 is not a multiple of 2 (2 ranks)"),
@@ -300,14 +314,13 @@ def test_the_numbers_of_a_selection_that_found_too_few():
     assert fewer_than_budget(metrics, "--threshold") == (
         "12 of the budget of 1,000 rows were kept out of 1,200; 1,100 were too similar to a kept one (--threshold 0.9)."
         " Similarity to the nearest kept row by quantile: 0.5: 0.988, 1: 1.000. A threshold of 0.996 would meet the "
-        "budget (found in 7 walks). A higher threshold lets more pass; centring the embeddings helps when all "
-        "similarities are close to 1."
+        "budget (found in 7 walks). Where all similarities are close to 1, centring the embeddings helps more."
     )
     tokens = {**metrics, "budget": {"tokens": 90_000}, "budget_found": 1234, "sufficient_threshold": None}
     told = fewer_than_budget(tokens)
     assert told.startswith("12 rows with 1,234 of the budget of 90,000 tokens were kept out of 1,200; 1,100 were too ")
     assert "(select.threshold 0.9)" in told
-    assert "No threshold would meet the budget: the pool has too few rows." in told
+    assert told.endswith("1: 1.000. No threshold would meet the budget: the pool has too little for it.")
     assert "Only a threshold of 1" in fewer_than_budget(
         {**metrics, "sufficient_threshold": {"threshold": 1.0, "walks": 7}}
     )

@@ -297,6 +297,6 @@ def test_less_than_half_of_the_budget_names_the_threshold_too(carry_out):
     assert str(caught.value) == (
         "select: only 1 of the budget of 5 rows were found among 5. Similarity to the nearest kept row by quantile: "
         "0: 0.000, 0.1: 0.000, 0.25: 0.000, 0.5: 0.000, 0.75: 0.000, 0.9: 0.000, 1: 0.000. A threshold of 0.000 would "
-        "meet the budget (found in 11 walks). Raise select.threshold, lower select.budget, set embedding.center: true "
-        "when all similarities are close to 1, or allow_fewer: true."
+        "meet the budget (found in 11 walks). Where all similarities are close to 1, centring the embeddings helps "
+        "more. Raise select.threshold, lower select.budget, set embedding.center: true, or allow_fewer: true."
     )
