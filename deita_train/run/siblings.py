@@ -10,6 +10,7 @@ from typing import Any
 from deita_train.run.artefacts import Manifest, Store
 from deita_train.run.graph import VERSIONS, Node
 from deita_train.run.keys import canonical_json, content_key
+from deita_train.run.plan import is_current
 
 # Methods whose walk is dear, and whose smaller budgets are the beginning of larger ones.
 _WALKING = frozenset({"deita", "k_center", "facility_location"})
@@ -18,12 +19,17 @@ _WALKING = frozenset({"deita", "k_center", "facility_location"})
 def find_siblings(store: Store, node: Node) -> tuple[Path, ...]:
     """The folders of a node's siblings; none when the recipe says `reuse_rows: false`.
 
-    None either for a stage that is published and made anew: its rows may lie in artefacts that took them from it.
+    None either for a stage that is published and made anew: its rows may lie in artefacts that took them from it. A
+    selection whose parents were made anew with other content has siblings among those made from them since.
     """
-    is_walk = node.kind == "select" and node.config["method"] in _WALKING
-    if not (is_walk or node.settings.get("reuse_rows", False)) or store.has(node.id):
+    if node.kind == "select":
+        is_sibling, made_anew = _is_same_walk, is_current(store, node)
+        reuses = node.config["method"] in _WALKING
+    else:
+        is_sibling, made_anew = _is_sibling, store.has(node.id)
+        reuses = node.settings.get("reuse_rows", False)
+    if made_anew or not reuses:
         return ()
-    is_sibling = _is_same_walk if is_walk else _is_sibling
     names = [name for name in store.published() if name.startswith(f"{node.kind}-")]
     return tuple(store.path(name) for name in names if is_sibling(store, node, store.manifest(name)))
 

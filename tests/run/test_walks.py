@@ -97,6 +97,21 @@ def test_a_selection_made_anew_walks_from_the_start(tmp_path):
     assert find_siblings(made.store, made.cells[0].nodes["select"]) == ()
 
 
+def test_one_whose_parents_were_made_anew_goes_on_from_what_was_made_of_them_since(tmp_path):
+    assert found(tmp_path, {"select__budget": 3}, {})
+    made = plan(tmp_path, recipe())
+    node, other = made.cells[0].nodes["select"], plan(tmp_path, recipe(select__budget=3)).cells[0].nodes["select"]
+    publish(node, made.store)
+    embed = made.store.path(node.parents["embed"].id) / "manifest.json"
+    embed.write_text(json.dumps({**json.loads(embed.read_text()), "content_digest": "another"}))
+    assert find_siblings(made.store, node) == ()
+    file = made.store.path(other.id) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["parent_digests"]["embed"] = "another"
+    file.write_text(json.dumps(manifest))
+    assert [path.name for path in find_siblings(made.store, node)] == [other.id]
+
+
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     """A recipe that selects from files made elsewhere, and a model whose tokenizer counts."""
