@@ -63,5 +63,7 @@ def walk_tokens(walk: Walk, lengths: np.ndarray, tokens: int, earlier: Trace | N
         left, mean = tokens - int(kept.sum()), max(kept.mean(), 1.0)
         wanted = min(len(lengths), len(kept) + 1 + int(1.1 * left / mean))
     if within == 0:
-        raise UserError(f"the first row has {kept[0]:,} training tokens, more than the budget of {tokens:,}; raise it.")
+        raise UserError(
+            f"the budget is {tokens:,} tokens, and the first row of the selection alone has {kept[0]:,}; raise it."
+        )
     return walk(within, trace), True

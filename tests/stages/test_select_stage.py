@@ -1,6 +1,7 @@
 """The stage `select` with methods that read a column or embeddings: what is left out and counted, and the trace."""
 
 import json
+import shutil
 
 import datasets
 import numpy as np
@@ -202,6 +203,14 @@ def test_a_larger_budget_walks_on_and_a_smaller_one_does_not_walk(tmp_path, monk
     assert sum(taken) == middle.metrics["seen"]
     large, _ = carry(place, "large", 20, ["middle", "small"])
     assert sum(taken) == large.metrics["seen"] > middle.metrics["seen"]  # one pass in all
+
+
+def test_a_damaged_walk_is_named(tmp_path):
+    place = long_run(tmp_path)
+    carry(place, "middle", 12)
+    shutil.rmtree(place / "middle" / "trace")
+    with pytest.raises(UserError, match=r"select: the table of .*middle, whose walk this selection continues, cannot"):
+        carry(place, "large", 20, ["middle"])
 
 
 @pytest.mark.parametrize("method", ["k_center", "facility_location"])
