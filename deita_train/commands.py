@@ -143,6 +143,7 @@ def select(
         str | None,
         typer.Option("--tokenizer", help="The model by whose tokenizer tokens are counted.", show_default=False),
     ] = None,
+    launch: LaunchOption = None,
     seed: SeedOption = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Write every row, with what became of it.")] = False,
     overwrite: OverwriteOption = False,
@@ -154,7 +155,7 @@ def select(
     from deita_train.data.outputs import Output
     from deita_train.run.exports import export_selection
     from deita_train.run.select_options import check_select, dimensions_of
-    from deita_train.run.single import Single, as_options, place
+    from deita_train.run.single import Single, as_options, place, place_file
 
     target = Output.for_rows(output, overwrite)
     options = as_options(
@@ -167,6 +168,7 @@ def select(
         ("--budget", "select", None),  # what is wrong with the section as a whole is its budget
         ("--threshold", "select.threshold", threshold),
         ("--tokenizer", "select.read_as.tokenizer", place(tokenizer)),
+        ("--launch", "select.launch", place_file(launch)),
         ("--seed", "select.seed", seed),
         ("", "select.allow_fewer", True),
     )

@@ -209,7 +209,8 @@ class ReadAs(Section):
 class Select(Section):
     """Which rows are kept: a method of the literal table in `selection/methods.py`, a budget, what the method reads.
 
-    `selection/needs.py` says which of the fields from `threshold` to `seed` a method reads; docs/selection.md explains.
+    `selection/needs.py` says which of the fields from `threshold` to `launch` a method reads, docs/selection.md what
+    they mean.
     `read_as` serves a budget of tokens and `only_trained_turns`.
     """
 
@@ -226,6 +227,7 @@ class Select(Section):
     quality_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
     label_similarity: Annotated[float, Field(gt=0, le=1)] = 0.9
     seed: int | None = None
+    launch: str | None = None
     allow_fewer: bool = False
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from deita_train.inference.adapter_files import is_adapter, locate_base
 from deita_train.recipe.data_sections import Origin
 from deita_train.recipe.schema import Dtype, Training
 from deita_train.run.keys import ContentHashes
-from deita_train.run.launch import Launch, resolve_launch
+from deita_train.run.launch import Launch, gpu_of_one_process, resolve_launch
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
@@ -153,6 +153,11 @@ class Inputs:
             return resolve_launch(name, self._planned_gpus).as_dict()
         except UserError as error:
             raise self.error(where, str(error)) from error
+
+    def optional_launch(self, name: str | None, where: str) -> dict[str, Any] | None:
+        """The launch of a stage that needs none: the stated one, else one GPU where there is one, else None."""
+        name = gpu_of_one_process(self._planned_gpus) if name is None else name
+        return None if name is None else self.launch(name, where)
 
     def dtype(self, stated: Dtype, launch: dict[str, Any]) -> str:
         """The dtype of a forward pass: float32 on a CPU and bfloat16 on a GPU unless the recipe states one."""

@@ -82,6 +82,11 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
     return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu)
 
 
+def gpu_of_one_process(planned_gpus: int | None = None) -> str | None:
+    """The launch of a stage that one GPU serves and that can do without: None where the machine has none."""
+    return "single_gpu" if (count_gpus() if planned_gpus is None else planned_gpus) else None
+
+
 def _find_config(name: str) -> Path:
     for folder in CONFIG_DIRS:
         if (folder / f"{name}.yaml").is_file():

@@ -17,6 +17,7 @@ _SERVES: Mapping[str, frozenset[str]] = {
     "--center": frozenset({"embeddings"}),
     "--threshold": frozenset({"threshold"}),
     "--seed": frozenset({"seed"}),
+    "--launch": frozenset({"launch"}),
 }
 
 

@@ -178,7 +178,11 @@ class SelectingSections(Sections):
             config["seed"] = select.seed if select.seed is not None else self.recipe.seed
         if select.in_tokens or "only_trained_turns" in config:
             parents["lengths"], config["max_length"] = self._add_lengths(select, parents["pool"])
-        self._add(Node("select", "select", config, {"allow_fewer": select.allow_fewer}, parents))
+        settings: dict[str, Any] = {"allow_fewer": select.allow_fewer}
+        launch = self.inputs.optional_launch(select.launch, "select.launch") if "launch" in needs else None
+        if launch is not None:
+            settings["launch"] = launch
+        self._add(Node("select", "select", config, settings, parents))
 
     def _add_lengths(self, select: Select, pool: Node) -> tuple[Node, int | None]:
         """The stage that counts the tokens of SFT, and where SFT cuts; `select.read_as` says both without `sft:`."""

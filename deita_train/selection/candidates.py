@@ -7,10 +7,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import OverTurns, evol_score, over_turns
 from deita_train.selection.columns import number_column, tag_column
+from deita_train.selection.ranks import Group
 from deita_train.selection.repr_filter import Trace
 from deita_train.selection.unit_rows import UnitRows
 
@@ -36,6 +38,8 @@ class Candidates:
         score_turns: whether a row's score is the "sum" or the "mean" over its turns.
         counted_turns: for each row which of its user turns the score counts; all when None.
         earlier: what the same selection with another budget decided, for the methods that go on from there.
+        device: where the Repr Filter multiplies.
+        group: the processes that carry out the Repr Filter together; ``None`` for this one alone.
     """
 
     rows: datasets.Dataset
@@ -53,6 +57,8 @@ class Candidates:
     score_turns: OverTurns = "sum"
     counted_turns: Sequence[Sequence[bool]] | None = None
     earlier: Trace | None = None
+    device: torch.device | str = "cpu"
+    group: Group | None = None
 
     @cached_property
     def ids(self) -> list[str]:

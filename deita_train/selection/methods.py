@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import datasets
 import numpy as np
+import torch
 
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import OverTurns
@@ -12,6 +13,7 @@ from deita_train.selection import clusters, coverage, ranking, tags, usable
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.needs import needs_of
 from deita_train.selection.ranking import trace_of
+from deita_train.selection.ranks import Group
 from deita_train.selection.repr_filter import Trace, repr_filter
 from deita_train.selection.unit_rows import name_rows
 from deita_train.selection.usable import IN_WORDS, Reasons, Unusable
@@ -36,6 +38,8 @@ def _deita(candidates: Candidates) -> Trace:
         threshold=candidates.threshold,
         center=candidates.center,
         earlier=candidates.earlier,
+        device=candidates.device,
+        group=candidates.group,
     )
 
 
@@ -77,6 +81,8 @@ def select_rows(
     score_turns: OverTurns = "sum",
     counted_turns: Sequence[Sequence[bool]] | None = None,
     earlier: Trace | None = None,
+    device: torch.device | str = "cpu",
+    group: Group | None = None,
 ) -> Trace:
     """Select up to ``budget`` rows by one of ``METHODS``, whatever the order of the rows.
 
@@ -101,6 +107,8 @@ def select_rows(
         counted_turns: for each row which of its user turns the score counts; all when None.
         earlier: the trace of the same selection with another budget, of any method but `kmeans`. A larger one is cut;
             from a smaller one `deita` goes on, and the other methods begin anew. The result is the same without it.
+        device: where `deita` multiplies, "cpu" or a CUDA device.
+        group: the processes that carry out `deita` together, each with the same arguments; ``None`` for this one alone.
 
     Returns:
         The trace in the order of ``rows``. The methods without a diversity filter leave its similarities nan.
@@ -119,6 +127,9 @@ def select_rows(
         raise UserError(
             f"selection method '{method}' needs {' and '.join(missing)}, which the selection was not given."
         )
+    assert "launch" in needs_of(method, quality_weight) or (group is None and torch.device(device).type == "cpu"), (
+        method
+    )
     candidates = Candidates(
         rows,
         budget,
@@ -135,6 +146,8 @@ def select_rows(
         score_turns=score_turns,
         counted_turns=counted_turns,
         earlier=earlier,
+        device=device,
+        group=group,
     )
     _refuse_unusable(METHODS[method].unusable(candidates), candidates.ids)
     if earlier is not None and method != "deita" and earlier.num_kept >= candidates.limit:

@@ -7,7 +7,7 @@ recipe has them. Every other word is a field of ``select:``.
 FROM_OTHER_SECTIONS = frozenset({"scores", "scores_if_any", "embeddings"})
 
 METHOD_NEEDS: dict[str, frozenset[str]] = {
-    "deita": frozenset({"scores", "score", "embeddings", "threshold"}),
+    "deita": frozenset({"scores", "score", "embeddings", "threshold", "launch"}),
     "evol_score": frozenset({"scores"}),
     "complexity": frozenset({"scores"}),
     "quality": frozenset({"scores"}),

@@ -10,11 +10,11 @@ the order of the input rows. Why that is so:
 2. Float32 matrix products only say where to look. Their similarities are taken to be within 5e-6 of the exact ones, a
    hundred times what their rounding comes to. So a kept row whose float32 similarity is more than 1e-5 below the
    highest is not the nearest, and a float32 similarity more than 1e-5 from the threshold is on the right side of it.
-   Everything in between is computed exactly (``KeptRows.nearest_exactly``, ``_Walk._conflicts``).
-3. A block's rows are first compared with the rows kept before the block; those rejected are done. Among the others, the
-   open rows, ``_conflicts`` says exactly which pairs are too similar, and the sequential step of the paper then only
-   reads this table: an open row is kept unless it conflicts with a kept earlier one. A row without a conflict is kept
-   whatever becomes of the others, so that only rows with one need a step of their own.
+   Everything in between is computed exactly (``KeptRows.nearest_exactly``, ``within_block``).
+3. A block's rows are first compared with the rows kept before the block, exactly; the rows that this does not reject
+   are open. A table then says exactly which pairs of open rows are too similar, and the sequential step of the paper
+   only reads this table (``sequential_step``): an open row is kept unless it conflicts with an earlier one that is
+   kept. A row without a conflict is kept whatever becomes of the others, and needs no step of its own.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,10 @@ from deita_train.selection.exact_rows import ExactRows
 from deita_train.selection.kept_rows import FLOAT32_DOUBT, KeptRows, Nearest
 from deita_train.selection.ranks import Group, OneProcess
 from deita_train.selection.unit_rows import ROWS_PER_PASS, full_float32_products, name_rows
+from deita_train.selection.within_block import rows_at, sequential_step, with_later
 
 # Towards the end of the budget blocks are no larger than what is still wanted, and no smaller than this.
 SMALLEST_BLOCK = 128
-# Rows of a block per product with the rest of the block.
-ROWS_PER_STRIP = 128
 
 
 @dataclass(frozen=True)
@@ -237,13 +236,14 @@ class _Walk:
         nearest = self.kept.nearest(unit)  # of this rank's share, so that each kept row counts once
         rejected = self._rejected(positions, unit, nearest.over_ranks(self.group))
         open_rows = np.flatnonzero(~rejected)
-        within = _with_later(unit, open_rows)
-        keeps = self._keeps(positions[open_rows], within.cpu().numpy().take(open_rows, axis=1))
+        within = with_later(unit, open_rows)
+        among_open = within.cpu().numpy().take(open_rows, axis=1)
+        keeps = sequential_step(self.rows, positions[open_rows], among_open, self.threshold)
         keeps = keeps[: self.budget - self.num_kept]
         new = open_rows[keeps]
-        nearest = nearest.merge(self._nearest_new(_rows(within, keeps))).over_ranks(self.group)
+        nearest = nearest.merge(self._nearest_new(rows_at(within, keeps))).over_ranks(self.group)
         num_before = self.num_kept + np.searchsorted(new, np.arange(len(positions)))
-        self.kept.add(positions[new], _rows(unit, new))
+        self.kept.add(positions[new], rows_at(unit, new))
         seen = slice(None) if self.num_kept < self.budget else slice(int(new[-1]) + 1)
         self._record(positions[seen], unit[seen], nearest[seen], num_before[seen], new)
 
@@ -259,29 +259,10 @@ class _Walk:
         if len(doubt):
             before = np.full(len(doubt), self.num_kept)
             cosine, _ = self.kept.nearest_exactly(
-                _rows(unit, doubt), positions[doubt], nearest.similarity[doubt], before
+                rows_at(unit, doubt), positions[doubt], nearest.similarity[doubt], before
             )
             rejected[doubt] = cosine > self.threshold
         return rejected
-
-    def _keeps(self, positions: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-        """Which of the open rows ``[O]`` are kept, as indices: the sequential step."""
-        keeps = np.ones(len(positions), dtype=bool)
-        conflicts = self._conflicts(positions, similarity)
-        for row in np.flatnonzero(conflicts.any(axis=0)):
-            keeps[row] = not (conflicts[:, row] & keeps).any()
-        return np.flatnonzero(keeps)
-
-    def _conflicts(self, positions: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-        """``[O, O]`` bool: whether a row is too similar to a later one, exactly; ``similarity`` is float32's."""
-        if self.threshold >= 1:
-            return np.zeros(similarity.shape, dtype=bool)
-        conflicts = similarity > self.threshold - FLOAT32_DOUBT
-        row, later = np.nonzero(conflicts)
-        doubt = similarity[row, later] <= self.threshold + FLOAT32_DOUBT
-        row, later = row[doubt], later[doubt]
-        conflicts[row, later] = self.rows.cosines(positions[row], positions[later]) > self.threshold
-        return conflicts
 
     def _nearest_new(self, similarity: torch.Tensor) -> Nearest:
         """The nearest of this rank's share of the rows that a block adds, for each row of the block.
@@ -293,7 +274,7 @@ class _Walk:
         own = np.flatnonzero(self.kept.is_own(ranks))
         if not len(own):
             return Nearest.none(similarity.shape[1])
-        return Nearest.among(_rows(similarity, own).T.contiguous(), ranks[own])
+        return Nearest.among(rows_at(similarity, own).T.contiguous(), ranks[own])
 
     def _record(
         self, positions: np.ndarray, unit: torch.Tensor, nearest: Nearest, num_before: np.ndarray, new: np.ndarray
@@ -317,7 +298,7 @@ class _Walk:
         tied = compared[nearest.tied()[compared]]
         if len(tied):
             _, rank[tied] = self.kept.nearest_exactly(
-                _rows(unit, tied), positions[tied], nearest.similarity[tied], num_before[tied]
+                rows_at(unit, tied), positions[tied], nearest.similarity[tied], num_before[tied]
             )
         return rank[compared]
 
@@ -329,21 +310,3 @@ class _Walk:
             first[turn == self.group.rank], second[turn == self.group.rank]
         )
         return self.group.gather(own)[turn, np.arange(len(first))]
-
-
-def _with_later(unit: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-    """Similarities ``[O, B]`` float32 of some rows of a block with the rows after each, -inf with the others.
-
-    Taken in strips, each from its first row on, which leaves out most of the products that would not be used.
-    """
-    found = torch.full((len(rows), len(unit)), -torch.inf, device=unit.device)
-    for start in range(0, len(rows), ROWS_PER_STRIP):
-        strip = slice(start, start + ROWS_PER_STRIP)
-        first = int(rows[start])
-        found[strip, first:] = _rows(unit, rows[strip]) @ unit[first:].T
-    not_later = rows[:, None] >= np.arange(len(unit))
-    return found.masked_fill_(torch.from_numpy(not_later).to(unit.device), -torch.inf)
-
-
-def _rows(values: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
-    return values[torch.from_numpy(indices)]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from deita_train.errors import UserError
 from deita_train.selection.repr_filter import Trace, repr_filter, walk_order
@@ -40,6 +41,7 @@ def sufficient_threshold(
     above: float = -1.0,
     center: bool = False,
     lengths: np.ndarray | None = None,
+    device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] = _tell_nobody,
 ) -> SufficientThreshold:
     """The threshold at which the walk over the pool reaches the budget, and 0.001 below which it does not.
@@ -58,6 +60,7 @@ def sufficient_threshold(
         above: a threshold that does not reach the budget, -1 if none is known.
         center: as for ``repr_filter``.
         lengths: ``[N]`` int64, the tokens of each row, for a budget of tokens (``walk_tokens``).
+        device: where the walks multiply.
         progress: is told how many walks are done, and how many there may be.
 
     Raises:
@@ -78,7 +81,14 @@ def sufficient_threshold(
         def walk(num_rows: int, earlier: Trace | None) -> Trace:
             threshold = step / STEPS_PER_UNIT
             return repr_filter(
-                embeddings, ids, scores, budget=num_rows, threshold=threshold, center=center, earlier=earlier
+                embeddings,
+                ids,
+                scores,
+                budget=num_rows,
+                threshold=threshold,
+                center=center,
+                earlier=earlier,
+                device=device,
             )
 
         if lengths is not None:

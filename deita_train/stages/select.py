@@ -2,20 +2,24 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import torch
 
 from deita_train.data.embeddings import embeddings_of
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import evol_score
 from deita_train.selection.methods import unusable_rows
+from deita_train.selection.ranks import Group, ProcessGroup
 from deita_train.selection.repr_filter import Trace
 from deita_train.selection.trace_columns import attach_trace, keep_selected, nearest_summary
 from deita_train.selection.usable import IN_WORDS
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.passes import start_ranks
 from deita_train.stages.shortfall import shortfall
 from deita_train.stages.trained_lengths import TrainedLengths, read_trained_lengths
 from deita_train.stages.walk import Ranked, counted_turns, walk
@@ -25,8 +29,12 @@ DIMENSIONS = ("complexity", "quality")
 _NOT_MEASURED = {"id", "messages", "source", "selection_rank", "nearest_similarity", "evol_score"}
 
 
-def run(context: StageContext) -> StageResult:
-    """Join by id, walk, attach the trace, keep the selected rows in rank order."""
+def run(context: StageContext) -> StageResult | None:
+    """Join by id, walk, attach the trace, keep the selected rows in rank order.
+
+    On several ranks all walk together, and rank 0 writes what each of them knows.
+    """
+    device, group = _processes(context)
     datasets.disable_caching()  # a map over a published table would leave its cache beside it
     lengths = None
     if "lengths" in context.parents:
@@ -36,15 +44,41 @@ def run(context: StageContext) -> StageResult:
     embedded = context.parents.get("embed")
     embeddings = embeddings_of(embedded / "data", list(rows["id"])) if embedded is not None else None
     ranked = Ranked.of(context, rows, embeddings, lengths)
-    walked = walk(context, ranked, len(pool))
-    fewer = shortfall(context, ranked, walked, f" ({_counts(drops)})" if drops else "")
+    walked = walk(replace(context, siblings=_siblings(context)), ranked, len(pool), device, group)
+    if group is not None:
+        torch.distributed.destroy_process_group()  # at the exit gloo's threads now and then abort the process
+    if context.rank != 0:
+        return None
+    fewer = shortfall(context, ranked, walked, f" ({_counts(drops)})" if drops else "", device)
     traced = attach_trace(rows, walked.trace, list(rows["id"]))
     selected = keep_selected(traced, None)
     selected.save_to_disk(str(context.data_dir))
     _trace_table(traced).save_to_disk(str(context.work_dir / "trace"))
     drops["not_selected"] = len(rows) - len(selected)
     metrics = {**_metrics(context, pool, traced, selected, walked.trace), **walked.metrics(), **fewer}
-    return StageResult(len(pool), len(selected), {k: v for k, v in drops.items() if v}, metrics)
+    return StageResult(len(pool), len(selected), {k: v for k, v in drops.items() if v}, metrics, device.type)
+
+
+def _siblings(context: StageContext) -> tuple[Path, ...]:
+    """Those of rank 0: what the ranks go on from must be the same, whatever is published or removed meanwhile."""
+    if context.world_size == 1:
+        return context.siblings
+    told = [context.siblings]
+    torch.distributed.broadcast_object_list(told, src=0)
+    return told[0]
+
+
+def _processes(context: StageContext) -> tuple[torch.device, Group | None]:
+    """The device of this rank, and the ranks of the launch; without a launch one process on the CPU."""
+    if "launch" not in context.settings:
+        return torch.device("cpu"), None
+    device = start_ranks(context)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"{context.label}: the launch wants a GPU, and torch finds none. Check the driver, or state "
+            "select.launch: cpu."
+        )
+    return device, ProcessGroup(device) if context.world_size > 1 else None
 
 
 def _with_scores(context: StageContext, lengths: TrainedLengths | None) -> datasets.Dataset:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from deita_train.budget import SHARE, TOKENS, form_of, in_words
 from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
@@ -13,7 +15,9 @@ from deita_train.stages.context import StageContext
 from deita_train.stages.walk import Ranked, Walked
 
 
-def shortfall(context: StageContext, ranked: Ranked, walked: Walked, dropped: str) -> dict[str, Any]:
+def shortfall(
+    context: StageContext, ranked: Ranked, walked: Walked, dropped: str, device: torch.device
+) -> dict[str, Any]:
     """Metrics of a budget that was not met; empty for one that was.
 
     Raises:
@@ -22,14 +26,14 @@ def shortfall(context: StageContext, ranked: Ranked, walked: Walked, dropped: st
     """
     if walked.met:
         return {}
-    sufficient = _sufficient(context, ranked, walked)
+    sufficient = _sufficient(context, ranked, walked, device)
     assert walked.wanted is not None
     if walked.found * 2 < walked.wanted and not context.settings["allow_fewer"]:
         raise UserError(_too_few(context, len(ranked.rows), walked, dropped, sufficient))
     return {"sufficient_threshold": sufficient}
 
 
-def _sufficient(context: StageContext, ranked: Ranked, walked: Walked) -> dict[str, Any] | None:
+def _sufficient(context: StageContext, ranked: Ranked, walked: Walked, device: torch.device) -> dict[str, Any] | None:
     """The threshold that would meet the budget; None for a method without one, or when no threshold would.
 
     Found by at most 11 more walks, 7 of them at the usual 0.9.
@@ -55,6 +59,7 @@ def _sufficient(context: StageContext, ranked: Ranked, walked: Walked) -> dict[s
         lengths=ranked.tokens,
         above=threshold,
         center=config["center"],
+        device=device,
         progress=lambda walks, most: context.progress.update(walks, most, "walks for a sufficient threshold"),
     )
     return {"threshold": found.threshold, "walks": found.num_walks}

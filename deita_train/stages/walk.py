@@ -9,11 +9,13 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from deita_train.budget import TOKENS, amount_of, budget_rows, form_of
 from deita_train.durable import read_json
 from deita_train.errors import UserError
 from deita_train.selection.methods import select_rows
+from deita_train.selection.ranks import Group
 from deita_train.selection.repr_filter import Trace
 from deita_train.selection.token_budget import walk_tokens
 from deita_train.stages.context import StageContext
@@ -82,8 +84,8 @@ def counted_turns(context: StageContext, ids: Sequence[str], lengths: TrainedLen
     return lengths.turns_of(ids)
 
 
-def walk(context: StageContext, ranked: Ranked, pool_rows: int) -> Walked:
-    """Select up to the budget; `pool_rows` are those that a share is taken of."""
+def walk(context: StageContext, ranked: Ranked, pool_rows: int, device: torch.device, group: Group | None) -> Walked:
+    """Select up to the budget, with the ranks of `group`; `pool_rows` are those that a share is taken of."""
     config, budget = context.config, context.config["budget"]
     settings = {name: value for name, value in config.items() if name not in _NOT_OF_METHOD}
 
@@ -95,6 +97,8 @@ def walk(context: StageContext, ranked: Ranked, pool_rows: int) -> Walked:
             embeddings=ranked.embeddings,
             counted_turns=ranked.counted_turns,
             earlier=earlier,
+            device=device,
+            group=group,
             **settings,
         )
 

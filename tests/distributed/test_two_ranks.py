@@ -55,6 +55,20 @@ def test_the_selection_is_the_same(undisturbed, two_ranks):
     assert kept[0] == kept[1] and len(kept[0]) > 1
 
 
+def test_a_selection_by_two_ranks_has_the_bits_of_one(undisturbed, tmp_path):
+    artefact = stages(undisturbed)["select"]
+    shutil.copytree(undisturbed / "store", tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / artefact)
+    carry_out(printed_command(artefact, str(SMOKE), "--runs", str(tmp_path), "--set", "select.launch=cpu_ddp"))
+    manifests = [json.loads((r / "store" / artefact / "manifest.json").read_text()) for r in (undisturbed, tmp_path)]
+    assert [(manifest["world_size"], manifest["device"]) for manifest in manifests] == [(1, "cpu"), (2, "cpu")]
+    assert manifests[0]["content_digest"] == manifests[1]["content_digest"]
+    traces = [datasets.load_from_disk(str(r / "store" / artefact / "trace")) for r in (undisturbed, tmp_path)]
+    assert sum(value is not None for value in traces[0]["nearest_similarity"]) > 20
+    for column in ("id", "selection_rank", "nearest_similarity", "blocked_by"):
+        assert list(traces[0][column]) == list(traces[1][column])
+
+
 TRAININGS = [("base", "base.pretrain", "cpu_ddp"), ("sft", "sft", "cpu_zero3"), ("dpo", "dpo", "cpu_zero3")]
 PROMISED = {"cpu_ddp": "MULTI_GPU", "cpu_zero3": "DEEPSPEED"}
 
@@ -69,6 +83,13 @@ def printed_command(artefact, *arguments):
     return [sys.executable, "-m", "accelerate.commands.accelerate_cli", *rest]
 
 
+def carry_out(command):
+    answer = subprocess.run(
+        command, env=run_environment(), cwd=ROOT, capture_output=True, text=True, timeout=250, check=False
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
 @pytest.mark.parametrize(("label", "section", "launch"), TRAININGS)
 def test_a_training_on_two_ranks_has_the_losses_of_one(undisturbed, tmp_path, label, section, launch):
     """By hand, as `plan` prints it: the ranks prepare, train, check and publish without a run above them."""
@@ -79,10 +100,7 @@ def test_a_training_on_two_ranks_has_the_losses_of_one(undisturbed, tmp_path, la
     shutil.rmtree(tmp_path / "store" / artefact)
     command = printed_command(artefact, str(SMOKE), "--runs", str(tmp_path), "--set", f"{section}.launch={launch}")
     assert f"accelerate_configs/{launch}.yaml" in command
-    answer = subprocess.run(
-        command, env=run_environment(), cwd=ROOT, capture_output=True, text=True, timeout=250, check=False
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    carry_out(command)
     manifest = json.loads((tmp_path / "store" / artefact / "manifest.json").read_text())
     assert (manifest["world_size"], manifest["distributed_type"]) == (2, PROMISED[launch])
     one, two = (json.loads((r / "store" / artefact / "metrics.json").read_text()) for r in (undisturbed, tmp_path))

@@ -1,12 +1,14 @@
 """Which fields of `select:` go into the selection's configuration, and which are refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.recipe.schema import Select
+from deita_train.run import launch
 from deita_train.run.select_fields import unread_fields
 from deita_train.run.selecting_sections import SELECT_FIELDS
 from deita_train.run.validation import validate_data
@@ -127,6 +129,10 @@ def refusal(folder, data, *sets):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"select__method": "random", "select__launch": "cpu_ddp"},
+            "select.launch: would have no effect with method random; leave it out.",
+        ),
         ({"select__column": "c"}, "select.column: would have no effect with method deita; leave it out."),
         (
             {"select__method": "random", "select__threshold": 0.8},
@@ -176,9 +182,9 @@ def test_every_field_is_read_by_a_method():
     assert unread_fields(Select(budget=1, column="c", clusters=2), METHOD_NEEDS) == []
     stated = Select(
         budget=1, threshold=0.5, score="quality", column="c", order="lowest", clusters=2, quality_weight=0.1,
-        label_similarity=0.5, seed=3, allow_fewer=True,
+        label_similarity=0.5, seed=3, launch="cpu", allow_fewer=True,
     )  # fmt: skip
-    assert set(unread_fields(stated, ["longest_response"])) == {*SELECT_FIELDS, "score"}
+    assert set(unread_fields(stated, ["longest_response"])) == {*SELECT_FIELDS, "score", "launch"}
 
 
 def test_validate_reads_the_column(tmp_path):
@@ -200,3 +206,25 @@ def test_validate_reads_the_column(tmp_path):
     assert told(method="mig", column="tags") == ["select: 2 of 3 rows can be ranked by column 'tags'", "  no_tags: 1"]
     with pytest.raises(UserError, match="the pool has no column 'rating'"):
         told(method="direct_score", column="rating")
+
+
+def test_only_deita_is_launched(tmp_path):
+    plain = select_of(tmp_path, "deita")
+    assert "launch" not in plain.settings  # one process on a CPU, as every other method
+    node = select_of(tmp_path, "deita", launch="cpu_ddp")
+    assert (node.settings["launch"]["num_processes"], node.settings["launch"]["use_cpu"]) == (2, True)
+    assert node.key == plain.key and node.config == plain.config
+    assert "launch" not in select_of(tmp_path, "k_center", launch="cpu_ddp").settings
+    with pytest.raises(UserError, match=r"select\.launch: nowhere is unknown; allowed: cpu, "):
+        select_of(tmp_path, "deita", launch="nowhere")
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_on_a_machine_with_gpus_deita_takes_one(tmp_path, monkeypatch, gpus):
+    monkeypatch.setattr(launch, "count_gpus", lambda: gpus)
+    launch.resolve_launch.cache_clear()
+    found = select_of(tmp_path, "deita").settings["launch"]
+    assert (Path(found["config_file"]).stem, found["num_processes"], found["use_cpu"]) == ("single_gpu", 1, False)
+    assert "launch" not in select_of(tmp_path, "random").settings
+    assert select_of(tmp_path, "deita", launch="ddp").settings["launch"]["num_processes"] == gpus
+    launch.resolve_launch.cache_clear()

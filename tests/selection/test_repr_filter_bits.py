@@ -12,8 +12,7 @@ from repr_filter_reference import assert_same, ids_for, selected
 from test_repr_filter_properties import brute_force, pools, usable
 
 from deita_train.errors import UserError
-from deita_train.selection import kept_rows
-from deita_train.selection import repr_filter as module
+from deita_train.selection import kept_rows, within_block
 from deita_train.selection.repr_filter import Trace, cut_trace, repr_filter, walk_order
 
 checked = partial(settings, derandomize=True, deadline=None)
@@ -113,7 +112,7 @@ def test_many_blocks_and_pieces_change_no_bit(monkeypatch, threshold):
     assert trace.blocked_by.tolist() == blocked.tolist()
     np.testing.assert_allclose(trace.nearest_similarity, nearest, rtol=0, atol=6e-8, equal_nan=True)
     monkeypatch.setattr(kept_rows, "KEPT_PER_PRODUCT", 100)
-    monkeypatch.setattr(module, "ROWS_PER_STRIP", 30)
+    monkeypatch.setattr(within_block, "ROWS_PER_STRIP", 30)
     for block_size in (1, 64, 1500):
         assert_same(walk(block_size=block_size), trace)
     for found in on_ranks(3, *pool, budget=700, threshold=threshold, block_size=100):

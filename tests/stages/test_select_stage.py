@@ -6,9 +6,11 @@ import shutil
 import datasets
 import numpy as np
 import pytest
+import torch
 
 from deita_train.data.embeddings import write_embeddings
 from deita_train.errors import UserError
+from deita_train.run.launch import resolve_launch
 from deita_train.selection import repr_filter
 from deita_train.stages import select
 from deita_train.stages.checks import content_digest
@@ -33,11 +35,11 @@ def carry_out(tmp_path):
         table.save_to_disk(str(tmp_path / name / "data"))
     write_embeddings(tmp_path / "embed" / "data", IDS, np.eye(6, dtype=np.float32))
 
-    def run(*parents, allow_fewer=False, **config):
+    def run(*parents, allow_fewer=False, launch=None, **config):
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
         places = {name: tmp_path / name for name in ("pool", *parents)}
-        settings = {"allow_fewer": allow_fewer}
+        settings = {"allow_fewer": allow_fewer, **({"launch": resolve_launch(launch, 1).as_dict()} if launch else {})}
         context = StageContext("select", "select", config, settings, places, work, 0, 1, Progress(None))
         result = select.run(context)
         trace = datasets.load_from_disk(str(work / "trace"))
@@ -309,3 +311,19 @@ def test_less_than_half_of_the_budget_names_the_threshold_too(carry_out):
         "meet the budget (found in 11 walks). Where all similarities are close to 1, centring the embeddings helps "
         "more. Raise select.threshold, lower select.budget, set embedding.center: true, or allow_fewer: true."
     )
+
+
+DEITA = {"method": "deita", "budget": 3, "threshold": 0.9, "score": "complexity", "center": False}
+
+
+def test_a_launch_of_one_process_selects_what_none_selects(carry_out):
+    plain = carry_out("complexity", "embed", **DEITA)
+    launched = carry_out("complexity", "embed", launch="cpu", **DEITA)
+    assert plain[1] == ["f", "e", "d"] and launched == plain
+    assert launched[0].device == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU here")
+def test_a_gpu_that_torch_does_not_find(carry_out):
+    with pytest.raises(UserError, match=r"the launch wants a GPU, and torch finds none\..*select\.launch: cpu"):
+        carry_out("complexity", "embed", launch="single_gpu", **DEITA)
