@@ -121,7 +121,12 @@ def embed(
 def select(
     pool: PoolArgument,
     output: RowsOption,
-    budget: Annotated[int | None, typer.Option("--budget", help="Rows to keep.", show_default=False)] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", help="What to keep: 6000 rows, '2%' of them, '5000000 tokens' of SFT.", show_default=False
+        ),
+    ] = None,
     method: Annotated[str, typer.Option("--method", help="deita, or another method of a recipe's select.")] = "deita",
     scores: Annotated[
         list[str] | None,
@@ -134,6 +139,10 @@ def select(
         float | None, typer.Option("--threshold", help="Highest similarity to a kept row.", show_default="0.9")
     ] = None,
     center: Annotated[bool, typer.Option("--center", help="Subtract the pool's mean embedding first.")] = False,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", help="The model by whose tokenizer tokens are counted.", show_default=False),
+    ] = None,
     launch: LaunchOption = None,
     seed: SeedOption = None,
     compare: Annotated[
@@ -151,6 +160,7 @@ def select(
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Select rows of a pool, best first: DEITA's ranking and diversity filter, or another method."""
+    from deita_train.budget import parse_budget
     from deita_train.data.outputs import Output
     from deita_train.run.comparison_files import ComparisonFiles
     from deita_train.run.exports import export_selection
@@ -165,9 +175,10 @@ def select(
         ("--embeddings", "embeddings.file", place(embeddings)),
         ("--center", "embeddings.center", center or None),
         ("--method", "select.method", method),
-        ("--budget", "select.budget", budget),
+        ("--budget", "select.budget", None if budget is None else parse_budget(budget)),
         ("--budget", "select", None),  # what is wrong with the section as a whole is its budget
         ("--threshold", "select.threshold", threshold),
+        ("--tokenizer", "select.read_as.tokenizer", place(tokenizer)),
         ("--launch", "select.launch", place_file(launch)),
         ("--seed", "select.seed", seed),
         ("", "select.allow_fewer", True),

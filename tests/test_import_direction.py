@@ -26,10 +26,11 @@ FORBIDDEN = {
     "commands": frozenset({"cli"}),
     "cli": frozenset(),
     "durable": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
+    "budget": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
     "errors": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
     "__init__": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
 }
-LIGHT = frozenset({"cli", "commands", "recipe", "run", "durable", "errors", "__init__"})
+LIGHT = frozenset({"cli", "commands", "recipe", "run", "budget", "durable", "errors", "__init__"})
 HEAVY = frozenset(
     [
         "torch",

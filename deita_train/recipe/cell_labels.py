@@ -4,6 +4,8 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from deita_train.budget import in_words, is_mapping_budget
+
 # Dotted paths that take one value together.
 Paths = tuple[str, ...]
 
@@ -12,7 +14,7 @@ def cell_labels(combinations: Sequence[Mapping[Paths, Any]]) -> list[str]:
     """One label for each combination of swept values, by the last part of each path.
 
     A `method` is its value alone. Where two different paths end alike, as much of each path is named as tells them
-    apart. A value that is a mapping is named by its entries.
+    apart. A value that is a mapping is named by its entries, but for a budget: `budget 2%`, `budget 5000000 tokens`.
     """
     entries = [[entry for paths, value in one.items() for entry in _entries(paths, value)] for one in combinations]
     swept = list(dict.fromkeys(paths for one in entries for paths, _ in one))
@@ -22,7 +24,7 @@ def cell_labels(combinations: Sequence[Mapping[Paths, Any]]) -> list[str]:
 
 def _entries(paths: Paths, value: Any) -> Iterator[tuple[Paths, Any]]:
     """The paths and values below a swept value; itself when it is no mapping."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict) or not value or is_mapping_budget(value):
         yield paths, value
         return
     for key, inner in value.items():
@@ -49,6 +51,8 @@ def _text(name: str, value: Any) -> str:
 
 def _value_text(value: Any) -> str:
     """A value as a recipe writes it, on one line: true, null, 2e-5."""
+    if is_mapping_budget(value):
+        return in_words(value, separated=False)
     if isinstance(value, str):
         return " ".join(value.split()) or '""'
     if isinstance(value, float):

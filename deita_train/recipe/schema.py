@@ -184,15 +184,41 @@ class Perplexity(Pass):
     max_length: Count | None = None
 
 
+class PartOfPool(Section):
+    """A budget that is no number of rows: a share of the pool's rows, or a number of training tokens."""
+
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    tokens: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.share is None) == (self.tokens is None):
+            raise ValueError("state either share: (of the pool's rows) or tokens: (of training), and not both")
+        return self
+
+
+class ReadAs(Section):
+    """How a later training will read the rows, for a recipe without `sft:`, which says it otherwise."""
+
+    tokenizer: str
+    revision: str | None = None
+    chat_template: str = "vicuna_v1.1"
+    max_length: Count = 2048
+
+
 class Select(Section):
     """Which rows are kept: a method of the literal table in `selection/methods.py`, a budget, what the method reads.
 
     `selection/needs.py` says which of the fields from `threshold` to `launch` a method reads, docs/selection.md what
     they mean.
+    `read_as` serves a budget of tokens and `only_trained_turns`.
     """
 
     method: SelectMethod = "deita"
-    budget: Count | None = None
+    budget: Count | PartOfPool | None = None
+    score_turns: Literal["sum", "mean"] = "sum"
+    only_trained_turns: bool = False
+    read_as: ReadAs | None = None
     threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.9
     score: Literal["evol", "complexity", "quality"] = "evol"
     column: str | None = None
@@ -209,7 +235,22 @@ class Select(Section):
         if (self.method == "whole_pool") == (self.budget is not None):
             wanted = "has no budget: leave it out" if self.method == "whole_pool" else "wants budget:, the rows to keep"
             raise ValueError(f"method {self.method} {wanted}")
+        if self.method == "kmeans" and self.in_tokens:
+            raise ValueError(
+                "method kmeans takes no budget of tokens: how many rows each cluster may keep follows from the number "
+                "of rows; state that, or a share"
+            )
         return self
+
+    @property
+    def in_tokens(self) -> bool:
+        """Whether the budget is a number of training tokens."""
+        return isinstance(self.budget, PartOfPool) and self.budget.tokens is not None
+
+    @property
+    def plain_budget(self) -> int | dict[str, Any] | None:
+        """The budget as plain data (`deita_train/budget.py`)."""
+        return self.budget.model_dump(exclude_none=True) if isinstance(self.budget, PartOfPool) else self.budget
 
 
 class Compare(Section):

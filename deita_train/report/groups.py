@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy import stats
 
+from deita_train.budget import in_words, is_mapping_budget
 from deita_train.report.summary import Artefact, Cell, RunSummary
 
 CONFIDENCE = 0.95
@@ -155,9 +156,9 @@ def _treatment(cell: Cell) -> dict[str, Any]:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths with their values; a value that is a mapping gives one for each of its entries."""
+    """Dotted paths with their values; a value that is a mapping, but no budget, gives one for each of its entries."""
     for name, value in settings.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and not is_mapping_budget(value):
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -200,7 +201,9 @@ def setting_name(path: str, others: Iterable[str] = ()) -> str:
 
 
 def setting_value(value: Any) -> str:
-    """``6,000``, ``0.001``, ``2e-5``, ``true``: a setting's value as text."""
+    """``6,000``, ``0.001``, ``2e-5``, ``true``, ``5,000,000 tokens``: a setting's value as text."""
+    if is_mapping_budget(value):
+        return in_words(value)
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:,}" if isinstance(value, int) else str(value).replace("e-0", "e-")

@@ -132,7 +132,7 @@ def _name_columns(sweep: Sweep | None) -> tuple[Column, ...]:
 def _names(group: Group, sweep: Sweep | None, number: int) -> tuple[str, ...]:
     if sweep is None or not _on_line(group, sweep):
         return (group.label, *("",) * (number - 1))
-    return (sweep.text(group.settings[sweep.path]), sweep.label_of(group))[:number]
+    return (sweep.value_of(group), sweep.label_of(group))[:number]
 
 
 def _on_line(group: Group, sweep: Sweep | None) -> bool:

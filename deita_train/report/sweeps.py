@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deita_train.budget import ROWS, amount_of, form_of, is_mapping_budget
 from deita_train.report.groups import (
     METHOD,
     Group,
@@ -40,6 +41,7 @@ class Line:
 class Sweep:
     """The groups of a run over the setting ``path``, in words ``name``: ``select.budget`` is the budget.
 
+    ``form`` is that of its values: a budget's as in ``deita_train/budget.py``, ``rows`` for every other number.
     ``levels`` are groups that have no value of it: the whole pool, which has no budget, and a recipe as written that
     none of the sweep's cells repeats.
     """
@@ -48,6 +50,7 @@ class Sweep:
     name: str
     lines: tuple[Line, ...]
     levels: tuple[Group, ...]
+    form: str = ROWS
 
     @property
     def line_name(self) -> str:
@@ -77,9 +80,13 @@ class Sweep:
         own = [point.value for _, point in self.points if point.group is group]
         return values.index(own[0]) / (len(values) - 1) if own else 1.0
 
+    def value_of(self, group: Group) -> str:
+        """The group's value of the setting as text."""
+        return setting_value(group.settings[self.path])
+
     def text(self, value: float) -> str:
-        """A value of the setting as text."""
-        return setting_value(value)
+        """A point's value as text."""
+        return setting_value(value if self.form == ROWS else {self.form: value})
 
 
 def sweep_of(groups: Sequence[Group]) -> Sweep | None:
@@ -91,12 +98,18 @@ def sweep_of(groups: Sequence[Group]) -> Sweep | None:
     path = BUDGET if BUDGET in numeric else numeric[0]
     valued = [group for group in groups if group.settings.get(path) is not None]
     levels = sorted((group for group in groups if group not in valued), key=lambda group: not group.is_whole_pool)
-    return Sweep(path, setting_name(path, paths), _lines(path, valued), tuple(levels))
+    form = form_of(valued[0].settings[path])
+    return Sweep(path, setting_name(path, paths), _lines(path, valued), tuple(levels), form)
 
 
 def _is_numeric(path: str, groups: Sequence[Group]) -> bool:
-    """Whether at least two groups have different numbers there, and none has anything else."""
+    """Whether at least two groups have different numbers there, and none has anything else.
+
+    Budgets are numbers where all are shares, or all tokens: rows and tokens have no axis in common.
+    """
     values = [group.settings[path] for group in groups if group.settings.get(path) is not None]
+    if values and all(map(is_mapping_budget, values)) and len(set(map(form_of, values))) == 1:
+        values = list(map(amount_of, values))
     return all(_is_number(value) for value in values) and len(set(values)) > 1
 
 
@@ -113,7 +126,12 @@ def _lines(path: str, groups: Sequence[Group]) -> tuple[Line, ...]:
         members.setdefault(label, []).append(group)
     return tuple(
         Line(
-            label, tuple(sorted((Point(group.settings[path], group) for group in found), key=lambda point: point.value))
+            label,
+            tuple(
+                sorted(
+                    (Point(amount_of(group.settings[path]), group) for group in found), key=lambda point: point.value
+                )
+            ),
         )
         for label, found in members.items()
     )
@@ -122,6 +140,10 @@ def _lines(path: str, groups: Sequence[Group]) -> tuple[Line, ...]:
 def _moves_along(name: str, path: str, groups: Sequence[Group]) -> bool:
     """Whether a number follows the swept one step by step, as of paths that a sweep joins: it tells no lines apart."""
     pairs = {
-        (group.settings.get(name), group.settings[path]) for group in groups if _is_number(group.settings.get(name))
+        (amount_of(group.settings[name]), amount_of(group.settings[path]))
+        for group in groups
+        if name == path or _is_number(group.settings.get(name))
     }
-    return len({group.settings[path] for group in groups}) == len(pairs) == len({value for value, _ in pairs})
+    return (
+        len({amount_of(group.settings[path]) for group in groups}) == len(pairs) == len({value for value, _ in pairs})
+    )

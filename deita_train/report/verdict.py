@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deita_train.budget import SHARE, TOKENS, form_of, in_words
 from deita_train.report.formats import compared, count, decimals, duration, estimated, plural, share, significant
 from deita_train.report.groups import Difference, Estimate, Group, difference, paired_difference
 from deita_train.report.measures import (
@@ -17,6 +18,7 @@ from deita_train.report.measures import (
     untuned_name,
 )
 from deita_train.report.summary import Artefact, RunSummary
+from deita_train.selection.shortfall import sufficient_in_words
 
 MAX_HEADLINE_NUMBERS = 4
 
@@ -139,13 +141,27 @@ def _time_number(summary: RunSummary) -> HeadlineNumber | None:
     return HeadlineNumber(duration(total), "of wall time", f"summed over {plural(len(artefacts), 'artefact')}")
 
 
+def _fewer(select: Artefact) -> str | None:
+    """That a selection found less than its budget, and which threshold would have met it."""
+    if select.metric("budget_met"):
+        return None
+    budget, sufficient = select.metric("budget"), select.metrics.get("sufficient_threshold")
+    wanted = in_words(budget)
+    if form_of(budget) == SHARE:
+        wanted = f"{count(select.metric('budget_wanted'))} ({wanted})"
+    elif form_of(budget) == TOKENS:
+        wanted = f"{wanted} with {count(select.metric('budget_found'))}"
+    found = f"That is fewer than its budget of {wanted}."
+    return found + (sufficient_in_words(sufficient) if select.metric("rejected") else "")
+
+
 def _selection_sentences(select: Artefact) -> list[str]:
     rows_in, rows_out = select.metric("rows_in"), select.metric("rows_out")
     fraction = f"{count(rows_out)} of the pool's {count(rows_in)} rows ({share(rows_out / rows_in)})"
     sentences = [f"The recipe kept {fraction} with the method {select.metric('method')}."]
-    budget = select.metric("budget")
-    if budget is not None and rows_out < budget:
-        sentences.append(f"That is fewer than its budget of {count(budget)}.")
+    fewer = _fewer(select)
+    if fewer:
+        sentences.append(fewer)
     means = select.metrics.get("score_mean")
     if means:
         word = compared(means["selected"], means["pool"])

@@ -70,6 +70,10 @@ class Display:
         """A line between the stages."""
         self.console.print(Text(f"{' ' * len(self._counter())} {text}", style="dim"), soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """A line that asks for attention."""
+        self.console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
+
     def _counter(self) -> str:
         width = len(str(self._total))
         return f"[{self._number:>{width}}/{self._total}]"

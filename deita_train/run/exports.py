@@ -10,6 +10,7 @@ from rich.console import Console
 from deita_train.data.outputs import Output
 from deita_train.run.graph import Node
 from deita_train.run.plan import Plan
+from deita_train.selection.shortfall import fewer_than_budget
 
 
 def export_table(plan: Plan, label: str, output: Output, console: Console) -> None:
@@ -29,27 +30,9 @@ def export_selection(plan: Plan, output: Output, all_rows: bool, console: Consol
     else:
         rows = _table(plan, select, "data")
     _write(rows, output, console)
-    warning = fewer_than_budget(plan.store.metrics(select.id))
+    warning = fewer_than_budget(plan.store.metrics(select.id), "--threshold")
     if warning:
         sys.stderr.write(f"warning: {warning}\n")
-
-
-def fewer_than_budget(metrics: Mapping[str, Any]) -> str | None:
-    """What to say of a selection that found fewer rows than its budget; None when it found enough."""
-    if metrics["budget_met"]:
-        return None
-    rejected, threshold = metrics["rejected"], metrics["threshold"]
-    text = (
-        f"{metrics['rows_out']:,} of the budget of {metrics['budget']:,} rows were kept out of {metrics['rows_in']:,}"
-    )
-    if not rejected:
-        return f"{text}; there are no more that can be ranked."
-    quantiles = ", ".join(f"{name}: {value:.3f}" for name, value in metrics["nearest_similarity"].items())
-    return (
-        f"{text}; {rejected:,} were too similar to a kept one (--threshold {threshold:g}). Similarity to "
-        f"the nearest kept row by quantile: {quantiles}. A higher --threshold lets more pass; --center helps when all "
-        "similarities are close to 1."
-    )
 
 
 def export_model(plan: Plan, label: str, output: Output | None, console: Console) -> None:

@@ -16,7 +16,7 @@ from deita_train.run.keys import content_key
 VERSIONS = {
     "pool": 2, "base": 1, "train_scorer": 2, "score": 3, "embed": 3, "select": 2, "sft": 1, "evaluate": 3,
     "preferences": 1, "log_probs": 3, "dpo": 1, "scores_file": 1, "embeddings_file": 1, "sentence_embed": 2,
-    "perplexity": 2, "compare": 1,
+    "perplexity": 2, "compare": 1, "lengths": 1,
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from deita_train.budget import in_words, is_mapping_budget
 from deita_train.durable import read_json
 from deita_train.errors import UserError
 from deita_train.recipe.loading import LoadedRecipe, load_recipe
@@ -252,7 +253,7 @@ def _why(node: Node, old: dict[str, Any] | None) -> str:
 
 def _differences(old: Any, new: Any, path: str) -> list[str]:
     """Readable lines for every leaf that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(old, dict) and isinstance(new, dict) and not is_mapping_budget(new):
         names = sorted({*old, *new})
         return [line for name in names for line in _differences(old.get(name), new.get(name), f"{path}.{name}")]
     if old == new:
@@ -261,5 +262,7 @@ def _differences(old: Any, new: Any, path: str) -> list[str]:
 
 
 def _short(value: Any) -> str:
+    if is_mapping_budget(value):
+        return in_words(value)
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 40 else text[:37] + "..."

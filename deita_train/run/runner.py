@@ -19,6 +19,7 @@ from deita_train.run.locks import hold
 from deita_train.run.logs import ERROR_MARK
 from deita_train.run.making import Making
 from deita_train.run.plan import Plan, is_current, record
+from deita_train.selection.shortfall import fewer_than_budget
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,20 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     making = Making(plan, _start_children(display), display, renewed, waits=cell is not None)
     making.make(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
     keep_failures(plan)
+    _warn_of_fewer(plan, nodes, display)
     if cell is not None and not _all_there(plan, display):
         return Outcome(None, making.error(None))
     return _outcome_with_report(plan, making)
+
+
+def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], display: Display) -> None:
+    """A line for each selection of the run that found less than its budget, made now or before."""
+    for node in nodes:
+        if node.kind == "select" and is_current(plan.store, node):
+            fewer = fewer_than_budget(plan.store.metrics(node.id))
+            if fewer:
+                name = plan.cell_name(node)
+                display.warn(f"{node.label}{f' ({name})' if name else ''}: {fewer}")
 
 
 def make_stages(plan: Plan, console: Console) -> None:

@@ -17,6 +17,8 @@ PERFORMANCE_FIELDS = frozenset(
 )  # fmt: skip
 DIMENSIONS = ("complexity", "quality")
 DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
+# trl would cut at 1,024 without a word; the paper's length is 2,048 [App. A]. The same as in stages/rows.py.
+SFT_MAX_LENGTH = 2048
 # Of a model that a section names: the stage that makes it, else its identity (hashed) and its location (not hashed).
 Model = tuple[dict[str, Node], dict[str, Any], dict[str, Any]]
 

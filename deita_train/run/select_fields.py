@@ -1,22 +1,35 @@
 """Fields of `select:` that no method reads are refused, because they would have no effect."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from deita_train.errors import UserError
 from deita_train.recipe.loading import LoadedRecipe
 from deita_train.recipe.schema import Select
 from deita_train.recipe.yaml_source import load_yaml
-from deita_train.selection.needs import METHOD_NEEDS, needs_of
+from deita_train.selection.needs import METHOD_NEEDS, needs_of, reads_scores
 
 # What `select:` says for every method; the seed, because sweeps move it together with other sections' seeds.
 _OF_ALL = frozenset({"method", "budget", "allow_fewer", "seed"})
+# What becomes of the scores of several turns.
+_OF_TURNS = frozenset({"score_turns", "only_trained_turns"})
 
 
-def unread_fields(select: Select, methods: Iterable[str]) -> list[str]:
-    """The fields that none of these methods reads and that do not have their default, which holds unstated too."""
-    read = _OF_ALL.union(*(needs_of(method, select.quality_weight) for method in methods))
+def unread_fields(select: Select, methods: Iterable[str], in_tokens: bool = False) -> list[str]:
+    """The fields that none of these methods reads and that do not have their default, which holds unstated too.
+
+    `in_tokens` says that another cell's budget is one of tokens.
+    """
+    read = _OF_ALL.union(*map(partial(_fields_of, select), methods))
+    if in_tokens or select.in_tokens or (select.only_trained_turns and "only_trained_turns" in read):
+        read |= {"read_as"}
     defaults = {name: field.default for name, field in Select.model_fields.items()}
     return [name for name, default in defaults.items() if name not in read and getattr(select, name) != default]
+
+
+def _fields_of(select: Select, method: str) -> frozenset[str]:
+    needs = needs_of(method, select.quality_weight)
+    return needs | _OF_TURNS if reads_scores(needs) else needs
 
 
 def check_select_fields(loaded: LoadedRecipe) -> None:
@@ -30,8 +43,9 @@ def check_select_fields(loaded: LoadedRecipe) -> None:
     compare = loaded.recipe.compare
     methods = dict.fromkeys([*stated, *(compare.methods if compare is not None else ()), _of_file(loaded)])
     tried = [method for method in methods if method in METHOD_NEEDS]
+    in_tokens = any(select.in_tokens for select in selects)
     for select in selects:
-        for name in unread_fields(select, tried):
+        for name in unread_fields(select, tried, in_tokens):
             named = f"method{'s' if len(tried) > 1 else ''} {', '.join(tried)}"
             raise UserError(f"{loaded.path}: select.{name}: would have no effect with {named}; leave it out.")
 

@@ -92,12 +92,19 @@ def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[s
     if useless is not None:
         raise UserError(f"{useless}: would have no effect with {named}; leave it out.")
     for name in unread_fields(recipe.select, methods):
+        if name == "read_as" and "--tokenizer" in stated:
+            raise UserError(
+                "--tokenizer: would have no effect with this --budget, which counts no tokens; leave it out."
+            )
         raise UserError(f"--set select.{name}: would have no effect with {named}; leave it out.")
 
 
 def _check_inputs(recipe: Recipe, select: Select, named: str) -> None:
-    """Refuse a method whose scores, embeddings or column the options do not give."""
+    """Refuse a method whose scores, embeddings, column or tokenizer the options do not give."""
     needs = needs_of(select.method, select.quality_weight)
+    if (select.in_tokens or select.only_trained_turns) and select.read_as is None:
+        what = "a --budget of tokens" if select.in_tokens else "select.only_trained_turns"
+        raise UserError(f"--tokenizer: {what} needs it. Name the model that will be trained.")
     wanted = wanted_dimensions(select.method, select.score) if "scores" in needs else ()
     lacking = [f"{dimension}_scores" for dimension in _unscored(recipe, wanted)]
     if lacking:

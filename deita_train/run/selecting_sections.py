@@ -6,13 +6,14 @@ from deita_train.recipe.schema import (
     Embedding,
     EmbeddingFile,
     Perplexity,
+    ReadAs,
     ScoreFiles,
     Scorer,
     ScorerTraining,
     Select,
 )
 from deita_train.run.graph import Node
-from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, DIMENSIONS, Model, Sections
+from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, DIMENSIONS, SFT_MAX_LENGTH, Model, Sections
 from deita_train.selection.needs import needs_of
 
 # Fields of `select:` that go into the selection's configuration as they are, where the method reads them.
@@ -159,7 +160,7 @@ class SelectingSections(Sections):
                 where, f"method {select.method} wants column:, the column of the pool to read{section}"
             )
         parents = {"pool": self._required("pool", "select", "pool:")}
-        config: dict[str, Any] = {"method": select.method, "budget": select.budget}
+        config: dict[str, Any] = {"method": select.method, "budget": select.plain_budget}
         config |= {name: getattr(select, name) for name in SELECT_FIELDS if name in needs}
         if measured is not None:
             config["column"] = select.method
@@ -170,6 +171,7 @@ class SelectingSections(Sections):
             parents[dimension] = self._either(f"scores.{dimension}", f"score.{dimension}", "select", reason)
         if dimensions:
             config["score"] = dimensions[0] if len(dimensions) == 1 else "evol"
+            config |= _of_turns(select)
         if "embeddings" in needs:
             parents["embed"] = self._either("embeddings", "embed", "select", "embedding: or embeddings:")
             embedding = self.recipe.embeddings or self.recipe.embedding
@@ -177,11 +179,42 @@ class SelectingSections(Sections):
             config["center"] = embedding.center
         if "seed" in needs:
             config["seed"] = select.seed if select.seed is not None else self.recipe.seed
+        if select.in_tokens or "only_trained_turns" in config:
+            parents["lengths"], config["max_length"] = self._add_lengths(select, parents["pool"])
         settings: dict[str, Any] = {"allow_fewer": select.allow_fewer}
         launch = self.inputs.optional_launch(select.launch, "select.launch") if "launch" in needs else None
         if launch is not None:
             settings["launch"] = launch
         return self._add(Node(label, "select", config, settings, parents))
+
+    def _add_lengths(self, select: Select, pool: Node) -> tuple[Node, int | None]:
+        """The stage that counts the tokens of SFT, and where SFT cuts; `select.read_as` says both without `sft:`."""
+        sft, read_as = self.recipe.sft, select.read_as
+        if sft is not None and read_as is not None:
+            raise self.inputs.error("select.read_as", "sft: says how the rows are read; leave one of the two out.")
+        if sft is not None:
+            model = self._model(sft.model, sft.revision, "sft")
+            return self._lengths(model, sft.chat_template, "sft", pool), sft.trainer.get("max_length", SFT_MAX_LENGTH)
+        if read_as is not None:
+            model = self._tokenizer(read_as)
+            return self._lengths(model, read_as.chat_template, "select.read_as", pool), read_as.max_length
+        raise self.inputs.error(
+            f"select.{'budget' if select.in_tokens else 'only_trained_turns'}",
+            "counts tokens as SFT reads them, and the recipe has no sft: to say how. Add sft:, or select.read_as: "
+            "{tokenizer: MODEL}, with chat_template: and max_length: where they are not vicuna_v1.1 and 2048.",
+        )
+
+    def _tokenizer(self, read_as: ReadAs) -> Model:
+        if read_as.tokenizer == "base":
+            return self._model("base", None, "select.read_as")
+        name, where = read_as.tokenizer, "select.read_as"
+        identity, location = self.inputs.model(name, read_as.revision, where, adapters=False, field="tokenizer")
+        return {}, {"model": identity}, {"model": location}
+
+    def _lengths(self, model: Model, chat_template: str, where: str, pool: Node) -> Node:
+        parents, identity, location = model
+        config = {**identity, "chat_template": self.inputs.chat_template(chat_template, where)}
+        return self._add(Node("lengths", "lengths", config, location, {"pool": pool, **parents}))
 
     def _ranked_by(self, select: Select, needs: frozenset[str]) -> tuple[str, ...]:
         """The dimensions whose scores the selection reads; a method that can do without takes them where they are."""
@@ -195,6 +228,12 @@ class SelectingSections(Sections):
         """The stage whose table has the column that the method reads, unless the recipe names one of the pool's own."""
         is_measured = select.method in MEASURED_METHODS and select.column is None
         return self.nodes.get("perplexity") if is_measured else None
+
+
+def _of_turns(select: Select) -> dict[str, Any]:
+    """What becomes of the scores of several turns, where it is not the paper's sum over all of them."""
+    stated = {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
+    return {name: value for name, value in stated.items() if value not in ("sum", False)}
 
 
 def wanted_dimensions(method: str, score: str) -> tuple[str, ...]:

@@ -126,7 +126,8 @@ def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path, tracker: Track
     if rank == 0:
         for leftover in (context.data_dir, context.model_dir, work_dir / "trace"):
             remove_tree(leftover)
-        _prepare(module, replace(context, siblings=find_siblings(plan.store, node)))
+        context = replace(context, siblings=find_siblings(plan.store, node))
+        _prepare(module, context)
     else:
         _wait_for_preparation(context)
     result: StageResult | None = module.run(context)

@@ -2,28 +2,46 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
+
+OverTurns = Literal["sum", "mean"]
 
 
-def evol_score(complexity: Sequence[float | None], quality: Sequence[float | None]) -> float | None:
+def evol_score(
+    complexity: Sequence[float | None],
+    quality: Sequence[float | None],
+    how: OverTurns = "sum",
+    counted: Sequence[bool] | None = None,
+) -> float | None:
     """Sum of complexity * quality over the user turns of one conversation (arXiv 2312.15685, sections 2.2 and 2.5).
 
     Args:
         complexity: one score per user turn, ``None`` where the turn could not be scored.
         quality: one score per user turn, in the same order and of the same length.
+        how: "sum" as in the paper, or "mean" over the turns that have both scores, which does not favour long
+            conversations.
+        counted: which turns count at all; all when None.
 
     Returns:
-        The sum over the turns that have both scores, or ``None`` if no turn has both.
+        The sum or mean over the counted turns that have both scores, or ``None`` if no turn has both.
     """
     assert len(complexity) == len(quality), f"{len(complexity)} complexity scores for {len(quality)} quality scores"
     pairs = zip(complexity, quality, strict=True)
-    return sum_scores([None if c is None or q is None else c * q for c, q in pairs])
+    return over_turns([None if c is None or q is None else c * q for c, q in pairs], how, counted)
 
 
-def sum_scores(scores: Sequence[float | None]) -> float | None:
-    """Sum of the scores of one conversation's turns, nulls left out, or ``None`` if every turn is null.
+def over_turns(
+    scores: Sequence[float | None], how: OverTurns = "sum", counted: Sequence[bool] | None = None
+) -> float | None:
+    """Sum or mean of the scores of one conversation's turns, nulls and turns that do not count left out.
 
-    Used to rank by complexity alone or by quality alone. The sum is correctly rounded (``math.fsum``), so that two
-    conversations with the same scores in another turn order tie exactly.
+    ``None`` if no turn is left. Used as it is to rank by complexity alone or by quality alone. The sum is correctly
+    rounded (``math.fsum``), so that two conversations with the same scores in another turn order tie exactly.
     """
+    if counted is not None:
+        assert len(counted) == len(scores), f"{len(scores)} scores for {len(counted)} turns"
+        scores = [score for score, counts in zip(scores, counted, strict=True) if counts]
     known = [score for score in scores if score is not None]
-    return math.fsum(known) if known else None
+    if not known:
+        return None
+    return math.fsum(known) / (len(known) if how == "mean" else 1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import datasets
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from deita_train.errors import UserError
-from deita_train.scoring.evol_score import evol_score, sum_scores
+from deita_train.scoring.evol_score import OverTurns, evol_score, over_turns
 from deita_train.selection.columns import number_column, tag_column
 from deita_train.selection.ranks import Group
+from deita_train.selection.repr_filter import Trace
 from deita_train.selection.unit_rows import UnitRows
 
 
@@ -34,6 +35,9 @@ class Candidates:
         clusters: how many clusters k-means makes; ``None`` for the square root of N / 2.
         quality_weight: what facility location weighs the score by, in [0, 1).
         label_similarity: lowest similarity at which MIG joins two labels.
+        score_turns: whether a row's score is the "sum" or the "mean" over its turns.
+        counted_turns: for each row which of its user turns the score counts; all when None.
+        earlier: what the same selection with another budget decided, for the methods that go on from there.
         device: where the Repr Filter multiplies.
         group: the processes that carry out the Repr Filter together; ``None`` for this one alone.
     """
@@ -50,6 +54,9 @@ class Candidates:
     clusters: int | None = None
     quality_weight: float = 0.5
     label_similarity: float = 0.9
+    score_turns: OverTurns = "sum"
+    counted_turns: Sequence[Sequence[bool]] | None = None
+    earlier: Trace | None = None
     device: torch.device | str = "cpu"
     group: Group | None = None
 
@@ -65,14 +72,18 @@ class Candidates:
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """``[N]`` float64 by ``score``: the evol score, or the sum over turns of one dimension; nan for none."""
+        """``[N]`` float64 by ``score``: the evol score, or one dimension over the turns; nan for none."""
         return self.scores_by(self.score)
 
     def scores_by(self, score: str) -> np.ndarray:
         """``[N]`` float64 by "evol", "complexity" or "quality"; nan for a row without a scored turn."""
         columns = [self.values(f"{dimension}_scores") for dimension in self._dimensions(score)]
-        sums = map(evol_score, *columns) if score == "evol" else map(sum_scores, *columns)
-        return np.array([np.nan if value is None else value for value in sums], dtype=np.float64)
+        over_row = partial(evol_score if score == "evol" else over_turns, how=self.score_turns)
+        counted = [None] * len(self.ids) if self.counted_turns is None else self.counted_turns
+        found = [
+            over_row(*turns, counted=of_row) for turns, of_row in zip(zip(*columns, strict=True), counted, strict=True)
+        ]
+        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     @property
     def has_scores(self) -> bool:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from deita_train.errors import UserError
+from deita_train.scoring.evol_score import OverTurns
 from deita_train.selection import clusters, coverage, ranking, tags, usable
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.needs import needs_of
+from deita_train.selection.ranking import trace_of
 from deita_train.selection.ranks import Group
 from deita_train.selection.repr_filter import Trace, repr_filter
 from deita_train.selection.unit_rows import name_rows
@@ -35,6 +37,7 @@ def _deita(candidates: Candidates) -> Trace:
         budget=candidates.budget,
         threshold=candidates.threshold,
         center=candidates.center,
+        earlier=candidates.earlier,
         device=candidates.device,
         group=candidates.group,
     )
@@ -75,6 +78,9 @@ def select_rows(
     clusters: int | None = None,
     quality_weight: float = 0.5,
     label_similarity: float = 0.9,
+    score_turns: OverTurns = "sum",
+    counted_turns: Sequence[Sequence[bool]] | None = None,
+    earlier: Trace | None = None,
     device: torch.device | str = "cpu",
     group: Group | None = None,
 ) -> Trace:
@@ -97,6 +103,10 @@ def select_rows(
         clusters: of `kmeans`; ``None`` for the square root of half the number of rows.
         quality_weight: of the score in `facility_location`, from 0 to less than 1.
         label_similarity: lowest similarity, from more than 0 to 1, at which `mig` joins two labels.
+        score_turns: whether a row's score is the "sum" (paper 2.5) or the "mean" over its turns.
+        counted_turns: for each row which of its user turns the score counts; all when None.
+        earlier: the trace of the same selection with another budget, of any method but `kmeans`. A larger one is cut;
+            from a smaller one `deita` goes on, and the other methods begin anew. The result is the same without it.
         device: where `deita` multiplies, "cpu" or a CUDA device.
         group: the processes that carry out `deita` together, each with the same arguments; ``None`` for this one alone.
 
@@ -133,10 +143,16 @@ def select_rows(
         clusters=clusters,
         quality_weight=quality_weight,
         label_similarity=label_similarity,
+        score_turns=score_turns,
+        counted_turns=counted_turns,
+        earlier=earlier,
         device=device,
         group=group,
     )
     _refuse_unusable(METHODS[method].unusable(candidates), candidates.ids)
+    if earlier is not None and method != "deita" and earlier.num_kept >= candidates.limit:
+        assert method != "kmeans", "a smaller budget of kmeans is no prefix of a larger one"
+        return trace_of(len(candidates.ids), earlier.kept[: candidates.limit])
     return METHODS[method].select(candidates)
 
 
@@ -147,13 +163,17 @@ def unusable_rows(
     score: str = "evol",
     column: str | None = None,
     quality_weight: float = 0.5,
+    counted_turns: Sequence[Sequence[bool]] | None = None,
 ) -> Reasons:
     """For each row why ``method`` cannot rank it, a key of ``usable.IN_WORDS``, or None where it can.
 
     Raises:
         UserError: a column that the method reads is missing or holds something else.
     """
-    return METHODS[method].unusable(Candidates(rows, score=score, column=column, quality_weight=quality_weight))
+    candidates = Candidates(
+        rows, score=score, column=column, quality_weight=quality_weight, counted_turns=counted_turns
+    )
+    return METHODS[method].unusable(candidates)
 
 
 def _refuse_unusable(reasons: Reasons, ids: Sequence[str]) -> None:

@@ -30,3 +30,8 @@ def needs_of(method: str, quality_weight: float) -> frozenset[str]:
     """What ``method`` reads with this ``quality_weight``: without one, facility location reads no scores."""
     needs = METHOD_NEEDS[method]
     return needs - {"scores", "score"} if "quality_weight" in needs and quality_weight == 0 else needs
+
+
+def reads_scores(needs: frozenset[str]) -> bool:
+    """Whether a method with these needs ranks by scores, where the pool has them."""
+    return bool(needs & {"scores", "scores_if_any"})

@@ -33,7 +33,7 @@ def _log_nothing(values: Mapping[str, float], step: int) -> None:
 @dataclass(frozen=True)
 class StageContext:
     """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `siblings` are
-    published artefacts in which its preparation may find rows again."""
+    published artefacts in which it may find again what it would compute; ranks other than 0 have none."""
 
     kind: str
     label: str

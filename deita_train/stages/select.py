@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import torch
 from deita_train.data.embeddings import embeddings_of
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import evol_score
-from deita_train.selection.methods import select_rows, unusable_rows
+from deita_train.selection.methods import unusable_rows
 from deita_train.selection.ranks import Group, ProcessGroup
 from deita_train.selection.repr_filter import Trace
 from deita_train.selection.trace_columns import attach_trace, keep_selected, nearest_summary
 from deita_train.selection.usable import IN_WORDS
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.passes import start_ranks
+from deita_train.stages.shortfall import shortfall
+from deita_train.stages.trained_lengths import TrainedLengths, read_trained_lengths
+from deita_train.stages.walk import Ranked, counted_turns, walk
 
 DIMENSIONS = ("complexity", "quality")
 # Columns of the pool that are not measured values.
@@ -32,22 +36,34 @@ def run(context: StageContext) -> StageResult | None:
     """
     device, group = _processes(context)
     datasets.disable_caching()  # a map over a published table would leave its cache beside it
-    pool = _with_scores(context)
-    rows, drops = _rankable(pool, context)
+    lengths = None
+    if "lengths" in context.parents:
+        lengths = read_trained_lengths(context.parents["lengths"], context.config["max_length"])
+    pool = _with_scores(context, lengths)
+    rows, drops = _rankable(pool, context, lengths)
     embedded = context.parents.get("embed")
     embeddings = embeddings_of(embedded / "data", list(rows["id"])) if embedded is not None else None
-    settings = {name: value for name, value in context.config.items() if name != "method"}
-    trace = select_rows(context.config["method"], rows, embeddings=embeddings, device=device, group=group, **settings)
+    ranked = Ranked.of(context, rows, embeddings, lengths)
+    walked = walk(replace(context, siblings=_siblings(context)), ranked, len(pool), device, group)
     if context.rank != 0:
         return None
-    _check_budget(context, trace, len(rows), drops)
-    traced = attach_trace(rows, trace, list(rows["id"]))
-    selected = keep_selected(traced, context.config["budget"])
+    fewer = shortfall(context, ranked, walked, f" ({_counts(drops)})" if drops else "", device)
+    traced = attach_trace(rows, walked.trace, list(rows["id"]))
+    selected = keep_selected(traced, None)
     selected.save_to_disk(str(context.data_dir))
     _trace_table(traced).save_to_disk(str(context.work_dir / "trace"))
     drops["not_selected"] = len(rows) - len(selected)
-    metrics = _metrics(context, pool, traced, selected, trace)
+    metrics = {**_metrics(context, pool, traced, selected, walked.trace), **walked.metrics(), **fewer}
     return StageResult(len(pool), len(selected), {k: v for k, v in drops.items() if v}, metrics, device.type)
+
+
+def _siblings(context: StageContext) -> tuple[Path, ...]:
+    """Those of rank 0: what the ranks go on from must be the same, whatever is published or removed meanwhile."""
+    if context.world_size == 1:
+        return context.siblings
+    told = [context.siblings]
+    torch.distributed.broadcast_object_list(told, src=0)
+    return told[0]
 
 
 def _processes(context: StageContext) -> tuple[torch.device, Group | None]:
@@ -63,7 +79,7 @@ def _processes(context: StageContext) -> tuple[torch.device, Group | None]:
     return device, ProcessGroup(device) if context.world_size > 1 else None
 
 
-def _with_scores(context: StageContext) -> datasets.Dataset:
+def _with_scores(context: StageContext, lengths: TrainedLengths | None) -> datasets.Dataset:
     """The pool with the scores of every scorer that the method reads, joined by id, and the evol score."""
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     for dimension in DIMENSIONS:
@@ -74,9 +90,14 @@ def _with_scores(context: StageContext) -> datasets.Dataset:
     if "perplexity" in context.parents:
         pool = _with_measured(pool, context)
     if all(dimension in context.parents for dimension in DIMENSIONS):
+        how = context.config.get("score_turns", "sum")
+        counted = counted_turns(context, list(pool["id"]), lengths)
         pool = pool.map(
-            lambda complexity, quality: {"evol_score": evol_score(complexity, quality)},
+            lambda complexity, quality, row: {
+                "evol_score": evol_score(complexity, quality, how, counted[row] if counted else None)
+            },
             input_columns=["complexity_scores", "quality_scores"],
+            with_indices=True,
             features=datasets.Features({**pool.features, "evol_score": datasets.Value("float64")}),
             load_from_cache_file=False,
         )
@@ -103,10 +124,13 @@ def _joined(pool: datasets.Dataset, artefact: Path, column: str, feature: Any) -
     return pool.add_column(column, [by_id[row_id] for row_id in pool["id"]], feature=feature)
 
 
-def _rankable(pool: datasets.Dataset, context: StageContext) -> tuple[datasets.Dataset, Counter[str]]:
+def _rankable(
+    pool: datasets.Dataset, context: StageContext, lengths: TrainedLengths | None
+) -> tuple[datasets.Dataset, Counter[str]]:
     """The rows that the method can rank, and how many it cannot by reason."""
     read = {name: context.config[name] for name in ("score", "column", "quality_weight") if name in context.config}
-    reasons = unusable_rows(context.config["method"], pool, **read)
+    counted = counted_turns(context, list(pool["id"]), lengths)
+    reasons = unusable_rows(context.config["method"], pool, counted_turns=counted, **read)
     kept = [index for index, reason in enumerate(reasons) if reason is None]
     drops = Counter(reason for reason in reasons if reason is not None)
     if not kept:
@@ -116,23 +140,6 @@ def _rankable(pool: datasets.Dataset, context: StageContext) -> tuple[datasets.D
 
 def _counts(drops: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {IN_WORDS[reason]}" for reason, number in drops.items())
-
-
-def _check_budget(context: StageContext, trace: Trace, num_rows: int, drops: Mapping[str, int]) -> None:
-    """Less than half the budget is an error unless the recipe allows it: the settings were not meant so."""
-    budget, summary = context.config["budget"], nearest_summary(trace)
-    kept = summary["num_kept"]
-    if budget is None or kept * 2 >= budget or context.settings["allow_fewer"]:
-        return
-    found = f"{context.label}: only {kept} of the budget of {budget} rows were found among {num_rows}"
-    if not summary["num_rejected"]:
-        dropped = f" ({_counts(drops)})" if drops else ""
-        raise UserError(f"{found}{dropped}. Add rows to the pool, lower select.budget, or allow_fewer: true.")
-    quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items())
-    raise UserError(
-        f"{found}. Similarity to the nearest kept row by quantile: {quantiles}. Raise select.threshold, "
-        "lower select.budget, set embedding.center: true when all similarities are close to 1, or allow_fewer: true."
-    )
 
 
 def _trace_table(traced: datasets.Dataset) -> datasets.Dataset:
@@ -165,7 +172,6 @@ def _metrics(
         "columns": _column_means(pool, selected),
         "duplicates": planted_duplicates(traced),
         "score_mean": _score_means(pool, selected),
-        "budget_met": context.config["budget"] is None or len(selected) == context.config["budget"],
     }
 
 

@@ -16,6 +16,7 @@ STAGES = {
     "embed": "deita_train.stages.embed",
     "sentence_embed": "deita_train.stages.sentence_embed",
     "perplexity": "deita_train.stages.perplexity",
+    "lengths": "deita_train.stages.lengths",
     "select": "deita_train.stages.select",
     "compare": "deita_train.stages.compare",
     "sft": "deita_train.stages.sft",

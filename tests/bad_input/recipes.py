@@ -122,7 +122,7 @@ RECIPES = [
     Case(
         "a budget of 0",
         "plan recipe.yaml",
-        ("recipe.yaml:18: select.budget: 0", "more than 0 wanted"),
+        ("recipe.yaml:18: select.budget: 0", "more than 0 or a mapping wanted"),
         {"budget: 4": "budget: 0"},
     ),
     Case(
@@ -184,7 +184,7 @@ RECIPES = [
     Case(
         "a sweep with a wrong value",
         "plan recipe.yaml",
-        ("select.budget: 0", "more than 0 wanted", "in the sweep's cell budget 0"),
+        ("select.budget: 0", "more than 0 or a mapping wanted", "in the sweep's cell budget 0"),
         {"evaluate:": "sweep: {select.budget: [3, 0]}\nevaluate:"},
     ),
     Case(

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from smoke_run import ROOT, SMOKE, run_environment, run_smoke, stages
 
+from deita_train.run.plan import make_plan
+
 TWO_RANKS = [
     argument
     for section in ("scorers.complexity", "scorers.quality", "embedding")
@@ -59,7 +61,13 @@ def test_a_selection_by_two_ranks_has_the_bits_of_one(undisturbed, tmp_path):
     artefact = stages(undisturbed)["select"]
     shutil.copytree(undisturbed / "store", tmp_path / "store")
     shutil.rmtree(tmp_path / "store" / artefact)
-    carry_out(printed_command(artefact, str(SMOKE), "--runs", str(tmp_path), "--set", "select.launch=cpu_ddp"))
+    options = [str(SMOKE), "--runs", str(tmp_path), "--set", "select.launch=cpu_ddp"]
+    smaller = make_plan(SMOKE, ["select.launch=cpu_ddp", "select.budget=10"], tmp_path).cells[0].nodes["select"].id
+    carry_out(printed_command(smaller, *options, "--set", "select.budget=10"))
+    carry_out(printed_command(artefact, *options))
+    # Both ranks went on from the smaller budget.
+    metrics = json.loads((tmp_path / "store" / artefact / "metrics.json").read_text())
+    assert metrics["walk_reused_from"] == smaller and metrics["walk_rows_reused"] >= 10
     manifests = [json.loads((r / "store" / artefact / "manifest.json").read_text()) for r in (undisturbed, tmp_path)]
     assert [(manifest["world_size"], manifest["device"]) for manifest in manifests] == [(1, "cpu"), (2, "cpu")]
     assert manifests[0]["content_digest"] == manifests[1]["content_digest"]

@@ -48,6 +48,13 @@ def test_a_path_is_named_alike_in_every_cell():
     assert cell_labels(combinations) == ["select seed 1", "budget 2, sft seed 3"]
 
 
+def test_a_budget_is_named_in_words():
+    budgets = [6000, {"share": 0.02}, {"tokens": 5_000_000}]
+    assert cell_labels([{("select.budget",): budget, ("select.seed",): 1} for budget in budgets]) == [
+        "budget 6000, seed 1", "budget 2%, seed 1", "budget 5000000 tokens, seed 1",
+    ]  # fmt: skip
+
+
 def test_no_cells_no_labels():
     assert cell_labels([]) == []
     assert cell_labels([{}]) == [""]

@@ -144,7 +144,7 @@ def test_a_set_reaches_a_trainer_field(write):
             "sft.trainer=",
             "sft.trainer: null is no value; a mapping wanted (the section is empty: fill it or remove the key)",
         ),
-        ("select.budget=many", "select.budget: 'many' is text; a whole number wanted"),
+        ("select.budget=many", "select.budget: 'many' is text; a whole number or a mapping wanted"),
         ("select.method=deitaa", "select.method: 'deitaa' is not allowed (did you mean deita?)"),
         ("select.order=up", "select.order: 'up' is not allowed; highest or lowest wanted"),
     ],
@@ -156,7 +156,7 @@ def test_a_wrong_value_of_the_command_line_is_reported_under_it(write, setting, 
 def test_a_cell_of_a_sweep_is_checked_and_named(write):
     path = write(RECIPE + "sweep: {select.budget: [5, 0]}\n")
     assert refusal(path) == (
-        f"{path}:17: select.budget: 0 is a whole number; more than 0 wanted (in the sweep's cell budget 0)"
+        f"{path}:17: select.budget: 0 is a whole number; more than 0 or a mapping wanted (in the sweep's cell budget 0)"
     )
     path = write(RECIPE + "sweep: {sft.trainer.max_length: [x]}\n")
     assert refusal(path) == (
@@ -167,7 +167,7 @@ def test_a_cell_of_a_sweep_is_checked_and_named(write):
 
 def test_a_wrong_recipe_names_no_cell(write):
     path = write(RECIPE.replace("budget: 5", "budget: 0") + "sweep: {sft.seed: [1, 2]}\n")
-    assert refusal(path) == f"{path}:17: select.budget: 0 is a whole number; more than 0 wanted"
+    assert refusal(path) == f"{path}:17: select.budget: 0 is a whole number; more than 0 or a mapping wanted"
 
 
 def test_a_sweep_of_the_command_line(write):

@@ -109,10 +109,11 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
             "pool.format: 'sharegptt' is not allowed (did you mean sharegpt?); sharegpt, messages, alpaca or "
             "prompt_completion wanted",
         ),
-        ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; more than 0 wanted"),
+        ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; more than 0 or a mapping wanted"),
         (
             {"select": {"budget": "6_000"}},
-            "select.budget: '6_000' is text; a whole number wanted (write it without quotes and underscores)",
+            "select.budget: '6_000' is text; a whole number or a mapping wanted (write it without quotes and "
+            "underscores)",
         ),
         ({"select": {"budget": 5, "threshold": -1}}, "select.threshold: -1 is a whole number; more than -1.0 wanted"),
         ({"select": {"budget": 5, "methd": "random"}}, "select.methd: unknown key (did you mean method?)"),

@@ -141,7 +141,8 @@ def select_metrics(method, rows, walked):
     return {
         "method": method, "budget": BUDGET, "threshold": THRESHOLD if is_deita else None, "rows_in": POOL_ROWS,
         "rows_out": len(kept), "drops": {}, "seen": len(kept) + rejected, "rejected": rejected,
-        "nearest_similarity": {}, "columns": columns,
+        "nearest_similarity": {}, "columns": columns, "budget_wanted": BUDGET, "budget_found": len(kept),
+        "budget_met": len(kept) == BUDGET,
         "duplicates": {"met": 20, "rejected": 19} if is_deita else None, "score_mean": means if is_deita else None,
     }  # fmt: skip
 

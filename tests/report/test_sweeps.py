@@ -49,6 +49,29 @@ def test_paths_that_a_sweep_joins_make_one_line():
     assert lines(*groups) == {"deita": [100, 200]}
 
 
+@pytest.mark.parametrize(
+    ("budgets", "texts"),
+    [
+        ([{"share": 0.5}, {"share": 0.02}], ["2%", "50%"]),
+        ([{"tokens": 5_000_000}, {"tokens": 900}], ["900 tokens", "5,000,000 tokens"]),
+    ],
+)
+def test_shares_and_tokens_are_axes_in_words(budgets, texts):
+    groups = [group(select__budget=budget, select__method="deita") for budget in budgets]
+    sweep = sweep_of(groups)
+    assert lines(*groups) == {"deita": sorted(next(iter(budget.values())) for budget in budgets)}
+    assert (sweep.path, sweep.name) == ("select.budget", "budget")
+    assert [sweep.text(point.value) for _, point in sweep.points] == texts
+    assert [sweep.value_of(point.group) for _, point in sweep.points] == texts
+
+
+def test_rows_and_tokens_have_no_axis_in_common():
+    groups = [group(select__budget=budget) for budget in (500, {"tokens": 900}, {"share": 0.5})]
+    assert sweep_of(groups) is None
+    treatments = [one.settings for one in groups]
+    assert [settings_label(one, treatments) for one in treatments] == ["budget 500", "budget 900 tokens", "budget 50%"]
+
+
 @pytest.mark.parametrize("values", [(True, False), ("zero2", "zero3"), (1, "two"), (5, 5)])
 def test_what_is_no_number_is_no_axis(values):
     assert sweep_of([group(sft__option=value) for value in values]) is None

@@ -137,3 +137,25 @@ def test_the_headline_has_the_loss_and_the_last_models_accuracy(swept):
         ("held-out loss after SFT", "2.300 ± 0.025"), ("preference accuracy after DPO", "70.0 ± 7.5%"),
     ]  # fmt: skip
     assert numbers[1].note == "after SFT: 62.0 ± 2.5%; higher is better" and len(numbers) == 4
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ({"budget": 90, "budget_wanted": 90}, "That is fewer than its budget of 90."),
+        ({"budget": {"share": 0.25}, "budget_wanted": 90}, "That is fewer than its budget of 90 (25%)."),
+        (
+            {"budget": {"tokens": 9000}, "budget_wanted": 9000, "budget_found": 1234},
+            "That is fewer than its budget of 9,000 tokens with 1,234.",
+        ),
+    ],
+)
+def test_a_budget_that_was_not_met(swept, metrics, sentence):
+    run_dir, store = swept
+    base = next(cell for cell in json.loads((run_dir / "stages.json").read_text())["cells"] if cell["base"])
+    path = store / base["stages"]["select"] / "metrics.json"
+    edit(path, lambda record: record.update(budget_met=False, rejected=0, **metrics))
+    assert f" {sentence} " in " ".join(paragraphs(swept))
+    found = {"threshold": 0.95, "walks": 7}
+    edit(path, lambda record: record.update(rejected=5, sufficient_threshold=found))
+    assert f"{sentence} A threshold of 0.950 would meet the budget (found in 7 walks)." in " ".join(paragraphs(swept))

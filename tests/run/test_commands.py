@@ -10,8 +10,8 @@ from deita_train.cli import app
 from deita_train.errors import UserError
 from deita_train.recipe.yaml_source import load_yaml
 from deita_train.run import single
-from deita_train.run.exports import fewer_than_budget
 from deita_train.run.plan import make_plan, run_folder, store_folder
+from deita_train.selection.shortfall import fewer_than_budget
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 
@@ -284,6 +284,20 @@ MISTAKES = [
         "--scores data.jsonl: has neither complexity_scores nor quality_scores;",
     ),
     (f"{SCORED} --budget 1 --scores none.jsonl", "--scores none.jsonl: does not exist (looked in "),
+    (f"{SCORED} --budget many", "--budget many: give a number of rows (6000), a share of the pool's rows (2%) or a"),
+    (f"{SCORED} --budget 0", "--budget 0: it must be at least 1."),
+    (
+        f"{SCORED} --budget 1 --embeddings vectors.parquet --tokenizer m",
+        "--tokenizer: would have no effect with this --budget, which counts no tokens; leave it out.",
+    ),
+    (
+        f"{SCORED} --embeddings vectors.parquet --budget 900tokens",
+        "--tokenizer: a --budget of tokens needs it. Name the model that will be trained.",
+    ),
+    (
+        f"{SCORED} --embeddings vectors.parquet --budget 9 --set select.only_trained_turns=true",
+        "--tokenizer: select.only_trained_turns needs it. Name the model that will be trained.",
+    ),
     (f"{SCORED} --budget 1 --set sweep.select.budget=[1]", "--set sweep: deita-train select makes one result; write a"),
     (f"{COMPARED} randum", "--compare: 'randum' is not allowed (did you mean random?)"),
     (f"{COMPARED} quality,quality", "--compare: quality is named twice; name each method once"),
@@ -328,11 +342,23 @@ def test_a_mistake_is_told_in_terms_of_the_options(here, monkeypatch, line, mess
 
 
 def test_the_numbers_of_a_selection_that_found_too_few():
-    metrics = {"budget_met": False, "budget": 1000, "rows_in": 1200, "rows_out": 12, "rejected": 1100, "threshold": 0.9}
-    told = fewer_than_budget({**metrics, "nearest_similarity": {"0.5": 0.98765, "1": 1.0}})
-    assert told.startswith(
+    metrics = {
+        "budget_met": False, "budget": 1000, "budget_wanted": 1000, "budget_found": 12, "rows_in": 1200, "rows_out": 12,
+        "rejected": 1100, "threshold": 0.9, "nearest_similarity": {"0.5": 0.98765, "1": 1.0},
+        "sufficient_threshold": {"threshold": 0.996, "walks": 7},
+    }  # fmt: skip
+    assert fewer_than_budget(metrics, "--threshold") == (
         "12 of the budget of 1,000 rows were kept out of 1,200; 1,100 were too similar to a kept one (--threshold 0.9)."
-        " Similarity to the nearest kept row by quantile: 0.5: 0.988, 1: 1.000."
+        " Similarity to the nearest kept row by quantile: 0.5: 0.988, 1: 1.000. A threshold of 0.996 would meet the "
+        "budget (found in 7 walks). Where all similarities are close to 1, centring the embeddings helps more."
+    )
+    tokens = {**metrics, "budget": {"tokens": 90_000}, "budget_found": 1234, "sufficient_threshold": None}
+    told = fewer_than_budget(tokens)
+    assert told.startswith("12 rows with 1,234 of the budget of 90,000 tokens were kept out of 1,200; 1,100 were too ")
+    assert "(select.threshold 0.9)" in told
+    assert told.endswith("1: 1.000. No threshold would meet the budget: the pool has too little for it.")
+    assert "Only a threshold of 1" in fewer_than_budget(
+        {**metrics, "sufficient_threshold": {"threshold": 1.0, "walks": 7}}
     )
     small = {**metrics, "rejected": 0, "nearest_similarity": {}}
     assert fewer_than_budget(small).endswith("out of 1,200; there are no more that can be ranked.")

@@ -38,6 +38,7 @@ class FakeChildren:
 
     def __init__(self):
         self.fails = {}
+        self.metrics = {"budget_met": True}
         self.report_code = 0
         self.made = []
         self.processes = []
@@ -72,7 +73,7 @@ class FakeChildren:
             (work / "error.json").write_text(json.dumps(failure))
             return 2 if failure["user_error"] else 1
         started = f"start {len(self.made)}"
-        plan.store.publish(a_manifest(node, started=started, drops={}, rows_out=5), {})
+        plan.store.publish(a_manifest(node, started=started, drops={}, rows_out=5), self.metrics)
         return 0
 
     def report(self, run_dir, store_dir, log, tick):
@@ -105,6 +106,22 @@ def failures(made):
 
 def node(made, cell, label):
     return next(one for one in made.cells if one.label == cell).nodes[label]
+
+
+def test_a_selection_that_found_too_few_is_a_warning_each_time(tmp_path, children):
+    children.metrics = {
+        "budget_met": False, "budget": {"share": 0.5}, "budget_wanted": 30, "budget_found": 20, "rows_in": 60,
+        "rows_out": 20, "rejected": 0,
+    }  # fmt: skip
+    made = plan(tmp_path, recipe(sweep={"select.budget": [{"share": 0.5}]}))
+    told = [
+        "warning: select: 20 of the budget of 30 rows were kept out of 60; there are no more that can be ranked.",
+        "warning: select (budget 50%): 20 of the budget of 30 rows were kept out of 60; there are no more that can be "
+        "ranked.",
+    ]
+    for _ in range(2):
+        _, said = run(made)
+        assert [line for line in said if line.startswith("warning")] == told
 
 
 def test_everything_that_is_missing_is_made_once_and_reported(tmp_path, children):

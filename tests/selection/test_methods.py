@@ -87,7 +87,8 @@ def test_the_methods_the_needs_and_the_recipe_agree():
 def test_what_methods_read_is_a_field_or_another_section():
     read = frozenset().union(*needs.METHOD_NEEDS.values())
     assert read - set(Select.model_fields) == needs.FROM_OTHER_SECTIONS
-    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer"}
+    of_all = {"method", "budget", "allow_fewer", "read_as", "score_turns", "only_trained_turns"}
+    assert set(Select.model_fields) - read == of_all
 
 
 def test_without_a_weight_facility_location_reads_no_scores():

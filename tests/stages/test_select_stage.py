@@ -1,5 +1,8 @@
 """The stage `select` with methods that read a column or embeddings: what is left out and counted, and the trace."""
 
+import json
+import shutil
+
 import datasets
 import numpy as np
 import pytest
@@ -8,7 +11,9 @@ import torch
 from deita_train.data.embeddings import write_embeddings
 from deita_train.errors import UserError
 from deita_train.run.launch import resolve_launch
+from deita_train.selection import repr_filter
 from deita_train.stages import select
+from deita_train.stages.checks import content_digest
 from deita_train.stages.context import Progress, StageContext
 
 IDS = list("abcdef")
@@ -118,6 +123,194 @@ def test_a_pool_without_a_row_to_rank(carry_out, tmp_path):
 def test_a_missing_column_is_told(carry_out):
     with pytest.raises(UserError, match="the pool has no column 'ratings' for the method to read; it has id, messages"):
         carry_out(method="direct_score", budget=1, column="ratings")
+
+
+def long_run(tmp_path, seed=0, num_rows=60):
+    """A pool with embeddings in clusters, scores of one to three turns and token lengths; the parents of `deita`."""
+    rng = np.random.default_rng(seed)
+    ids = [f"r{row:02}" for row in rng.permutation(num_rows)]
+    turns = rng.integers(1, 4, num_rows)
+    place = tmp_path / "many"
+    datasets.Dataset.from_dict({"id": ids, "messages": [TURN * int(n) for n in turns]}).save_to_disk(
+        str(place / "pool" / "data")
+    )
+    for name in ("complexity", "quality"):
+        scores = [rng.uniform(1, 6, n).astype(np.float32).tolist() for n in turns]
+        datasets.Dataset.from_dict({"id": ids, f"{name}_scores": scores}).save_to_disk(str(place / name / "data"))
+    vectors = rng.standard_normal((30, 6))[rng.integers(30, size=num_rows)] + 0.2 * rng.standard_normal((num_rows, 6))
+    write_embeddings(place / "embed" / "data", ids, vectors.astype(np.float32))
+    ends = [np.cumsum(rng.integers(5, 40, n)).tolist() for n in turns]
+    lengths = {"id": ids, "num_tokens": [row[-1] for row in ends], "first_trained": [3] * num_rows, "turn_ends": ends}
+    datasets.Dataset.from_dict(lengths).save_to_disk(str(place / "lengths" / "data"))
+    return place
+
+
+def carry(place, name, budget, siblings=(), method="deita", **config):
+    """The stage's result and what it leaves, in a folder `name`, published as far as siblings read it."""
+    work = place / name
+    work.mkdir(exist_ok=True)
+    parents = {parent: place / parent for parent in ("pool", "complexity", "quality", "embed")}
+    if (isinstance(budget, dict) and "tokens" in budget) or config.get("only_trained_turns"):
+        parents["lengths"] = place / "lengths"
+        config["max_length"] = config.get("max_length", 60)
+    more = {"deita": {"threshold": 0.9}, "facility_location": {"quality_weight": 0.25}, "k_center": {}}[method]
+    config = {"method": method, "budget": budget, "score": "evol", "center": False, **more, **config}
+    folders = tuple(place / sibling for sibling in siblings)
+    settings = {"allow_fewer": True}
+    context = StageContext("select", "select", config, settings, parents, work, 0, 1, Progress(None), siblings=folders)
+    result = select.run(context)
+    (work / "metrics.json").write_text(json.dumps(result.metrics))
+    return result, content_digest(work)
+
+
+BUDGETS = [5, 12, {"share": 0.4}, {"tokens": 900}, 60]
+
+
+def without_reuse(metrics):
+    return {name: value for name, value in metrics.items() if not name.startswith("walk_")}
+
+
+def test_a_walk_that_goes_on_gives_what_one_from_the_start_does(tmp_path):
+    place = long_run(tmp_path)
+    alone = [carry(place, f"alone-{number}", budget) for number, budget in enumerate(BUDGETS)]
+    assert [result.metrics["budget_met"] for result, _ in alone] == [True, True, True, True, False]
+    for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [0, 3, 1, 2, 4]):
+        seen, before = 0, []
+        for number in order:
+            result, digest = carry(place, f"with-{number}", BUDGETS[number], before)
+            metrics, (expected, digest_alone) = result.metrics, alone[number]
+            assert digest == digest_alone
+            assert without_reuse(metrics) == without_reuse(expected.metrics)
+            assert (metrics["walk_reused_from"] in before) == bool(before)
+            assert metrics["walk_rows_reused"] == min(seen, metrics["seen"])
+            seen = max(seen, metrics["seen"])
+            before.append(f"with-{number}")
+
+
+def test_a_larger_budget_walks_on_and_a_smaller_one_does_not_walk(tmp_path, monkeypatch):
+    place = long_run(tmp_path)
+    taken = []
+    take = repr_filter._Walk.take
+
+    def counting(walk, positions):
+        before = walk.num_seen
+        take(walk, positions)
+        taken.append(walk.num_seen - before)
+
+    monkeypatch.setattr(repr_filter._Walk, "take", counting)
+    middle, _ = carry(place, "middle", 12)
+    assert sum(taken) == middle.metrics["seen"]
+    small, _ = carry(place, "small", 5, ["middle"])
+    assert small.metrics["walk_rows_reused"] == small.metrics["seen"] < middle.metrics["seen"]
+    assert sum(taken) == middle.metrics["seen"]
+    large, _ = carry(place, "large", 20, ["middle", "small"])
+    assert sum(taken) == large.metrics["seen"] > middle.metrics["seen"]  # one pass in all
+
+
+def test_a_damaged_walk_is_named(tmp_path):
+    place = long_run(tmp_path)
+    carry(place, "middle", 12)
+    shutil.rmtree(place / "middle" / "trace")
+    with pytest.raises(UserError, match=r"select: the table of .*middle, whose walk this selection continues, cannot"):
+        carry(place, "large", 20, ["middle"])
+
+
+@pytest.mark.parametrize("method", ["k_center", "facility_location"])
+def test_a_smaller_budget_of_a_dear_method_is_cut(tmp_path, method):
+    place = long_run(tmp_path)
+    alone = {budget: carry(place, f"alone-{budget}", budget, method=method)[1] for budget in (6, 10)}
+    carry(place, "large", 10, method=method)
+    small, digest = carry(place, "small", 6, ["large"], method=method)
+    assert digest == alone[6]
+    assert (small.metrics["walk_reused_from"], small.metrics["walk_rows_reused"]) == ("large", 6)
+    large, digest = carry(place, "again", 10, ["small"], method=method)
+    assert digest == alone[10]
+    assert (large.metrics["walk_reused_from"], large.metrics["walk_rows_reused"]) == (None, 0)
+
+
+def kept_by_hand(place, name):
+    return list(datasets.load_from_disk(str(place / name / "data"))["id"])
+
+
+def columns_of(place):
+    """The scores, the ends of turns and the lengths by id."""
+    tables = {
+        name: datasets.load_from_disk(str(place / name / "data")) for name in ("complexity", "quality", "lengths")
+    }
+    scores = [dict(zip(tables[name]["id"], tables[name][f"{name}_scores"], strict=True)) for name in SCORES]
+    lengths = tables["lengths"]
+    return *scores, dict(zip(lengths["id"], lengths["turn_ends"], strict=True))
+
+
+@pytest.mark.parametrize("score_turns", ["sum", "mean"])
+@pytest.mark.parametrize("max_length", [None, 30])
+def test_which_turns_count_and_how(tmp_path, score_turns, max_length):
+    place = long_run(tmp_path)
+    complexity, quality, ends = columns_of(place)
+    wanted = {}
+    for row in ends:
+        within = [turn for turn, end in enumerate(ends[row]) if max_length is None or end <= max_length]
+        products = [complexity[row][turn] * quality[row][turn] for turn in within]
+        if products:
+            wanted[row] = sum(products) / (len(products) if score_turns == "mean" else 1)
+    limit = {"only_trained_turns": True, "max_length": max_length} if max_length else {}
+    how = {"score_turns": "mean"} if score_turns == "mean" else {}
+    result, _ = carry(place, "out", 60, threshold=1.0, **how, **limit)
+    assert kept_by_hand(place, "out") == sorted(wanted, key=lambda row: (-wanted[row], row))
+    table = datasets.load_from_disk(str(place / "out" / "data"))
+    assert dict(zip(table["id"], table["evol_score"], strict=True)) == pytest.approx(wanted)
+    assert result.drops == ({"no_scored_turn": 60 - len(wanted)} if max_length else {})
+    assert (len(wanted) < 60) == bool(max_length)
+
+
+def test_a_share_is_of_the_pools_rows_and_not_of_those_that_can_be_ranked(carry_out):
+    result, kept, _ = carry_out(method="ifd", budget={"share": 0.5}, column="value")
+    assert kept == ["b", "a", "c"]  # half of six, though three cannot be ranked
+    assert (result.metrics["budget_wanted"], result.metrics["budget_met"]) == (3, True)
+
+
+def test_tokens_end_before_the_row_that_would_exceed_them(tmp_path):
+    place = long_run(tmp_path)
+    *_, ends = columns_of(place)
+    carry(place, "whole", 60, threshold=1.0)
+    total, wanted = 0, []
+    for row in kept_by_hand(place, "whole"):
+        if total + min(ends[row][-1], 60) > 500:
+            break
+        total += min(ends[row][-1], 60)
+        wanted.append(row)
+    result, _ = carry(place, "tokens", {"tokens": 500}, threshold=1.0)
+    assert kept_by_hand(place, "tokens") == wanted
+    assert {name: result.metrics[name] for name in ("budget_wanted", "budget_found", "budget_met")} == {
+        "budget_wanted": 500, "budget_found": total, "budget_met": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", [50, {"tokens": 2000}])
+def test_a_budget_that_cannot_be_met_names_the_threshold_that_would(tmp_path, budget):
+    place = long_run(tmp_path)
+    result, _ = carry(place, "few", budget, threshold=0.8)
+    found = result.metrics["sufficient_threshold"]
+    assert not result.metrics["budget_met"] and 0 < found["walks"] <= 8
+    enough, _ = carry(place, "enough", budget, threshold=found["threshold"])
+    assert enough.metrics["budget_met"] and "sufficient_threshold" not in enough.metrics
+    short, _ = carry(place, "short", budget, threshold=round(found["threshold"] - 0.001, 3))
+    assert not short.metrics["budget_met"]
+    more, _ = carry(place, "more", 61, threshold=0.8)
+    assert more.metrics["sufficient_threshold"] is None
+
+
+def test_less_than_half_of_the_budget_names_the_threshold_too(carry_out):
+    with pytest.raises(UserError) as caught:
+        carry_out(
+            "complexity", "quality", "embed", method="deita", budget=5, center=False, score="evol", threshold=-0.5
+        )
+    assert str(caught.value) == (
+        "select: only 1 of the budget of 5 rows were found among 5. Similarity to the nearest kept row by quantile: "
+        "0: 0.000, 0.1: 0.000, 0.25: 0.000, 0.5: 0.000, 0.75: 0.000, 0.9: 0.000, 1: 0.000. A threshold of 0.000 would "
+        "meet the budget (found in 11 walks). Where all similarities are close to 1, centring the embeddings helps "
+        "more. Raise select.threshold, lower select.budget, set embedding.center: true, or allow_fewer: true."
+    )
 
 
 DEITA = {"method": "deita", "budget": 3, "threshold": 0.9, "score": "complexity", "center": False}

@@ -1,0 +1,40 @@
+"""What the table of the stage `lengths` says for one max_length: the tokens that SFT reads, and the turns within it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from deita_train.selection.token_budget import trained_lengths
+
+
+@dataclass(frozen=True)
+class TrainedLengths:
+    """Of each row of the pool by id: how many tokens SFT reads, and which user turns have an answer that ends in it."""
+
+    tokens: Mapping[str, int]
+    turns: Mapping[str, list[bool]]
+
+    def tokens_of(self, ids: Sequence[str]) -> np.ndarray:
+        """``[N]`` int64 in the order of ``ids``."""
+        return np.array([self.tokens[row_id] for row_id in ids], dtype=np.int64)
+
+    def turns_of(self, ids: Sequence[str]) -> list[list[bool]]:
+        """For each row which of its user turns are trained to the end of the answer."""
+        return [self.turns[row_id] for row_id in ids]
+
+
+def read_trained_lengths(artefact: Path, max_length: int | None) -> TrainedLengths:
+    """The published table, with the cut that SFT makes; None for no cut."""
+    table = datasets.load_from_disk(str(artefact / "data")).with_format("arrow")[:]
+    num_tokens = table["num_tokens"].to_numpy().astype(np.int64)
+    first_trained = table["first_trained"].fill_null(-1).to_numpy().astype(np.int64)
+    tokens = trained_lengths(num_tokens, first_trained, max_length).tolist()
+    turns = [
+        [end is not None and (max_length is None or end <= max_length) for end in ends]
+        for ends in table["turn_ends"].to_pylist()
+    ]
+    ids = table["id"].to_pylist()
+    return TrainedLengths(dict(zip(ids, tokens, strict=True)), dict(zip(ids, turns, strict=True)))
