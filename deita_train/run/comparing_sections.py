@@ -26,6 +26,8 @@ class ComparingSections(SelectingSections):
         parents = {"pool": self.nodes["pool"]} | {f"select.{name}": node for name, node in selections.items()}
         config: dict[str, Any] = {"methods": list(selections), "score": self._compared_score()}
         config |= {"max_length": compare.max_length, "token_column": compare.token_column}
+        if self.recipe.select.score_turns != "sum" and config["score"] is not None:
+            config["score_turns"] = self.recipe.select.score_turns
         if config["score"] is not None:
             parents |= {name: self._scores(name) for name in wanted_dimensions("deita", config["score"])}
         encoder = self.recipe.embeddings or self.recipe.embedding
@@ -89,6 +91,8 @@ def _check_methods(select: Select, compare: Compare) -> None:
         raise UserError("select.method whole_pool keeps every row; compare a method that has a budget")
     if select.method in compare.methods:
         raise UserError(f"{select.method} is the method of the selection itself; leave it out")
+    if select.in_tokens and "kmeans" in compare.methods:
+        raise UserError("kmeans takes no budget of tokens; state a number of rows or a share, or leave kmeans out")
     useless = next((name for name in compare.columns if not _reads_column(name) or name not in compare.methods), None)
     if useless is not None:
         why = "is not compared" if useless not in compare.methods else "reads no column"

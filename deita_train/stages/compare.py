@@ -48,7 +48,9 @@ def _scores(context: StageContext, ids: Sequence[str]) -> np.ndarray | None:
     if context.config["score"] is None:
         return None
     columns = {f"{name}_scores": _turns(context, name, ids) for name in DIMENSIONS if name in context.parents}
-    return Candidates(datasets.Dataset.from_dict({"id": ids, **columns}), score=context.config["score"]).scores
+    rows = datasets.Dataset.from_dict({"id": ids, **columns})
+    how = context.config.get("score_turns", "sum")
+    return Candidates(rows, score=context.config["score"], score_turns=how).scores
 
 
 def _turns(context: StageContext, dimension: str, ids: Sequence[str]) -> list[list[float | None]]:

@@ -72,6 +72,10 @@ def test_each_method_has_its_column(tmp_path):
             {"compare__methods": ["ifd"]},
             "compare.columns.ifd: method ifd wants column:, the column of the pool to read",
         ),
+        (
+            {"compare__methods": ["kmeans"], "select__budget": {"tokens": 100}},
+            "compare: kmeans takes no budget of tokens; state a number of rows or a share",
+        ),
         ({"compare__columns": {"random": "c"}}, "compare: columns.random: random reads no column; leave it out"),
         (
             {"compare__methods": ["ifd", "mig"], "select__column": "c"},
@@ -82,6 +86,11 @@ def test_each_method_has_its_column(tmp_path):
 def test_what_cannot_be_compared_is_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         compared(tmp_path, **changes)
+
+
+def test_the_mean_score_is_of_what_the_selection_ranks_by(tmp_path):
+    assert "score_turns" not in compared(tmp_path)["compare"].config
+    assert compared(tmp_path, select__score_turns="mean")["compare"].config["score_turns"] == "mean"
 
 
 def test_a_comparison_without_a_selection_is_refused(tmp_path):
