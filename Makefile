@@ -17,10 +17,10 @@ demo: $(INSTALLED)
 	$(BIN)/deita-train run recipes/quickstart.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not faults and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not faults and not gpu'
 
 test-faults: $(INSTALLED)
-	$(BIN)/python -m pytest -m faults --timeout 900
+	$(BIN)/python -m pytest -n 2 --dist load -m faults --timeout 900
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
