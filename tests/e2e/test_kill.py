@@ -69,7 +69,8 @@ def artefact_of(runs, kind, *arguments):
 def assert_gone(family):
     """No process of a killed run goes on."""
     assert family, "the run had no children: the kill came too early to show anything"
-    _, left = psutil.wait_procs(family, timeout=3)
+    # A process in a long call of a library notices after it; what goes on for good is still there much later.
+    _, left = psutil.wait_procs(family, timeout=15)
     # An orphan that ended stays a zombie where process 1 does not collect it; it writes nothing.
     alive = [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert not alive, f"still at work: {[process.cmdline() for process in alive]}"

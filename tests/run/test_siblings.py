@@ -166,7 +166,7 @@ def test_four_more_rows_score_and_embed_four(two_pools, capsys):
 
 def test_a_file_for_others_has_no_hashes(two_pools, tmp_path):
     two_pools(4)
-    columns = {"score.quality": {"id", "quality_scores", "shortened"}, "embed": {"id", "embedding"}}
+    columns = {"score.quality": {"id", "quality_scores", "reasons", "shortened"}, "embed": {"id", "embedding"}}
     for label, wanted in columns.items():
         output = Output.for_rows(str(tmp_path / f"{label}.parquet"), overwrite=False)
         export_table(make_plan(tmp_path / "recipe.yaml", [], tmp_path / "runs"), label, output, Console(quiet=True))
