@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from deita_train.data.control_tokens import check_control_tokens
 from deita_train.errors import UserError
 
 IGNORED = -100
@@ -43,7 +44,8 @@ class RenderedPair:
 def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer as its files say, with the run's chat template in place of its own.
 
-    Raises :class:`UserError` when the files are not there or make no tokenizer.
+    Raises :class:`UserError` when the files are not there or make no tokenizer, and when the tokenizer lacks a control
+    token that the template writes.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
@@ -54,6 +56,7 @@ def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTok
             "tokenizer_config.json) beside the model."
         ) from error
     if chat_template is not None:
+        check_control_tokens(tokenizer, chat_template)
         tokenizer.chat_template = chat_template
     return tokenizer
 
