@@ -22,7 +22,8 @@ class _Generation(Extension):
 
 
 def check_chat_template(text: str, *, marked: bool) -> None:
-    """Check that ``text`` is a Jinja template, and if ``marked`` that it marks the assistant's words.
+    """Check that ``text`` is a Jinja template that writes the same today and tomorrow, and if ``marked`` that it marks
+    the assistant's words.
 
     Raises:
         UserError: with the template's line, or with what to write around the assistant's words.
@@ -31,6 +32,11 @@ def check_chat_template(text: str, *, marked: bool) -> None:
         Environment(extensions=[_Generation, loopcontrols]).parse(text)
     except TemplateSyntaxError as error:
         raise UserError(f"line {error.lineno} is no Jinja: {error.message}; mend the template") from None
+    if "strftime_now" in text:
+        raise UserError(
+            "it writes the date of the day (strftime_now), so that the same rows would be other tokens tomorrow; put a "
+            "fixed text in its place"
+        )
     if marked and _MARK.search(text) is None:
         raise UserError(
             "it does not mark what the assistant writes, so there would be nothing to learn from; put the assistant's "

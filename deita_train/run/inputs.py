@@ -121,19 +121,55 @@ class Inputs:
         local = {"content": self._hashes.of(base.folder)} if base.folder is not None else {}
         return {"content": self._hashes.of(path), "base": local or {"hub": base.hub, "revision": base.revision}}
 
-    def chat_template(self, name: str, where: str, *, marked: bool = True) -> str:
-        """The text of a chat template: a name of the package's own, or a path to a .jinja file.
+    def chat_template(
+        self, name: str, where: str, *, marked: bool = True, model: tuple[dict, str] | str | None = None
+    ) -> str:
+        """The text of a chat template: a name of the package's own, a path to a .jinja file, or `tokenizer`.
 
         `marked` says that it must tell the assistant's words from the others, as it does unless nothing is learnt.
+        `tokenizer` is the own template of `model`: its identity and location, or the template of a model that the run
+        makes.
         """
         shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
         if name in shipped:
             return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+        if name == "tokenizer":
+            if model is None:
+                raise self.error(
+                    f"{where}.chat_template",
+                    "tokenizer, the model's own template, is taken by sft, dpo and evaluate; name a template here: "
+                    f"{', '.join(shipped)}, or a .jinja file with the model's own.",
+                )
+            return model if isinstance(model, str) else self._own_template(*model, f"{where}.chat_template", marked)
         path = Path(name).expanduser()
         if path.suffix != ".jinja" or not path.is_file():
-            allowed = ", ".join(shipped)
+            allowed = ", ".join([*shipped, "tokenizer (the model's own)"] if model is not None else shipped)
             raise self.error(f"{where}.chat_template", f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
         return self._checked_template(path, f"{where}.chat_template", marked)
+
+    def _own_template(self, identity: dict, location: str, where: str, marked: bool) -> str:
+        from deita_train.data.chat_template import check_chat_template
+        from deita_train.run.own_template import own_template
+
+        try:
+            text = own_template(identity, location)
+        except UserError as error:
+            raise self.error(where, f"tokenizer: {error}.") from None
+        if text is None:
+            raise self.error(
+                where,
+                f"tokenizer: {location} has no chat template of its own (a base model rarely has one); name a template "
+                "instead.",
+            )
+        try:
+            check_chat_template(text, marked=marked)
+        except UserError as error:
+            raise self.error(
+                where,
+                f"tokenizer: the template of {location}: {error}. Mend it in a copy, a .jinja file, and name that; or "
+                "name a template of this package.",
+            ) from None
+        return text
 
     def _checked_template(self, path: Path, where: str, marked: bool) -> str:
         from deita_train.data.chat_template import check_chat_template

@@ -202,7 +202,7 @@ def _rendering(node: Node) -> tuple[str, str]:
     if template is None:
         return "prompt", f"the {node.config['dimension']} scorer's"
     shipped = [path.stem for path in TEMPLATES_DIR.glob("*.jinja") if path.read_text(encoding="utf-8") == template]
-    return "template", shipped[0] if shipped else "a .jinja file of the recipe's"
+    return "template", shipped[0] if shipped else "the model's own or a .jinja file of the recipe's"
 
 
 def _without_loss(node: Node) -> str:

@@ -60,6 +60,12 @@ class Sections:
         identity, location = self.inputs.model(name, revision, where, adapters=adapters)
         return {}, {"model": identity}, {"model": location}
 
+    def _chat_template(self, name: str | None, where: str, model: Model, *, marked: bool = True) -> str:
+        """The text of the template that a section names, or of the default one; `tokenizer` means that of `model`."""
+        parents, identity, location = model
+        own = parents["model"].config["chat_template"] if parents else (identity["model"], location["model"])
+        return self.inputs.chat_template(name or DEFAULT_CHAT_TEMPLATE, where, marked=marked, model=own)
+
     def _pass(self, how: Pass, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """What every pass has in its configuration, and in its settings."""
         launch = self.inputs.launch(how.launch, f"{where}.launch")

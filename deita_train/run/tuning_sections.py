@@ -6,7 +6,7 @@ from typing import Any
 from deita_train.recipe.data_sections import Preferences
 from deita_train.recipe.schema import Dpo, Evaluate, Sft
 from deita_train.run.graph import Node
-from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, Model, Sections
+from deita_train.run.sections import Model, Sections
 
 # trl would cut at 1,024 without a word; the public code's length is 2,048.
 DPO_MAX_LENGTH = 2048
@@ -17,14 +17,15 @@ class TuningSections(Sections):
     """Adds the trainings on selected rows and on pairs, and the evaluations."""
 
     def _add_sft(self, sft: Sft) -> None:
-        parents, identity, location = self._model(sft.model, sft.revision, "sft")
+        model = self._model(sft.model, sft.revision, "sft")
+        parents, identity, location = model
         if sft.data is not None:
             data = self._add_pool("sft_data", [sft.data], "sft.data")
         else:
             data = self._required("select", "sft", "select: (or sft.data:)")
         config = {
             **identity,
-            "chat_template": self.inputs.chat_template(sft.chat_template, "sft"),
+            "chat_template": self._chat_template(sft.chat_template, "sft", model),
             **self._tuning_config(sft),
         }
         settings = {**location, **self._training_settings(sft, "sft")}
@@ -49,8 +50,8 @@ class TuningSections(Sections):
                 raise self.inputs.error("dpo.model", "DPO starts from the model of sft:; leave one of the two out.")
             # The answers of a pair are found by their place; those of a conversation, by the template's marks.
             marked = self.recipe.evaluate is not None and self.recipe.evaluate.heldout is not None
-            template = self.inputs.chat_template(dpo.chat_template or DEFAULT_CHAT_TEMPLATE, "dpo", marked=marked)
-            return *self._model(dpo.model, dpo.revision, "dpo"), template
+            model = self._model(dpo.model, dpo.revision, "dpo")
+            return *model, self._chat_template(dpo.chat_template, "dpo", model, marked=marked)
         if sft is None:
             raise self.inputs.missing("dpo", "sft: (or dpo.model)")
         for name in ("chat_template", "revision"):
@@ -86,9 +87,8 @@ class TuningSections(Sections):
         if evaluate.model is not None and not tuned:
             # The answers of a pair are found by their place; those of a conversation, by the template's marks.
             marked = evaluate.heldout is not None
-            name = evaluate.chat_template or DEFAULT_CHAT_TEMPLATE
-            template = self.inputs.chat_template(name, "evaluate", marked=marked)
-            return {"base": self._model(evaluate.model, evaluate.revision, "evaluate", adapters=True)}, template
+            model = self._model(evaluate.model, evaluate.revision, "evaluate", adapters=True)
+            return {"base": model}, self._chat_template(evaluate.chat_template, "evaluate", model, marked=marked)
         for name in ("model", "revision", "chat_template"):
             if tuned and getattr(evaluate, name) is not None:
                 raise self.inputs.error(

@@ -45,3 +45,8 @@ def test_marks_are_wanted_only_where_something_is_learnt():
 def test_a_syntax_error_has_its_line(text, line):
     with pytest.raises(UserError, match=f"^line {line} is no Jinja: "):
         check_chat_template(text, marked=True)
+
+
+def test_a_template_that_writes_the_date_is_refused():
+    with pytest.raises(UserError, match="writes the date of the day"):
+        check_chat_template("{{ strftime_now('%d %b %Y') }}", marked=False)

@@ -109,7 +109,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path, hub):
 def test_an_unknown_template_names_the_known_ones(tmp_path):
     assert refusal(tmp_path, recipe(sft__chat_template="vicuna")) == (
         "sft.chat_template: vicuna is unknown; allowed: chatml, llama2, llama3, mistral_instruct, vicuna_v1.1, zephyr, "
-        "or a .jinja file."
+        "tokenizer (the model's own), or a .jinja file."
     )
     (tmp_path / "template.txt").write_text("{{ x }}")
     assert "is unknown" in refusal(tmp_path, recipe(embedding__chat_template=str(tmp_path / "template.txt")))
