@@ -213,7 +213,7 @@ class SelectingSections(Sections):
 
     def _lengths(self, model: Model, chat_template: str, where: str, pool: Node) -> Node:
         parents, identity, location = model
-        config = {**identity, "chat_template": self.inputs.chat_template(chat_template, where)}
+        config = {**identity, "chat_template": self._chat_template(chat_template, where, model)}
         return self._add(Node("lengths", "lengths", config, location, {"pool": pool, **parents}))
 
     def _ranked_by(self, select: Select, needs: frozenset[str]) -> tuple[str, ...]:

@@ -58,6 +58,8 @@ def test_the_key_holds_the_text_of_the_models_own(tmp_path):
     own = {"sft__model": str(folder), "sft__chat_template": "tokenizer"}
     sft = graph(tmp_path, recipe(**own))["sft"]
     assert sft.config["chat_template"] == MARKED
+    counted = graph(tmp_path, recipe(**own, select__budget={"tokens": 1000}))["lengths"]
+    assert counted.config["chat_template"] == MARKED
     (tmp_path / "mine.jinja").write_text(MARKED)
     named = graph(tmp_path, recipe(**{**own, "sft__chat_template": str(tmp_path / "mine.jinja")}))["sft"]
     assert named.key == sft.key
