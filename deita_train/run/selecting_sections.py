@@ -190,6 +190,8 @@ class SelectingSections(Sections):
     def _add_lengths(self, select: Select, pool: Node) -> tuple[Node, int | None]:
         """The stage that counts the tokens of SFT, and where SFT cuts; `select.read_as` says both without `sft:`."""
         sft, read_as = self.recipe.sft, select.read_as
+        if sft is not None and sft.data is not None:
+            sft = None  # it trains on other rows
         if sft is not None and read_as is not None:
             raise self.inputs.error("select.read_as", "sft: says how the rows are read; leave one of the two out.")
         if sft is not None:
@@ -200,7 +202,7 @@ class SelectingSections(Sections):
             return self._lengths(model, read_as.chat_template, "select.read_as", pool), read_as.max_length
         raise self.inputs.error(
             f"select.{'budget' if select.in_tokens else 'only_trained_turns'}",
-            "counts tokens as SFT reads them, and the recipe has no sft: to say how. Add sft:, or select.read_as: "
+            "counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, or select.read_as: "
             "{tokenizer: MODEL}, with chat_template: and max_length: where they are not vicuna_v1.1 and 2048.",
         )
 

@@ -188,6 +188,14 @@ def test_the_lengths_are_decided_by_tokenizer_and_template_alone(tmp_path):
     assert len({key(), *(key(**changes) for changes in others)}) == 3
 
 
+def test_an_sft_on_rows_of_its_own_says_nothing_of_the_pools(tmp_path):
+    own = {"select__budget": TOKENS, "sft__data": {"builtin": "quickstart", "rows": 9}}
+    with pytest.raises(UserError, match="no sft: of the recipe reads these rows"):
+        graph(tmp_path, recipe(**own))
+    nodes = graph(tmp_path, recipe(**own, select__read_as={"tokenizer": "base", "max_length": 64}))
+    assert nodes["select"].config["max_length"] == 64 and nodes["lengths"].parents["model"].label == "base"
+
+
 def test_the_configuration_of_tokens_and_of_turns(tmp_path):
     def config(**changes):
         node = graph(tmp_path, recipe(**{f"select__{name}": value for name, value in changes.items()}))["select"]
@@ -206,14 +214,14 @@ def test_the_configuration_of_tokens_and_of_turns(tmp_path):
     [
         (
             {"select__budget": TOKENS, "sft": None},
-            "select.budget: counts tokens as SFT reads them, and the recipe has no sft: to say how. Add sft:, or "
-            "select.read_as: {tokenizer: MODEL}, with chat_template: and max_length: where they are not vicuna_v1.1 "
+            "select.budget: counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, "
+            "or select.read_as: {tokenizer: MODEL}, with chat_template: and max_length: where they are not vicuna_v1.1 "
             "and 2048.",
         ),
         (
             {"select__only_trained_turns": True, "sft": None},
-            "select.only_trained_turns: counts tokens as SFT reads them, and the recipe has no sft: to say how. Add "
-            "sft:, or select.read_as: {tokenizer: MODEL}, with chat_template: and max_length: where they are not "
+            "select.only_trained_turns: counts tokens as SFT reads them, and no sft: of the recipe reads these rows. "
+            "Add sft:, or select.read_as: {tokenizer: MODEL}, with chat_template: and max_length: where they are not "
             "vicuna_v1.1 and 2048.",
         ),
         (
