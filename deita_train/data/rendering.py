@@ -1,13 +1,15 @@
 """Conversations as token ids, through the run's one chat template, with the assistant's tokens marked."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
-from deita_train.data.control_tokens import check_control_tokens
+from deita_train.data.control_tokens import Span, check_control_tokens, control_tokens, encode, replaced
 from deita_train.errors import UserError
 
 IGNORED = -100
@@ -21,6 +23,16 @@ class RenderedConversation:
     input_ids: list[int]
     labels: list[int]
     truncated: bool
+
+
+@dataclass(frozen=True)
+class RenderedText:
+    """What the template writes of a conversation: where in `text` the name of a control token is a message's own text
+    (`literals`), and where the assistant's words and end-of-turn tokens are (`answers`)."""
+
+    text: str
+    literals: list[Span]
+    answers: list[Span]
 
 
 @dataclass(frozen=True)
@@ -66,34 +78,76 @@ def render(
 ) -> RenderedConversation:
     """Render and mark one conversation, cut on the right to `max_length` tokens.
 
-    The template writes the beginning-of-sequence token, so the tokenizer must not add a second one.
+    The template writes the beginning-of-sequence token, so the tokenizer must not add a second one. The name of a
+    control token in a message is text, and becomes no control token.
     """
-    encoded = _apply_template(tokenizer, messages, return_assistant_tokens_mask=True)
-    ids, mask = encoded["input_ids"], encoded["assistant_masks"]
+    ids, mask = _encoded(tokenizer, messages)
     assert len(ids) == len(mask)
     if tokenizer.bos_token_id is not None and ids[:2].count(tokenizer.bos_token_id) > 1:
         raise UserError(
-            f"a conversation starts with {tokenizer.bos_token} twice: its first message begins with "
-            f"{messages[0]['content'][:40]!r}, or the chat template and the tokenizer both write it."
+            f"a conversation starts with {tokenizer.bos_token} twice: the chat template writes it twice; mend it."
         )
     labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
     truncated = max_length is not None and len(ids) > max_length
     return RenderedConversation(ids[:max_length], labels[:max_length], truncated)
 
 
-def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], **how: Any) -> Any:
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
+) -> tuple[list[int], list[bool]]:
+    """The ids of a conversation, and which of them the assistant writes."""
+    rendered = rendered_text(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+    encoded = encode(tokenizer, rendered.text, rendered.literals, add_special_tokens=False)
+    return encoded.ids, _inside(encoded.offsets, rendered.answers)
+
+
+def _inside(offsets: Sequence[Span], answers: Sequence[Span]) -> list[bool]:
+    """Which tokens lie in an answer: from the one that has its first character to the one that has its last."""
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    mask = [False] * len(offsets)
+    for start, end in answers:
+        first, beyond = bisect_right(ends, start), bisect_left(starts, end)
+        mask[first:beyond] = [True] * (beyond - first)
+    return mask
+
+
+def rendered_text(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
+) -> RenderedText:
+    """The text whose tokens `render` gives. Raises :class:`UserError` where the template refuses the conversation."""
+    control = control_tokens(tokenizer)
+    contents = [message["content"] for message in messages]
+    names: dict[str, str] = {}
+    if any(control.spans(content) for content in contents):
+        contents, names = control.hide(contents)
+    hidden = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=True, **how)
+        text, answers = _filled(tokenizer, hidden, add_generation_prompt)
     except TemplateError as error:
         raise UserError(
             f"the chat template refuses the conversation that begins with {messages[0]['content'][:40]!r}: {error}. "
             "Leave such rows out, or choose another chat_template."
         ) from error
+    changes = [(place, place + 1, names[character]) for place, character in enumerate(text) if character in names]
+    whole, places, _ = replaced(text, changes)
+    literals = [(places[start], places[end]) for start, end, _ in changes]
+    return RenderedText(whole, literals, [(places[start], places[end]) for start, end in answers])
 
 
-def rendered_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
-    """The text whose tokens `render` gives."""
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False))
+def _filled(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool
+) -> tuple[str, list[Span]]:
+    names: Any = tokenizer.special_tokens_map
+    # Its annotations are those of one text; it gives a list of texts, and for each the spans between the marks.
+    rendered: Any = render_jinja_template(
+        [messages],
+        chat_template=tokenizer.get_chat_template(),
+        return_assistant_tokens_mask=True,
+        add_generation_prompt=add_generation_prompt,
+        **names,
+    )
+    (text,), (answers,) = rendered
+    return text, answers
 
 
 def render_pair(
@@ -108,7 +162,7 @@ def render_pair(
     The prompt ends with the template's generation prompt, as it will when the model is asked. Raises
     :class:`UserError` when the template writes a prompt that is no token prefix of prompt and answer.
     """
-    prompt_ids: list[int] = _apply_template(tokenizer, prompt, add_generation_prompt=True)["input_ids"]
+    prompt_ids, _ = _encoded(tokenizer, prompt, add_generation_prompt=True)
     answers = [
         render(tokenizer, [*prompt, {"role": "assistant", "content": answer}], None).input_ids
         for answer in (chosen, rejected)

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from deita_train.data.control_tokens import Span, encode
 from deita_train.errors import UserError
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,15 @@ class TokenText:
 
 
 def token_texts(
-    tokenizer: PreTrainedTokenizerBase, text: str, input_ids: Sequence[int], *, add_special_tokens: bool
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    input_ids: Sequence[int],
+    *,
+    add_special_tokens: bool,
+    literals: Sequence[Span] = (),
 ) -> list[TokenText]:
-    """The tokens of `text`, one for each of `input_ids`, which must be the ids that the tokenizer gives it.
+    """The tokens of `text`, one for each of `input_ids`, which must be the ids that the tokenizer gives it when the
+    names of control tokens at `literals` are text.
 
     Raises :class:`UserError` for a tokenizer that cannot tell which text a token stands for.
     """
@@ -42,9 +46,9 @@ def token_texts(
             f"the tokenizer of {tokenizer.name_or_path} has no tokenizer.json, so it cannot tell which text a token "
             "stands for. Save it once as a fast tokenizer of transformers."
         )
-    encoded: Any = tokenizer(text, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
-    assert encoded["input_ids"] == list(input_ids), "these are not the ids of this text"
-    spans = [(int(start), int(end)) for start, end in encoded["offset_mapping"]]
+    encoded = encode(tokenizer, text, literals, add_special_tokens=add_special_tokens)
+    assert encoded.ids == list(input_ids), "these are not the ids of this text"
+    spans = encoded.offsets
     columns = zip(input_ids, spans, _added_texts(text, spans), _sharing(spans), strict=True)
     return [_token(tokenizer, token, span, added, shares) for token, span, added, shares in columns]
 

@@ -7,9 +7,9 @@ the complexity prompt has two spaces before its newline.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
+from deita_train.data.control_tokens import EncodedText, Span, control_tokens, encode
 from deita_train.errors import UserError
 
 COMPLEXITY_PROMPT = (
@@ -37,6 +37,16 @@ def prompt_parts(dimension: str, instruction: str, response: str | None) -> list
     head, rest = QUALITY_PROMPT.split("{instruction}")
     middle, tail = rest.split("{output}")
     return [head, instruction, middle, response, tail]
+
+
+def literal_spans(tokenizer: PreTrainedTokenizerBase, parts: Sequence[str]) -> list[Span]:
+    """Where in the joined `parts` of a prompt a turn's texts have the name of a control token, which is text there."""
+    control, at, found = control_tokens(tokenizer), 0, []
+    for place, part in enumerate(parts):
+        if place % 2:
+            found += [(at + start, at + end) for start, end in control.spans(part)]
+        at += len(part)
+    return found
 
 
 @dataclass(frozen=True)
@@ -82,10 +92,11 @@ class PromptEncoder:
         shortened = (parts[1], left) != (instruction, response)
         return PromptIds(encoding.ids, shortened, parts[1], left)
 
-    def _encode(self, parts: Sequence[str]) -> Encoding:
-        return self._tokenizer("".join(parts)).encodings[0]
+    def _encode(self, parts: Sequence[str]) -> EncodedText:
+        literals = literal_spans(self._tokenizer, parts)
+        return encode(self._tokenizer, "".join(parts), literals, add_special_tokens=True)
 
-    def _shorten(self, parts: list[str], place: int, encoding: Encoding) -> tuple[list[str], Encoding]:
+    def _shorten(self, parts: list[str], place: int, encoding: EncodedText) -> tuple[list[str], EncodedText]:
         """The prompt with a beginning of the text at `place` that fits while one character more does not; with the
         empty text if none does. `encoding` is that of `parts`.
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.rendering import rendered_text
 from deita_train.data.token_text import TokenText, control_token, token_texts
-from deita_train.scoring.prompts import DIGITS, PromptEncoder, PromptIds, prompt_parts
+from deita_train.scoring.prompts import DIGITS, PromptEncoder, PromptIds, literal_spans, prompt_parts
 from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.stages.row_view import Segment, ShownToken, TokenSequence
 from deita_train.stages.rows import (
@@ -72,8 +72,7 @@ def _conversation(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     whole, kept = _labelled(stage, row, None), _labelled(stage, row, stage.max_length)
     length = len(kept.input_ids)
     assert (whole.input_ids[:length], whole.labels[:length]) == (kept.input_ids, kept.labels)
-    text = rendered_text(stage.tokenizer, row["messages"])
-    tokens = token_texts(stage.tokenizer, text, whole.input_ids, add_special_tokens=False)
+    tokens = _tokens(stage, row["messages"], whole.input_ids)
     mask = loss_mask(whole.labels) if stage.kind != "embed" else [False] * len(tokens)
     return [_cut_sequence("text", tokens, mask, length, stage.max_length)]
 
@@ -88,13 +87,18 @@ def _pair(stage: InspectedStage, row: Row) -> list[TokenSequence]:
         ("rejected", whole.rejected_ids, kept.rejected_ids),
     ):
         assert ids[: len(left)] == left
-        text = rendered_text(stage.tokenizer, [*row["prompt"], {"role": "assistant", "content": row[title]}])
-        tokens = token_texts(stage.tokenizer, text, whole.prompt_ids + ids, add_special_tokens=False)
+        messages = [*row["prompt"], {"role": "assistant", "content": row[title]}]
+        tokens = _tokens(stage, messages, whole.prompt_ids + ids)
         if title == "chosen":
             prompt = tokens[:start]
             shown.append(_cut_sequence("prompt", prompt, [False] * start, len(kept.prompt_ids), stage.max_length))
         shown.append(_cut_sequence(title, tokens[start:], [True] * len(ids), len(left), stage.max_length, start))
     return shown
+
+
+def _tokens(stage: InspectedStage, messages: Sequence[dict[str, str]], input_ids: Sequence[int]) -> list[TokenText]:
+    rendered = rendered_text(stage.tokenizer, messages)
+    return token_texts(stage.tokenizer, rendered.text, input_ids, add_special_tokens=False, literals=rendered.literals)
 
 
 def _cut_sequence(
@@ -159,7 +163,8 @@ def _prompt_sequence(
     """A scorer's prompt with what was left out in its place, then the answer that a training adds."""
     tokenizer, dimension = stage.tokenizer, stage.config["dimension"]
     kept = prompt_parts(dimension, prompt.instruction, prompt.response)
-    tokens = token_texts(tokenizer, "".join(kept), prompt.input_ids, add_special_tokens=True)
+    literals = literal_spans(tokenizer, kept)
+    tokens = token_texts(tokenizer, "".join(kept), prompt.input_ids, add_special_tokens=True, literals=literals)
     before = list(takewhile(lambda token: token.added, tokens))
     after = [*(token for token in tokens[len(before) :] if token.added), *answer]
     whole = prompt_parts(dimension, turn.instruction, turn.response)

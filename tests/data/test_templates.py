@@ -163,7 +163,7 @@ CASES = {
 def test_the_rendered_text_and_what_is_trained(with_template, case, messages, marked):
     tokenizer = with_template[case[0]]
     text = marked.replace("«", "").replace("»", "")
-    assert rendered_text(tokenizer, messages) == text
+    assert rendered_text(tokenizer, messages).text == text
     rendered = render(tokenizer, messages, None)
     assert rendered.input_ids == plain_ids(tokenizer, text)
     # Every span begins and ends at a token: the pieces' ids, one after the other, are the whole's.
@@ -226,7 +226,7 @@ def test_chatml_begins_nothing_for_a_model_without_such_a_token(folder):
     tokenizer = load_tokenizer(str(folder), template("chatml"))
     tokenizer.bos_token = None
     text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
-    assert rendered_text(tokenizer, ONE) == text
+    assert rendered_text(tokenizer, ONE).text == text
     assert render(tokenizer, ONE, None).input_ids == plain_ids(tokenizer, text)
 
 

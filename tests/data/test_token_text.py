@@ -106,7 +106,7 @@ def test_mistral_writes_every_real_conversation(shared):
     rows = json.loads((shared / "data" / "real_messages_multiturn.json").read_text(encoding="utf-8"))
     parts = 0
     for row in rows:
-        text = rendered_text(tokenizer, row["messages"])
+        text = rendered_text(tokenizer, row["messages"]).text
         tokens = tokens_of(tokenizer, text)
         assert "".join(token.text for token in tokens) == text
         assert tokens[0].piece == "<s>" and tokens[0].is_control

@@ -169,6 +169,12 @@ def test_shortening_stops_at_the_last_character_that_fits(merging, instruction, 
     assert len(merging(cuts[made[-1] + 1])["input_ids"]) > limit
 
 
+def text_ids(tokenizer, prompt):
+    """The ids of a prompt in which nothing is a control token but the beginning."""
+    ids = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [tokenizer.bos_token_id, *ids]
+
+
 def bisected(tokenizer, instruction, response, limit):
     """The shortened prompt's ids found by halving, with a tokenisation of the whole prompt at each step."""
 
@@ -180,7 +186,7 @@ def bisected(tokenizer, instruction, response, limit):
         return text[:low]
 
     def ids(instruction, response):
-        return tokenizer(quality_of(instruction, response))["input_ids"]
+        return text_ids(tokenizer, quality_of(instruction, response))
 
     response = longest_that_fits(response, lambda text: ids(instruction, text))
     instruction = longest_that_fits(instruction, lambda text: ids(text, response))
@@ -199,7 +205,7 @@ def test_shortening_keeps_as_much_as_halving_does_up_to_a_token(merging, instruc
     encoded = PromptEncoder(merging, "quality", limit).encode(instruction, response)
     assert encoded is not None
     assert len(bisected(merging, instruction, response, limit)) - 1 <= len(encoded.input_ids) <= limit
-    assert encoded.input_ids == merging(quality_of(encoded.instruction, encoded.response))["input_ids"]
+    assert encoded.input_ids == text_ids(merging, quality_of(encoded.instruction, encoded.response))
     assert instruction.startswith(encoded.instruction) and response.startswith(encoded.response)
     assert encoded.response == "" or encoded.instruction == instruction
     assert encoded.shortened == ((encoded.instruction, encoded.response) != (instruction, response))
@@ -215,9 +221,9 @@ class Counted:
     def __getattr__(self, name):
         return getattr(self._tokenizer, name)
 
-    def __call__(self, text):
+    def __call__(self, text, **how):
         self.calls += 1
-        return self._tokenizer(text)
+        return self._tokenizer(text, **how)
 
 
 @pytest.mark.parametrize(("limit", "least"), [(60, 150), (512, 20)])
@@ -236,3 +242,15 @@ def test_shortening_with_a_real_tokenizer(shared, limit, least):
             assert len(reference) - 1 <= len(encoded.input_ids) <= limit
             assert tokenizer.decode(encoded.input_ids).endswith(" \n##Quality: ")
     assert shortened > least
+
+
+@pytest.mark.parametrize("limit", [40, 45, 50, 60, 4096])
+def test_a_control_token_in_a_turn_is_text(shared, limit):
+    tokenizer = load_tokenizer(str(shared / "tokenizers" / "mistral-7b-v0.1"))
+    for instruction, response in [("Say </s> now", "A</s> b"), ("<s>", "<s></s><unk>"), ("Hi", "</s> " * 20)]:
+        encoded = PromptEncoder(tokenizer, "quality", limit).encode(instruction, response)
+        assert encoded is not None
+        assert encoded.input_ids == text_ids(tokenizer, quality_of(encoded.instruction, encoded.response))
+        assert encoded.input_ids[0] == tokenizer.bos_token_id and not set(encoded.input_ids[1:]) & {0, 1, 2}
+        assert instruction.startswith(encoded.instruction) and response.startswith(encoded.response)
+        assert encoded.shortened == (len(text_ids(tokenizer, quality_of(instruction, response))) > limit)

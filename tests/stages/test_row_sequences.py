@@ -241,3 +241,27 @@ def test_each_answer_of_a_pair_is_cut_by_itself(tokenizer):
     short = other("dpo", tokenizer, 5)
     assert [shown.num_cut for shown in sequences(short, PAIR)] == [1 + len(PROMPT) - 5, 4, 5]
     assert has_loss(stage, PAIR) and not has_loss(short, PAIR)
+
+
+def test_what_a_message_spells_is_shown_as_text(tokenizer):
+    asked, answered = {"role": "user", "content": "a</s>"}, {"role": "assistant", "content": "<s>b"}
+    row = {"id": "r", "messages": [MESSAGES[0], asked, answered]}
+    for stage in (sft(tokenizer), other("embed", tokenizer)):
+        (shown,) = sequences(stage, row)
+        assert "".join(text for _, text in texts(shown)) == "<s>S USER: a</s> ASSISTANT: <s>b</s>"
+        assert [segment.text for segment in shown.segments if segment.is_control] == ["<s>", "</s>"]
+        assert shown.num_tokens == 1 + len("S USER: a</s> ASSISTANT: <s>b") + 1
+    (trained,) = sequences(sft(tokenizer), row)
+    assert trained.num_marked == len(" <s>b") + 1
+
+
+def test_what_a_pair_and_a_scorers_prompt_spell_is_shown_as_text(tokenizer):
+    pair = {"prompt": [{"role": "user", "content": "</s>"}], "chosen": "</s>", "rejected": "no"}
+    prompt, chosen, _ = sequences(other("dpo", tokenizer), pair)
+    assert [segment.is_control for segment in prompt.segments] == [True, False]
+    assert texts(chosen) == [("marked", " </s>"), ("marked", "</s>")]
+    assert len(chosen.tokens) == len(" </s>") + 1
+    example = ScorerExample("file:1", "a</s>", None, 3)
+    (shown,) = sequences(other("train_scorer", tokenizer, dimension="complexity"), example)
+    assert [segment.text for segment in shown.segments if segment.is_control] == ["<s>", "</s>"]
+    assert shown.num_tokens == 1 + len(COMPLEXITY_HEAD) + len("a</s>") + len(COMPLEXITY_TAIL) + 2
