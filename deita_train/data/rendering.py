@@ -84,9 +84,7 @@ def render(
     ids, mask = _encoded(tokenizer, messages)
     assert len(ids) == len(mask)
     if tokenizer.bos_token_id is not None and ids[:2].count(tokenizer.bos_token_id) > 1:
-        raise UserError(
-            f"a conversation starts with {tokenizer.bos_token} twice: the chat template writes it twice; mend it."
-        )
+        raise UserError(f"a conversation starts with {tokenizer.bos_token} twice; mend the chat template.")
     labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
     truncated = max_length is not None and len(ids) > max_length
     return RenderedConversation(ids[:max_length], labels[:max_length], truncated)
@@ -120,14 +118,16 @@ def rendered_text(
     names: dict[str, str] = {}
     if any(control.spans(content) for content in contents):
         contents, names = control.hide(contents)
-    hidden = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
+    filled = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
     try:
-        text, answers = _filled(tokenizer, hidden, add_generation_prompt)
+        text, answers = _filled(tokenizer, filled, add_generation_prompt)
     except TemplateError as error:
         raise UserError(
             f"the chat template refuses the conversation that begins with {messages[0]['content'][:40]!r}: {error}. "
             "Leave such rows out, or choose another chat_template."
         ) from error
+    if not names:
+        return RenderedText(text, [], answers)
     changes = [(place, place + 1, names[character]) for place, character in enumerate(text) if character in names]
     whole, places, _ = replaced(text, changes)
     literals = [(places[start], places[end]) for start, end, _ in changes]
