@@ -4,9 +4,9 @@ import ast
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -171,16 +171,13 @@ assert not heavy, heavy
 
 @pytest.mark.parametrize(("arguments", "limit"), [(["--help"], 1.0), (["plan", str(SMOKE)], 1.5)])
 def test_the_command_line_answers_at_once(tmp_path, arguments, limit):
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "deita_train.cli", *arguments],
-            check=True,
-            capture_output=True,
-            env={**os.environ, "DEITA_RUNS": str(tmp_path)},
-        )
-        best = min(best, time.perf_counter() - start)
-        if best < limit:
-            break
-    assert best < limit
+    """Seconds of a core, so that what else the machine does is not counted."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "deita_train.cli", *arguments],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "DEITA_RUNS": str(tmp_path)},
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < limit
