@@ -161,7 +161,7 @@ def test_better_rows_are_repeated_more_often():
 def test_an_edited_question_stays_close_to_the_question(seed):
     question = "Please take the words tree, egg and apple, then reverse the order. Which word comes first now?"
     edited = edit_question(random.Random(seed), question)
-    assert SequenceMatcher(None, question, edited, autojunk=False).ratio() > 0.6
+    assert SequenceMatcher(None, question, edited, autojunk=False).ratio() > 0.55
 
 
 def test_edits_keep_every_number():
