@@ -8,6 +8,7 @@ import socket
 import time
 from dataclasses import replace
 from functools import partial
+from multiprocessing import forkserver
 
 import pyarrow.parquet as pq
 import pytest
@@ -35,10 +36,16 @@ FAULTS = [
 
 @pytest.fixture(scope="module")
 def processes():
-    """Children forked from a process that has imported everything."""
+    """Children forked from a process that has imported everything.
+
+    There is one such process for all of pytest's. It keeps the working folder and the environment in which it started,
+    so it must not outlive these tests.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deita_train.stages.preload"])
-    return context
+    forkserver._forkserver._stop()
+    yield context
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope="module")
