@@ -278,12 +278,33 @@ class Compare(Section):
 
 
 class Sft(Tuning):
-    """Supervised fine-tuning on the selected conversations, or on `data:` when there is nothing to select."""
+    """Supervised fine-tuning on the selected conversations, or on `data:` when there is nothing to select.
+
+    `loss` is the mean over the tokens of a global batch, or over its conversations the mean of each. `parity` is what
+    the public code does: the latter, with 2% of the rows held out.
+    """
 
     model: str
     revision: str | None = None
     data: Source | None = None
     chat_template: str = "vicuna_v1.1"
+    loss: Literal["per_token", "per_conversation"] = "per_token"
+    parity: bool = False
+
+    @property
+    def is_per_conversation(self) -> bool:
+        """Whether every conversation counts the same, however long."""
+        return self.parity or self.loss == "per_conversation"
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> Self:
+        if self.parity and "loss" in self.model_fields_set and self.loss == "per_token":
+            raise ValueError("loss: per_token would have no effect beside parity: true; leave one of the two out")
+        alien = {"loss_type": "nll", "label_smoothing_factor": 0.0}
+        changed = [f"trainer.{name}" for name, default in alien.items() if self.trainer.get(name, default) != default]
+        if self.is_per_conversation and changed:
+            raise ValueError(f"{', '.join(changed)} weighs tokens otherwise than a loss per conversation; leave it out")
+        return self
 
 
 class Dpo(Tuning):

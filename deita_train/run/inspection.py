@@ -71,7 +71,9 @@ def inspect_row(plan: Plan, label: str | None, row_id: str | None) -> Inspection
 
     facts = [("stage", f"{node.label}: {NOTES[node.kind]}"), ("row", f"{found_id}{_source(row)}{chosen}")]
     facts += [("data", rows.described), ("tokenizer", tokenizer_from), _rendering(node)]
-    if not has_loss(stage, row):
+    if _is_held_out(plan, node, rows, found_id):
+        facts.append(("note", "parity: true holds this row out, as the public code would: it is not trained on"))
+    elif not has_loss(stage, row):
         facts.append(("note", _without_loss(node)))
     verb = _VERBS.get(node.kind, "trained")
     return Inspection(tuple(facts), tuple(sequences(stage, row)), stage.max_length, verb)
@@ -178,6 +180,16 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
         f"{node.label}: no row has a token to learn from or to measure within max_length {stage.max_length} "
         f"({rows.described}). Raise max_length, or check the rows' answers; --row ID shows a row all the same."
     )
+
+
+def _is_held_out(plan: Plan, node: Node, rows: _Rows, row_id: str) -> bool:
+    """Only what `sft` reads itself can tell: before `select` is made the rows shown are the pool's."""
+    data = node.parents.get("data")
+    if data is None or not node.config.get("parity") or (data.kind == "select" and not plan.store.has(data.id)):
+        return False
+    from deita_train.training.parity import public_split
+
+    return rows.ids.index(row_id) in public_split(len(rows.ids))[1]
 
 
 def _first(node: Node) -> str:

@@ -27,6 +27,9 @@ class TuningSections(Sections):
             **identity,
             "chat_template": self._chat_template(sft.chat_template, "sft", model),
             **self._tuning_config(sft),
+            # Later options count only where they are another than before: what was trained without them stays.
+            **({"loss": "per_conversation"} if sft.is_per_conversation else {}),
+            **({"parity": True} if sft.parity else {}),
         }
         settings = {**location, **self._training_settings(sft, "sft")}
         self._add(Node("sft", "sft", config, settings, {"data": data, **parents}))

@@ -11,13 +11,20 @@ from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.models import model_path
 from deita_train.stages.rows import conversation_row, sft_max_length
 from deita_train.stages.training import ROWS, train_prepared, write_count
+from deita_train.training.parity import public_split
 from deita_train.training.rows import LabelledRow, write_training_rows
 
 
 def prepare(context: StageContext) -> None:
-    """Render every row once."""
+    """Render every row once, but those that the public code holds out where the recipe wants its choices."""
     check_adapter(context)
-    count = write_training_rows(_rendered(context), context.prepared_dir / ROWS)
+    rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    held_out: list[int] = []
+    if context.config.get("parity"):
+        trained, held_out = public_split(len(rows))
+        rows = rows.select(trained)
+    count = write_training_rows(_rendered(context, rows), context.prepared_dir / ROWS)
+    count.held_out = len(held_out)
     write_count(context, count)
 
 
@@ -31,10 +38,9 @@ def finish(context: StageContext) -> dict[str, Any]:
     return finish_adapter(context)
 
 
-def _rendered(context: StageContext) -> Iterator[LabelledRow]:
+def _rendered(context: StageContext, rows: datasets.Dataset) -> Iterator[LabelledRow]:
     tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
     max_length = sft_max_length(context.config)
-    rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
     for number, row in enumerate(rows):
         context.progress.update(number + 1, len(rows), "rows rendered")
         yield conversation_row(tokenizer, row, max_length)

@@ -45,9 +45,9 @@ def train_prepared(
     if is_adapter(left_dir):
         name_base(left_dir, *base_name(context))
     count = read_json(context.prepared_dir / COUNT)
-    drops = {"without_loss": count["without_loss"]} if count["without_loss"] else {}
+    drops = {name: count[name] for name in ("without_loss", "held_out") if count[name]}
     return StageResult(
-        rows_in=count["rows"] + count["without_loss"],
+        rows_in=count["rows"] + sum(drops.values()),
         rows_out=count["rows"],
         drops=drops,
         metrics={**_metrics(outcome, count), **_sizes(left_dir, model)},
@@ -67,6 +67,7 @@ def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
         use_cpu=launch["use_cpu"],
         kind=kind,
         peft=context.config.get("peft"),
+        loss=context.config.get("loss", "per_token"),
     )
 
 

@@ -33,7 +33,7 @@ _NAMED = 5
 
 @dataclass
 class RowCount:
-    """What the preparation of training rows met."""
+    """What the preparation of training rows met; `held_out` rows were not rendered."""
 
     rows: int = 0
     tokens: int = 0
@@ -41,6 +41,7 @@ class RowCount:
     truncated: int = 0
     without_loss: int = 0
     without_loss_ids: list[str] = field(default_factory=list)
+    held_out: int = 0
 
 
 @dataclass(frozen=True)

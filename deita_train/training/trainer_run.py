@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
+import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -28,13 +29,15 @@ _CHECKPOINTS_PER_RUN = 5
 _MICRO_BATCH_CPU, _MICRO_BATCH_GPU = 32, 8
 
 Kind = Literal["sft", "dpo"]
+Loss = Literal["per_token", "per_conversation"]
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How to train: trl's own fields in `trainer`, the rest stated once by the recipe.
 
-    With peft's own fields in `peft` an adapter is trained, and the model stays as it is.
+    With peft's own fields in `peft` an adapter is trained, and the model stays as it is. `loss` is that of `sft`: the
+    mean over the tokens of a global batch, or over its conversations the mean of each.
     """
 
     trainer: Mapping[str, Any]
@@ -45,6 +48,7 @@ class TrainingSettings:
     use_cpu: bool
     kind: Kind = "sft"
     peft: Mapping[str, Any] | None = None
+    loss: Loss = "per_token"
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def train(
     callbacks: list[TrainerCallback] = [
         ReportProgress(on_progress), LogHistory(on_log), StopAtNonFinite(), RecordCheckpoints()
     ]  # fmt: skip
-    trainer = {"sft": _SftTrainer, "dpo": _DpoTrainer}[settings.kind](
+    trainer = _trainer_class(settings)(
         lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),
         model=model_path,
         args=arguments,
@@ -117,6 +121,31 @@ class _SftTrainer(_OwnBatches, SFTTrainer):
     """SFTTrainer on rows with labels."""
 
 
+class _PerConversationTrainer(_SftTrainer):
+    """SFTTrainer whose loss is a mean over the conversations of a global batch, each the mean over its own tokens.
+
+    trl divides the sum of all log-probabilities by a number that it counts in the global batch, over micro-batches and
+    ranks; here each row's are divided by its tokens before, and what is counted are the rows. Every row is one
+    conversation and has a token with a loss.
+    """
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        rows = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(rows).sum() if self.args.average_tokens_across_devices else rows
+
+    def compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], *how: Any, **named: Any) -> torch.Tensor:
+        """As trl's, which reads nothing of a model but its outputs."""
+        assert "attention_mask" in inputs, "a packed row holds several conversations"
+
+        def weighted(**arguments: Any) -> Any:
+            outputs = model(**arguments)
+            outputs.log_probs = outputs.log_probs / outputs.label_mask.sum(-1, keepdim=True)
+            return outputs
+
+        loss: torch.Tensor = super().compute_loss(weighted, inputs, *how, **named)
+        return loss
+
+
 class _DpoTrainer(_OwnBatches, DPOTrainer):
     """DPOTrainer on pairs whose token ids and reference log-probabilities are there already."""
 
@@ -126,6 +155,12 @@ class _DpoTrainer(_OwnBatches, DPOTrainer):
     def _precompute_ref_logps(self, dataset: datasets.Dataset, *ignored: Any) -> datasets.Dataset:
         assert {"ref_chosen_logps", "ref_rejected_logps"} <= set(dataset.column_names)
         return dataset
+
+
+def _trainer_class(settings: TrainingSettings) -> type[_OwnBatches]:
+    if settings.kind == "dpo":
+        return _DpoTrainer
+    return _PerConversationTrainer if settings.loss == "per_conversation" else _SftTrainer
 
 
 def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig | DPOConfig:

@@ -171,6 +171,40 @@ def test_an_embedding_has_one_encoder_and_nothing_without_effect(embedding, mess
         Recipe.model_validate({"name": "a", "embedding": embedding})
 
 
+SFT = {"model": "a", "global_batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("sft", "is_per_conversation"),
+    [
+        ({}, False),
+        ({"loss": "per_token"}, False),
+        ({"loss": "per_conversation"}, True),
+        ({"parity": True}, True),
+        ({"parity": True, "loss": "per_conversation"}, True),
+        ({"parity": True, "trainer": {"loss_type": "nll", "label_smoothing_factor": 0}}, True),
+        ({"trainer": {"loss_type": "dft"}}, False),
+    ],
+)
+def test_parity_has_the_loss_per_conversation(sft, is_per_conversation):
+    recipe = Recipe.model_validate({"name": "a", "sft": {**SFT, **sft}})
+    assert recipe.sft is not None and recipe.sft.is_per_conversation == is_per_conversation
+
+
+@pytest.mark.parametrize(
+    ("sft", "message"),
+    [
+        ({"parity": True, "loss": "per_token"}, "loss: per_token would have no effect beside parity: true"),
+        ({"loss": "per_row"}, "'per_token' or 'per_conversation'"),
+        ({"parity": True, "trainer": {"loss_type": "dft"}}, "trainer.loss_type weighs tokens otherwise"),
+        ({"loss": "per_conversation", "trainer": {"label_smoothing_factor": 0.1}}, "trainer.label_smoothing_factor"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused(sft, message):
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate({"name": "a", "sft": {**SFT, **sft}})
+
+
 def test_a_recipe_cannot_be_changed():
     recipe = Recipe.model_validate({"name": "a", "select": {"budget": 5}})
     with pytest.raises(ValidationError, match="frozen"):

@@ -18,6 +18,8 @@ from deita_train.run import inputs
 from deita_train.run import plan as plan_module
 from deita_train.run.plan import make_plan
 from deita_train.run.validation import validate_data
+from deita_train.stages import models as stage_models
+from deita_train.training.miniature import train_tokenizer
 
 ROOT = Path(deita_train.__file__).parent.parent
 RECIPES = ROOT / "recipes"
@@ -246,8 +248,10 @@ def test_the_stages_are_these(file, hub, data):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_its_data_is_read_as_the_run_will(file, hub, data, monkeypatch):
+def test_its_data_is_read_as_the_run_will(file, hub, data, monkeypatch, tmp_path):
     read = []
+    train_tokenizer([], 259, "", tmp_path)
+    monkeypatch.setattr(stage_models, "hub_folder", lambda *named, **how: tmp_path)
 
     def published(dataset, revision, split):
         read.append((dataset, revision, split))

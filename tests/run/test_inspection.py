@@ -71,6 +71,16 @@ def test_a_published_selection_is_what_sft_reads(tmp_path):
         inspect_row(made, "sft", "no")
 
 
+def test_a_row_that_parity_holds_out_is_told(tmp_path):
+    made = planned(tmp_path, dpo_recipe(sft__parity=True))
+    rows = [{name: row[name] for name in ("id", "messages", "source")} for row in make_pool(ROWS, SEED)[:10]]
+    assert "note" not in facts(inspect_row(made, "sft", rows[5]["id"]))  # until select is made nobody can tell
+    datasets.Dataset.from_list(rows).save_to_disk(str(publish(made, "select") / "data"))
+    # Of ten rows the one at place 5 is held out: see tests/training/test_parity.py.
+    notes = [facts(inspect_row(made, "sft", row["id"])).get("note", "") for row in rows]
+    assert ["holds this row out" in note for note in notes] == [place == 5 for place in range(10)]
+
+
 def test_a_row_by_its_id(tmp_path):
     wanted = make_pool(ROWS, SEED)[17]["id"]
     assert facts(inspect_row(planned(tmp_path), "embed", wanted))["row"].startswith(wanted)

@@ -306,3 +306,15 @@ def test_a_sweep_shares_what_lies_upstream(tmp_path):
     numbers = {label: len({cell.nodes[label].id for cell in made.cells}) for label in SELECTED}
     assert numbers == {"select": 3, "sft": 5, "evaluate.sft": 5}
     assert len(made.nodes) == len(upstream) + 3 + 5 + 5
+
+
+def test_loss_and_parity_count_where_they_are_stated(tmp_path):
+    def key(**changes):
+        return graph(tmp_path, recipe(**changes))["sft"].key
+
+    default = key()
+    assert key(sft__loss="per_token") == key(sft__parity=False) == default
+    per_conversation, parity = key(sft__loss="per_conversation"), key(sft__parity=True)
+    assert len({default, per_conversation, parity}) == 3
+    assert key(sft__loss="per_conversation", sft__parity=True) == parity
+    assert not {"loss", "parity"} & set(graph(tmp_path, recipe())["sft"].config)

@@ -1,0 +1,81 @@
+"""A miniature, rows of unequal lengths and both losses by brute force. Run as a script it trains on the launched ranks:
+`conversation_loss.py FOLDER LOSS`, where FOLDER has `base` and `rows`."""
+
+import os
+import sys
+from pathlib import Path
+
+import datasets
+import torch
+from transformers import AutoModelForCausalLM
+
+from deita_train.data.rendering import IGNORED, load_tokenizer
+from deita_train.training.miniature import make_model, train_tokenizer
+from deita_train.training.rows import LabelledRow, write_training_rows
+from deita_train.training.sampler import LengthGroupedBatches
+from deita_train.training.trainer_run import TrainingSettings, train
+
+NUM_ROWS, BATCH, SEED, RATE = 12, 4, 5, 0.5
+TRAINER = {
+    "optim": "sgd", "learning_rate": RATE, "lr_scheduler_type": "constant", "max_grad_norm": 0, "num_train_epochs": 1,
+    "logging_steps": 1,
+}  # fmt: skip
+
+
+def make_rows(folder):
+    """A base, and rows of 5 to 27 tokens with 1 to 19 of them in the loss."""
+    tokenizer = train_tokenizer([], 259, "", folder / "base")
+    shape = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "context_length": 64}
+    make_model(tokenizer, **shape, seed=3, folder=folder / "base")
+    draw = torch.Generator().manual_seed(1)
+    rows = []
+    for number in range(NUM_ROWS):
+        ids = torch.randint(3, 259, (5 + 2 * number,), generator=draw).tolist()
+        silent = len(ids) - 1 if number % 3 == 0 else 4 + number // 3
+        rows.append(LabelledRow(f"r{number}", ids, [IGNORED] * silent + ids[silent:]))
+    write_training_rows(rows, folder / "rows")
+
+
+def run(folder, name, loss, world_size=1, **trainer):
+    """Train as the stages do; the outcome, with the model in `folder/name`."""
+    settings = TrainingSettings(
+        {**TRAINER, **trainer}, BATCH, SEED, world_size, "NO" if world_size == 1 else "MULTI_CPU", True, loss=loss
+    )
+    rows = datasets.load_from_disk(str(folder / "rows"))
+    base = str(folder / "base")
+    out = folder / name
+    return train(base, load_tokenizer(base), rows, settings, out / "checkpoints", out / "model", ignore, ignore)
+
+
+def ignore(*told):
+    """Nobody listens here."""
+
+
+def brute_force(folder, loss):
+    """Losses and weights of gradient descent on the loss as it is defined, one row at a time, in float64."""
+    rows = list(datasets.load_from_disk(str(folder / "rows")))
+    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float64)
+    order = list(LengthGroupedBatches([row["length"] for row in rows], BATCH, SEED))
+    losses = []
+    for start in range(0, NUM_ROWS, BATCH):
+        batch = [surprises(model, rows[place]) for place in order[start : start + BATCH]]
+        per_conversation = torch.stack([row.mean() for row in batch]).mean()
+        total = per_conversation if loss == "per_conversation" else torch.cat(batch).mean()
+        model.zero_grad()
+        total.backward()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight -= RATE * weight.grad
+        losses.append(float(total.detach()))
+    return losses, model.state_dict()
+
+
+def surprises(model, row):
+    """-log p of each labelled token."""
+    log_probs = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
+    places = [place for place, label in enumerate(row["labels"]) if label != IGNORED]
+    return torch.stack([-log_probs[place - 1, row["labels"][place]] for place in places])
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), "two_ranks", sys.argv[2], int(os.environ["WORLD_SIZE"]), per_device_train_batch_size=1)

@@ -1,0 +1,65 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import conversation_loss
+import numpy as np
+import pytest
+import torch
+from conversation_loss import BATCH, NUM_ROWS, brute_force, make_rows, run
+from safetensors.torch import load_file
+
+LOSSES = ["per_token", "per_conversation"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("conversation_loss")
+    make_rows(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    return {loss: brute_force(folder, loss) for loss in LOSSES}
+
+
+def test_the_two_losses_are_not_the_same(expected):
+    (per_token, one), (per_conversation, other) = expected.values()
+    assert len(per_token) == NUM_ROWS // BATCH == 3
+    assert np.abs(np.array(per_token) - per_conversation).min() > 1e-3
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) > 1e-3
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_and_gradients_are_those_of_the_definition(folder, expected, loss, micro_batch):
+    """With a plain gradient step the weights show the gradients, whatever the micro-batch and the accumulation."""
+    name = f"{loss}_{micro_batch}"
+    outcome = run(folder, name, loss, per_device_train_batch_size=micro_batch)
+    losses, weights = expected[loss]
+    np.testing.assert_allclose([entry["loss"] for entry in outcome.history], losses, atol=6e-5)
+    check_weights(folder / name, weights)
+
+
+def check_weights(folder, weights):
+    trained = load_file(folder / "model" / "model.safetensors")
+    assert trained.keys() == weights.keys()
+    for key, weight in trained.items():
+        torch.testing.assert_close(weight.double(), weights[key], atol=2e-6, rtol=0)
+
+
+def test_two_ranks_have_the_loss_of_one(folder, expected):
+    """On two ranks each row is a micro-batch of its own; rows of one batch differ in length and tokens."""
+    root = Path(__file__).parents[2]
+    launch = [
+        sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0",
+        "--config_file", str(root / "accelerate_configs" / "cpu_ddp.yaml"), conversation_loss.__file__,
+        str(folder), "per_conversation",
+    ]  # fmt: skip
+    paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths}
+    answer = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    check_weights(folder / "two_ranks", expected["per_conversation"][1])
