@@ -1,4 +1,4 @@
-"""Stage `sft`: what parity holds out, and rows without a loss by name."""
+"""Stage `sft`: what parity holds out."""
 
 import json
 
@@ -40,13 +40,6 @@ def trained_texts(made):
     tokenizer = load_tokenizer(str(made.parents["model"] / "model"))
     rows = datasets.load_from_disk(str(made.prepared_dir / "rows"))
     return [tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in rows["input_ids"]]
-
-
-def test_rows_without_a_loss_are_counted_and_named(store, capsys):
-    made = context(store)
-    sft.prepare(made)
-    assert "1 of 10 rows have no token to learn from and are left out: row-3\n" in capsys.readouterr().out
-    assert len(trained_texts(made)) == 9
 
 
 def test_parity_holds_out_what_the_public_code_does(store):
