@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import assistant, system, user
 
 from deita_train.data.conversations import (
     DEFAULT_ROLES,
@@ -13,18 +14,6 @@ from deita_train.data.conversations import (
     user_turns,
 )
 from deita_train.errors import UserError
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def system(text):
-    return {"role": "system", "content": text}
 
 
 def drop(row, format="messages", roles=DEFAULT_ROLES):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import assistant, system, user
 
 from deita_train.data.conversations import DEFAULT_ROLES, UnusableRow
 from deita_train.data.intake import instruction_fraction
@@ -20,18 +21,6 @@ from deita_train.data.preferences import (
 )
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def system(text):
-    return {"role": "system", "content": text}
 
 
 def said(speaker, text):

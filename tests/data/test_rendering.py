@@ -1,6 +1,7 @@
 from importlib.resources import files
 
 import pytest
+from messages import assistant, system, user
 
 from deita_train.data.rendering import IGNORED, load_tokenizer, render, render_pair
 from deita_train.errors import UserError
@@ -12,18 +13,6 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 AWKWARD_ANSWERS = ["Hello", ":)", " leading space", "\n", "6", "  two", "é", "a: b", "</s", "trailing "]
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def system(text):
-    return {"role": "system", "content": text}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from importlib.resources import files
 
 import pytest
+from messages import assistant, system, user
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -30,18 +31,6 @@ ANSWERS = [
 
 def template(name):
     return files("deita_train.data").joinpath(f"templates/{name}.jinja").read_text(encoding="utf-8")
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def system(text):
-    return {"role": "system", "content": text}
 
 
 @pytest.fixture(scope="module")
