@@ -61,10 +61,9 @@ def make_tokenizer(rows: Sequence[list[dict[str, str]]], size: str) -> PreTraine
         return train_tokenizer(texts, min(SHAPES[size][-1], 2000), TEMPLATE, Path(folder))
 
 
-def make_model(size: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A LLaMA of that size with random weights from a seed, in evaluation mode."""
-    width, layers, heads, mlp, vocabulary = SHAPES[size]
-    config = LlamaConfig(
+def llama_config(width: int, layers: int, heads: int, mlp: int, vocabulary: int) -> LlamaConfig:
+    """A LLaMA of that shape, without grouped heads."""
+    return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=mlp,
@@ -73,6 +72,11 @@ def make_model(size: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
         num_key_value_heads=heads,
         max_position_embeddings=4096,
     )
+
+
+def make_model(size: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A LLaMA of that size with random weights from a seed, in evaluation mode."""
+    config = llama_config(*SHAPES[size])
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     # Drawn in float32 where it fits, so that both precisions have the same weights.

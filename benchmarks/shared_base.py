@@ -19,7 +19,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from passes import llama_config
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from deita_train.inference import trunk
 from deita_train.inference.forward import last_hidden_states, load_model, pad_batch
@@ -46,15 +47,8 @@ def make_models(folder: Path, size: str) -> None:
     """A base with random weights and two adapters of rank 16 on it."""
     from peft import LoraConfig, get_peft_model
 
-    width, layers, heads, mlp, vocabulary, dtype = SHAPES[size]
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=mlp,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-    )
+    *shape, dtype = SHAPES[size]
+    config = llama_config(*shape)
     torch.manual_seed(0)
     torch.set_default_dtype(getattr(torch, dtype))
     base = LlamaForCausalLM(config)
