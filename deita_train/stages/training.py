@@ -10,9 +10,10 @@ from deita_train.durable import read_json, write_json_atomically
 from deita_train.inference.adapter_files import is_adapter, name_base
 from deita_train.stages.adapters import adapter_dir, base_name
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.training.arguments import Kind, TrainingSettings
 from deita_train.training.model_files import finish_model_folder, num_parameters
 from deita_train.training.rows import RowCount
-from deita_train.training.trainer_run import Kind, TrainingOutcome, TrainingSettings, train
+from deita_train.training.trainer_run import TrainingOutcome, train
 
 ROWS, COUNT = "rows", "count.json"
 

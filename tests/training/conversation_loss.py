@@ -10,10 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from deita_train.data.rendering import IGNORED, load_tokenizer
+from deita_train.training.arguments import TrainingSettings
 from deita_train.training.miniature import make_model, train_tokenizer
 from deita_train.training.rows import LabelledRow, write_training_rows
 from deita_train.training.sampler import LengthGroupedBatches
-from deita_train.training.trainer_run import TrainingSettings, train
+from deita_train.training.trainer_run import train
 
 NUM_ROWS, BATCH, SEED, RATE = 12, 4, 5, 0.5
 TRAINER = {

@@ -13,10 +13,11 @@ from deita_train.data.rendering import load_tokenizer, render_pair
 from deita_train.errors import UserError
 from deita_train.inference.adapter_files import name_base
 from deita_train.training.adapters import lora_config, merge_adapter, try_adapter
+from deita_train.training.arguments import TrainingSettings
 from deita_train.training.miniature import make_model, train_tokenizer
 from deita_train.training.model_files import num_parameters
 from deita_train.training.rows import LabelledRow, PairRow, write_pair_rows, write_training_rows
-from deita_train.training.trainer_run import TrainingSettings, train
+from deita_train.training.trainer_run import train
 
 TEMPLATE = files("deita_train.data").joinpath("templates/vicuna_v1.1.jinja").read_text(encoding="utf-8")
 TEXTS = [f"{n} plus {n} is {2 * n}, and twice that is {4 * n}." for n in range(16)]

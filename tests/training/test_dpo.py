@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM
 from trl import DPOConfig, DPOTrainer
 
 from deita_train.data.rendering import load_tokenizer, render_pair
+from deita_train.training.arguments import TrainingSettings
 from deita_train.training.miniature import make_model, train_tokenizer
 from deita_train.training.rows import PairRow, write_pair_rows
-from deita_train.training.trainer_run import TrainingSettings, train
+from deita_train.training.trainer_run import train
 
 TEMPLATE = files("deita_train.data").joinpath("templates/vicuna_v1.1.jinja").read_text(encoding="utf-8")
 FIELDS = {"learning_rate": 1e-3, "num_train_epochs": 4, "beta": 0.2, "lr_scheduler_type": "linear"}

@@ -4,13 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_train.training.trainer_run import (
-    TrainingSettings,
-    largest_divisor,
-    loss_history,
-    planned_steps,
-    training_arguments,
-)
+from deita_train.training.arguments import TrainingSettings, largest_divisor, planned_steps, training_arguments
+from deita_train.training.trainer_run import loss_history
 
 
 def arguments(num_rows=1000, *, batch=32, world_size=1, **trainer):
