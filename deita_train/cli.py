@@ -182,7 +182,7 @@ def main() -> None:
         app()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+        raise SystemExit(error.exit_code) from None
     except Exception as error:
         fault = machine_fault(error, "a file of the run")
         if fault is None and type(error).__name__ != "StageFailed":

@@ -14,6 +14,14 @@ class UserError(ValueError):
     and what to do next. A fault of our own is an ``assert`` or an ordinary exception instead.
     """
 
+    exit_code = 2
+
+
+class Stopped(UserError):
+    """Somebody asked for a stop by SIGTERM; what was done is kept, and the same command continues."""
+
+    exit_code = 128 + 15
+
 
 _SPACE = "free some space, or name a folder on another disk with --runs"
 _ACCESS = "change its permissions, or name another one"

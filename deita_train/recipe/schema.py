@@ -19,11 +19,15 @@ SelectMethod = Literal[
 
 
 class Training(Section):
-    """What every training has: the batch stated once, the launch file, and trl's own fields under `trainer`."""
+    """What every training has: the batch stated once, the launch file, and trl's own fields under `trainer`.
+
+    Beside the steps of `trainer.save_steps` a checkpoint is saved when `checkpoint_minutes` have passed.
+    """
 
     global_batch_size: Count
     launch: str | None = None
     seed: int | None = None
+    checkpoint_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     trainer: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -38,6 +42,15 @@ class Tuning(Training):
         if self.merge_adapter and self.peft is None:
             raise ValueError("merge_adapter: would have no effect without peft:; leave it out")
         return self
+
+
+class Packable(Tuning):
+    """A training on conversations, those of a micro-batch in one row without padding where `packing` says so.
+
+    The batches hold the same conversations either way, and no conversation sees another.
+    """
+
+    packing: bool = False
 
 
 class Pass(Section):
@@ -79,7 +92,7 @@ class Base(Section):
     pretrain: Pretrain
 
 
-class ScorerTraining(Tuning):
+class ScorerTraining(Packable):
     """Training of one scorer [paper 2.3, 2.4]: next-token prediction of one digit after the scorer's prompt."""
 
     data: ScorerData
@@ -277,7 +290,7 @@ class Compare(Section):
         return self
 
 
-class Sft(Tuning):
+class Sft(Packable):
     """Supervised fine-tuning on the selected conversations, or on `data:` when there is nothing to select.
 
     `loss` is the mean over the tokens of a global batch, or over its conversations the mean of each. `parity` is what

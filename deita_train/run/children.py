@@ -4,17 +4,21 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import FrameType
 
-from deita_train.run.graph import Node
+from deita_train.errors import Stopped
+from deita_train.run.graph import TRAININGS, Node
 from deita_train.run.launch import Launch
 from deita_train.run.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.run.plan import Plan
 from deita_train.run.reporting import forked_report
 from deita_train.run.worker import forked_publish, forked_stages, publishes_itself
+from deita_train.training.stopping import STOP_FILE
 
 # Imported once by the fork server: a forked child then starts in a second instead of ten.
 PRELOAD = ["deita_train.stages.preload"]
@@ -22,10 +26,15 @@ _POLL_SECONDS = 0.1
 
 
 class Children:
-    """Starts one child at a time and waits for it; children never outlive the run."""
+    """Starts one child at a time and waits for it; children never outlive the run.
+
+    SIGTERM ends the run with code 143: a training at work ends its step and leaves a checkpoint first, which the run
+    waits for; a second SIGTERM ends everything at once.
+    """
 
     def __init__(self, threads: int) -> None:
         os.environ[PARENT_VARIABLE] = str(os.getpid())
+        signal.signal(signal.SIGTERM, _end)
         # OpenMP and tokenizers read these when they are loaded, so they are set before the fork server starts.
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -44,7 +53,7 @@ class Children:
         launch = Launch.from_dict(first.settings["launch"]) if "launch" in first.settings else None
         if launch is None or launch.forked:
             return self._fork(forked_stages, plan, ids, log_dir / "rank0.log", tick)
-        code = self._launch(plan, ids, launch, log_dir / "launch.log", tick)
+        code = self._launch(plan, nodes, launch, log_dir / "launch.log", tick)
         if code == 0 and not publishes_itself(first):
             code = self._fork(forked_publish, plan, first.id, log_dir / "publish.log", tick)
         return code
@@ -73,8 +82,8 @@ class Children:
         assert process.exitcode is not None
         return process.exitcode
 
-    def _launch(self, plan: Plan, ids: Sequence[str], launch: Launch, log: Path, tick: Callable[[], None]) -> int:
-        options = [part for artefact_id in ids for part in ("--stage", artefact_id)]
+    def _launch(self, plan: Plan, nodes: Sequence[Node], launch: Launch, log: Path, tick: Callable[[], None]) -> int:
+        options = [part for node in nodes for part in ("--stage", node.id)]
         command = launch.command(["stage", *plan.arguments(), *options])
         threads = max(1, int(os.environ["OMP_NUM_THREADS"]) // launch.num_processes)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -91,11 +100,21 @@ class Children:
                 while process.poll() is None:
                     time.sleep(_POLL_SECONDS)
                     tick()
-            except BaseException:
-                process.send_signal(signal.SIGTERM)
+            except BaseException as end:
+                if isinstance(end, SystemExit) and nodes[0].kind in TRAININGS:
+                    # The launcher would give its ranks half a minute, too little for a large checkpoint.
+                    (plan.store.work_path(nodes[0].id) / STOP_FILE).touch()
+                else:
+                    process.send_signal(signal.SIGTERM)
                 process.wait()
                 raise
         return process.returncode
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """At SIGTERM."""
+    sys.stderr.write("stopping: a training at work saves a checkpoint first; the same command continues\n")
+    raise SystemExit(Stopped.exit_code)
 
 
 def _nothing() -> None:

@@ -19,6 +19,9 @@ VERSIONS = {
     "perplexity": 3, "compare": 1, "lengths": 1,
 }  # fmt: skip
 
+# The kinds that train, and can leave a checkpoint when they are asked to stop.
+TRAININGS = frozenset({"base", "train_scorer", "sft", "dpo"})
+
 
 @dataclass(frozen=True)
 class Node:

@@ -14,7 +14,10 @@ ERROR_MARK = "error: "
 
 
 def run_logged(log: Path, work: Callable[[], object]) -> None:
-    """Do a child's work with its output in a log; exits with 2 for what the user can mend and with 1 for the rest."""
+    """Do a child's work with its output in a log; exits with 2 for what the user can mend and with 1 for the rest.
+
+    After a stop that was asked for it exits as SIGTERM would have it.
+    """
     watch_parent()
     try:
         redirect_output(log)
@@ -27,7 +30,7 @@ def run_logged(log: Path, work: Callable[[], object]) -> None:
             traceback.print_exc()
             raise SystemExit(1) from None
         sys.stderr.write(f"{ERROR_MARK}{mendable}\n")
-        raise SystemExit(2) from None
+        raise SystemExit(mendable.exit_code) from None
 
 
 def redirect_output(log: Path) -> None:

@@ -19,6 +19,7 @@ from deita_train.run.groups import in_groups
 from deita_train.run.launch import Launch
 from deita_train.run.locks import hold
 from deita_train.run.plan import Plan, is_current
+from deita_train.training.stopping import STOP_FILE
 
 # No reason that a child leaves is longer.
 _PROBE_CHARS = 65536
@@ -135,7 +136,7 @@ class Making:
 
     def _carry_out(self, nodes: Sequence[Node]) -> Failure | None:
         for node in nodes:
-            for leftover in ("error.json", "result.json", "progress.json"):
+            for leftover in ("error.json", "result.json", "progress.json", STOP_FILE):
                 (self.plan.store.work_path(node.id) / leftover).unlink(missing_ok=True)
         watch = _Watch(self, nodes)
         try:

@@ -165,12 +165,18 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
         elif plan.store.has(node.id):
             stages.append(PlannedStage(node, "to run", "what it reads was made anew"))
         elif plan.store.work_path(node.id).exists():
-            failed = (plan.store.work_path(node.id) / "error.json").exists()
-            reason = f"an earlier attempt {'failed' if failed else 'was interrupted'}"
+            reason = f"an earlier attempt {_how_it_ended(plan.store.work_path(node.id) / 'error.json')}"
             stages.append(PlannedStage(node, "continues", reason))
         else:
             stages.append(PlannedStage(node, "to run", _why(node, _former(plan, node, before))))
     return stages
+
+
+def _how_it_ended(error_file: Path) -> str:
+    """In a word, by the reason that a failed attempt leaves."""
+    if not error_file.exists():
+        return "was interrupted"
+    return "was stopped" if read_json(error_file).get("stopped") else "failed"
 
 
 def parent_digests(store: Store, node: Node) -> dict[str, str]:

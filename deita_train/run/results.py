@@ -28,9 +28,25 @@ def print_plan(console: Console, plan: Plan) -> None:
         texts = (stage.node.label, *cell, stage.node.id, stage.status, stage.reason, shown)
         table.add_row(*map(Text, texts))
     console.print(table)
+    _print_lines(console, _notes(stages))
     _print_stage_commands(console, plan, stages)
     if sweep:
         _print_lines(console, ["`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."])
+
+
+def _notes(stages: Sequence[PlannedStage]) -> list[str]:
+    """What a plan says of its stages beside the table."""
+    packed = [
+        stage.node.label
+        for stage in stages
+        if stage.status != "done" and stage.node.settings.get("packing") and stage.node.settings["launch"]["use_cpu"]
+    ]
+    if not packed:
+        return []
+    return [
+        f"{', '.join(packed)}: packing: is slower on a CPU than batches of similar length, because attention there "
+        "computes the whole matrix of a packed row; the losses are the same without it."
+    ]
 
 
 def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[PlannedStage]) -> None:

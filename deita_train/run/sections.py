@@ -3,7 +3,7 @@
 from typing import Any
 
 from deita_train.recipe.data_sections import Source
-from deita_train.recipe.schema import Pass, Recipe, Training, Tuning
+from deita_train.recipe.schema import Packable, Pass, Recipe, Training, Tuning
 from deita_train.run.graph import Node
 from deita_train.run.inputs import Inputs
 
@@ -86,4 +86,9 @@ class Sections:
         performance = {name: value for name, value in training.trainer.items() if name in PERFORMANCE_FIELDS}
         launch = self.inputs.launch(training.launch, f"{where}.launch")
         self.inputs.check_batch(training, launch, where)
-        return {"trainer": performance, "launch": launch}
+        return {
+            "trainer": performance,
+            "launch": launch,
+            "packing": isinstance(training, Packable) and training.packing,
+            "checkpoint_minutes": training.checkpoint_minutes,
+        }

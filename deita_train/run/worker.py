@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.durable import fsync_tree, read_json, remove_tree, write_json_atomically, write_text_atomically
-from deita_train.errors import UserError, machine_fault
+from deita_train.errors import Stopped, UserError, machine_fault
 from deita_train.run.artefacts import Manifest
 from deita_train.run.graph import Node
 from deita_train.run.groups import shares_a_process
 from deita_train.run.keys import canonical_json
+from deita_train.run.launch import count_gpus
 from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers
 from deita_train.run.logs import redirect_output, run_logged
 from deita_train.run.plan import Plan, make_plan, parent_digests
@@ -31,6 +32,7 @@ from deita_train.run.siblings import find_siblings
 from deita_train.run.tracking import Tracker, tracking
 from deita_train.stages.context import Progress, StageContext, StageResult
 from deita_train.stages.table import stage_module
+from deita_train.training.stopping import STOP_FILE
 
 # The settings that a pass's prepared batches depend on.
 _PLANNED_FOR = ("max_batch_tokens", "reuse_rows")
@@ -49,6 +51,7 @@ def run_stages(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_
         die_with_parent()
     _set_threads()
     plan = make_plan(recipe_path, sets, runs_dir)
+    _see_one_gpu()
     nodes = [plan.node(artefact_id) for artefact_id in artefact_ids]
     if len(nodes) == 1:
         _run_stage(plan, nodes[0], supervised)
@@ -120,6 +123,8 @@ def _at_work(plan: Plan, node: Node, rank: int) -> Iterator[Path]:
 
 def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path, tracker: Tracker) -> None:
     started = time.time()
+    if rank == 0 and PARENT_VARIABLE not in os.environ:  # a run removes what asked its last attempt to stop
+        (work_dir / STOP_FILE).unlink(missing_ok=True)
     context = replace(make_context(plan, node, rank, work_dir), log=tracker.log)
     _check_world_size(context)
     module = stage_module(node.kind)
@@ -260,6 +265,15 @@ def _set_threads() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks_here)))
 
 
+def _see_one_gpu() -> None:
+    """A process that is the only one works on one GPU: seeing several, trainers spread themselves over all of them.
+
+    After the plan, which counts them, and before CUDA starts.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1" and count_gpus() > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
 def _wait_for_preparation(context: StageContext) -> None:
     # No process group exists yet, so no collective's time-out can end a long preparation.
     while not (context.prepared_dir / "complete").exists():
@@ -297,9 +311,15 @@ def _leave_error(work_dir: Path, rank: int, error: BaseException) -> None:
     if path.exists():
         return
     message = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error)).strip()
+    left = {
+        "rank": rank,
+        "user_error": isinstance(error, UserError),
+        "stopped": isinstance(error, Stopped),
+        "message": message,
+    }
     # On a full disk not even this can be written; the run finds that out by itself.
     with suppress(OSError):
-        write_json_atomically(path, {"rank": rank, "user_error": isinstance(error, UserError), "message": message})
+        write_json_atomically(path, left)
 
 
 def _shown_command(plan: Plan, node: Node) -> str:

@@ -13,6 +13,7 @@ from deita_train.stages.context import StageContext, StageResult
 from deita_train.training.arguments import Kind, TrainingSettings
 from deita_train.training.model_files import finish_model_folder, num_parameters
 from deita_train.training.rows import RowCount
+from deita_train.training.step_watch import RATES
 from deita_train.training.trainer_run import TrainingOutcome, train
 
 ROWS, COUNT = "rows", "count.json"
@@ -69,6 +70,8 @@ def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
         kind=kind,
         peft=context.config.get("peft"),
         loss=context.config.get("loss", "per_token"),
+        packing=context.settings["packing"],
+        checkpoint_minutes=context.settings["checkpoint_minutes"],
     )
 
 
@@ -79,9 +82,6 @@ def _sizes(left_dir: Path, model: Path) -> dict[str, int]:
 
 
 def _metrics(outcome: TrainingOutcome, count: dict[str, Any]) -> dict[str, Any]:
-    done_here = outcome.steps - (outcome.resumed_from or 0)
-    epochs = outcome.history[-1]["epoch"] if outcome.history else 0.0
-    tokens_here = count["tokens"] * epochs * done_here / outcome.steps
     return {
         "history": outcome.history,
         "steps": outcome.steps,
@@ -92,5 +92,6 @@ def _metrics(outcome: TrainingOutcome, count: dict[str, Any]) -> dict[str, Any]:
         "rows_without_loss": count["without_loss"],
         "rows_without_loss_ids": count["without_loss_ids"],
         "resumed_from_step": outcome.resumed_from,
-        "tokens_per_second": round(tokens_here / outcome.seconds, 1) if done_here else None,
+        "micro_batch": outcome.micro_batch,
+        **{name: outcome.rates.get(name) for name in RATES},
     }

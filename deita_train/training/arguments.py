@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from transformers.utils import is_flash_attn_2_available
 from trl import DPOConfig, SFTConfig
 
 # A run keeps about this many checkpoints' worth of progress; a kill costs at most one part.
 _CHECKPOINTS_PER_RUN = 5
-# Sequences per micro-batch unless stated; a preference pair is two.
-_MICRO_BATCH_CPU, _MICRO_BATCH_GPU = 32, 8
+# Sequences per micro-batch at most, unless stated; a preference pair is two.
+_MICRO_BATCH = 32
 
 Kind = Literal["sft", "dpo"]
 Loss = Literal["per_token", "per_conversation"]
@@ -22,7 +23,9 @@ class TrainingSettings:
     """How to train: trl's own fields in `trainer`, the rest stated once by the recipe.
 
     With peft's own fields in `peft` an adapter is trained, and the model stays as it is. `loss` is that of `sft`: the
-    mean over the tokens of a global batch, or over its conversations the mean of each.
+    mean over the tokens of a global batch, or over its conversations the mean of each. With `packing` the conversations
+    of a micro-batch lie one behind the other in one row without padding, and none sees another. A checkpoint is saved
+    at the latest after `checkpoint_minutes`.
     """
 
     trainer: Mapping[str, Any]
@@ -34,17 +37,19 @@ class TrainingSettings:
     kind: Kind = "sft"
     peft: Mapping[str, Any] | None = None
     loss: Loss = "per_token"
+    packing: bool = False
+    checkpoint_minutes: float = 30.0
 
 
 def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig | DPOConfig:
     """trl's configuration from the recipe's fields, the batch arithmetic, and defaults that suit the device.
 
     The micro-batch is `per_device_train_batch_size` if stated, else the largest divisor of a rank's share of the global
-    batch up to 32 sequences on a CPU and 8 on a GPU; accumulation follows.
+    batch up to 32 sequences, which `choose_micro_batch` may lower; accumulation follows.
     """
     stated = dict(settings.trainer)
     share = settings.global_batch_size // settings.world_size
-    limit = (_MICRO_BATCH_CPU if settings.use_cpu else _MICRO_BATCH_GPU) // (2 if settings.kind == "dpo" else 1)
+    limit = _MICRO_BATCH // (2 if settings.kind == "dpo" else 1)
     micro = stated.pop("per_device_train_batch_size", None) or largest_divisor(share, limit)
     steps = planned_steps(num_rows, settings.global_batch_size, stated)
     logging_steps = _in_steps(stated.pop("logging_steps", None), steps) or max(1, steps // 200)
@@ -56,6 +61,8 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
         "activation_checkpointing": not settings.use_cpu,
         "dataloader_pin_memory": not settings.use_cpu,
     }
+    if settings.packing:
+        stated = _packed(stated, use_cpu=settings.use_cpu)
     builders: dict[Kind, Callable[..., SFTConfig | DPOConfig]] = {"sft": _sft_config, "dpo": _dpo_config}
     return builders[settings.kind](
         {**device_defaults, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True, **stated},
@@ -70,6 +77,16 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
         save_strategy="steps",
         save_steps=save_steps,
     )
+
+
+def _packed(stated: dict[str, Any], *, use_cpu: bool) -> dict[str, Any]:
+    """Fields of a packed training: on a GPU with a kernel that computes each conversation's attention alone."""
+    model: dict[str, Any] = dict(stated.get("model_init_kwargs") or {})
+    if not use_cpu:
+        kernel = "flash_attention_2" if is_flash_attn_2_available() else "flex_attention"
+        model = {"attn_implementation": kernel, **model}
+    # The rows are cut already; trl wants that said.
+    return {**stated, "model_init_kwargs": model or None, "padding_free": True, "max_length": None}
 
 
 def _sft_config(stated: dict[str, Any], **owned: Any) -> SFTConfig:

@@ -1,6 +1,6 @@
-"""Callbacks of a training run: progress, history, complete checkpoints, a stop at the first loss that is not finite."""
+"""Callbacks of a training run: progress, history, checkpoints when they are due, their record."""
 
-import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from deita_train.errors import UserError
 from deita_train.training.checkpoints import write_record
+from deita_train.training.stopping import StopRequest
 
 
 class ReportProgress(TrainerCallback):
@@ -46,19 +46,49 @@ class LogHistory(TrainerCallback):
             self._on_log(numbers, state.global_step)
 
 
-class StopAtNonFinite(TrainerCallback):
-    """Ends the run at the first loss that is not finite, before a checkpoint can keep it."""
+class SaveWhenDue(TrainerCallback):
+    """Saves beside the steps where it is due anyway: when time has passed, and when the run is asked to stop.
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    By time it waits for a step whose loss is logged: the losses since the last one are in no checkpoint. A stop does
+    not wait, and logs its own step.
+    """
+
+    def __init__(self, request: StopRequest, minutes: float) -> None:
+        self._request = request
+        self._seconds = 60 * minutes
+        self._saved = time.monotonic()
+        self.stopped = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at every logged loss; `logging_nan_inf_filter` is off so that none is hidden."""
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(float(loss)):
-            raise UserError(
-                f"the loss is {loss} at step {state.global_step}: training diverged. Lower trainer.learning_rate, "
-                "lengthen trainer.warmup_steps, or look for broken rows; the last checkpoint before it is kept."
-            )
+        """The first span begins when the model is loaded."""
+        self._saved = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask all ranks, and decide the same on each."""
+        late = state.is_world_process_zero and time.monotonic() - self._saved > self._seconds
+        stop, due = _on_any_rank([self._request.asked, late and control.should_log], args.device)
+        control.should_save |= stop or due
+        if stop:
+            control.should_log = control.should_training_stop = self.stopped = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A new span begins."""
+        self._saved = time.monotonic()
+
+
+def _on_any_rank(told: list[bool], device: torch.device) -> list[bool]:
+    """For each place, whether it is true on at least one rank. Every rank calls this at the same step."""
+    if not _has_ranks():
+        return told
+    numbers = torch.tensor(told, dtype=torch.int32, device=device)
+    torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+    return [bool(number) for number in numbers.tolist()]
+
+
+def _has_ranks() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class RecordCheckpoints(TrainerCallback):
@@ -66,8 +96,11 @@ class RecordCheckpoints(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After a checkpoint was saved, on every rank."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if _has_ranks():
             torch.distributed.barrier()
         if state.is_world_process_zero:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             write_record(checkpoint, args.world_size, str(args.distributed_state.distributed_type.name))
+        # A rank that ends meanwhile, as after a stop, would have the launcher end the others.
+        if _has_ranks():
+            torch.distributed.barrier()

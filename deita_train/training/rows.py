@@ -10,11 +10,14 @@ import datasets
 from deita_train.data.rendering import IGNORED, RenderedPair
 from deita_train.errors import UserError
 
+# What no model reads: whose row it is, and how many real tokens the model sees of it.
+_BESIDE = {"id": datasets.Value("string"), "tokens": datasets.Value("int32")}
 FEATURES = datasets.Features(
     {
         "input_ids": datasets.List(datasets.Value("int32")),
         "labels": datasets.List(datasets.Value("int32")),
         "length": datasets.Value("int32"),
+        **_BESIDE,
     }
 )
 PAIR_FEATURES = datasets.Features(
@@ -25,6 +28,7 @@ PAIR_FEATURES = datasets.Features(
         "ref_chosen_logps": datasets.Value("float32"),
         "ref_rejected_logps": datasets.Value("float32"),
         "length": datasets.Value("int32"),
+        **_BESIDE,
     }
 )
 """A preference pair as trl's DPOTrainer names its columns; `length` is that of the longer sequence."""
@@ -104,14 +108,16 @@ def _row(row: LabelledRow, count: RowCount) -> dict[str, Any]:
     count.tokens += len(row.input_ids)
     count.loss_tokens += sum(loss_mask(row.labels))
     count.truncated += row.truncated
-    return {"input_ids": row.input_ids, "labels": row.labels, "length": len(row.input_ids)}
+    tokens = len(row.input_ids)
+    return {"input_ids": row.input_ids, "labels": row.labels, "length": tokens, "id": row.id, "tokens": tokens}
 
 
 def _pair(row: PairRow, count: RowCount) -> dict[str, Any]:
     pair = row.pair
     answers = len(pair.chosen_ids) + len(pair.rejected_ids)
     count.rows += 1
-    count.tokens += 2 * len(pair.prompt_ids) + answers
+    tokens = 2 * len(pair.prompt_ids) + answers
+    count.tokens += tokens
     count.loss_tokens += answers
     count.truncated += pair.truncated
     return {
@@ -121,6 +127,8 @@ def _pair(row: PairRow, count: RowCount) -> dict[str, Any]:
         "ref_chosen_logps": row.reference_chosen,
         "ref_rejected_logps": row.reference_rejected,
         "length": len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)),
+        "id": row.id,
+        "tokens": tokens,
     }
 
 

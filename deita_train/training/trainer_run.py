@@ -9,25 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
-from deita_train.errors import UserError
+from deita_train.errors import Stopped, UserError
 from deita_train.training.adapters import lora_config
 from deita_train.training.arguments import TrainingSettings, training_arguments
-from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, StopAtNonFinite
+from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
+from deita_train.training.micro_batch import choose_micro_batch
 from deita_train.training.resume import checkpoint_to_resume
-from deita_train.training.trainers import trainer_class
+from deita_train.training.step_watch import StepWatch
+from deita_train.training.stopping import STOP_FILE, StopRequest
+from deita_train.training.trainers import OwnBatches, trainer_class
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a training left: the loss history, and how far it went."""
+    """What a training left: the loss history, how far it went, its micro-batch, and how fast this process was.
+
+    `rates` are those of :meth:`OwnBatches.rates`, of the steps done here; empty when none was left to do.
+    """
 
     history: list[dict[str, float]]
     steps: int
-    seconds: float
     resumed_from: int | None
+    micro_batch: int
+    rates: dict[str, float]
 
 
 def train(
@@ -43,32 +51,67 @@ def train(
     """Train `model_path` on `rows` and save the model's weights and configuration, or the adapter's.
 
     The rows have the columns of `training/rows.py`. Resumes from the newest whole checkpoint in `checkpoint_dir`. Every
-    rank calls this. Raises :class:`UserError` when the loss is not finite, or when a ZeRO checkpoint was written by
-    another number of ranks.
+    rank calls this, in its main thread. SIGTERM, or a file `stop` beside `checkpoint_dir`, ends the step, leaves a
+    checkpoint and raises :class:`Stopped`. Raises :class:`UserError` when the loss is not finite, when the memory does
+    not hold a micro-batch, or when a ZeRO checkpoint was written by another number of ranks.
     """
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     resume = checkpoint_to_resume(checkpoint_dir, settings)
-    callbacks: list[TrainerCallback] = [
-        ReportProgress(on_progress), LogHistory(on_log), StopAtNonFinite(), RecordCheckpoints()
-    ]  # fmt: skip
-    trainer = trainer_class(settings)(
-        lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),
-        model=model_path,
-        args=arguments,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        callbacks=callbacks,
-        peft_config=None if settings.peft is None else lora_config(settings.peft),
-    )
-    check_launch(trainer, settings)
-    outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    choose_micro_batch(arguments, settings, Path(model_path), list(rows["length"]), resume)
+    with StopRequest(checkpoint_dir.parent / STOP_FILE) as request:
+        saving, watch = SaveWhenDue(request, settings.checkpoint_minutes), StepWatch()
+        callbacks: list[TrainerCallback] = [
+            ReportProgress(on_progress),
+            LogHistory(on_log),
+            saving,
+            RecordCheckpoints(),
+        ]
+        trainer = trainer_class(settings)(
+            lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),
+            watch=watch,
+            model=model_path,
+            args=arguments,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            peft_config=None if settings.peft is None else lora_config(settings.peft),
+        )
+        check_launch(trainer, settings)
+        _train(trainer, resume)
+        _check_end(trainer, saving)
     trainer.save_model(str(model_dir))
     return TrainingOutcome(
         history=loss_history(trainer.state.log_history),
         steps=trainer.state.global_step,
-        seconds=float(outcome.metrics["train_runtime"]),
         resumed_from=step_of(resume) if resume else None,
+        micro_batch=arguments.per_device_train_batch_size,
+        rates=trainer.rates(),
     )
+
+
+def _train(trainer: OwnBatches, resume: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except torch.OutOfMemoryError as error:
+        micro = trainer.args.per_device_train_batch_size
+        smaller = (
+            f"state trainer.per_device_train_batch_size: {micro // 2} or less"
+            if micro > 1
+            else "give it more ranks with zero3 or fsdp2, train an adapter, or cut the rows shorter"
+        )
+        raise UserError(
+            f"the GPU's memory does not hold a micro-batch of {micro} ({error}): {smaller}. "
+            "The same command then goes on from the last checkpoint."
+        ) from error
+
+
+def _check_end(trainer: Trainer, saving: SaveWhenDue) -> None:
+    state = trainer.state
+    if saving.stopped and state.global_step < state.max_steps:
+        raise Stopped(
+            f"stopped as asked after step {state.global_step} of {state.max_steps}; its checkpoint is kept, and the "
+            "same command continues."
+        )
 
 
 # What DPOTrainer logs beside the loss, by the names of our history.

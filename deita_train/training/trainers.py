@@ -1,6 +1,6 @@
 """trl's trainers on prepared token ids: batches of our own, the loss per conversation, pairs with their reference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import datasets
@@ -9,16 +9,68 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 from trl import DPOTrainer, SFTTrainer
 
+from deita_train.inference.speed import peak_flops
 from deita_train.training.arguments import TrainingSettings
 from deita_train.training.sampler import LengthGroupedBatches
+from deita_train.training.step_watch import (
+    BESIDE,
+    KeepRows,
+    Rates,
+    StepWatch,
+    Timed,
+    take_rows,
+    training_flops_per_token,
+)
 
 
 class OwnBatches(Trainer):
-    """A trainer with our batches; with transformers' own when `lengths` is None."""
+    """A trainer with our batches, transformers' own when `lengths` is None; `watch` hears of each step.
 
-    def __init__(self, *, lengths: list[int] | None, **arguments: Any) -> None:
+    What is logged with a loss also has the speed since the last time: the mean over the ranks.
+    """
+
+    def __init__(self, *, lengths: list[int] | None, watch: StepWatch, **arguments: Any) -> None:
         self._lengths = lengths  # the trainer drops the column before it asks for a sampler
+        self._watch = watch
         super().__init__(**arguments)
+        self.data_collator = KeepRows(self.data_collator)
+        self._flops_per_token = training_flops_per_token(self.model)
+        self._peak_flops = peak_flops(self.args.device, torch.bfloat16) if self.args.bf16 else None
+        self.add_callback(watch)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        """As transformers', with what is no model's input taken out."""
+        timed = Timed(epoch_iterator)
+        batches, num_items = super().get_batch_samples(timed, num_batches, device)
+        self._watch.fetched(timed.seconds, *take_rows(batches))
+        return batches, num_items
+
+    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        """As the trainer's own; the watch hears of the loss."""
+        loss: torch.Tensor = super().training_step(*arguments, **named)
+        self._watch.trained(loss)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the speed to what carries a loss. Every rank logs, so all of them come here."""
+        if "loss" in logs:
+            self._watch.end_span()
+            logs |= self._mean(self._watch.span)
+        super().log(logs, start_time)
+
+    def rates(self) -> dict[str, float]:
+        """The same of all steps that this process did; empty when there were none. Every rank calls this."""
+        self._watch.end_span()
+        return self._mean(self._watch.total)
+
+    def _mean(self, rates: Rates) -> dict[str, float]:
+        """Over the ranks."""
+        mine = rates.numbers(self._flops_per_token, self._peak_flops)
+        numbers = torch.tensor(list(mine.values()), dtype=torch.float64, device=self.args.device)
+        mean: torch.Tensor = self.accelerator.reduce(numbers, reduction="mean")
+        return dict(zip(mine, mean.tolist(), strict=True))
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler | None:
         if self._lengths is None:
@@ -26,6 +78,11 @@ class OwnBatches(Trainer):
             return sampler
         global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedBatches(self._lengths, global_batch, self.args.seed)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        names: Any = self._signature_columns
+        self._signature_columns: Any = [*dict.fromkeys((*names, *BESIDE))]
 
 
 class _SftTrainer(OwnBatches, SFTTrainer):
@@ -36,25 +93,38 @@ class _PerConversationTrainer(_SftTrainer):
     """SFTTrainer whose loss is a mean over the conversations of a global batch, each the mean over its own tokens.
 
     trl divides the sum of all log-probabilities by a number that it counts in the global batch, over micro-batches and
-    ranks; here each row's are divided by its tokens before, and what is counted are the rows. Every row is one
-    conversation and has a token with a loss.
+    ranks; here each conversation's are divided by its tokens before, and what is counted are the conversations. Every
+    one has a token with a loss.
     """
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        rows = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
+        rows = torch.tensor(sum(len(batch["ids"]) for batch in batch_samples), device=device)
         return self.accelerator.gather(rows).sum() if self.args.average_tokens_across_devices else rows
 
     def compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], *how: Any, **named: Any) -> torch.Tensor:
         """As trl's, which reads nothing of a model but its outputs."""
-        assert "attention_mask" in inputs, "a packed row holds several conversations"
 
         def weighted(**arguments: Any) -> Any:
             outputs = model(**arguments)
-            outputs.log_probs = outputs.log_probs / outputs.label_mask.sum(-1, keepdim=True)
+            outputs.log_probs = outputs.log_probs / _tokens_of_own(outputs.label_mask, inputs.get("position_ids"))
             return outputs
 
         loss: torch.Tensor = super().compute_loss(weighted, inputs, *how, **named)
         return loss
+
+
+def _tokens_of_own(label_mask: torch.Tensor, position_ids: torch.Tensor | None) -> torch.Tensor:
+    """For each place the trained tokens of its conversation: of its row, or of its part of a packed row.
+
+    `label_mask` is [B, T - 1], whether the token behind each place is trained; `position_ids` of a packed row [1, T],
+    0 where a conversation begins.
+    """
+    if position_ids is None:
+        return label_mask.sum(-1, keepdim=True)
+    conversation = (position_ids[0] == 0).cumsum(0)[1:] - 1
+    counts = torch.bincount(conversation, weights=label_mask[0].float())
+    # Between two conversations lies a place without a loss; 0 / 0 there would spread.
+    return counts.clamp(min=1)[conversation][None]
 
 
 class _DpoTrainer(OwnBatches, DPOTrainer):

@@ -108,11 +108,11 @@ def test_an_unknown_field_is_refused_with_its_line(write):
     assert message.endswith("(did you mean learning_rate?)")
 
 
-def test_packing_is_not_offered(write):
+def test_packing_is_stated_beside_the_trainer(write):
     for value in ("true", "false", "no"):
         assert refusal(write(), f"sft.trainer.packing={value}") == (
             f"--set sft.trainer.packing={value}: sft.trainer.packing: set by the framework: "
-            "rows are grouped by length; packing is not offered yet"
+            "state packing: beside trainer: (of sft and of scorers)"
         )
 
 

@@ -218,7 +218,8 @@ def write_fake_run(folder):
                 seed + 10 * len(method),
                 rows_without_loss=0,
                 rows_truncated=4,
-                tokens_per_second=2100.0,
+                tokens_per_second_per_device=2100.0,
+                mfu=None,
             )
             stages["evaluate.sft"] = run.add(f"evaluate-{name}", "evaluate", "evaluate.sft", 5.0, heldout=heldout(loss))
             settings = {"select.method": method, "select.seed": seed, "sft.seed": seed}
@@ -264,7 +265,7 @@ def swept_select(run, method, budget, seed, place):
 def add_tuned(run, name, stages, seed, loss, failed_at):
     """SFT, DPO and their evaluations; a stage from ``failed_at`` on is only named."""
     place, made = seed - 1, failed_at != "sft"
-    more = {"rows_without_loss": 0, "rows_truncated": 4, "tokens_per_second": 2100.0}
+    more = {"rows_without_loss": 0, "rows_truncated": 4, "tokens_per_second_per_device": 2100.0, "mfu": None}
 
     def add(label, kind, parents, training=None, **metrics):
         artefact_id = run.plan(f"{label.replace('.', '-')}-{name}", kind, label, **parents)

@@ -138,6 +138,8 @@ INDIFFERENT = [
     ("sft.trainer.save_steps", 3),
     ("sft.trainer.per_device_train_batch_size", 2),
     ("sft.trainer.gradient_checkpointing", True),
+    ("sft.packing", True),
+    ("sft.checkpoint_minutes", 5),
     ("sft.launch", "cpu_ddp"),
     ("base.pretrain.launch", "cpu_ddp"),
     ("scorers.quality.train.launch", "cpu_zero2"),

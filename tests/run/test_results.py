@@ -71,3 +71,10 @@ def test_result_tables_are_printed_as_they_are(tmp_path):
     print_results(console, tmp_path)
     lines = console.file.getvalue().splitlines()
     assert table(lines) == [row] and any("[red]number" in line for line in lines)
+
+
+def test_packing_on_a_cpu_is_said_to_be_slower_until_it_is_done(tmp_path):
+    note = "train_scorer.quality, sft: packing: is slower on a CPU than batches of similar length, because attention"
+    packed = recipe(sft__packing=True, scorers__quality__train__packing=True)
+    assert [line for line in shown(plan(tmp_path, packed)) if line.startswith(note)]
+    assert not [line for line in shown(plan(tmp_path, recipe())) if "packing: is" in line]

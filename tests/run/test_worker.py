@@ -1,9 +1,11 @@
 """What a stage's process keeps of an earlier attempt."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
 
+from deita_train.run import worker
 from deita_train.run.worker import _prepare
 from deita_train.stages.context import Progress, StageContext
 
@@ -63,3 +65,24 @@ def test_a_preparation_that_did_not_end_is_made_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         attempt(SimpleNamespace(prepare=fail), tmp_path, None)
     assert attempt(Prepared(), tmp_path, None) == ("plan 1", False)
+
+
+@pytest.mark.parametrize(
+    ("world", "gpus", "before", "after"),
+    [
+        ("1", 8, None, "0"),
+        ("1", 2, "5,3", "5"),
+        ("1", 1, "5", "5"),
+        ("1", 0, None, None),
+        ("8", 8, None, None),
+    ],
+)
+def test_a_process_that_is_the_only_one_sees_one_gpu(monkeypatch, world, gpus, before, after):
+    """transformers would wrap the model for all that it sees, and multiply the batch by their number."""
+    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.setattr(worker, "count_gpus", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    worker._see_one_gpu()
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == after

@@ -1,5 +1,5 @@
 """A miniature, rows of unequal lengths and both losses by brute force. Run as a script it trains on the launched ranks:
-`conversation_loss.py FOLDER LOSS`, where FOLDER has `base` and `rows`."""
+`conversation_loss.py FOLDER LOSS MICRO_BATCH PACKING`, where FOLDER has `base` and `rows`."""
 
 import os
 import sys
@@ -37,15 +37,18 @@ def make_rows(folder):
     write_training_rows(rows, folder / "rows")
 
 
-def run(folder, name, loss, world_size=1, **trainer):
+def run(folder, name, loss, world_size=1, packing=False, minutes=30.0, on_log=None, **trainer):
     """Train as the stages do; the outcome, with the model in `folder/name`."""
+    distributed_type = "NO" if world_size == 1 else "MULTI_CPU"
     settings = TrainingSettings(
-        {**TRAINER, **trainer}, BATCH, SEED, world_size, "NO" if world_size == 1 else "MULTI_CPU", True, loss=loss
-    )
+        {**TRAINER, **trainer}, BATCH, SEED, world_size, distributed_type, True, loss=loss, packing=packing,
+        checkpoint_minutes=minutes,
+    )  # fmt: skip
     rows = datasets.load_from_disk(str(folder / "rows"))
     base = str(folder / "base")
     out = folder / name
-    return train(base, load_tokenizer(base), rows, settings, out / "checkpoints", out / "model", ignore, ignore)
+    log = ignore if on_log is None else lambda numbers, step: on_log(numbers)
+    return train(base, load_tokenizer(base), rows, settings, out / "checkpoints", out / "model", ignore, log)
 
 
 def ignore(*told):
@@ -79,4 +82,8 @@ def surprises(model, row):
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), "two_ranks", sys.argv[2], int(os.environ["WORLD_SIZE"]), per_device_train_batch_size=1)
+    folder, loss, micro_batch, packing = sys.argv[1:]
+    run(
+        Path(folder), f"two_ranks_{packing}", loss, int(os.environ["WORLD_SIZE"]), packing == "packed",
+        per_device_train_batch_size=int(micro_batch),
+    )  # fmt: skip

@@ -32,12 +32,16 @@ def test_the_two_losses_are_not_the_same(expected):
     assert max(float((one[name] - other[name]).abs().max()) for name in one) > 1e-3
 
 
+@pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_losses_and_gradients_are_those_of_the_definition(folder, expected, loss, micro_batch):
-    """With a plain gradient step the weights show the gradients, whatever the micro-batch and the accumulation."""
-    name = f"{loss}_{micro_batch}"
-    outcome = run(folder, name, loss, per_device_train_batch_size=micro_batch)
+def test_losses_and_gradients_are_those_of_the_definition(folder, expected, loss, micro_batch, packing):
+    """With a plain gradient step the weights show the gradients, whatever the micro-batch and the accumulation.
+
+    The definition looks at one conversation at a time, so that a packed one which saw its neighbour would show.
+    """
+    name = f"{loss}_{micro_batch}_{packing}"
+    outcome = run(folder, name, loss, packing=packing, per_device_train_batch_size=micro_batch)
     losses, weights = expected[loss]
     np.testing.assert_allclose([entry["loss"] for entry in outcome.history], losses, atol=6e-5)
     check_weights(folder / name, weights)
@@ -50,16 +54,17 @@ def check_weights(folder, weights):
         torch.testing.assert_close(weight.double(), weights[key], atol=2e-6, rtol=0)
 
 
-def test_two_ranks_have_the_loss_of_one(folder, expected):
-    """On two ranks each row is a micro-batch of its own; rows of one batch differ in length and tokens."""
+@pytest.mark.parametrize(("micro_batch", "packing"), [(1, "plain"), (2, "packed")])
+def test_two_ranks_have_the_loss_of_one(folder, expected, micro_batch, packing):
+    """The rows of one batch differ in length and tokens; packed, each rank has two of them in one row."""
     root = Path(__file__).parents[2]
     launch = [
         sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0",
         "--config_file", str(root / "accelerate_configs" / "cpu_ddp.yaml"), conversation_loss.__file__,
-        str(folder), "per_conversation",
+        str(folder), "per_conversation", str(micro_batch), packing,
     ]  # fmt: skip
     paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths}
     answer = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    check_weights(folder / "two_ranks", expected["per_conversation"][1])
+    check_weights(folder / f"two_ranks_{packing}", expected["per_conversation"][1])

@@ -18,8 +18,8 @@ def test_rows_and_their_account(tmp_path):
     assert count == RowCount(rows=2, tokens=6, loss_tokens=3, truncated=1, without_loss=1, without_loss_ids=["silent"])
     written = datasets.load_from_disk(str(tmp_path / "rows"))
     assert written.to_list() == [
-        {"input_ids": [1, 2, 3, 4], "labels": [IGNORED, IGNORED, 3, 4], "length": 4},
-        {"input_ids": [5, 6], "labels": [IGNORED, 6], "length": 2},
+        {"input_ids": [1, 2, 3, 4], "labels": [IGNORED, IGNORED, 3, 4], "length": 4, "id": "a", "tokens": 4},
+        {"input_ids": [5, 6], "labels": [IGNORED, 6], "length": 2, "id": "b", "tokens": 2},
     ]
     assert str(written.features["labels"].feature.dtype) == "int32"
 
@@ -71,6 +71,8 @@ def test_pairs_and_their_account(tmp_path):
             "ref_chosen_logps": -1.5,
             "ref_rejected_logps": -2.5,
             "length": 5,
+            "id": "a",
+            "tokens": 9,
         },
         {
             "prompt_ids": [1],
@@ -79,6 +81,8 @@ def test_pairs_and_their_account(tmp_path):
             "ref_chosen_logps": -0.5,
             "ref_rejected_logps": -0.25,
             "length": 2,
+            "id": "b",
+            "tokens": 4,
         },
     ]
 

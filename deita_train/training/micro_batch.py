@@ -1,0 +1,82 @@
+"""How a rank's share of the global batch is cut: as stated, as the checkpoint had it, or as the memory allows."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import DPOConfig, SFTConfig
+
+from deita_train.durable import read_json
+from deita_train.inference.model_shape import load_config
+from deita_train.training.arguments import TrainingSettings, largest_divisor
+from deita_train.training.checkpoints import read_record
+from deita_train.training.memory import Precision, count_weights, free_bytes, sequences_that_fit
+
+# A CPU's attention writes the whole matrix of a packed row, so that long ones cost more than they save.
+_PACKED_TOKENS_CPU = 2048
+
+
+def choose_micro_batch(
+    arguments: SFTConfig | DPOConfig,
+    settings: TrainingSettings,
+    model_path: Path,
+    lengths: list[int],
+    resume: Path | None,
+) -> None:
+    """Set the micro-batch and the accumulation of `arguments`, the same on every rank, unless the recipe states them.
+
+    `lengths` are the rows' in tokens, of a preference pair that of the longer sequence. A training that goes on with as
+    many ranks keeps the checkpoint's micro-batch, because another one changes the last bits.
+    """
+    if "per_device_train_batch_size" in settings.trainer:
+        return
+    micro = _kept(resume, settings.world_size)
+    if micro is None:
+        most = min(arguments.per_device_train_batch_size, _fits(arguments, settings, model_path, lengths))
+        micro = _least_of_ranks(largest_divisor(settings.global_batch_size // settings.world_size, most), arguments)
+    share = settings.global_batch_size // settings.world_size
+    assert share % micro == 0, f"{micro} sequences do not divide {share}"
+    arguments.per_device_train_batch_size = micro
+    arguments.gradient_accumulation_steps = share // micro
+
+
+def _kept(resume: Path | None, world_size: int) -> int | None:
+    record = None if resume is None else read_record(resume)
+    if resume is None or record is None or record["world_size"] != world_size:
+        return None
+    micro: int = read_json(resume / "trainer_state.json")["train_batch_size"]
+    return micro
+
+
+def _fits(arguments: Any, settings: TrainingSettings, model_path: Path, lengths: list[int]) -> int:
+    """Rows, or pairs, that the device holds at once; of a packed row on a CPU, those that are worth it."""
+    if settings.packing and settings.use_cpu:
+        return max(1, _PACKED_TOKENS_CPU * len(lengths) // sum(lengths))
+    sequences = sequences_that_fit(
+        load_config(model_path),
+        count_weights(model_path, settings.peft),
+        Precision.of(settings.trainer, bf16=arguments.bf16),
+        checkpointing=bool(arguments.activation_checkpointing or arguments.gradient_checkpointing),
+        sharding=(_sharding(settings.distributed_type), settings.world_size),
+        longest=max(lengths),
+        free_bytes=free_bytes(arguments.device),
+    )
+    return max(1, sequences // (2 if settings.kind == "dpo" else 1))
+
+
+def _sharding(distributed_type: str) -> str:
+    """What the ranks divide, by the names of `state_bytes`; accelerate tells its ranks DeepSpeed's stage like this."""
+    if distributed_type != "DEEPSPEED":
+        return distributed_type
+    return f"ZERO{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"
+
+
+def _least_of_ranks(micro: int, arguments: SFTConfig | DPOConfig) -> int:
+    """The smallest of all ranks' numbers; all divide the same share, and the smallest fits everywhere."""
+    device = arguments.device  # asking for it starts the process group
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return micro
+    number = torch.tensor(micro, device=device)
+    torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MIN)
+    return int(number)
