@@ -32,15 +32,23 @@ class Training(Section):
 
 
 class Tuning(Training):
-    """A training that may leave the base as it is and learn an adapter: peft's own LoraConfig fields under `peft`."""
+    """A training that may leave the base as it is and learn an adapter: peft's own LoraConfig fields under `peft`.
+
+    With `quantization` the frozen base is held in 4-bit NormalFloat (QLoRA) or in 8 bits while the adapter is trained.
+    """
 
     peft: dict[str, Any] | None = None
     merge_adapter: bool = False
+    quantization: Literal["nf4", "int8"] | None = None
 
     @model_validator(mode="after")
-    def _adapter_to_merge(self) -> Self:
+    def _adapter_alone(self) -> Self:
         if self.merge_adapter and self.peft is None:
             raise ValueError("merge_adapter: would have no effect without peft:; leave it out")
+        if self.quantization is not None and self.peft is None:
+            raise ValueError("quantization: a quantized base cannot be trained itself; state peft: for an adapter")
+        if self.quantization is not None and "dtype" in (self.trainer.get("model_init_kwargs") or {}):
+            raise ValueError("quantization: computes in bfloat16; leave trainer.model_init_kwargs.dtype out")
         return self
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,19 @@ class Inputs:
                 f"{where}.global_batch_size",
                 f"{training.global_batch_size} is not a multiple of {unit} ({parts}); nearest that fit: {nearest}.",
             )
+
+    def check_quantization(self, launch: dict[str, Any], where: str) -> None:
+        """Refuse a quantized base where bitsandbytes has no kernels, is not installed, or would be taken apart."""
+        if launch["use_cpu"]:
+            raise self.error(f"{where}.quantization", "wants a GPU; on a CPU leave it out.")
+        if launch["distributed_type"] not in ("NO", "MULTI_GPU"):
+            raise self.error(
+                f"{where}.quantization",
+                f"{launch['distributed_type']} divides weights that are not quantized; launch: single_gpu or ddp.",
+            )
+        # For another machine's GPUs nobody knows here what is installed there.
+        if self._planned_gpus is None and find_spec("bitsandbytes") is None:
+            raise self.error(f"{where}.quantization", "wants bitsandbytes: pip install 'deita-train[qlora]'.")
 
     def _refuse_revision(self, revision: str | None, name: str, where: str) -> None:
         if revision is not None:

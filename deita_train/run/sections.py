@@ -75,7 +75,8 @@ class Sections:
     def _tuning_config(self, tuning: Tuning) -> dict[str, Any]:
         """As of any training; with an adapter also its settings. Without one the keys stay what they are."""
         adapter = {"peft": tuning.peft, "merge_adapter": tuning.merge_adapter} if tuning.peft is not None else {}
-        return {**self._training_config(tuning), **adapter}
+        quantized = {"quantization": tuning.quantization} if tuning.quantization is not None else {}
+        return {**self._training_config(tuning), **adapter, **quantized}
 
     def _training_config(self, training: Training) -> dict[str, Any]:
         decisive = {name: value for name, value in training.trainer.items() if name not in PERFORMANCE_FIELDS}
@@ -86,6 +87,8 @@ class Sections:
         performance = {name: value for name, value in training.trainer.items() if name in PERFORMANCE_FIELDS}
         launch = self.inputs.launch(training.launch, f"{where}.launch")
         self.inputs.check_batch(training, launch, where)
+        if isinstance(training, Tuning) and training.quantization is not None:
+            self.inputs.check_quantization(launch, where)
         return {
             "trainer": performance,
             "launch": launch,

@@ -72,6 +72,7 @@ def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
         loss=context.config.get("loss", "per_token"),
         packing=context.settings["packing"],
         checkpoint_minutes=context.settings["checkpoint_minutes"],
+        quantization=context.config.get("quantization"),
     )
 
 

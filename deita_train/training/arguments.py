@@ -16,13 +16,25 @@ _MICRO_BATCH = 32
 
 Kind = Literal["sft", "dpo"]
 Loss = Literal["per_token", "per_conversation"]
+Quantization = Literal["nf4", "int8"]
+# Of the QLoRA paper (arXiv 2305.14314, section 3): double quantization, products in bfloat16; and of LLM.int8().
+_QUANTIZATIONS: Mapping[Quantization, Mapping[str, Any]] = {
+    "nf4": {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": "bfloat16",
+    },
+    "int8": {"load_in_8bit": True},
+}
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How to train: trl's own fields in `trainer`, the rest stated once by the recipe.
 
-    With peft's own fields in `peft` an adapter is trained, and the model stays as it is. `loss` is that of `sft`: the
+    With peft's own fields in `peft` an adapter is trained, and the model stays as it is, with `quantization` in few
+    bits. `loss` is that of `sft`: the
     mean over the tokens of a global batch, or over its conversations the mean of each. With `packing` the conversations
     of a micro-batch lie one behind the other in one row without padding, and none sees another. A checkpoint is saved
     at the latest after `checkpoint_minutes`.
@@ -39,6 +51,7 @@ class TrainingSettings:
     loss: Loss = "per_token"
     packing: bool = False
     checkpoint_minutes: float = 30.0
+    quantization: Quantization | None = None
 
 
 def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig | DPOConfig:
@@ -63,6 +76,8 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
     }
     if settings.packing:
         stated = _packed(stated, use_cpu=settings.use_cpu)
+    if settings.quantization is not None:
+        stated = _quantized(stated, settings.quantization)
     builders: dict[Kind, Callable[..., SFTConfig | DPOConfig]] = {"sft": _sft_config, "dpo": _dpo_config}
     return builders[settings.kind](
         {**device_defaults, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True, **stated},
@@ -87,6 +102,12 @@ def _packed(stated: dict[str, Any], *, use_cpu: bool) -> dict[str, Any]:
         model = {"attn_implementation": kernel, **model}
     # The rows are cut already; trl wants that said.
     return {**stated, "model_init_kwargs": model or None, "padding_free": True, "max_length": None}
+
+
+def _quantized(stated: dict[str, Any], quantization: Quantization) -> dict[str, Any]:
+    how = {"quant_method": "bitsandbytes", **_QUANTIZATIONS[quantization]}
+    model = {**(stated.get("model_init_kwargs") or {}), "dtype": "bfloat16", "quantization_config": how}
+    return {**stated, "model_init_kwargs": model}
 
 
 def _sft_config(stated: dict[str, Any], **owned: Any) -> SFTConfig:

@@ -25,9 +25,9 @@ class Precision:
     autocast: bool
 
     @classmethod
-    def of(cls, trainer: Mapping[str, Any], *, bf16: bool) -> "Precision":
-        """As trl loads the model: float32 unless `model_init_kwargs` says otherwise."""
-        dtype = (trainer.get("model_init_kwargs") or {}).get("dtype", "float32")
+    def of(cls, model_init_kwargs: Mapping[str, Any] | None, *, bf16: bool) -> "Precision":
+        """As trl loads the model: float32 unless `model_init_kwargs` says otherwise. A quantized one takes less."""
+        dtype = (model_init_kwargs or {}).get("dtype", "float32")
         weight = 4 if dtype in ("float32", "auto") else 2
         return cls(weight, autocast=bf16 and weight == 4)
 

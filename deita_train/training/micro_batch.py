@@ -56,7 +56,7 @@ def _fits(arguments: Any, settings: TrainingSettings, model_path: Path, lengths:
     sequences = sequences_that_fit(
         load_config(model_path),
         count_weights(model_path, settings.peft),
-        Precision.of(settings.trainer, bf16=arguments.bf16),
+        Precision.of(arguments.model_init_kwargs, bf16=arguments.bf16),
         checkpointing=bool(arguments.activation_checkpointing or arguments.gradient_checkpointing),
         sharding=(_sharding(settings.distributed_type), settings.world_size),
         longest=max(lengths),

@@ -89,16 +89,16 @@ def test_what_fits_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("trainer", "bf16", "expected"),
+    ("model_init_kwargs", "bf16", "expected"),
     [
-        ({}, False, FLOAT32),
+        (None, False, FLOAT32),
         ({}, True, MIXED),
-        ({"model_init_kwargs": {"dtype": "bfloat16"}}, True, BFLOAT16),
-        ({"model_init_kwargs": {"attn_implementation": "sdpa"}}, True, MIXED),
+        ({"dtype": "bfloat16"}, True, BFLOAT16),
+        ({"attn_implementation": "sdpa"}, True, MIXED),
     ],
 )
-def test_the_precision_of_a_training(trainer, bf16, expected):
-    assert Precision.of(trainer, bf16=bf16) == expected
+def test_the_precision_of_a_training(model_init_kwargs, bf16, expected):
+    assert Precision.of(model_init_kwargs, bf16=bf16) == expected
 
 
 def test_weights_are_counted_without_any(tmp_path):
