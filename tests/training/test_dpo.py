@@ -52,7 +52,7 @@ def ignore(*told):
     """Nobody listens to the progress here."""
 
 
-def our_training(model_dir, folder):
+def our_training(model_dir, folder, **fields):
     tokenizer = load_tokenizer(str(model_dir))
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     rows = []
@@ -61,20 +61,20 @@ def our_training(model_dir, folder):
         scores = [log_prob(model, pair.prompt_ids, ids) for ids in (pair.chosen_ids, pair.rejected_ids)]
         rows.append(PairRow(prompt[-1]["content"], pair, *scores))
     write_pair_rows(rows, folder / "rows")
-    settings = TrainingSettings(FIELDS, 4, 7, 1, "NO", True, kind="dpo")
+    settings = TrainingSettings(FIELDS | fields, 4, 7, 1, "NO", True, kind="dpo")
     data = datasets.load_from_disk(str(folder / "rows"))
     return train(str(model_dir), tokenizer, data, settings, folder / "checkpoints", folder / "model", ignore, ignore)
 
 
-def trls_training(model_dir, folder):
+def trls_training(model_dir, folder, **fields):
     def message(text):
         return [{"role": "assistant", "content": text}]
 
     rows = {"prompt": prompts(), "chosen": list(map(message, CHOSEN)), "rejected": list(map(message, REJECTED))}
     datasets.Dataset.from_dict(rows).save_to_disk(str(folder / "rows"))
     arguments = DPOConfig(
-        output_dir=str(folder / "out"), **FIELDS, per_device_train_batch_size=4, use_cpu=True, bf16=False, seed=7,
-        logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, max_length=512,
+        output_dir=str(folder / "out"), **(FIELDS | fields), per_device_train_batch_size=4, use_cpu=True, bf16=False,
+        seed=7, logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, max_length=512,
         activation_checkpointing=False,
     )  # fmt: skip
     trainer = DPOTrainer(
@@ -115,3 +115,29 @@ def test_the_weights_are_those_of_trls_own_path(trainings):
     assert a.keys() == b.keys()
     for name, weight in a.items():
         torch.testing.assert_close(weight, b[name], atol=2e-5, rtol=0)
+
+
+LOSSES = [
+    {"loss_type": [name]}
+    for name in (
+        "hinge", "ipo", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
+        "discopop", "sigmoid_norm",
+    )
+] + [
+    {"loss_type": ["robust"], "label_smoothing": 0.1},
+    {"loss_type": ["exo_pair"], "label_smoothing": 0.1},
+    {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
+    {"loss_type": ["sigmoid"], "f_divergence_type": "js_divergence"},
+    {"loss_type": ["sigmoid"], "use_weighting": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", LOSSES, ids=lambda fields: "+".join(map(str, fields.values())))
+def test_every_loss_of_trls_is_passed_through(model_dir, tmp_path, fields):
+    """Two steps, the second with a model that has left its reference."""
+    fields = fields | {"num_train_epochs": 2}
+    ours = our_training(model_dir, tmp_path / "ours", **fields)
+    theirs = [entry for entry in trls_training(model_dir, tmp_path / "theirs", **fields) if "loss" in entry]
+    got, expected = ([entry["loss"] for entry in history] for history in (ours.history, theirs))
+    assert len(got) == 2 and got[0] != got[1]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
