@@ -32,9 +32,28 @@ class Precision:
         return cls(weight, autocast=bf16 and weight == 4)
 
 
+@dataclass(frozen=True)
+class ModelShape:
+    """A model's configuration, and how many parameters it has and trains, its adapter's among them."""
+
+    config: Any
+    weights: int
+    trained: int
+
+    @classmethod
+    def of(cls, model_path: Path, peft: Mapping[str, Any] | None) -> "ModelShape":
+        """From the model's folder; nothing is allocated."""
+        config = load_config(model_path)
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config)
+            if peft is not None:
+                model = get_peft_model(model, lora_config(peft))
+        sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+        return cls(config, sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained))
+
+
 def sequences_that_fit(
-    config: Any,
-    weights: tuple[int, int],
+    shape: ModelShape,
     precision: Precision,
     *,
     checkpointing: bool,
@@ -44,26 +63,25 @@ def sequences_that_fit(
 ) -> int:
     """How many sequences of `longest` tokens a device with `free_bytes` holds before the model is loaded; 1 at least.
 
-    `weights` are all and the trained ones, `sharding` what :func:`state_bytes` takes. With activation checkpointing a
+    `sharding` is what :func:`state_bytes` takes. With activation checkpointing a
     token keeps one vector per layer, and everything of the one layer that is computed again, twice for its gradients.
     """
-    left = _USED_SHARE * free_bytes - state_bytes(weights, precision, *sharding)
-    layer, layers = layer_bytes(config, precision), config.num_hidden_layers
-    boundary = precision.weight * config.hidden_size  # the vector of a token between two layers
+    left = _USED_SHARE * free_bytes - state_bytes(shape, precision, *sharding)
+    layer, layers = layer_bytes(shape.config, precision), shape.config.num_hidden_layers
+    boundary = precision.weight * shape.config.hidden_size  # the vector of a token between two layers
     token = layers * boundary + 2 * layer if checkpointing else (layers + 1) * layer
     return max(1, int(left) // (token * longest))
 
 
-def state_bytes(weights: tuple[int, int], precision: Precision, distributed_type: str, world_size: int) -> int:
+def state_bytes(shape: ModelShape, precision: Precision, distributed_type: str, world_size: int) -> int:
     """What one rank keeps of the model and its training with Adam, in bytes.
 
     A frozen weight is kept once, a trained one four times (itself, its gradient, two moments), and under autocast once
     more in two bytes. FSDP and ZeRO-3 divide all of it by the ranks, ZeRO-2 all but the weights.
     """
-    total, trained = weights
-    kept = precision.weight * total
-    learnt = 3 * precision.weight * trained
-    cast = 2 * total if precision.autocast else 0
+    kept = precision.weight * shape.weights
+    learnt = 3 * precision.weight * shape.trained
+    cast = 2 * shape.weights if precision.autocast else 0
     if distributed_type in ("FSDP", "ZERO3"):
         return (kept + learnt) // world_size + cast
     if distributed_type == "ZERO2":
@@ -84,16 +102,6 @@ def layer_bytes(config: Any, precision: Precision) -> int:
     if precision.autocast:
         return 34 * width + 8 * mlp
     return 40 * width + 16 * mlp if precision.weight == 4 else 24 * width + 8 * mlp
-
-
-def count_weights(model_path: Path, peft: Mapping[str, Any] | None) -> tuple[int, int]:
-    """All parameters of a model, with its adapter if there is one, and the trained ones; nothing is allocated."""
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(load_config(model_path))
-        if peft is not None:
-            model = get_peft_model(model, lora_config(peft))
-    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
 
 
 def free_bytes(device: torch.device) -> int:

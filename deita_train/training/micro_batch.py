@@ -8,10 +8,9 @@ import torch
 from trl import DPOConfig, SFTConfig
 
 from deita_train.durable import read_json
-from deita_train.inference.model_shape import load_config
 from deita_train.training.arguments import TrainingSettings, largest_divisor
 from deita_train.training.checkpoints import read_record
-from deita_train.training.memory import Precision, count_weights, free_bytes, sequences_that_fit
+from deita_train.training.memory import ModelShape, Precision, free_bytes, sequences_that_fit
 
 # A CPU's attention writes the whole matrix of a packed row, so that long ones cost more than they save.
 _PACKED_TOKENS_CPU = 2048
@@ -20,7 +19,7 @@ _PACKED_TOKENS_CPU = 2048
 def choose_micro_batch(
     arguments: SFTConfig | DPOConfig,
     settings: TrainingSettings,
-    model_path: Path,
+    shape: ModelShape,
     lengths: list[int],
     resume: Path | None,
 ) -> None:
@@ -33,7 +32,7 @@ def choose_micro_batch(
         return
     micro = _kept(resume, settings.world_size)
     if micro is None:
-        most = min(arguments.per_device_train_batch_size, _fits(arguments, settings, model_path, lengths))
+        most = min(arguments.per_device_train_batch_size, _fits(arguments, settings, shape, lengths))
         micro = _least_of_ranks(largest_divisor(settings.global_batch_size // settings.world_size, most), arguments)
     share = settings.global_batch_size // settings.world_size
     assert share % micro == 0, f"{micro} sequences do not divide {share}"
@@ -49,13 +48,12 @@ def _kept(resume: Path | None, world_size: int) -> int | None:
     return micro
 
 
-def _fits(arguments: Any, settings: TrainingSettings, model_path: Path, lengths: list[int]) -> int:
+def _fits(arguments: Any, settings: TrainingSettings, shape: ModelShape, lengths: list[int]) -> int:
     """Rows, or pairs, that the device holds at once; of a packed row on a CPU, those that are worth it."""
     if settings.packing and settings.use_cpu:
         return max(1, _PACKED_TOKENS_CPU * len(lengths) // sum(lengths))
     sequences = sequences_that_fit(
-        load_config(model_path),
-        count_weights(model_path, settings.peft),
+        shape,
         Precision.of(arguments.model_init_kwargs, bf16=arguments.bf16),
         checkpointing=bool(arguments.activation_checkpointing or arguments.gradient_checkpointing),
         sharding=(_sharding(settings.distributed_type), settings.world_size),

@@ -17,6 +17,7 @@ from deita_train.training.adapters import lora_config
 from deita_train.training.arguments import TrainingSettings, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
+from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
 from deita_train.training.resume import checkpoint_to_resume
 from deita_train.training.step_watch import StepWatch
@@ -55,9 +56,11 @@ def train(
     checkpoint and raises :class:`Stopped`. Raises :class:`UserError` when the loss is not finite, when the memory does
     not hold a micro-batch, or when a ZeRO checkpoint was written by another number of ranks.
     """
+    # Before the arguments, after which DeepSpeed divides every model that is made.
+    shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     resume = checkpoint_to_resume(checkpoint_dir, settings)
-    choose_micro_batch(arguments, settings, Path(model_path), list(rows["length"]), resume)
+    choose_micro_batch(arguments, settings, shape, list(rows["length"]), resume)
     with StopRequest(checkpoint_dir.parent / STOP_FILE) as request:
         saving, watch = SaveWhenDue(request, settings.checkpoint_minutes), StepWatch()
         callbacks: list[TrainerCallback] = [

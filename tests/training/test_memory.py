@@ -5,8 +5,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deita_train.training.memory import (
+    ModelShape,
     Precision,
-    count_weights,
     free_bytes,
     layer_bytes,
     sequences_that_fit,
@@ -72,20 +72,21 @@ def test_with_checkpointing_a_layer_keeps_one_vector():
     ],
 )
 def test_what_a_rank_keeps_by_hand(weights, precision, sharding, expected):
-    assert state_bytes(weights, precision, *sharding) == expected
+    assert state_bytes(ModelShape(None, *weights), precision, *sharding) == expected
 
 
 def test_what_fits_by_hand():
     """D 64, I 160, 2 layers: a layer keeps 40 x 64 + 16 x 160 = 5,120 of a token in float32."""
+    shape = ModelShape(config(), 100, 100)
     common = {"sharding": ("NO", 1), "longest": 10}
     # 0.8 of the free bytes hold 1,600 of weights and their like, and four sequences of ten tokens.
     free = (1600 + 4 * 10 * 3 * 5120) / 0.8
-    assert sequences_that_fit(config(), (100, 100), FLOAT32, checkpointing=False, free_bytes=free + 9, **common) == 4
-    assert sequences_that_fit(config(), (100, 100), FLOAT32, checkpointing=False, free_bytes=free - 9, **common) == 3
+    assert sequences_that_fit(shape, FLOAT32, checkpointing=False, free_bytes=free + 9, **common) == 4
+    assert sequences_that_fit(shape, FLOAT32, checkpointing=False, free_bytes=free - 9, **common) == 3
     # Two layers' vectors of 256, and one layer twice.
     free = (1600 + 7 * 10 * (2 * 256 + 2 * 5120)) / 0.8
-    assert sequences_that_fit(config(), (100, 100), FLOAT32, checkpointing=True, free_bytes=free + 9, **common) == 7
-    assert sequences_that_fit(config(), (100, 100), FLOAT32, checkpointing=True, free_bytes=0, **common) == 1
+    assert sequences_that_fit(shape, FLOAT32, checkpointing=True, free_bytes=free + 9, **common) == 7
+    assert sequences_that_fit(shape, FLOAT32, checkpointing=True, free_bytes=0, **common) == 1
 
 
 @pytest.mark.parametrize(
@@ -105,9 +106,11 @@ def test_weights_are_counted_without_any(tmp_path):
     config().save_pretrained(tmp_path)
     # Two layers of q, k, v, o 16,384, MLP 30,720 and two norms 128; a norm 64; embedding and head 6,400 each.
     total = 2 * (16_384 + 30_720 + 128) + 64 + 12_800
-    assert count_weights(tmp_path, None) == (total, total)
+    whole = ModelShape.of(tmp_path, None)
+    assert (whole.weights, whole.trained, whole.config.hidden_size) == (total, total, 64)
     # Rank 2 on q alone: (64 + 64) x 2 for each of two layers.
-    assert count_weights(tmp_path, {"r": 2, "target_modules": ["q_proj"]}) == (total + 512, 512)
+    adapted = ModelShape.of(tmp_path, {"r": 2, "target_modules": ["q_proj"]})
+    assert (adapted.weights, adapted.trained) == (total + 512, 512)
 
 
 def test_free_memory_of_this_machine_is_shared_by_its_ranks(monkeypatch):

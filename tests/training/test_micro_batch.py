@@ -7,6 +7,7 @@ from transformers import LlamaConfig
 from deita_train.training import micro_batch
 from deita_train.training.arguments import TrainingSettings, training_arguments
 from deita_train.training.checkpoints import read_record
+from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
 
 CONFIG = LlamaConfig(
@@ -28,7 +29,7 @@ def chosen(model, monkeypatch, free, *, batch=24, resume=None, lengths=(50, 100)
     trainer = settings.pop("trainer", {})
     wanted = TrainingSettings(trainer, batch, 7, settings.pop("world_size", 1), "NO", True, **settings)
     arguments = training_arguments(wanted, 1000, model / "checkpoints")
-    choose_micro_batch(arguments, wanted, model, list(lengths), resume)
+    choose_micro_batch(arguments, wanted, ModelShape.of(model, None), list(lengths), resume)
     return arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
 
 
