@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from deita_train.errors import UserError
-from deita_train.training.checkpoints import write_record
+from deita_train.training.checkpoints import finish_checkpoint
 
 
 class ReportProgress(TrainerCallback):
@@ -70,4 +70,4 @@ class RecordCheckpoints(TrainerCallback):
             torch.distributed.barrier()
         if state.is_world_process_zero:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            write_record(checkpoint, args.world_size, str(args.distributed_state.distributed_type.name))
+            finish_checkpoint(checkpoint, args, kwargs["processing_class"])
