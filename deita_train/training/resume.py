@@ -1,7 +1,11 @@
 """From which checkpoint a training goes on, and which ranks can go on with it."""
 
+import math
 import os
 from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from deita_train.durable import remove_tree
 from deita_train.errors import UserError
@@ -31,6 +35,23 @@ def checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Pa
         )
     _say(f"resuming from {checkpoint.name}{_change(writers, ranks)}")
     return checkpoint
+
+
+class OrderOfEpoch(TrainerCallback):
+    """Tells the sampler which epoch begins.
+
+    A training that goes on within an epoch skips its first batches through one more wrapper around them. On several
+    ranks the trainer's own word does not get through all of these, and the rest of a later epoch would be in the order
+    of the first.
+    """
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before the batches are skipped."""
+        batches = kwargs["train_dataloader"]
+        steps = max(1, math.ceil(len(batches) / args.gradient_accumulation_steps))
+        batches.set_epoch(state.global_step // steps)
 
 
 def _layout(ranks: Writers) -> tuple[object, ...]:

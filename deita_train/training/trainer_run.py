@@ -16,7 +16,7 @@ from deita_train.training.adapters import lora_config
 from deita_train.training.arguments import TrainingSettings, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, StopAtNonFinite
 from deita_train.training.checkpoints import step_of
-from deita_train.training.resume import checkpoint_to_resume
+from deita_train.training.resume import OrderOfEpoch, checkpoint_to_resume
 from deita_train.training.trainers import trainer_class
 
 
@@ -49,7 +49,7 @@ def train(
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     resume = checkpoint_to_resume(checkpoint_dir, settings)
     callbacks: list[TrainerCallback] = [
-        ReportProgress(on_progress), LogHistory(on_log), StopAtNonFinite(), RecordCheckpoints()
+        ReportProgress(on_progress), LogHistory(on_log), StopAtNonFinite(), OrderOfEpoch(), RecordCheckpoints()
     ]  # fmt: skip
     trainer = trainer_class(settings)(
         lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),

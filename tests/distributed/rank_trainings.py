@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,12 +199,22 @@ def be_a_rank(folder, job, rank, world_size, port):
             run(folder, job, world_size, "NO" if world_size == 1 else "MULTI_CPU")
         except Stopped:
             return
-        assert job.stop_before is None
+        assert job.stop_before is None or job.killed_after is not None
+
+
+def renamed(job, name, **changes):
+    """The same training in another folder."""
+    return replace(job, name=name, **changes)
+
+
+def outcome(folder, name):
+    """What a job that came to its end left."""
+    return json.loads((folder / name / "outcome.json").read_text())
 
 
 def losses(folder, name):
     """The loss of each step of a job that came to its end."""
-    history = json.loads((folder / name / "outcome.json").read_text())["history"]
+    history = outcome(folder, name)["history"]
     assert [entry["step"] for entry in history] == list(range(1, NUM_STEPS + 1))
     return [entry["loss"] for entry in history]
 
@@ -243,6 +254,8 @@ def main():
             run(folder, job, int(os.environ["WORLD_SIZE"]), distributed_type)
         except Stopped:
             continue
+        if job.killed_after is not None:
+            time.sleep(10)  # it was faster than the kill
         assert job.stop_before is None
 
 
