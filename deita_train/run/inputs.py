@@ -19,6 +19,8 @@ from deita_train.run.launch import Launch, gpu_of_one_process, resolve_launch
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+# By this file transformers itself knows a checkpoint of a training.
+_TRAINER_STATE = "trainer_state.json"
 TEMPLATES_DIR = Path(__file__).parent.parent / "data" / "templates"
 
 
@@ -91,13 +93,28 @@ class Inputs:
                     f"{name} is a folder without config.json: not a transformers model. Name the folder that holds it.",
                 )
             self._check_json(path / "config.json", f"{where}.{field}")
-            return {"content": self._hashes.of(path)}, str(path.resolve())
+            return {"content": self._model_content(path, f"{where}.{field}")}, str(path.resolve())
         if not _HUB_ID.match(name):
             raise self.error(
                 f"{where}.{field}",
                 f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id. Correct the path.",
             )
         return {"hub": name, "revision": self._commit("model", name, revision, where, field)}, name
+
+    def _model_content(self, folder: Path, where: str) -> str:
+        """The hash of a model folder. A checkpoint is the model in it: nothing reads the trainer's state beside it."""
+        if not (folder / _TRAINER_STATE).is_file():
+            return self._hashes.of(folder)
+        from deita_train.training.model_files import model_files
+
+        files = model_files(folder)
+        if not any(path.suffix == ".safetensors" for path in files):
+            raise self.error(
+                where,
+                f"{folder} is a checkpoint without a model in safetensors, as ZeRO-3 without zero3_save_16bit_model "
+                "and FSDP with SHARDED_STATE_DICT write it. Name another checkpoint or model.",
+            )
+        return self._hashes.of_files(folder, files)
 
     def _check_json(self, file: Path, where: str) -> None:
         try:
@@ -120,7 +137,10 @@ class Inputs:
         except UserError as error:
             raise self.error(where, str(error)) from error
         local = {"content": self._hashes.of(base.folder)} if base.folder is not None else {}
-        return {"content": self._hashes.of(path), "base": local or {"hub": base.hub, "revision": base.revision}}
+        return {
+            "content": self._model_content(path, where),
+            "base": local or {"hub": base.hub, "revision": base.revision},
+        }
 
     def chat_template(
         self, name: str, where: str, *, marked: bool = True, model: tuple[dict, str] | str | None = None

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,13 @@ class ContentHashes:
     def of(self, path: Path) -> str:
         """The hash of a file, or of a folder over its files' relative paths and hashes."""
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file())
-            listing = {str(p.relative_to(path)): self._of_file(p) for p in files}
-            digest = hashlib.sha256(canonical_json(listing).encode()).hexdigest()
-        else:
-            digest = self._of_file(path)
-        return digest
+            return self.of_files(path, (p for p in path.rglob("*") if p.is_file()))
+        return self._of_file(path)
+
+    def of_files(self, folder: Path, files: Iterable[Path]) -> str:
+        """The hash over some of a folder's files; that of the folder, if they are all of them."""
+        listing = {str(path.relative_to(folder)): self._of_file(path) for path in sorted(files)}
+        return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
 
     def save(self) -> None:
         """Keep what was hashed for the next start."""

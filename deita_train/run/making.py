@@ -123,8 +123,8 @@ class Making:
         if self._is_made(node):
             self._skip(node, "made by another run meanwhile")
             return False
-        if store.has(node.id):
-            remove_tree(store.work_path(node.id))
+        if store.has(node.id) or node.id in self._renewed:
+            remove_tree(store.work_path(node.id))  # what an earlier attempt left serves another content, or is unwanted
         elif store.finish_publishing(node.id):
             self._skip(node, "was published up to its last step")
             return False

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from deita_train.training.checkpoints import write_record
+from deita_train.training.checkpoints import finish_checkpoint
 from deita_train.training.stopping import StopRequest
 
 
@@ -100,7 +100,7 @@ class RecordCheckpoints(TrainerCallback):
             torch.distributed.barrier()
         if state.is_world_process_zero:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            write_record(checkpoint, args.world_size, str(args.distributed_state.distributed_type.name))
+            finish_checkpoint(checkpoint, args, kwargs["processing_class"])
         # A rank that ends meanwhile, as after a stop, would have the launcher end the others.
         if _has_ranks():
             torch.distributed.barrier()

@@ -1,6 +1,5 @@
 """How a rank's share of the global batch is cut: as stated, as the checkpoint had it, or as the memory allows."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from trl import DPOConfig, SFTConfig
 
 from deita_train.durable import read_json
 from deita_train.training.arguments import TrainingSettings, largest_divisor
-from deita_train.training.checkpoints import read_record
+from deita_train.training.checkpoints import writers_of, zero_stage
 from deita_train.training.memory import ModelShape, Precision, free_bytes, sequences_that_fit
 
 # A CPU's attention writes the whole matrix of a packed row, so that long ones cost more than they save.
@@ -41,8 +40,7 @@ def choose_micro_batch(
 
 
 def _kept(resume: Path | None, world_size: int) -> int | None:
-    record = None if resume is None else read_record(resume)
-    if resume is None or record is None or record["world_size"] != world_size:
+    if resume is None or writers_of(resume).world_size != world_size:
         return None
     micro: int = read_json(resume / "trainer_state.json")["train_batch_size"]
     return micro
@@ -64,10 +62,8 @@ def _fits(arguments: Any, settings: TrainingSettings, shape: ModelShape, lengths
 
 
 def _sharding(distributed_type: str) -> str:
-    """What the ranks divide, by the names of `state_bytes`; accelerate tells its ranks DeepSpeed's stage like this."""
-    if distributed_type != "DEEPSPEED":
-        return distributed_type
-    return f"ZERO{os.environ.get('ACCELERATE_DEEPSPEED_ZERO_STAGE', '2')}"
+    """What the ranks divide, by the names of `state_bytes`."""
+    return f"ZERO{zero_stage()}" if distributed_type == "DEEPSPEED" else distributed_type
 
 
 def _least_of_ranks(micro: int, arguments: SFTConfig | DPOConfig) -> int:

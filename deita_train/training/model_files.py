@@ -47,8 +47,13 @@ def copy_tokenizer(tokenizer_path: Path, folder: Path) -> None:
 
 def unexpected_files(model_dir: Path) -> list[str]:
     """Files that a published model must not hold."""
+    return sorted({path.name for path in model_dir.iterdir()} - {path.name for path in model_files(model_dir)})
+
+
+def model_files(model_dir: Path) -> list[Path]:
+    """What belongs to a model in its folder: weights in safetensors, configuration, tokenizer and template."""
     beside = {*TOKENIZER_FILES, TEMPLATE_FILE}
-    return sorted(path.name for path in model_dir.iterdir() if path.name not in beside and not _is_model_file(path))
+    return sorted(path for path in model_dir.iterdir() if path.name in beside or _is_model_file(path))
 
 
 def _is_model_file(path: Path) -> bool:

@@ -19,7 +19,7 @@ from deita_train.training.callbacks import LogHistory, RecordCheckpoints, Report
 from deita_train.training.checkpoints import step_of
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
-from deita_train.training.resume import checkpoint_to_resume
+from deita_train.training.resume import OrderOfEpoch, checkpoint_to_resume
 from deita_train.training.step_watch import StepWatch
 from deita_train.training.stopping import STOP_FILE, StopRequest
 from deita_train.training.trainers import OwnBatches, trainer_class
@@ -64,11 +64,8 @@ def train(
     with StopRequest(checkpoint_dir.parent / STOP_FILE) as request:
         saving, watch = SaveWhenDue(request, settings.checkpoint_minutes), StepWatch()
         callbacks: list[TrainerCallback] = [
-            ReportProgress(on_progress),
-            LogHistory(on_log),
-            saving,
-            RecordCheckpoints(),
-        ]
+            ReportProgress(on_progress), LogHistory(on_log), saving, OrderOfEpoch(), RecordCheckpoints()
+        ]  # fmt: skip
         trainer = trainer_class(settings)(
             lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),
             watch=watch,

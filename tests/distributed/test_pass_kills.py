@@ -1,6 +1,5 @@
 """SIGKILL at a random moment of a pass, then any number of ranks: the table of an undisturbed pass, byte for byte."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -8,7 +7,6 @@ import socket
 import time
 from dataclasses import replace
 from functools import partial
-from multiprocessing import forkserver
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,20 +30,6 @@ FAULTS = [
         [(kind, before, after) for kind in MODULES for before in (1, 2) for after in (1, 2, 3)] + [*MOMENTS[:2]]
     )
 ]
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Children forked from a process that has imported everything.
-
-    There is one such process for all of pytest's. It keeps the working folder and the environment in which it started,
-    so it must not outlive these tests.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deita_train.stages.preload"])
-    forkserver._forkserver._stop()
-    yield context
-    forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
 from deita_train.errors import UserError
 from deita_train.run import inputs
 from deita_train.run.inputs import Inputs, resolve_commit
+from deita_train.run.keys import ContentHashes
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 OLD, NEW = "a" * 40, "b" * 40
@@ -104,6 +105,51 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path, hub):
         "Name the folder that holds it."
     )
     assert refusal(tmp_path, recipe(sft__model="../m/n")).startswith("sft.model: ../m/n is neither a folder (looked in")
+
+
+def a_checkpoint(folder):
+    """A model's files, and the trainer's state."""
+    (folder / "global_step4").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "tokenizer.json").write_text("{}")
+    for name in ("trainer_state.json", "optimizer.pt", "complete.json", "global_step4/rank_1.pt"):
+        (folder / name).write_text("before")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json", "complete.json", "global_step4/rank_1.pt"])
+def test_the_state_of_a_trainer_is_no_part_of_a_checkpoint_as_a_model(tmp_path, name):
+    folder = a_checkpoint(tmp_path / "checkpoint-4")
+    keys = [graph(tmp_path, recipe(sft__model=str(folder)))["sft"].key]
+    (folder / name).write_text("another")
+    keys.append(graph(tmp_path, recipe(sft__model=str(folder)))["sft"].key)
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
+def test_the_model_in_a_checkpoint_is_what_it_counts_as(tmp_path, name):
+    folder = a_checkpoint(tmp_path / "checkpoint-4")
+    keys = [graph(tmp_path, recipe(sft__model=str(folder)))["sft"].key]
+    (folder / name).write_text('{"another": 1}')
+    keys.append(graph(tmp_path, recipe(sft__model=str(folder)))["sft"].key)
+    assert keys[0] != keys[1]
+
+
+def test_any_file_of_another_model_folder_counts(tmp_path):
+    """As it did before checkpoints were told apart."""
+    folder = a_checkpoint(tmp_path / "model")
+    (folder / "trainer_state.json").unlink()
+    assert graph(tmp_path, recipe(sft__model=str(folder)))["sft"].config["model"] == {
+        "content": ContentHashes(tmp_path / "hashes.json").of(folder)
+    }
+
+
+def test_a_checkpoint_without_a_model_is_refused(tmp_path):
+    folder = a_checkpoint(tmp_path / "checkpoint-4")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    said = refusal(tmp_path, recipe(sft__model=str(folder)))
+    assert said.startswith(f"sft.model: {folder} is a checkpoint without a model in safetensors")
 
 
 def test_an_unknown_template_names_the_known_ones(tmp_path):

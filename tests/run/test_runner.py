@@ -359,6 +359,19 @@ def test_a_fresh_stage_is_one_of_the_cells_own(tmp_path, children):
     )
 
 
+@pytest.mark.parametrize(("fresh", "kept"), [(None, True), ("sft", False)])
+def test_a_fresh_stage_that_was_never_finished_begins_anew(tmp_path, children, fresh, kept):
+    """Its checkpoints may be what nobody wants to go on from."""
+    made = plan(tmp_path, recipe())
+    sft = made.cells[0].nodes["sft"]
+    checkpoint = made.store.work_path(sft.id) / "checkpoints" / "checkpoint-4"
+    checkpoint.mkdir(parents=True)
+    children.fails = {(made.cells[0].label, "sft"): USERS}
+    with pytest.raises(UserError):
+        run(made, fresh=fresh)
+    assert checkpoint.exists() == kept
+
+
 def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, monkeypatch):
     monkeypatch.setattr(locks, "_POLL_SECONDS", 0.02)
     made = plan(tmp_path, recipe(sweep=SWEEP))

@@ -2,7 +2,15 @@ import json
 
 import pytest
 
-from deita_train.training.checkpoints import RECORD, find_damage, newest_whole, read_record, step_of, write_record
+from deita_train.training.checkpoints import (
+    RECORD,
+    Writers,
+    find_damage,
+    newest_whole,
+    step_of,
+    write_record,
+    writers_of,
+)
 
 
 def save(folder, step, optimizer=b"moments", world_size=2):
@@ -14,7 +22,7 @@ def save(folder, step, optimizer=b"moments", world_size=2):
     for name in ("scheduler.pt", "trainer_state.json", "rng_state_0.pth"):
         (checkpoint / name).write_text("{}")
     (checkpoint / "global_step" / "rank_1.pt").write_bytes(b"shard")
-    write_record(checkpoint, world_size, "MULTI_GPU")
+    write_record(checkpoint, Writers(world_size, "MULTI_GPU"))
     return checkpoint
 
 
@@ -26,12 +34,14 @@ def folder(tmp_path):
 
 
 def test_the_record_holds_every_file_and_the_launch(folder):
-    assert read_record(folder / "checkpoint-5") == {
+    assert json.loads((folder / "checkpoint-5" / RECORD).read_text()) == {
         "files": {"model.safetensors": 7, "optimizer.pt": 7, "global_step/rank_1.pt": 5}
         | dict.fromkeys(("scheduler.pt", "trainer_state.json", "rng_state_0.pth"), 2),
         "world_size": 2,
         "distributed_type": "MULTI_GPU",
+        "zero_stage": None,
     }
+    assert writers_of(folder / "checkpoint-5") == Writers(2, "MULTI_GPU", None)
     assert sorted(path.name for path in (folder / "checkpoint-5").iterdir()) == [
         RECORD, "global_step", "model.safetensors", "optimizer.pt", "rng_state_0.pth", "scheduler.pt",
         "trainer_state.json",
@@ -64,7 +74,7 @@ def test_a_missing_file_of_another_rank(folder):
     )
 
 
-@pytest.mark.parametrize("text", [None, "", '{"files": {"model.saf'])
+@pytest.mark.parametrize("text", [None, "", '{"files": {"model.saf', "[]", '{"world_size": 2}'])
 def test_a_missing_or_torn_record(folder, text):
     (folder / "checkpoint-100" / RECORD).unlink()
     if text is not None:
@@ -96,7 +106,7 @@ def test_a_damaged_checkpoint_that_is_saved_again_is_whole(folder):
     again = save(folder, 100, optimizer=b"longer moments", world_size=1)
     assert find_damage(again) is None
     assert newest_whole(folder) == (again, [])
-    assert RECORD not in read_record(again)["files"]
+    assert RECORD not in json.loads((again / RECORD).read_text())["files"]
 
 
 def test_what_a_kill_between_writing_and_renaming_the_record_leaves(folder):
@@ -106,8 +116,12 @@ def test_what_a_kill_between_writing_and_renaming_the_record_leaves(folder):
     assert find_damage(save(folder, 100)) is None
 
 
-def test_the_record_is_json(folder):
-    assert json.loads((folder / "checkpoint-5" / RECORD).read_text())["world_size"] == 2
+def test_the_stage_of_deepspeed_is_in_the_record_and_in_words(folder):
+    writers = Writers(4, "DEEPSPEED", 3)
+    write_record(folder / "checkpoint-5", writers)
+    assert writers_of(folder / "checkpoint-5") == writers
+    assert str(writers) == "4 ranks (DEEPSPEED, ZeRO-3)"
+    assert str(Writers(1, "NO")) == "1 rank (NO)"
 
 
 @pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state_0.pth"])
@@ -116,4 +130,4 @@ def test_a_checkpoint_without_the_trainers_state_is_never_recorded(folder, part)
     (checkpoint / part).unlink()
     (checkpoint / RECORD).unlink()
     with pytest.raises(AssertionError, match="was saved without"):
-        write_record(checkpoint, 2, "MULTI_GPU")
+        write_record(checkpoint, Writers(2, "MULTI_GPU"))

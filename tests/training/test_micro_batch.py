@@ -6,7 +6,7 @@ from transformers import LlamaConfig
 
 from deita_train.training import micro_batch
 from deita_train.training.arguments import TrainingSettings, training_arguments
-from deita_train.training.checkpoints import read_record
+from deita_train.training.checkpoints import writers_of
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
 
@@ -59,7 +59,9 @@ def test_what_is_stated_is_not_looked_into(model, monkeypatch):
 
 def checkpoint(folder, micro, world_size):
     folder.mkdir()
-    (folder / "complete.json").write_text(json.dumps({"files": {}, "world_size": world_size}))
+    (folder / "complete.json").write_text(
+        json.dumps({"files": {}, "world_size": world_size, "distributed_type": "MULTI_GPU"})
+    )
     (folder / "trainer_state.json").write_text(json.dumps({"train_batch_size": micro}))
     return folder
 
@@ -76,5 +78,5 @@ def test_the_checkpoint_of_a_real_training_has_its_micro_batch(tmp_path):
     outcome = run(tmp_path, "real", "per_token", max_steps=1, per_device_train_batch_size=2)
     assert outcome.micro_batch == 2
     folder = tmp_path / "real" / "checkpoints" / "checkpoint-1"
-    assert read_record(folder)["world_size"] == 1
+    assert writers_of(folder).world_size == 1
     assert micro_batch._kept(folder, 1) == 2 and micro_batch._kept(folder, 2) is None

@@ -1,0 +1,217 @@
+"""Trainings on two real ranks, under DDP, FSDP2, ZeRO-2 and ZeRO-3, against one rank with the same global batch."""
+
+import re
+import shutil
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from rank_trainings import (
+    BATCH,
+    DROPOUT,
+    FSDP2,
+    NUM_STEPS,
+    ROOT,
+    SEED,
+    Job,
+    assert_same_bits,
+    fork,
+    launch,
+    losses,
+    make_inputs,
+    outcome,
+    renamed,
+    run,
+)
+from transformers import AutoModelForCausalLM
+
+from deita_train.data.rendering import IGNORED
+from deita_train.errors import UserError
+from deita_train.training.sampler import LengthGroupedBatches
+
+# What accelerate calls each launch, and how a rank then holds a parameter.
+LAUNCHES = {
+    "cpu_ddp": ("MULTI_CPU", "Parameter"),
+    "fsdp2": ("FSDP", "DTensor"),
+    "cpu_zero2": ("DEEPSPEED", "Parameter"),
+    "cpu_zero3": ("DEEPSPEED", "ZeRO-3"),
+}
+KINDS = {"sft": Job("sft"), "dpo": Job("dpo", "dpo"), "lora": Job("lora", lora=True, trainer={"learning_rate": 3e-2})}
+# Adapters under the other launches, and what ZeRO-2 does after an interruption, are in `make test-faults`.
+TRAINED = [(launch, kind) for launch in LAUNCHES for kind in KINDS if kind != "lora" or launch == "fsdp2"]
+RESUMED = ["cpu_ddp", "fsdp2", "cpu_zero3"]
+# The largest difference that was seen is 1e-6, in losses and in logits.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def folder(processes, tmp_path_factory):
+    """The inputs, and the trainings of one rank."""
+    made = tmp_path_factory.mktemp("ranks")
+    make_inputs(made)
+    for job in KINDS.values():
+        assert fork(processes, made, renamed(job, f"one-{job.name}")) == [0]
+    return made
+
+
+@pytest.fixture(scope="module")
+def launched(processes, folder):
+    """Carries out all trainings of a launch of two ranks, so that its start is paid once; its name."""
+    printed = {}
+
+    def of(name):
+        if name not in printed:
+            if "zero" in name and shutil.which("g++") is None:
+                pytest.skip("DeepSpeed compiles a small op and there is no g++")
+            if name == "cpu_ddp":
+                assert fork(processes, folder, Job("one-changed", stop_before=7)) == [0]
+            printed[name] = None  # so that a launch that fails is not tried again for each test
+            printed[name] = launch(folder, config(folder, name), LAUNCHES[name][0], jobs_of(name))
+        assert printed[name] is not None, f"the launch {name} failed before"
+        return printed[name]
+
+    return of
+
+
+def jobs_of(name):
+    """The kinds of training, an undisturbed one and one that is interrupted, and those that other ranks go on with."""
+    jobs = [renamed(KINDS[kind], f"{name}-{kind}") for launch, kind in TRAINED if launch == name]
+    if name in RESUMED:
+        whole, broken = (Job(f"{name}-{what}", trainer=DROPOUT) for what in ("whole", "broken"))
+        jobs += [whole, renamed(broken, broken.name, stop_before=7), broken]
+    jobs += [Job(f"{name}-changed", stop_before=7)]
+    return jobs + [Job("one-changed")] * (name == "cpu_ddp")
+
+
+def config(folder, name, num_processes=2):
+    if name != "fsdp2":
+        return ROOT / "accelerate_configs" / f"{name}.yaml"
+    file = folder / "fsdp2.yaml"
+    file.write_text(FSDP2.format(num_processes=num_processes))
+    return file
+
+
+@pytest.mark.parametrize(("name", "kind"), TRAINED)
+def test_the_ranks_are_two_and_hold_what_the_launch_promises(folder, launched, name, kind):
+    """Their number and the distributed type are asserted in the ranks."""
+    launched(name)
+    assert outcome(folder, f"{name}-{kind}")["parameters"] == [LAUNCHES[name][1]]
+
+
+@pytest.mark.parametrize(("name", "kind"), TRAINED)
+def test_the_losses_are_those_of_one_rank(folder, launched, name, kind):
+    launched(name)
+    one, two = losses(folder, f"one-{kind}"), losses(folder, f"{name}-{kind}")
+    np.testing.assert_allclose(two, one, rtol=0, atol=TOLERANCE)
+    assert max(one) - min(one) > 0.05, "the losses would be equal whatever was trained"
+
+
+@pytest.mark.parametrize(("name", "kind"), TRAINED)
+def test_the_saved_model_loads_in_a_clean_process_with_the_logits_of_one_rank(folder, launched, name, kind):
+    launched(name)
+    one, two, base = (logits(folder, job) for job in (f"one-{kind}", f"{name}-{kind}", None))
+    torch.testing.assert_close(two, one, rtol=0, atol=TOLERANCE)
+    assert (one - base).abs().max() > 100 * TOLERANCE
+
+
+def logits(folder, job):
+    """Of plain transformers, which adds an adapter to its base by itself."""
+    assert not torch.distributed.is_initialized()
+    model = AutoModelForCausalLM.from_pretrained(folder / job / "model" if job else folder / "base")
+    ids = torch.arange(3, 131)[None]
+    with torch.inference_mode():
+        return model(input_ids=ids).logits
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_an_interrupted_training_has_the_bits_of_an_undisturbed_one(folder, launched, name):
+    """Within the second epoch, whose order is its own, and with dropout: the random state of every rank counts."""
+    printed = launched(name)
+    assert outcome(folder, f"{name}-broken")["resumed_from"] == 6
+    assert outcome(folder, f"{name}-broken")["steps_here"] == NUM_STEPS - 6
+    assert_same_bits(folder, f"{name}-whole", f"{name}-broken")
+    assert "resuming from checkpoint-6\n" in printed
+    plain, dropout = losses(folder, f"{name}-sft"), losses(folder, f"{name}-whole")
+    assert np.abs(np.array(plain) - dropout).max() > 1e-3, "there was no dropout"
+
+
+def assert_continued(folder, job, accumulation, line, printed):
+    """Another number of ranks has gone on from step 6, with the same global batch, and says so."""
+    found = outcome(folder, job)
+    assert (found["resumed_from"], found["steps_here"], found["accumulation"]) == (6, NUM_STEPS - 6, accumulation)
+    np.testing.assert_allclose(losses(folder, job), losses(folder, "one-sft"), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(logits(folder, job), logits(folder, "one-sft"), rtol=0, atol=TOLERANCE)
+    assert f"resuming from checkpoint-6, written by {line}." in printed
+    assert "random numbers" in printed
+
+
+def test_two_ranks_go_on_from_the_checkpoint_of_one(folder, launched):
+    printed = launched("cpu_ddp")
+    # The micro-batch follows too: 4 of 8 rows a rank.
+    assert_continued(folder, "one-changed", 1, "1 rank (NO) and continued by 2 ranks (MULTI_CPU)", printed)
+
+
+def test_one_rank_goes_on_from_the_checkpoint_of_two(processes, folder, launched):
+    launched("cpu_ddp")
+    shutil.copytree(folder / "cpu_ddp-changed", folder / "to-one")
+    # Micro-batches of 2 rows: four of them where two ranks had one of 4 each.
+    assert fork(processes, folder, Job("to-one", trainer={"per_device_train_batch_size": 2})) == [0]
+    printed = (folder / "to-one" / "log").read_text()
+    assert_continued(folder, "to-one", 4, "2 ranks (MULTI_CPU) and continued by 1 rank (NO)", printed)
+
+
+@pytest.mark.faults
+def test_four_ranks_of_fsdp2_go_on_from_the_checkpoint_of_two(folder, launched):
+    launched("fsdp2")
+    shutil.copytree(folder / "fsdp2-changed", folder / "to-four")
+    printed = launch(folder, config(folder, "fsdp2", 4), "FSDP", [Job("to-four")])
+    assert_continued(folder, "to-four", 1, "2 ranks (FSDP) and continued by 4 ranks (FSDP)", printed)
+
+
+SHARDED = {
+    "fsdp2": "2 ranks (FSDP)",
+    "cpu_zero2": "2 ranks (DEEPSPEED, ZeRO-2)",
+    "cpu_zero3": "2 ranks (DEEPSPEED, ZeRO-3)",
+}
+
+
+@pytest.mark.parametrize(("name", "writers"), SHARDED.items())
+def test_a_checkpoint_in_parts_is_refused_by_one_rank_before_the_model_is_loaded(folder, launched, name, writers):
+    launched(name)
+    with pytest.raises(UserError, match=re.escape(f"checkpoint-6 was written by {writers}")) as raised:
+        run(folder, Job(f"{name}-changed", model="no-model-there", tokenizer="base"))
+    for way in ("cannot be continued by 1 rank (NO)", "launch as it was written", "--fresh", "copy that folder"):
+        assert way in str(raised.value)
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_the_weights_of_a_checkpoint_begin_a_new_training(processes, folder, launched, name):
+    """That is the way out of the refusal: nothing of the trainer's state is read then."""
+    launched(name)
+    copy = folder / f"{name}-copy"
+    shutil.copytree(folder / f"{name}-changed" / "checkpoints" / "checkpoint-6", copy)
+    pickled = [path for path in copy.rglob("*") if path.suffix in {".pt", ".pth", ".bin"}]
+    assert len(pickled) >= 4
+    for path in pickled:
+        path.write_bytes(b"nothing may read this")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        assert (copy / file).read_bytes() == (folder / "base" / file).read_bytes()
+    assert fork(processes, folder, Job(f"{name}-new", model=copy.name)) == [0]
+    # One step of a whole training of 8 with those weights and a first step's learning rate: by hand on one rank.
+    begun = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float64)
+    assert losses(folder, f"{name}-new")[0] == pytest.approx(first_loss(folder, begun), abs=TOLERANCE)
+    assert losses(folder, f"{name}-new")[0] < losses(folder, "one-sft")[0] - 100 * TOLERANCE
+
+
+def first_loss(folder, model):
+    """The mean loss per labelled token over the first global batch, row by row."""
+    rows = list(datasets.load_from_disk(str(folder / "sft_rows")))
+    order = list(LengthGroupedBatches([row["length"] for row in rows], BATCH, SEED))[:BATCH]
+    surprises = []
+    for place in order:
+        ids, labels = (torch.tensor(rows[place][name]) for name in ("input_ids", "labels"))
+        with torch.inference_mode():
+            log_probs = model(input_ids=ids[None]).logits[0].log_softmax(-1)
+        surprises += [-float(log_probs[at - 1, labels[at]]) for at in range(1, len(ids)) if labels[at] != IGNORED]
+    return float(np.mean(surprises))
