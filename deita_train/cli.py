@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -168,6 +168,25 @@ def report(
     page = write_report(run_dir, store_folder(run_dir))
     print_results(console, run_dir)
     console.print(f"Report: {page}", soft_wrap=True)
+
+
+@app.command()
+def push(
+    run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.", show_default=False)],
+    stage: Annotated[Literal["sft", "dpo"], typer.Option("--stage", help="Whose model.", show_default=False)],
+    repo: Annotated[str, typer.Option("--repo", help="user/name on the Hub; made if need be.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Only for who may see it there.")] = False,
+    cell: Annotated[
+        str | None,
+        typer.Option("--cell", help="Of a sweep's cell: its label or number.", show_default="the recipe as written"),
+    ] = None,
+) -> None:
+    """Upload a tuned model and its card to the Hub."""
+    from deita_train.run.pushing import find_upload, push
+
+    upload = find_upload(run_dir, stage, cell)
+    sys.stdout.write(f"uploading {', '.join(upload.files)} and the card of {upload.artefact} to {repo}\n")
+    sys.stdout.write(f"{push(upload, repo, private=private)}\n")
 
 
 def _console():  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich is imported only when a command runs

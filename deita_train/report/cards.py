@@ -21,13 +21,10 @@ from deita_train.report.card_facts import (
     source_table,
     training_sources,
 )
+from deita_train.report.card_names import FOLDER, PLACE, card_file
 from deita_train.report.formats import plural
 from deita_train.report.measures import TUNED
 from deita_train.report.summary import Artefact, Cell, RunSummary
-
-FOLDER = "cards"
-# Stands in the snippets until somebody knows where the model lies.
-PLACE = "path/to/this/model"
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,6 @@ def cards_of(summary: RunSummary) -> list[Card]:
     return list(found.values())
 
 
-def card_file(label: str, artefact: str, of_base: bool) -> str:
-    """The name of a card: by the stage for the recipe as written, by the artefact for other cells of a sweep."""
-    return f"{label}.md" if of_base else f"{artefact}.md"
-
-
 def _card(summary: RunSummary, cell: Cell, label: str, item: Artefact) -> Card:
     origin = origin_of(cell, item)
     is_adapter = "frozen_parameters" in item.metrics and not item.manifest["config"]["merge_adapter"]
@@ -82,7 +74,7 @@ def _card(summary: RunSummary, cell: Cell, label: str, item: Artefact) -> Card:
         Part("Recipe", ("The recipe as written, every default filled in.",), language="yaml", code=summary.recipe_text),
     )
     front = tuple(_front(cell, label, origin, is_adapter))
-    return Card(card_file(label, item.id, cell.base), f"{summary.name}, {TUNED[label]}", front, parts)
+    return Card(card_file(label, item.id, is_written=cell.base), f"{summary.name}, {TUNED[label]}", front, parts)
 
 
 def _front(cell: Cell, label: str, origin: Origin, is_adapter: bool) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from deita_train.report.cards import FOLDER as CARDS
+from deita_train.report.card_names import FOLDER as CARDS
 from deita_train.report.cards import Card, cards_of
 from deita_train.report.drawing import SERIES, themed
 from deita_train.report.groups import groups_of

@@ -4,7 +4,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from deita_train.report.card_facts import result_table, template_name
-from deita_train.report.cards import PLACE, cards_of
+from deita_train.report.card_names import PLACE
+from deita_train.report.cards import cards_of
 from deita_train.report.page import write_report
 from deita_train.report.summary import read_summary
 
