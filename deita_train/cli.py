@@ -98,12 +98,13 @@ def validate(
     recipe: RecipeArgument, sets: SetOption = None, runs: RunsOption = Path("runs"), gpus: GpusOption = None
 ) -> None:
     """Check a recipe and read its data, before anything is trained."""
-    from deita_train.run.plan import make_plan
+    from deita_train.run.disk import disk_lines
+    from deita_train.run.plan import make_plan, planned_stages
     from deita_train.run.validation import validate_data
 
     console = _console()
     made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
-    for line in validate_data(made):
+    for line in (*validate_data(made), *disk_lines(made, planned_stages(made))):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"{recipe} is valid: {len(made.nodes)} stages in {len(made.cells)} cells.", highlight=False)
 

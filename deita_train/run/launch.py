@@ -43,6 +43,12 @@ class Launch:
         """One process on a CPU needs no launcher: it is forked from a process that has imported everything."""
         return self.use_cpu and self.num_processes == 1
 
+    @property
+    def zero_stage(self) -> int | None:
+        """Of a DeepSpeed launch, what is divided among the ranks; None where the file does not say it."""
+        stage = (_read_config(Path(self.config_file)).get("deepspeed_config") or {}).get("zero_stage")
+        return stage if isinstance(stage, int) else None
+
     def command(self, arguments: list[str]) -> list[str]:
         """The command line that carries out `deita-train <arguments>` under this launch."""
         return [
