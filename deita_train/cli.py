@@ -75,18 +75,23 @@ def plan(
     gpus: GpusOption = None,
     commands: Annotated[bool, typer.Option("--commands", help="Only the shell lines of a sweep's steps.")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Only a SLURM job script for a sweep's cells.")] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Only the shell lines of the stages that are not done.")
+    ] = False,
 ) -> None:
     """Show the stages of a recipe: what is done, what must run and why, and the command of each."""
-    from deita_train.run.cells import cell_commands
+    from deita_train.run.cells import cell_commands, stage_commands
     from deita_train.run.plan import make_plan
     from deita_train.run.results import print_plan
     from deita_train.run.slurm import slurm_script
 
-    if commands and slurm:
-        raise UserError("--commands and --slurm: each prints something else; give one of them.")
+    if commands + slurm + stages > 1:
+        raise UserError("--commands, --slurm and --stages: each prints something else; give one of them.")
     made = make_plan(recipe, sets or [], runs, until, gpus)
     if commands:
         sys.stdout.writelines(f"{line}\n" for line in cell_commands(made, until))
+    elif stages:
+        sys.stdout.writelines(f"{line}\n" for line in stage_commands(made))
     elif slurm:
         sys.stdout.write(slurm_script(made, until))
     else:

@@ -1,10 +1,11 @@
 """What a stage's process keeps of an earlier attempt."""
 
+import threading
 from types import SimpleNamespace
 
 import pytest
 
-from deita_train.run.worker import _prepare
+from deita_train.run.worker import _prepare, _wait_for_preparation
 from deita_train.stages.context import Progress, StageContext
 
 
@@ -63,3 +64,17 @@ def test_a_preparation_that_did_not_end_is_made_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         attempt(SimpleNamespace(prepare=fail), tmp_path, None)
     assert attempt(Prepared(), tmp_path, None) == ("plan 1", False)
+
+
+def test_a_rank_does_not_start_on_what_rank_0_is_about_to_prepare_anew(tmp_path):
+    module = Prepared()
+    attempt(module, tmp_path, None)
+    settings = {"max_batch_tokens": 16_384}
+    waiting = StageContext("embed", "embed", {}, settings, {}, tmp_path, 1, 2, Progress(None))
+    rank = threading.Thread(target=_wait_for_preparation, args=(waiting,), daemon=True)
+    rank.start()
+    rank.join(0.5)
+    assert rank.is_alive()
+    attempt(module, tmp_path, 16_384)
+    rank.join(5)
+    assert not rank.is_alive()
