@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -75,18 +75,23 @@ def plan(
     gpus: GpusOption = None,
     commands: Annotated[bool, typer.Option("--commands", help="Only the shell lines of a sweep's steps.")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Only a SLURM job script for a sweep's cells.")] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Only the shell lines of the stages that are not done.")
+    ] = False,
 ) -> None:
     """Show the stages of a recipe: what is done, what must run and why, and the command of each."""
-    from deita_train.run.cells import cell_commands
+    from deita_train.run.cells import cell_commands, stage_commands
     from deita_train.run.plan import make_plan
     from deita_train.run.results import print_plan
     from deita_train.run.slurm import slurm_script
 
-    if commands and slurm:
-        raise UserError("--commands and --slurm: each prints something else; give one of them.")
+    if commands + slurm + stages > 1:
+        raise UserError("--commands, --slurm and --stages: each prints something else; give one of them.")
     made = make_plan(recipe, sets or [], runs, until, gpus)
     if commands:
         sys.stdout.writelines(f"{line}\n" for line in cell_commands(made, until))
+    elif stages:
+        sys.stdout.writelines(f"{line}\n" for line in stage_commands(made))
     elif slurm:
         sys.stdout.write(slurm_script(made, until))
     else:
@@ -98,12 +103,13 @@ def validate(
     recipe: RecipeArgument, sets: SetOption = None, runs: RunsOption = Path("runs"), gpus: GpusOption = None
 ) -> None:
     """Check a recipe and read its data, before anything is trained."""
-    from deita_train.run.plan import make_plan
+    from deita_train.run.disk import disk_lines
+    from deita_train.run.plan import make_plan, planned_stages
     from deita_train.run.validation import validate_data
 
     console = _console()
     made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
-    for line in validate_data(made):
+    for line in (*validate_data(made), *disk_lines(made, planned_stages(made))):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"{recipe} is valid: {len(made.nodes)} stages in {len(made.cells)} cells.", highlight=False)
 
@@ -168,6 +174,25 @@ def report(
     page = write_report(run_dir, store_folder(run_dir))
     print_results(console, run_dir)
     console.print(f"Report: {page}", soft_wrap=True)
+
+
+@app.command()
+def push(
+    run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.", show_default=False)],
+    stage: Annotated[Literal["sft", "dpo"], typer.Option("--stage", help="Whose model.", show_default=False)],
+    repo: Annotated[str, typer.Option("--repo", help="user/name on the Hub; made if need be.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Only for who may see it there.")] = False,
+    cell: Annotated[
+        str | None,
+        typer.Option("--cell", help="Of a sweep's cell: its label or number.", show_default="the recipe as written"),
+    ] = None,
+) -> None:
+    """Upload a tuned model and its card to the Hub."""
+    from deita_train.run.pushing import find_upload, push
+
+    upload = find_upload(run_dir, stage, cell)
+    sys.stdout.write(f"uploading {', '.join(upload.files)} and the card of {upload.artefact} to {repo}\n")
+    sys.stdout.write(f"{push(upload, repo, private=private)}\n")
 
 
 def _console():  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich is imported only when a command runs

@@ -11,6 +11,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from deita_train.data.control_tokens import Span, check_control_tokens, control_tokens, encode, replaced
 from deita_train.errors import UserError
+from deita_train.inference.remote_code import own_code
 
 IGNORED = -100
 
@@ -53,14 +54,17 @@ class RenderedPair:
         return bool(self.chosen_ids and self.rejected_ids) and self.chosen_ids != self.rejected_ids
 
 
-def load_tokenizer(path: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, chat_template: str | None = None, *, trust_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer as its files say, with the run's chat template in place of its own.
 
     Raises :class:`UserError` when the files are not there or make no tokenizer, and when the tokenizer lacks a control
-    token that the template writes.
+    token that the template writes. Code that the tokenizer brings along is executed where `trust_code` says so.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+        with own_code(path, trust_code):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_code)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".: ")
         raise UserError(

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from deita_train.errors import UserError
 from deita_train.inference.adapter_files import ADAPTER_WEIGHTS, locate_base
 from deita_train.inference.hub import NOT_SAFETENSORS, hub_folder
+from deita_train.inference.remote_code import own_code
 
 # peft takes a second to import, and few runs have adapters.
 if TYPE_CHECKING:
@@ -24,18 +25,21 @@ def base_folder(adapter: Path) -> Path:
     return base.folder or hub_folder(base.hub, base.revision, str(adapter), ignore=NOT_SAFETENSORS)
 
 
-def load_adapter(adapter: Path, dtype: torch.dtype | str) -> PeftModel:
+def load_adapter(adapter: Path, dtype: torch.dtype | str, trust_code: bool = False) -> PeftModel:
     """The base in `dtype` with the adapter active and unmerged, in evaluation mode on the CPU.
 
     Raises :class:`UserError` when the adapter does not fit its base, or when some of its weights have no place there.
     """
     base = base_folder(adapter)
-    return put_adapter(load_base(base, dtype), adapter, base)
+    return put_adapter(load_base(base, dtype, trust_code), adapter, base)
 
 
-def load_base(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
+def load_base(folder: Path, dtype: torch.dtype | str, trust_code: bool = False) -> PreTrainedModel:
     """The whole causal language model that an adapter belongs to, with its output head, on the CPU."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    with own_code(folder, trust_code):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_code
+        )
     return model
 
 

@@ -10,39 +10,42 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from deita_train.inference.adapter_files import is_adapter
+from deita_train.inference.remote_code import own_code
 from deita_train.inference.trunk import shared_model
 
 # Rows of the output head that are multiplied at once: [chunk, V] logits instead of [B, T, V].
 _HEAD_CHUNK_TOKENS = 1024
 
 
-def load_model(path: str, dtype: str, device: torch.device, *, head: bool) -> PreTrainedModel:
+def load_model(path: str, dtype: str, device: torch.device, *, head: bool, trust_code: bool = False) -> PreTrainedModel:
     """A transformers model in evaluation mode; without its output head when only hidden states are wanted.
 
     `path` is a folder with a whole model, or with an adapter, which is then active and unmerged inside its base.
+    Code that the model brings along is executed where `trust_code` says so, and refused elsewhere.
     Inside `trunk.sharing` the base is the one in memory, and the model is valid until the next one is loaded.
     """
-    shared = shared_model(Path(path), dtype, device, head=head)
+    shared = shared_model(Path(path), dtype, device, head=head, trust_code=trust_code)
     if shared is not None:
         return shared
     load = _load_adapted if is_adapter(Path(path)) else _load_whole
-    model = load(path, getattr(torch, dtype), head=head)
+    model = load(path, getattr(torch, dtype), head=head, trust_code=trust_code)
     model.to(device)  # type: ignore[arg-type]  # transformers types the first argument as self
     model.eval()
     return model
 
 
-def _load_whole(path: str, dtype: torch.dtype, *, head: bool) -> PreTrainedModel:
+def _load_whole(path: str, dtype: torch.dtype, *, head: bool, trust_code: bool) -> PreTrainedModel:
     kind = AutoModelForCausalLM if head else AutoModel
-    model: PreTrainedModel = kind.from_pretrained(path, dtype=dtype)
+    with own_code(path, trust_code):
+        model: PreTrainedModel = kind.from_pretrained(path, dtype=dtype, trust_remote_code=trust_code)
     return model
 
 
-def _load_adapted(path: str, dtype: torch.dtype, *, head: bool) -> PreTrainedModel:
+def _load_adapted(path: str, dtype: torch.dtype, *, head: bool, trust_code: bool) -> PreTrainedModel:
     """The base with the adapter's layers in it, without peft's wrapper: transformers' own class and attributes."""
     from deita_train.inference.adapters import load_adapter  # peft takes a second, and few runs have adapters
 
-    base: Any = load_adapter(Path(path), dtype).get_base_model()
+    base: Any = load_adapter(Path(path), dtype, trust_code).get_base_model()
     return base if head else base.base_model
 
 

@@ -6,18 +6,23 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
 from deita_train.errors import UserError
+from deita_train.inference.remote_code import own_code
 
 _AGAIN = "download or copy the model again"
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: Path, trust_code: bool = False) -> None:
     """Read the configuration and the headers of the weights; no weight is loaded.
 
     Raises:
-        UserError: naming the file that is missing, cut off, or unknown to the installed transformers.
+        UserError: naming the file that is missing, cut off, or unknown to the installed transformers; for a model that
+            needs code of its own, unless `trust_code`.
     """
     try:
-        AutoConfig.from_pretrained(str(folder))
+        with own_code(folder, trust_code):
+            AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".: ")
         raise UserError(

@@ -8,18 +8,20 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from deita_train.inference.adapter_files import is_adapter, locate_base
 from deita_train.inference.hub import hub_folder
+from deita_train.inference.remote_code import own_code
 
 MIN_BATCH_TOKENS, MAX_BATCH_TOKENS = 4096, 262_144
 # Of the memory that the weights leave; the rest is for the output head's chunks, kernels' workspaces, fragments.
 _USED_SHARE = 0.5
 
 
-def load_config(folder: Path) -> Any:
+def load_config(folder: Path, trust_code: bool = False) -> Any:
     """The transformers configuration of a model, or of an adapter's base; of its text part where it has others."""
     if is_adapter(folder):
         base = locate_base(folder)
         folder = base.folder or hub_folder(base.hub, base.revision, str(folder), allow=["config.json"])
-    return AutoConfig.from_pretrained(str(folder)).get_text_config()
+    with own_code(folder, trust_code):
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code).get_text_config()
 
 
 def context_length(config: Any) -> int | None:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from deita_train.inference.adapter_files import ADAPTER_WEIGHTS, is_adapter, read_adapter
 from deita_train.inference.adapters import base_folder, load_base, put_adapter
+from deita_train.inference.remote_code import own_code
 
 # Fields of an adapter that change the base's own parameters or replace its modules, and the value that does not.
 _TOUCHING = {
@@ -35,17 +36,20 @@ class SharedTrunk:
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
-        self._kept: tuple[Path, str, torch.device] | None = None
+        self._kept: tuple[Path, str, torch.device, bool] | None = None
         self._base: Any = None
         self._adapted: Any = None
         self._free_bytes: int | None = None
         self.num_loads = 0
         self.load_seconds = 0.0
 
-    def model(self, path: Path, dtype: str, device: torch.device, *, head: bool) -> PreTrainedModel | None:
+    def model(
+        self, path: Path, dtype: str, device: torch.device, *, head: bool, trust_code: bool = False
+    ) -> PreTrainedModel | None:
         """The model of a folder in evaluation mode, without its output head unless `head`; valid until the next call.
 
         `path` holds a whole causal language model, or an adapter, which is then active and unmerged inside its base.
+        Code that the model brings along is executed where `trust_code` says so.
         None for an adapter that does not leave its base as it is: it must be loaded alone, and nothing is kept.
         """
         self._take_adapter_out()
@@ -55,8 +59,8 @@ class SharedTrunk:
             self._log(f"the adapter {path} changes its base and is loaded on one of its own")
             return None
         folder = base_folder(path) if adapted else path
-        load = load_base if adapted else AutoModelForCausalLM.from_pretrained
-        base = self._hold(folder.resolve(), dtype, device, load)
+        load = load_base if adapted else _load_whole
+        base = self._hold(folder.resolve(), dtype, device, load, trust_code)
         if adapted:
             self._put_adapter_in(path, folder)
             base.to(device)  # type: ignore[arg-type]  # peft is given the adapter's weights on the CPU
@@ -78,9 +82,14 @@ class SharedTrunk:
         return self._free_bytes
 
     def _hold(
-        self, folder: Path, dtype: str, device: torch.device, load: Callable[..., PreTrainedModel]
+        self,
+        folder: Path,
+        dtype: str,
+        device: torch.device,
+        load: Callable[[Path, torch.dtype, bool], PreTrainedModel],
+        trust_code: bool,
     ) -> PreTrainedModel:
-        wanted = (folder, dtype, device)
+        wanted = (folder, dtype, device, trust_code)
         if self._base is not None and self._kept == wanted:
             self._log(f"the base {folder} is in memory already")
             return self._base
@@ -88,7 +97,7 @@ class SharedTrunk:
         if device.type == "cuda":
             self.free_gpu_bytes()
         began = time.monotonic()
-        base = load(folder, dtype=getattr(torch, dtype))
+        base = load(folder, getattr(torch, dtype), trust_code)
         base.to(device)  # type: ignore[arg-type]  # transformers types the first argument as self
         seconds = time.monotonic() - began
         self._kept, self._base = wanted, base
@@ -115,6 +124,12 @@ class SharedTrunk:
         assert plain is self._base, "peft gave another model back than it was given"
         left = [name for name, module in plain.named_modules() if isinstance(module, BaseTunerLayer)]
         assert not left, f"peft left layers of an adapter in its base: {left[:3]}"
+
+
+def _load_whole(folder: Path, dtype: torch.dtype, trust_code: bool) -> PreTrainedModel:
+    with own_code(folder, trust_code):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=trust_code)
+    return model
 
 
 def leaves_base(adapter: Path) -> bool:
@@ -145,9 +160,11 @@ def sharing(log: Callable[[str], None]) -> Iterator[SharedTrunk]:
         _open = None
 
 
-def shared_model(path: Path, dtype: str, device: torch.device, *, head: bool) -> PreTrainedModel | None:
+def shared_model(
+    path: Path, dtype: str, device: torch.device, *, head: bool, trust_code: bool = False
+) -> PreTrainedModel | None:
     """As :meth:`SharedTrunk.model`; None outside :func:`sharing` too."""
-    return None if _open is None else _open.model(path, dtype, device, head=head)
+    return None if _open is None else _open.model(path, dtype, device, head=head, trust_code=trust_code)
 
 
 def free_gpu_bytes() -> int:

@@ -16,6 +16,7 @@ from deita_train.recipe.trainer_fields import TrainerKind, check_trainer
 from deita_train.recipe.validation import explain, report_problems
 from deita_train.recipe.yaml_source import Positions, load_yaml
 
+_PUSH = "`deita-train push` uploads a model and its card after the run"
 # Trainer fields that the framework sets itself, and where the recipe states what they follow from.
 OWNED_FIELDS: Mapping[str, str] = {
     "output_dir": "the store decides where a stage writes",
@@ -31,7 +32,13 @@ OWNED_FIELDS: Mapping[str, str] = {
     "chat_template_path": "state chat_template: beside trainer:",
     "assistant_only_loss": "the loss is on assistant turns only",
     "completion_only_loss": "the loss is on assistant turns only",
-    "push_to_hub": "publish the model folder yourself after the run",
+    "push_to_hub": _PUSH,
+    "hub_token": f"{_PUSH}, and a token has no place in a recipe",
+    "hub_model_id": _PUSH,
+    "hub_private_repo": _PUSH,
+    "hub_strategy": _PUSH,
+    "hub_always_push": _PUSH,
+    "hub_revision": _PUSH,
     "save_strategy": "checkpoints are saved every save_steps",
     "save_total_limit": "the last two checkpoints are kept",
     "save_only_model": "a checkpoint without its optimizer cannot be resumed",

@@ -367,7 +367,10 @@ class Wandb(Section):
 
 
 class Recipe(Section):
-    """A whole run. Sections may be absent; what is there must have what it reads."""
+    """A whole run. Sections may be absent; what is there must have what it reads.
+
+    `trust_remote_code` names the models, as sections name them, whose own Python code may be executed.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
@@ -385,4 +388,5 @@ class Recipe(Section):
     dpo: Dpo | None = None
     evaluate: Evaluate | None = None
     wandb: Wandb | None = None
+    trust_remote_code: Annotated[list[str], Field(min_length=1)] | None = None
     sweep: dict[str, Any] | None = None

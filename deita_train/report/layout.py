@@ -19,7 +19,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A section in its fixed order: introduction, tables with their explanation, figures, quoted texts, folded text."""
+    """A section in its fixed order: introduction, tables with their explanation, figures, quoted texts, folded text.
+
+    ``links`` are files of the report's folder, each with the text of its link.
+    """
 
     title: str
     text: str
@@ -27,6 +30,7 @@ class Section:
     figures: tuple[Figure, ...] = ()
     quotes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     notes: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
     folded: str = field(default="")
 
     @property

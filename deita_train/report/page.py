@@ -13,6 +13,8 @@ from typing import Any
 
 import jinja2
 
+from deita_train.report.card_names import FOLDER as CARDS
+from deita_train.report.cards import Card, cards_of
 from deita_train.report.drawing import SERIES, themed
 from deita_train.report.groups import groups_of
 from deita_train.report.result_tables import result_tables
@@ -29,10 +31,11 @@ MAX_ROWS_SHOWN = 40
 
 
 def write_report(run_dir: Path, store_dir: Path) -> Path:
-    """Write ``report/`` (report.html, report.md, figures/) in ``run_dir`` and return the path of report.html.
+    """Write ``report/`` (report.html, report.md, figures/, cards/) in ``run_dir``; return the path of report.html.
 
-    The page is one file without any link to another. The folder is written beside its place and then exchanged with the
-    old one, so that a report that is killed leaves the old folder or the new one. Raises as ``read_summary``.
+    The page is one file that needs no other; it links to the model cards beside it. The folder is written beside its
+    place and then exchanged with the old one, so that a report that is killed leaves the old folder or the new one.
+    Raises as ``read_summary``.
     """
     context = page_context(read_summary(run_dir, store_dir))
     report, partial = run_dir / "report", run_dir / f".report-{os.getpid()}"
@@ -59,6 +62,7 @@ def page_context(summary: RunSummary) -> dict[str, Any]:
         "headline": headline(summary, groups),
         "verdict": verdict(summary, groups),
         "sections": sections_of(summary, groups),
+        "cards": cards_of(summary),
         "series": SERIES,
         "max_rows": MAX_ROWS_SHOWN,
         "result": [asdict(table) for table in result_tables(summary)],
@@ -100,9 +104,18 @@ def _write_folder(folder: Path, context: dict[str, Any]) -> None:
     for section in context["sections"]:
         for figure in section.figures:
             (folder / "figures" / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
+    _write_cards(folder / CARDS, context["cards"])
     (folder / RESULT).write_text(json.dumps(context["result"], indent=1, ensure_ascii=False), "utf-8")
     (folder / "report.md").write_text(_environment(False).get_template("report.md.jinja").render(context), "utf-8")
     (folder / "report.html").write_text(_environment(True).get_template("report.html.jinja").render(context), "utf-8")
+
+
+def _write_cards(folder: Path, cards: list[Card]) -> None:
+    template = _environment(False).get_template("model_card.md.jinja")
+    if cards:
+        folder.mkdir()
+    for card in cards:
+        (folder / card.file).write_text(template.render(card=card), encoding="utf-8")
 
 
 def _environment(autoescape: bool) -> jinja2.Environment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from deita_train.report import figures, tables
+from deita_train.report.cards import card_links, cards_of
 from deita_train.report.comparison_section import comparison_section
 from deita_train.report.formats import count, duration, plural
 from deita_train.report.groups import Group
@@ -29,6 +30,7 @@ def sections_of(summary: RunSummary, groups: Sequence[Group]) -> list[Section]:
         training_section,
         pool_section,
         pairs_section,
+        cards_section,
         time_section,
         provenance_section,
         recipe_section,
@@ -88,6 +90,15 @@ def pairs_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     explanation = "A pair is a prompt, an answer that was chosen and one that was rejected."
     quotes = tuple((f"{reason} ({name})", examples) for name, item in found for reason, examples in _quotes(item))
     return Section("Preference pairs", text, ((drops, explanation),) if drops else (), quotes=quotes)
+
+
+def cards_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
+    """Where the model cards lie."""
+    cards = cards_of(summary)
+    if not cards:
+        return None
+    text, links = card_links(cards)
+    return Section("Model cards", text, links=links)
 
 
 def time_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:

@@ -1,11 +1,12 @@
-"""One part of a sweep at a time: the artefacts of a cell, and the commands that carry out all of them."""
+"""A plan in parts: the artefacts of a sweep's cell, and the shell lines of its steps and of single stages."""
 
 import shlex
 
 from deita_train.errors import UserError
 from deita_train.recipe.wording import nearest
 from deita_train.run.graph import Node
-from deita_train.run.plan import Cell, Plan
+from deita_train.run.launch import Launch
+from deita_train.run.plan import Cell, Plan, planned_stages
 
 # In the place of a cell: what two or more cells need.
 SHARED = "shared"
@@ -39,6 +40,20 @@ def cell_commands(plan: Plan, until: str | None) -> list[str]:
 def run_command(plan: Plan, until: str | None) -> str:
     """The shell line that carries out a plan."""
     return shlex.join(["deita-train", "run", *plan.arguments(), *(["--until", until] if until else [])])
+
+
+def stage_commands(plan: Plan) -> list[str]:
+    """One shell line for each stage that is not done, in the order of the run."""
+    return [stage_command(plan, stage.node) for stage in planned_stages(plan) if stage.status != "done"]
+
+
+def stage_command(plan: Plan, node: Node) -> str:
+    """The shell line that carries out one stage."""
+    arguments = ["stage", *plan.arguments(), "--stage", node.id]
+    launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
+    if launch is None or launch.forked:
+        return f"deita-train {shlex.join(arguments)}"
+    return launch.printed_command(arguments)
 
 
 def check_sweep(plan: Plan, option: str) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from deita_train.errors import UserError
 from deita_train.inference.adapter_files import is_adapter, locate_base
 from deita_train.recipe.data_sections import Origin
 from deita_train.recipe.schema import Dtype, Training
+from deita_train.recipe.wording import nearest
 from deita_train.run.keys import ContentHashes
 from deita_train.run.launch import Launch, gpu_of_one_process, resolve_launch
 
@@ -33,6 +35,16 @@ class Inputs:
         self._pins: dict[str, str] = read_json(self._pins_file) if self._pins_file.exists() else {}
         self._recipe_path = recipe_path
         self._planned_gpus = planned_gpus
+        self._models: dict[str, None] = {}
+
+    def check_trusted(self, names: Collection[str]) -> None:
+        """Refuse a model under `trust_remote_code` that no section names. Call after the graphs are built."""
+        for name in names:
+            if name not in self._models:
+                near = nearest(name, list(self._models))
+                hint = f" (did you mean {near!r}?)" if near else ""
+                there = f"the recipe has {', '.join(self._models)}" if self._models else "the recipe names none"
+                raise self.error("trust_remote_code", f"no section names a model {name}{hint}; {there}. Leave it out.")
 
     def save(self) -> None:
         """Keep the hashes, and the Hub commits that this run is bound to."""
@@ -82,6 +94,7 @@ class Inputs:
 
         `field` is where the section `where` names it.
         """
+        self._models[name] = None
         path = Path(name).expanduser()
         if path.is_dir():
             self._refuse_revision(revision, name, where)

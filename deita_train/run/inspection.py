@@ -97,11 +97,12 @@ def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
     from transformers.utils import logging
 
     from deita_train.data.rendering import load_tokenizer
+    from deita_train.stages.models import trusts_code
     from deita_train.stages.row_sequences import InspectedStage
     from deita_train.stages.rows import pass_max_length
 
     logging.set_verbosity_error()  # it warns of rows that are longer than the model's context, which are shown as cut
-    tokenizer = load_tokenizer(str(folder), node.config.get("chat_template"))
+    tokenizer = load_tokenizer(str(folder), node.config.get("chat_template"), trust_code=trusts_code(node.config))
     config = node.config
     if config.get("max_length", 0) is None:
         config = {**config, "max_length": pass_max_length(config, folder)}

@@ -19,15 +19,23 @@ CONFIG_DIRS = (_PACKAGE_DIR.parent / "accelerate_configs", _PACKAGE_DIR / "accel
 # accelerate takes no use_cpu beside DeepSpeed, so these two of our own files cannot say it themselves.
 _CPU_DEEPSPEED = {folder / f"cpu_zero{stage}.yaml" for folder in CONFIG_DIRS for stage in (2, 3)}
 
+_OF_MACHINE = (
+    '--machine_rank "$MACHINE_RANK" --main_process_ip "$MAIN_PROCESS_IP" --main_process_port "$MAIN_PROCESS_PORT"'
+)
+
 
 @dataclass(frozen=True)
 class Launch:
-    """What a stage was promised; each of its processes compares this with what it got."""
+    """What a stage was promised; each of its processes compares this with what it got.
+
+    `num_processes` is the sum over all of `num_machines`.
+    """
 
     config_file: str
     num_processes: int
     distributed_type: str
     use_cpu: bool
+    num_machines: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for a node's settings."""
@@ -43,8 +51,15 @@ class Launch:
         """One process on a CPU needs no launcher: it is forked from a process that has imported everything."""
         return self.use_cpu and self.num_processes == 1
 
+    @property
+    def zero_stage(self) -> int | None:
+        """Of a DeepSpeed launch, what is divided among the ranks; None where the file does not say it."""
+        stage = (_read_config(Path(self.config_file)).get("deepspeed_config") or {}).get("zero_stage")
+        return stage if isinstance(stage, int) else None
+
     def command(self, arguments: list[str]) -> list[str]:
-        """The command line that carries out `deita-train <arguments>` under this launch."""
+        """The command line that carries out `deita-train <arguments>` under this launch, on this machine alone."""
+        assert self.num_machines == 1, "nobody but the user can start processes on other machines"
         return [
             sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch",
             "--config_file", self.config_file, "--num_processes", str(self.num_processes), "--main_process_port", "0",
@@ -52,11 +67,14 @@ class Launch:
         ]  # fmt: skip
 
     def printed_command(self, arguments: list[str]) -> str:
-        """The same as a person types it."""
+        """The same as a person types it; for several machines on each of them, with three variables set there."""
         file = Path(self.config_file)
         shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
         head = f"accelerate launch --config_file {shlex.quote(shown)} --num_processes {self.num_processes}"
-        return f"{head} --main_process_port 0 -m deita_train.cli {shlex.join(arguments)}"
+        where = "--main_process_port 0"
+        if self.num_machines > 1:
+            where = f"--num_machines {self.num_machines} {_OF_MACHINE}"
+        return f"{head} {where} -m deita_train.cli {shlex.join(arguments)}"
 
 
 @lru_cache(maxsize=64)
@@ -73,13 +91,15 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
     values = _read_config(file)
     use_cpu = bool(values.get("use_cpu", False)) or file in _CPU_DEEPSPEED
     machines = _count(file, values, "num_machines") or 1
+    if machines > 1:
+        _check_starts_everywhere(file, values)
     num_processes = _count(file, values, "num_processes") or (1 if use_cpu else gpus * machines)
     if not use_cpu and gpus == 0:
         raise UserError(
             f"{name} wants GPUs and there are none here; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. To plan or "
             "validate for a machine that has some, state how many: --gpus N."
         )
-    return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu)
+    return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu, machines)
 
 
 def gpu_of_one_process(planned_gpus: int | None = None) -> str | None:
@@ -111,6 +131,16 @@ def _read_config(file: Path) -> dict[str, Any]:
             f"{file} has no distributed_type: not an accelerate configuration; `accelerate config` writes one"
         )
     return values
+
+
+def _check_starts_everywhere(file: Path, values: dict[str, Any]) -> None:
+    """Unless told otherwise, accelerate has DeepSpeed log in to the other machines and start its ranks there."""
+    starter = (values.get("deepspeed_config") or {}).get("deepspeed_multinode_launcher")
+    if values["distributed_type"] == "DEEPSPEED" and starter != "standard":
+        raise UserError(
+            f"{file}: several machines under DeepSpeed want deepspeed_multinode_launcher: standard below "
+            "deepspeed_config:, so that every machine starts its own ranks; add that line"
+        )
 
 
 def _count(file: Path, values: dict[str, Any], name: str) -> int:

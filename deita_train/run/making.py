@@ -1,6 +1,5 @@
 """Makes the artefacts of a run one after another: what is missing, in child processes, and what failed of it."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -11,12 +10,12 @@ from pathlib import Path
 from deita_train.durable import read_json, remove_tree, write_text_atomically
 from deita_train.errors import UserError, machine_fault
 from deita_train.run.artefacts import MANIFEST
+from deita_train.run.cells import stage_command
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.failures import Failure, failures_error, keep_failures
 from deita_train.run.graph import Node
 from deita_train.run.groups import in_groups
-from deita_train.run.launch import Launch
 from deita_train.run.locks import hold
 from deita_train.run.plan import Plan, is_current
 from deita_train.training.stopping import STOP_FILE
@@ -218,7 +217,7 @@ def _failure(plan: Plan, node: Node, code: int) -> Failure:
     else:
         message = f"its process ended with code {code}" + (" (killed by a signal)" if code < 0 else "")
     cells = tuple(cell.label for cell in plan.owners(node))
-    return Failure(node, cells, message, user_error, work_dir / "logs", _stage_command(plan, node))
+    return Failure(node, cells, message, user_error, work_dir / "logs", stage_command(plan, node))
 
 
 def _write_fault(folder: Path) -> UserError | None:
@@ -230,14 +229,6 @@ def _write_fault(folder: Path) -> UserError | None:
     except OSError as error:
         return machine_fault(OSError(error.errno, error.strerror), folder)
     return None
-
-
-def _stage_command(plan: Plan, node: Node) -> str:
-    arguments = ["stage", *plan.arguments(), "--stage", node.id]
-    launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
-    if launch is None or launch.forked:
-        return f"deita-train {shlex.join(arguments)}"
-    return launch.printed_command(arguments)
 
 
 def _published(plan: Plan, node: Node) -> str:

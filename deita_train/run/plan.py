@@ -137,6 +137,7 @@ def make_plan(
                 raise UserError(f"{recipe_path}: sweep.{error}") from None
         nodes = _cut(nodes, until, cells[0].nodes if cells else None)
         cells.append(Cell(cell.label, cell.settings, cell.is_base, nodes))
+    inputs.check_trusted(dict.fromkeys(name for cell in loaded.cells for name in cell.recipe.trust_remote_code or ()))
     inputs.save()
     return Plan(loaded, tuple(cells), runs_dir)
 

@@ -1,6 +1,6 @@
 """Tables on the terminal: a plan, and the results of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deita_train.durable import read_json
+from deita_train.run.disk import disk_lines
 from deita_train.run.launch import Launch
 from deita_train.run.plan import Plan, PlannedStage, planned_stages
 
@@ -29,6 +30,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         table.add_row(*map(Text, texts))
     console.print(table)
     _print_lines(console, _notes(stages))
+    _print_lines(console, disk_lines(plan, stages))
     _print_stage_commands(console, plan, stages)
     if sweep:
         _print_lines(console, ["`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."])
@@ -66,7 +68,7 @@ def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[Planned
     _print_lines(console, [f"{what} by hand, in this order:", *(f"  {command}" for command in commands)])
 
 
-def _print_lines(console: Console, lines: Sequence[str]) -> None:
+def _print_lines(console: Console, lines: Iterable[str]) -> None:
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

@@ -42,6 +42,7 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     """
     nodes = plan.nodes if cell is None else cell_nodes(plan, cell)
     renewed = _renewed(nodes, fresh)
+    _check_machines(plan, [node for node in nodes if node.id in renewed or not is_current(plan.store, node)])
     _write_record(plan)
     keep_failures(plan, tried=[node.id for node in nodes])
     display = Display(console, total=len(nodes) + 2)
@@ -66,11 +67,25 @@ def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], display: Display) -> None:
 
 def make_stages(plan: Plan, console: Console) -> None:
     """Make what is missing of a recipe without a sweep, and write no report; what fails is raised as by `run_plan`."""
+    missing = [node for node in plan.nodes if not is_current(plan.store, node)]
+    _check_machines(plan, missing)
     _write_record(plan)
-    is_missing = not all(is_current(plan.store, node) for node in plan.nodes)
+    is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
     children = _start_children(display) if is_missing else _children()
     Making(plan, children, display, set(), waits=False).make(plan.nodes, goes_on=False)
+
+
+def _check_machines(plan: Plan, missing: Sequence[Node]) -> None:
+    """Refuse what would wait for ranks on machines that this command cannot reach."""
+    for node in missing:
+        launch = node.settings.get("launch")
+        if launch is not None and launch["num_machines"] > 1:
+            raise UserError(
+                f"{node.label}: {launch['config_file']} is for {launch['num_machines']} machines, and this command "
+                "starts processes on this one only. Give the line that `deita-train plan` prints for it on each one "
+                "(docs/slurm.md), or name another launch:."
+            )
 
 
 def _children() -> Children:

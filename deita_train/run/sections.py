@@ -57,8 +57,26 @@ class Sections:
     def _model(self, name: str, revision: str | None, where: str, *, adapters: bool = False) -> Model:
         if name == "base":
             return {"model": self._required("base", where, "base: (the section says model: base)")}, {}, {}
-        identity, location = self.inputs.model(name, revision, where, adapters=adapters)
-        return {}, {"model": identity}, {"model": location}
+        return {}, *self._outside_model(name, revision, where, adapters=adapters)
+
+    def _outside_model(
+        self, name: str, revision: str | None, where: str, *, adapters: bool = False, field: str = "model"
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Identity and location of a folder or a Hub model; where its code may be executed, the identity says so."""
+        identity, location = self.inputs.model(name, revision, where, adapters=adapters, field=field)
+        if name in (self.recipe.trust_remote_code or ()):
+            identity = {**identity, "trust_remote_code": True}
+        return {"model": identity}, {"model": location}
+
+    def _trained_model(self, name: str, revision: str | None, where: str) -> Model:
+        """The model that a training starts from: never one with code of its own, which no published folder holds."""
+        if name != "base" and name in (self.recipe.trust_remote_code or ()):
+            raise self.inputs.error(
+                f"{where}.model",
+                f"{name} is under trust_remote_code, and a training publishes a folder without code, which could not "
+                "be loaded. Train a model that transformers knows; if it knows this one, leave it out of the list.",
+            )
+        return self._model(name, revision, where)
 
     def _chat_template(self, name: str | None, where: str, model: Model, *, marked: bool = True) -> str:
         """The text of the template that a section names, or of the default one; `tokenizer` means that of `model`."""

@@ -62,7 +62,7 @@ class SelectingSections(Sections):
         self._add(Node(f"score.{dimension}", "score", config, settings, {"pool": pool, **parents}))
 
     def _add_train_scorer(self, dimension: str, train: ScorerTraining, where: str) -> Node:
-        parents, identity, location = self._model(train.model, train.revision, where)
+        parents, identity, location = self._trained_model(train.model, train.revision, where)
         data, data_location = self.inputs.source(train.data, default_seed=self.recipe.seed, where=f"{where}.data")
         heldout = heldout_location = None
         if train.heldout is not None:
@@ -100,10 +100,8 @@ class SelectingSections(Sections):
         choices: dict[str, Any] = {"storage": embedding.storage} if embedding.storage != "float32" else {}
         if embedding.sentence_transformer is not None:
             name, revision = embedding.sentence_transformer, embedding.revision
-            identity, location = self.inputs.model(
-                name, revision, "embedding", adapters=False, field="sentence_transformer"
-            )
-            return "sentence_embed", ({}, {"model": identity}, {"model": location}), choices
+            outside = self._outside_model(name, revision, "embedding", field="sentence_transformer")
+            return "sentence_embed", ({}, *outside), choices
         assert embedding.model is not None
         if embedding.pooling != "last_token":
             choices["pooling"] = embedding.pooling
@@ -210,8 +208,7 @@ class SelectingSections(Sections):
         if read_as.tokenizer == "base":
             return self._model("base", None, "select.read_as")
         name, where = read_as.tokenizer, "select.read_as"
-        identity, location = self.inputs.model(name, read_as.revision, where, adapters=False, field="tokenizer")
-        return {}, {"model": identity}, {"model": location}
+        return {}, *self._outside_model(name, read_as.revision, where, field="tokenizer")
 
     def _lengths(self, model: Model, chat_template: str, where: str, pool: Node) -> Node:
         parents, identity, location = model

@@ -17,7 +17,7 @@ class TuningSections(Sections):
     """Adds the trainings on selected rows and on pairs, and the evaluations."""
 
     def _add_sft(self, sft: Sft) -> None:
-        model = self._model(sft.model, sft.revision, "sft")
+        model = self._trained_model(sft.model, sft.revision, "sft")
         parents, identity, location = model
         if sft.data is not None:
             data = self._add_pool("sft_data", [sft.data], "sft.data")
@@ -53,7 +53,7 @@ class TuningSections(Sections):
                 raise self.inputs.error("dpo.model", "DPO starts from the model of sft:; leave one of the two out.")
             # The answers of a pair are found by their place; those of a conversation, by the template's marks.
             marked = self.recipe.evaluate is not None and self.recipe.evaluate.heldout is not None
-            model = self._model(dpo.model, dpo.revision, "dpo")
+            model = self._trained_model(dpo.model, dpo.revision, "dpo")
             return *model, self._chat_template(dpo.chat_template, "dpo", model, marked=marked)
         if sft is None:
             raise self.inputs.missing("dpo", "sft: (or dpo.model)")

@@ -36,6 +36,7 @@ from deita_train.training.stopping import STOP_FILE
 
 # The settings that a pass's prepared batches depend on.
 _PLANNED_FOR = ("max_batch_tokens", "reuse_rows")
+_PREPARED = "complete"
 _RESULT = "result.json"
 _ERROR = "error.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "deita-train")
@@ -246,9 +247,7 @@ def _publish_in_a_clean_process(plan: Plan, node: Node) -> None:
 
 def _prepare(module: Any, context: StageContext) -> None:
     """Prepare once; what an earlier attempt prepared serves again, unless a setting that it depends on changed."""
-    mark = context.prepared_dir / "complete"
-    made_for = canonical_json({name: context.settings.get(name) for name in _PLANNED_FOR})
-    if mark.exists() and mark.read_text() == made_for:
+    if _is_prepared(context):
         return
     remove_tree(context.prepared_dir)
     remove_tree(context.work_dir / "shards")  # their batches belong to the old plan
@@ -256,7 +255,19 @@ def _prepare(module: Any, context: StageContext) -> None:
     if hasattr(module, "prepare"):
         module.prepare(context)
     fsync_tree(context.prepared_dir)
-    write_text_atomically(mark, made_for)
+    write_text_atomically(context.prepared_dir / _PREPARED, _made_for(context))
+
+
+def _is_prepared(context: StageContext) -> bool:
+    """Whether what lies there was prepared for these settings; rank 0 may be removing what another attempt left."""
+    try:
+        return (context.prepared_dir / _PREPARED).read_text() == _made_for(context)
+    except OSError:
+        return False
+
+
+def _made_for(context: StageContext) -> str:
+    return canonical_json({name: context.settings.get(name) for name in _PLANNED_FOR})
 
 
 def _set_threads() -> None:
@@ -276,7 +287,7 @@ def _see_one_gpu() -> None:
 
 def _wait_for_preparation(context: StageContext) -> None:
     # No process group exists yet, so no collective's time-out can end a long preparation.
-    while not (context.prepared_dir / "complete").exists():
+    while not _is_prepared(context):
         time.sleep(0.2)
 
 

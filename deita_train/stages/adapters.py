@@ -1,7 +1,5 @@
 """What the training stages do about an adapter: check it before the training, and merge it after."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from deita_train.stages.context import StageContext
 from deita_train.stages.models import model_path
 from deita_train.training.adapters import merge_adapter, try_adapter
 from deita_train.training.model_files import copy_tokenizer, finish_model_folder
+from deita_train.training.sizes import trained_dtype
 
 
 def check_adapter(context: StageContext) -> None:
@@ -29,7 +28,7 @@ def finish_adapter(context: StageContext) -> dict[str, Any]:
     if not context.config.get("merge_adapter"):
         return {}
     remove_tree(context.model_dir)
-    difference = merge_adapter(adapter_dir(context), context.model_dir, _trained_dtype(context.config["trainer"]))
+    difference = merge_adapter(adapter_dir(context), context.model_dir, trained_dtype(context.config["trainer"]))
     finish_model_folder(context.model_dir, adapter_dir(context), None)
     return {"merge_difference": difference}
 
@@ -58,11 +57,3 @@ def _check_tokenizer_alone(model: Path, folder: Path) -> None:
             f"the tokenizer of {model} is not read rightly without the model's config.json, which is not beside an "
             f"adapter ({error}). State merge_adapter: true."
         ) from error
-
-
-def _trained_dtype(trainer: Mapping[str, Any]) -> str:
-    """The dtype in which trl loaded the model: float32 unless `model_init_kwargs` says otherwise."""
-    options = trainer.get("model_init_kwargs") or {}
-    if isinstance(options, str):
-        options = json.loads(options)
-    return str(options.get("dtype", "float32"))

@@ -3,11 +3,11 @@ its tokens."""
 
 from collections.abc import Sequence
 
-from deita_train.inference.forward import last_hidden_states, load_model, mean_hidden_states, pad_batch
+from deita_train.inference.forward import last_hidden_states, mean_hidden_states, pad_batch
 from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.embedding_table import VECTORS, Inputs, as_stored, keep_inputs, leave_embeddings, pool_rows
-from deita_train.stages.models import model_path
+from deita_train.stages.models import load_stage_model, model_path
 from deita_train.stages.passes import rendered_rows, run_pass, start_ranks
 from deita_train.stages.rows import pass_max_length
 
@@ -24,7 +24,7 @@ def run(context: StageContext) -> StageResult | None:
     """Embed this rank's batches; rank 0 joins the results by row."""
     device = start_ranks(context)
     inputs = Inputs.read(context)
-    trunk = load_model(str(model_path(context)), context.config["dtype"], device, head=False)
+    trunk = load_stage_model(context, device, head=False)
     pooled = _POOLINGS[context.config.get("pooling", "last_token")]
 
     def compute(positions: Sequence[int]) -> Columns:

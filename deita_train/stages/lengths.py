@@ -12,7 +12,7 @@ from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.models import tokenizer_path
+from deita_train.stages.models import tokenizer_path, trusts_code
 from deita_train.stages.rows import conversation_row
 from deita_train.training.rows import loss_mask
 
@@ -30,7 +30,9 @@ FEATURES = datasets.Features(
 
 def run(context: StageContext) -> StageResult:
     """Render every row as SFT does, uncut: one table serves every max_length."""
-    tokenizer = load_tokenizer(str(_tokenizer(context)), context.config["chat_template"])
+    tokenizer = load_tokenizer(
+        str(_tokenizer(context)), context.config["chat_template"], trust_code=trusts_code(context.config)
+    )
     tokenizer.model_max_length = 10**9  # it warns of rows that are longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     measured = []

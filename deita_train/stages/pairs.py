@@ -6,13 +6,15 @@ import datasets
 
 from deita_train.data.rendering import RenderedPair, load_tokenizer
 from deita_train.stages.context import StageContext
-from deita_train.stages.models import model_path
+from deita_train.stages.models import model_path, trusts_code
 from deita_train.stages.rows import pair_row
 
 
 def rendered_pairs(context: StageContext) -> Iterator[tuple[str, RenderedPair]]:
     """Each pair's id and token ids, by the run's chat template, cut to its `max_length`."""
-    tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
+    tokenizer = load_tokenizer(
+        str(model_path(context)), context.config["chat_template"], trust_code=trusts_code(context.config)
+    )
     pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
     for number, row in enumerate(pairs):
         context.progress.update(number + 1, len(pairs), "pairs rendered")

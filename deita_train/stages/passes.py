@@ -27,14 +27,14 @@ from deita_train.inference.batches import (
     share_batches,
     write_plan,
 )
-from deita_train.inference.forward import check_plain_head, load_model, pad_batch, summed_loss
+from deita_train.inference.forward import check_plain_head, pad_batch, summed_loss
 from deita_train.inference.model_shape import automatic_batch_tokens, load_config
 from deita_train.inference.passes import Pass
 from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 from deita_train.inference.trunk import free_gpu_bytes
 from deita_train.stages.context import StageContext
-from deita_train.stages.models import model_path
+from deita_train.stages.models import load_stage_model, model_path, trusts_code
 from deita_train.stages.rows import conversation_row, pass_max_length
 from deita_train.training.rows import LabelledRow
 
@@ -188,7 +188,7 @@ def _batch_tokens(context: StageContext, longest: int) -> int:
         raise UserError(
             f"{context.label}: the launch wants a GPU, and torch finds none. Check the driver, or the launch."
         )
-    config = load_config(model_path(context))
+    config = load_config(model_path(context), trusts_code(context.config))
     return automatic_batch_tokens(config, context.config["dtype"], free_gpu_bytes(), longest)
 
 
@@ -202,7 +202,7 @@ def render_rows(context: StageContext, table: datasets.Dataset) -> None:
 def rendered_rows(context: StageContext, table: datasets.Dataset) -> list[LabelledRow]:
     """Every conversation as the stage's model reads it, cut on the right."""
     model = model_path(context)
-    tokenizer = load_tokenizer(str(model), context.config["chat_template"])
+    tokenizer = load_tokenizer(str(model), context.config["chat_template"], trust_code=trusts_code(context.config))
     max_length = pass_max_length(context.config, model)
     rendered = []
     for number, row in enumerate(table):
@@ -237,7 +237,7 @@ def token_losses(context: StageContext) -> TokenLosses | None:
     device = start_ranks(context)
     table = pq.read_table(context.prepared_dir / ROWS)
     rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
-    model = load_model(str(model_path(context)), context.config["dtype"], device, head=True)
+    model = load_stage_model(context, device, head=True)
     check_plain_head(model, rows[0], device)
 
     def compute(positions: Sequence[int]) -> Columns:

@@ -14,6 +14,7 @@ from deita_train.errors import UserError
 from deita_train.inference.model_shape import context_length, load_config
 from deita_train.scoring.prompts import PromptEncoder, PromptIds
 from deita_train.scoring.training_pairs import ScorerExample
+from deita_train.stages.models import trusts_code
 from deita_train.training.rows import LabelledRow
 
 # trl would cut at 1,024 without a word; the paper's length is 2,048 [App. A].
@@ -33,7 +34,7 @@ def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
     stated: int | None = config["max_length"]
     if stated is not None:
         return stated
-    return min(context_length(load_config(model)) or _PASS_MAX_LENGTH, _PASS_MAX_LENGTH)
+    return min(context_length(load_config(model, trusts_code(config))) or _PASS_MAX_LENGTH, _PASS_MAX_LENGTH)
 
 
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:

@@ -23,14 +23,13 @@ from deita_train.inference.forward import (
     head_logits,
     last_hidden_states,
     last_logits,
-    load_model,
     pad_batch,
 )
 from deita_train.inference.shards import Columns
 from deita_train.scoring.digits import digit_expectation, digit_mass
 from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.models import model_path
+from deita_train.stages.models import load_stage_model, model_path, trusts_code
 from deita_train.stages.passes import PLAN, PassResult, log, run_pass, start_ranks
 from deita_train.stages.reuse import Stored, input_hash, join_reused, plan_missing
 from deita_train.stages.rows import pass_max_length, turn_prompts
@@ -48,7 +47,9 @@ def prepare(context: StageContext) -> None:
     """Encode every prompt once, and plan the batches of those not scored elsewhere."""
     model = model_path(context)
     max_length = pass_max_length(context.config, model)
-    encoder = PromptEncoder(load_tokenizer(str(model)), context.config["dimension"], max_length)
+    encoder = PromptEncoder(
+        load_tokenizer(str(model), trust_code=trusts_code(context.config)), context.config["dimension"], max_length
+    )
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     turns = _encode(pool, encoder, context)
     _check_share(context, Counter(turn["reason"] for turn in turns if turn["reason"] is not None), len(turns))
@@ -66,7 +67,7 @@ def run(context: StageContext) -> StageResult | None:
     prompts = _prompts(table)
     plan = read_plan(context.prepared_dir / PLAN)
     missing = [prompts[item] for item in plan.facts["missing"]]
-    model = load_model(str(model_path(context)), context.config["dtype"], device, head=True)
+    model = load_stage_model(context, device, head=True)
     tried = np.empty(0)
     if prompts:
         check_plain_head(model, prompts[0], device)

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from deita_train.errors import UserError
+from deita_train.inference.remote_code import own_code
 from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.embedding_table import VECTORS, Inputs, as_stored, keep_inputs, leave_embeddings, pool_rows
-from deita_train.stages.models import model_path
+from deita_train.stages.models import model_path, trusts_code
 from deita_train.stages.passes import run_pass, start_ranks
 
 # These models are small, and what their layers need is not in a form to be read; batches too large are halved.
@@ -89,7 +90,9 @@ def _load(context: StageContext, device: torch.device) -> Any:
             "Install it with `pip install sentence-transformers` (in a checkout: pip install "
             "'.[sentence-transformers]'), or name a model of transformers in embedding.model."
         ) from error
-    encoder = SentenceTransformer(str(model_path(context)), device=str(device))
+    folder, trusted = model_path(context), trusts_code(context.config)
+    with own_code(folder, trusted):
+        encoder = SentenceTransformer(str(folder), device=str(device), trust_remote_code=trusted)
     encoder.to(device=device, dtype=getattr(torch, context.config["dtype"]))
     encoder.eval()
     if context.config["max_length"] is not None:

@@ -3,14 +3,11 @@
 The weights are a whole model's, or an adapter's.
 """
 
-import math
 import shutil
 from pathlib import Path
 
-from safetensors import safe_open
-
-from deita_train.durable import read_json
 from deita_train.inference.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter
+from deita_train.inference.weight_shapes import INDEX, count_weights, shapes_in_folder
 
 # The tokenizer's original files are copied: saving a LLaMA or Mistral tokenizer again drops `legacy: true`, after which
 # `</s>USER` becomes other tokens.
@@ -19,8 +16,7 @@ TOKENIZER_FILES = (
     "vocab.json", "merges.txt",
 )  # fmt: skip
 TEMPLATE_FILE = "chat_template.jinja"
-_INDEX = "model.safetensors.index.json"
-_MODEL_FILES = ("config.json", "generation_config.json", _INDEX)
+_MODEL_FILES = ("config.json", "generation_config.json", INDEX)
 _ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
@@ -65,16 +61,4 @@ def _is_model_file(path: Path) -> bool:
 
 def num_parameters(model_dir: Path) -> int:
     """How many numbers the saved weights hold, read from the files' headers alone."""
-    total = 0
-    for path in _weight_files(model_dir):
-        with safe_open(path, framework="np") as weights:
-            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    return total
-
-
-def _weight_files(model_dir: Path) -> list[Path]:
-    """The files that transformers reads; models of the Hub may hold the same weights once more in another layout."""
-    index, single = model_dir / _INDEX, model_dir / "model.safetensors"
-    if index.exists():
-        return [model_dir / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    return [single] if single.exists() else sorted(model_dir.glob("*.safetensors"))
+    return count_weights(shapes_in_folder(model_dir))

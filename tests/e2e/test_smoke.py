@@ -103,10 +103,19 @@ def test_dpo_starts_at_its_reference(undisturbed):
     assert first["reward_margin"] == pytest.approx(0, abs=1e-4)
 
 
-def test_the_report_is_one_page_that_links_to_nothing(undisturbed):
+def test_the_report_is_one_page_that_fetches_nothing(undisturbed):
     page = (undisturbed / "smoke" / "report" / "report.html").read_text()
     assert "<svg" in page and "src=" not in page and "http://" not in page.replace("http://www.w3.org", "")
     assert "Similarity" in page or "similarity" in page
+
+
+@pytest.mark.parametrize("label", ["sft", "dpo"])
+def test_the_lines_of_a_model_card_load_the_model(undisturbed, label, capsys):
+    card = (undisturbed / "smoke" / "report" / "cards" / f"{label}.md").read_text()
+    lines = card.split("```python\n")[1].split("```")[0]
+    model = undisturbed / "store" / stages(undisturbed)[label] / "model"
+    exec(lines.replace("path/to/this/model", str(model)).replace("max_new_tokens=100", "max_new_tokens=3"), {})  # noqa: S102
+    assert capsys.readouterr().out.endswith("\n")
 
 
 def test_the_same_command_again_changes_nothing(undisturbed):

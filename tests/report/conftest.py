@@ -24,6 +24,25 @@ SFT_ACCURACIES, DPO_GAINS = (0.61, 0.62, 0.63), (0.06, 0.08, 0.10)
 FAILED = {("random", 160, 3): "sft", ("deita", 40, 2): "dpo"}
 
 
+SOURCES = [
+    {"hub": "org/pool", "revision": "c" * 40, "split": "train"},
+    {"content": "d" * 64, "name": "mine_1.jsonl", "split": None},
+]
+TRAINED = {"global_batch_size": 8, "chat_template": "{{ messages }}", "seed": 7}
+# What the manifests of real stages hold, as far as a report reads it.
+CONFIGS = {
+    "base": {"architecture": {"hidden_size": 32, "num_layers": 2}},
+    "pool": {"sources": SOURCES},
+    "preferences": {"source": {"hub": "org/pairs", "revision": "e" * 40, "split": None, "sample": 300}},
+    "score": {"model": {"hub": "org/scorer", "revision": "f" * 40}},
+    "train_scorer": {"model": {"hub": "org/base", "revision": "b" * 40}},
+    "embed": {"model": {"content": "a" * 64}},
+    "select": {"method": "deita", "budget": BUDGET, "threshold": THRESHOLD, "score": "evol", "center": True},
+    "sft": {**TRAINED, "model": {"hub": "org/base", "revision": "b" * 40}, "trainer": {"learning_rate": 2e-5}},
+    "dpo": {**TRAINED, "trainer": {"learning_rate": 5e-7, "beta": 0.05}},
+}
+
+
 class FakeRun:
     """Writes the folders of a run as the stages do, and what the run keeps of its cells and failures."""
 
@@ -49,7 +68,8 @@ class FakeRun:
         folder.mkdir(parents=True)
         self.started += 1
         manifest = {
-            "id": artefact_id, "key": "k", "kind": kind, "label": label, "config": {}, "parents": {}, "rows_in": 1,
+            "id": artefact_id, "key": "k", "kind": kind, "label": label, "config": CONFIGS.get(kind, {}),
+            "parents": self.nodes[artefact_id]["parents"], "rows_in": 1,
             "rows_out": 1, "drops": {}, "content_digest": "0123456789abcdef" * 4, "seed": 7,
             "versions": {"torch": "2.13.0", "trl": "1.16.0"}, "device": "cpu", "world_size": 1,
             "distributed_type": "NO", "threads": 1, "command": "deita-train run",

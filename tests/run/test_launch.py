@@ -95,10 +95,10 @@ def test_without_a_name_the_stated_gpus_decide(gpus, number, name):
 
 def test_stated_gpus_are_those_of_each_machine(gpus, tmp_path):
     gpus(0)
-    path = own(tmp_path, "distributed_type: DEEPSPEED\nnum_machines: 2\n")
+    path = own(tmp_path, "distributed_type: FSDP\nnum_machines: 2\n")
     assert resolve_launch(path, 4).num_processes == 8
     resolve_launch.cache_clear()
-    path = own(tmp_path, "distributed_type: DEEPSPEED\nnum_machines: 2\nnum_processes: 6\n")
+    path = own(tmp_path, "distributed_type: FSDP\nnum_machines: 2\nnum_processes: 6\n")
     assert resolve_launch(path, 4).num_processes == 6
 
 
@@ -126,7 +126,7 @@ def own(folder, text):
 def test_a_file_of_the_users_own(gpus, tmp_path):
     gpus(4)
     path = own(tmp_path, "distributed_type: MULTI_GPU\nnum_machines: 2\n")
-    assert resolve_launch(path) == Launch(path, 8, "MULTI_GPU", False)
+    assert resolve_launch(path) == Launch(path, 8, "MULTI_GPU", False, num_machines=2)
     resolve_launch.cache_clear()
     path = own(tmp_path, "distributed_type: MULTI_GPU\nnum_processes: 3\nuse_cpu: true\n")
     assert resolve_launch(path) == Launch(path, 3, "MULTI_GPU", True)

@@ -1,12 +1,13 @@
 """What a stage's process keeps of an earlier attempt."""
 
 import os
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from deita_train.run import worker
-from deita_train.run.worker import _prepare
+from deita_train.run.worker import _prepare, _wait_for_preparation
 from deita_train.stages.context import Progress, StageContext
 
 
@@ -86,3 +87,17 @@ def test_a_process_that_is_the_only_one_sees_one_gpu(monkeypatch, world, gpus, b
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
     worker._see_one_gpu()
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == after
+
+
+def test_a_rank_does_not_start_on_what_rank_0_is_about_to_prepare_anew(tmp_path):
+    module = Prepared()
+    attempt(module, tmp_path, None)
+    settings = {"max_batch_tokens": 16_384}
+    waiting = StageContext("embed", "embed", {}, settings, {}, tmp_path, 1, 2, Progress(None))
+    rank = threading.Thread(target=_wait_for_preparation, args=(waiting,), daemon=True)
+    rank.start()
+    rank.join(0.5)
+    assert rank.is_alive()
+    attempt(module, tmp_path, 16_384)
+    rank.join(5)
+    assert not rank.is_alive()

@@ -11,6 +11,7 @@ from transformers import LlamaConfig
 
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
+from deita_train.inference.forward import load_model
 from deita_train.inference.passes import Pass
 from deita_train.stages import embed, evaluate, passes, score
 from deita_train.stages.passes import plan_pass
@@ -121,7 +122,7 @@ def test_the_mass_on_the_digits_is_read_on_every_tenth_batch(work, made, capsys)
     assert len(plan.batches) > 10 and 2 < len(sampled) < TURNS / 4
     metrics = result.metrics
     assert (metrics["digit_mass_turns"], metrics["scored"]) == (len(sampled), TURNS)
-    model = score.load_model(str(made / "model"), "float32", torch.device("cpu"), head=True)
+    model = load_model(str(made / "model"), "float32", torch.device("cpu"), head=True)
     turns = score.pq.read_table(context.prepared_dir / "turns.parquet")["input_ids"].to_pylist()
     masses = []
     for position in sampled:

@@ -1,0 +1,115 @@
+"""How many bytes a training leaves on disk: its checkpoints, and the model that is published. Imports nothing heavy."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deita_train.inference.weight_shapes import Shapes, count_weights
+
+# Two are kept, and a third is there while it is written, before the oldest goes.
+CHECKPOINTS_AT_ONCE = 3
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_MOMENTS = 2  # Adam's, in the dtype of the weights
+_DEEPSPEED_OPTIMIZER = 12  # float32 weights and two float32 moments, whatever the model's dtype
+# Fields of LoraConfig that choose the adapted weights in ways that are not followed here.
+_INTRICATE = (
+    "rank_pattern", "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters",
+    "trainable_token_indices", "layer_replication",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingSize:
+    """Bytes of one checkpoint and of the published weights, and how many parameters are trained."""
+
+    trained: int
+    checkpoint: int
+    published: int
+
+    @property
+    def at_most(self) -> int:
+        """The most that lies on disk at once: the checkpoints, or the last two beside the model that is published."""
+        return max(CHECKPOINTS_AT_ONCE * self.checkpoint, (CHECKPOINTS_AT_ONCE - 1) * self.checkpoint + self.published)
+
+
+def training_size(
+    shapes: Shapes,
+    trainer: Mapping[str, Any],
+    *,
+    distributed_type: str,
+    zero_stage: int | None,
+    use_cpu: bool,
+    peft: Mapping[str, Any] | None = None,
+    merge_adapter: bool = False,
+) -> TrainingSize | None:
+    """The size of a training on a model with these weights; None when it cannot be told how large the adapter is.
+
+    A checkpoint holds, in bytes for each trained parameter of a model in float32 (with bf16 under DeepSpeed):
+
+        one process, DDP    4 weights + 8 moments
+        FSDP                4 weights + 4 weights once more + 8 moments
+        ZeRO-1, ZeRO-2      4 (2) weights + 4 (2) weights once more + 12 float32 weights and moments
+        ZeRO-3              4 (2) weights + 12
+
+    Another optimizer than Adam is counted as Adam. The tokenizer and the states of random generators are left out.
+    """
+    whole = count_weights(shapes)
+    trained = whole if peft is None else adapter_weights(shapes, peft)
+    if trained is None:
+        return None
+    dtype = trained_dtype(trainer) if peft is None else "float32"  # peft keeps adapters in float32
+    weight = _BYTES.get(dtype, 4)
+    is_half = bool(trainer.get("bf16", not use_cpu) or trainer.get("fp16"))
+    if distributed_type == "DEEPSPEED":
+        weight = 2 if is_half else weight
+        copies = 1 if zero_stage == 3 else 2
+        checkpoint = trained * (copies * weight + _DEEPSPEED_OPTIMIZER)
+    else:
+        copies = 2 if distributed_type == "FSDP" else 1
+        checkpoint = trained * (copies + _MOMENTS) * weight
+    published = whole * _BYTES.get(trained_dtype(trainer), 4) if merge_adapter else trained * weight
+    return TrainingSize(trained, checkpoint, published)
+
+
+def trained_dtype(trainer: Mapping[str, Any]) -> str:
+    """The dtype in which trl loads the model: float32 unless `model_init_kwargs` says otherwise."""
+    options = trainer.get("model_init_kwargs") or {}
+    if isinstance(options, str):
+        options = json.loads(options)
+    return str(options.get("dtype", "float32"))
+
+
+def adapter_weights(shapes: Shapes, peft: Mapping[str, Any]) -> int | None:
+    """How many parameters a LoRA adapter has: r x (in + out) for each layer, DoRA's magnitudes, modules saved whole.
+
+    None where the choice of layers is too intricate to follow, or names none of the weights.
+    """
+    if any(peft.get(name) for name in _INTRICATE) or peft.get("bias", "none") != "none":
+        return None
+    layers = [shape for name, shape in shapes.items() if len(shape) == 2 and _is_adapted(_module(name), peft)]
+    if not layers:
+        return None
+    rank, dora = peft.get("r", 8), bool(peft.get("use_dora"))
+    saved = peft.get("modules_to_save") or []
+    whole = sum(math.prod(shape) for name, shape in shapes.items() if _ends(_module(name), saved))
+    return sum(rank * (rows + columns) + dora * rows for rows, columns in layers) + whole
+
+
+def _is_adapted(module: str, peft: Mapping[str, Any]) -> bool:
+    targets = peft.get("target_modules")
+    if targets == "all-linear":
+        return not _ends(module, ["embed_tokens", "lm_head", "wte", "embed_in", "embed_out"])
+    if isinstance(targets, str):
+        return re.fullmatch(targets, module) is not None
+    return _ends(module, targets or ["q_proj", "v_proj"])  # peft's own choice for LLaMA, Mistral and Qwen2
+
+
+def _ends(module: str, names: list[str]) -> bool:
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]

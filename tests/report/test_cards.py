@@ -1,0 +1,115 @@
+import json
+
+import pytest
+from ruamel.yaml import YAML
+
+from deita_train.report.card_facts import result_table, template_name
+from deita_train.report.card_names import PLACE
+from deita_train.report.cards import cards_of
+from deita_train.report.page import write_report
+from deita_train.report.summary import read_summary
+
+
+def parts(text):
+    """A card's front matter as data, and its parts' texts by title."""
+    _, front, body = text.split("---\n", 2)
+    found = {title: rest for title, _, rest in (part.partition("\n") for part in body.split("\n## ")[1:])}
+    return YAML(typ="safe").load(front), found
+
+
+def cards(run):
+    folder = write_report(*run).parent / "cards"
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def change(path, **values):
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | values))
+
+
+def test_every_tuned_model_has_one_card_and_the_recipe_as_written_a_short_name(swept):
+    # 21 trainings by SFT of which one failed, whose DPO failed too, and one more DPO that failed.
+    found = cards(swept)
+    assert {"sft.md", "dpo.md"} <= set(found) and len(found) == 20 + 19
+    assert "sft-random-40-1.md" in found and "sft-random-160-3.md" not in found
+    assert "It belongs to the cell random, budget 40, seed 1 of a sweep" in found["sft-random-40-1.md"]
+    assert "It belongs to the cell" not in found["sft.md"]
+
+
+def test_front_matter_names_base_and_data_of_the_hub_only(run, swept):
+    front, _ = parts(cards(run)["sft.md"])
+    assert front == {
+        "base_model": "org/base",
+        "base_model_relation": "finetune",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["deita", "trl", "sft"],
+        "datasets": ["org/pool"],
+    }
+    front, _ = parts(cards(swept)["dpo.md"])
+    assert front["base_model"] == "org/base" and front["tags"] == ["deita", "trl", "sft", "dpo"]
+    assert sorted(front["datasets"]) == ["org/pairs", "org/pool"]
+
+
+def test_a_card_says_what_the_manifests_say(run):
+    _, found = parts(cards(run)["sft.md"])
+    assert f"from org/base of the Hub at commit {'b' * 40}" in found["What it is"]
+    assert "content digest " + "0123456789abcdef" * 4 in found["What it is"]
+    data = found["Data"]
+    assert "430 rows read, 400 usable; dropped: empty reply: 20, no user turn: 10." in data
+    assert f"| org/pool of the Hub | commit {'c' * 40}, split train |" in data
+    assert r"| mine\_1.jsonl, a local file or folder | content digest dddddddddddd |" in data
+    assert "| rows kept | 80 of 400 |" in data and "| threshold | 0.9 (highest" in data
+    assert "rank correlation 0.910 on 50 held-out rows" in data  # of the scorer of complexity
+    assert "| trainer.learning\\_rate | 2e-05 |" in found["Method"]
+    assert "| 2.290 |" in found["Results"] and "| 3.200 | 2.290 |" in found["Results"]
+    assert "name: fake  # <script>\nseed: 7" in found["Recipe"]
+    assert "torch 2.13.0, trl 1.16.0." in found["Versions"]
+
+
+def test_what_was_not_measured_is_said_to_be_so(run):
+    record = json.loads((run[0] / "stages.json").read_text())
+    for cell in record["cells"]:
+        cell["stages"] = {name: of for name, of in cell["stages"].items() if not name.startswith("evaluate")}
+    (run[0] / "stages.json").write_text(json.dumps(record))
+    change(run[1] / "scorer-quality" / "metrics.json", heldout=None)
+    _, found = parts(cards(run)["sft.md"])
+    assert "not measured in this run" in found["Results"] and "| measure |" not in found["Results"]
+    assert "rank correlation not measured" in found["Data"]
+    assert "Nothing of what the model can do is measured: losses on held-out rows" in found["Limits"]
+
+
+def test_results_stand_beside_those_of_the_models_before(swept):
+    cell = read_summary(*swept).base_cell
+    table = result_table(cell, "dpo")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert table.columns == ("measure", "before SFT", "after SFT", "after DPO")
+    # Seed 1 lies 0.01 below the mean loss of its budget, 2.30, and DPO adds 0.05.
+    assert rows["held-out loss per assistant token, nats"] == ("3.200", "2.290", "2.340")
+    assert rows["chosen answer is the likelier one"] == ("55.0%", "61.0%", "67.0%")
+    assert rows["reward accuracy of DPO"] == ("not measured", "not measured", "70.0%")
+    assert result_table(cell, "sft").columns == ("measure", "before SFT", "after SFT")
+
+
+@pytest.mark.parametrize(("merged", "library"), [(False, "peft"), (True, "transformers")])
+def test_an_adapter_is_loaded_on_its_base(run, merged, library):
+    manifest, metrics = (run[1] / "sft-deita-1" / name for name in ("manifest.json", "metrics.json"))
+    config = json.loads(manifest.read_text())["config"]
+    change(manifest, config=config | {"peft": {"r": 4}, "merge_adapter": merged})
+    change(metrics, frozen_parameters=5_000_000)
+    text = cards(run)["sft.md"]
+    front, found = parts(text)
+    assert front["library_name"] == library
+    assert front["base_model_relation"] == ("finetune" if merged else "adapter")
+    assert "| peft.r | 4 |" in found["Method"] and "5,000,000" in found["Method"]
+    base = f'base = AutoModelForCausalLM.from_pretrained("org/base", revision="{"b" * 40}")'
+    assert (base in found["How to load it"]) != merged
+    assert text.count(f'place = "{PLACE}"') == 1
+
+
+def test_a_template_of_ours_is_named_and_another_is_not(run):
+    from deita_train.report.card_facts import TEMPLATES
+
+    assert template_name((TEMPLATES / "zephyr.jinja").read_text()) == "zephyr"
+    assert "own" in template_name("{{ messages }}")
+    assert len(cards_of(read_summary(*run))) == 6
