@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deita_train.data.answer_marks import ends_in_eos
 from deita_train.recipe.data_sections import Preferences
 from deita_train.recipe.schema import Dpo, Evaluate, Sft
 from deita_train.run.graph import Node
@@ -23,13 +24,15 @@ class TuningSections(Sections):
             data = self._add_pool("sft_data", [sft.data], "sft.data")
         else:
             data = self._required("select", "sft", "select: (or sft.data:)")
+        chat_template = self._chat_template(sft.chat_template, "sft", model)
         config = {
             **identity,
-            "chat_template": self._chat_template(sft.chat_template, "sft", model),
+            "chat_template": chat_template,
             **self._tuning_config(sft),
             # Later options count only where they are another than before: what was trained without them stays.
             **({"loss": "per_conversation"} if sft.is_per_conversation else {}),
             **({"parity": True} if sft.parity else {}),
+            **_of_template(chat_template),
         }
         settings = {**location, **self._training_settings(sft, "sft")}
         self._add(Node("sft", "sft", config, settings, {"data": data, **parents}))
@@ -41,7 +44,7 @@ class TuningSections(Sections):
         dtype, how = self._pass(dpo.reference, "dpo.reference")
         passed = ({**identity, **tokens, **dtype}, {**location, **how})
         reference = self._add(Node("reference", "log_probs", *passed, {"data": pairs, **parents}))
-        config = {**identity, **tokens, **self._tuning_config(dpo)}
+        config = {**identity, **tokens, **self._tuning_config(dpo), **_of_template(chat_template)}
         settings = {**location, **self._training_settings(dpo, "dpo")}
         self._add(Node("dpo", "dpo", config, settings, {"data": pairs, "reference": reference, **parents}))
 
@@ -116,6 +119,11 @@ class TuningSections(Sections):
                 config["beta"] = self.nodes["dpo"].config["trainer"].get("beta", DPO_BETA)
             node = Node(f"{label}.{name}", kind, config, place, {"data": data, **parents, **before})
             before = {"before": self._add(node)}
+
+
+def _of_template(chat_template: str) -> dict[str, bool]:
+    """That the model must be told to stop where its template ends a turn, unless that is its own end of sequence."""
+    return {} if ends_in_eos(chat_template) else {"end_of_turn": True}
 
 
 def _model_of(node: Node) -> Model:
