@@ -52,7 +52,8 @@ class SelectingSections(Sections):
             return  # a recipe may end in the scorers that it trains
         pool = self._required("pool", where, "pool:")
         dtype, how = self._pass(scorer, where)
-        config = {**identity, "dimension": dimension, "max_length": scorer.max_length, **dtype}
+        parity = {"parity": True} if scorer.parity else {}  # without it the keys stay what they are
+        config = {**identity, "dimension": dimension, "max_length": scorer.max_length, **dtype, **parity}
         settings = {
             **location,
             **how,

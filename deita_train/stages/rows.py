@@ -1,5 +1,6 @@
 """What a stage makes of one row: the token ids and labels that its preparation writes and that `inspect` shows."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,11 +30,17 @@ def sft_max_length(config: Mapping[str, Any]) -> int | None:
 
 
 def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
-    """The length to which a pass cuts its rows: as stated, or else the model's context, and 2,048 at most."""
+    """The length to which a pass cuts its rows: as stated, or else the model's context, and 2,048 at most.
+
+    With parity nothing is cut, and it is where the model's context ends.
+    """
     stated: int | None = config["max_length"]
     if stated is not None:
         return stated
-    return min(context_length(load_config(model)) or _PASS_MAX_LENGTH, _PASS_MAX_LENGTH)
+    context = context_length(load_config(model))
+    if config.get("parity"):
+        return context or sys.maxsize
+    return min(context or _PASS_MAX_LENGTH, _PASS_MAX_LENGTH)
 
 
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
@@ -70,6 +77,11 @@ def training_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, An
     return PromptEncoder(tokenizer, config["dimension"], config["max_length"] - 2)
 
 
+def scoring_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any], max_length: int) -> PromptEncoder:
+    """The encoder of a pass; with parity it shortens nothing."""
+    return PromptEncoder(tokenizer, config["dimension"], max_length, shortens=not config.get("parity", False))
+
+
 def scorer_prompt(encoder: PromptEncoder, example: ScorerExample, max_length: int) -> PromptIds:
     """The prompt of a labelled row. Raises :class:`UserError` when `max_length` has no room for it."""
     prompt = encoder.encode(example.instruction, example.response)
@@ -103,5 +115,5 @@ def turn_prompts(encoder: PromptEncoder, dimension: str, messages: Sequence[Mess
             yield TurnPrompt(instruction, None, None, "no_response")
             continue
         prompt = encoder.encode(instruction, response)
-        reason = "prompt_longer_than_max_length" if prompt is None else None
-        yield TurnPrompt(instruction, response, prompt, reason)
+        limit = "max_length" if encoder.shortens else "context"
+        yield TurnPrompt(instruction, response, prompt, f"prompt_longer_than_{limit}" if prompt is None else None)

@@ -320,6 +320,15 @@ def test_loss_and_parity_count_where_they_are_stated(tmp_path):
     assert not {"loss", "parity"} & set(graph(tmp_path, recipe())["sft"].config)
 
 
+def test_parity_of_a_scorer_counts_where_it_is_stated(tmp_path):
+    def keys(**changes):
+        return {label: node.key for label, node in graph(tmp_path, recipe(**changes)).items()}
+
+    default, parity = keys(), keys(scorers__quality__parity=True)
+    assert keys(scorers__quality__parity=False) == default
+    assert {label for label in default if default[label] != parity[label]} == {"score.quality"} | SELECTED
+
+
 def test_a_template_that_ends_a_turn_otherwise_than_the_model_counts_in_what_is_tuned(tmp_path):
     for name in ("vicuna_v1.1", "llama2", "mistral_instruct", "zephyr"):
         nodes = graph(tmp_path, dpo_recipe(sft__chat_template=name))
