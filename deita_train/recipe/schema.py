@@ -318,12 +318,17 @@ class Sft(Tuning):
 
 
 class Dpo(Tuning):
-    """Direct preference optimization of the SFT model, or of `model:` when the recipe has no sft."""
+    """Direct preference optimization of the SFT model, or of `model:` when the recipe has no sft.
+
+    `parity` is what the public code does: the pairs say `user:` and `assistant:` where SFT says `USER:` and
+    `ASSISTANT:`.
+    """
 
     preferences: Preferences
     model: str | None = None
     revision: str | None = None
     chat_template: str | None = None
+    parity: bool = False
     reference: Pass = Pass()
 
 

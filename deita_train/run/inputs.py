@@ -237,6 +237,11 @@ def shipped_template(name: str) -> str:
     return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
 
 
+def parity_pairs_template() -> str:
+    """The text of the template by which the public code writes preference pairs; no section may name it."""
+    return (TEMPLATES_DIR / "parity" / "dpo_pairs.jinja").read_text(encoding="utf-8")
+
+
 def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:
     """The commit of a Hub repository at a revision: from the Hub, else from the local cache, else None."""
     from huggingface_hub import HfApi, constants

@@ -16,7 +16,7 @@ def test_the_marked_parts_in_order():
 
 def test_of_the_shipped_templates():
     folder = files("deita_train.data").joinpath("templates")
-    texts = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file()}
     assert len(texts) == 6
     other = {name for name, text in texts.items() if not ends_in_eos(text)}
     assert other == {"chatml.jinja", "llama3.jinja"}
