@@ -15,7 +15,7 @@ from deita_train.report.summary import Artefact, RunSummary, SelectionTrace
 _CALIBRATION = (
     "Calibration on the same held-out rows. Bias is the mean of score minus label. Slope and intercept are those of "
     "the line of least squares from score to label: a slope above 1 says that the scores lie too close together, one "
-    "below 1 too far apart. Under each label stands the mean score of the rows that have it."
+    "below 1 too far apart. Under each label stands the mean score of the rows that have it, and how many these are."
 )
 
 

@@ -89,7 +89,7 @@ def calibration_table(summary: RunSummary) -> Table | None:
         Column("bias", note="best is 0"),
         Column("slope", note="best is 1"),
         Column("intercept", note="best is 0"),
-        *(Column(f"label {label}", note="mean score (rows)") for label in range(1, 7)),
+        *(Column(f"label {label}") for label in range(1, 7)),
     )
     return Table(columns, rows) if rows else None
 

@@ -44,4 +44,6 @@ def stop_at(model_dir: Path, token_ids: Sequence[int]) -> None:
     added = [token for token in token_ids if token not in stops]
     if added:
         config["eos_token_id"] = [*stops, *added]
+        # With this mark, transformers 4 may make the whole again of the model's configuration.
+        config.pop("_from_model_config", None)
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -99,7 +99,9 @@ def test_of_a_template_without_marks_it_is_the_last_one_after_the_prompt(base):
 )
 def test_stops_are_added_to_the_models_own(tmp_path, own, token_ids, expected):
     (tmp_path / "config.json").write_text('{"eos_token_id": 5}')
-    (tmp_path / "generation_config.json").write_text(json.dumps({**own, "temperature": 0.7}))
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({**own, "_from_model_config": True, "temperature": 0.7})
+    )
     stop_at(tmp_path, token_ids)
     assert json.loads((tmp_path / "generation_config.json").read_text()) == {
         "eos_token_id": expected,
