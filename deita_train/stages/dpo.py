@@ -17,7 +17,7 @@ from deita_train.training.rows import PairRow, write_pair_rows
 def prepare(context: StageContext) -> None:
     """Render every pair once and join it with its reference by id."""
     check_adapter(context)
-    keep_end_of_turn(context)
+    keep_end_of_turn(context, datasets.load_from_disk(str(context.parents["data"] / "data")))
     write_count(context, write_pair_rows(_rows(context), context.prepared_dir / ROWS))
 
 

@@ -62,9 +62,13 @@ def answers_alone(row: LabelledRow) -> list[LabelledRow]:
     never predicted, so a label on it is none.
     """
     start = row.input_ids[0]
-    runs = groupby(zip(row.input_ids[1:], row.labels[1:], strict=True), key=lambda pair: pair[1] != IGNORED)
-    answers = [[token for token, _ in run] for is_answer, run in runs if is_answer]
-    return [LabelledRow(row.id, [start, *answer], [IGNORED, *answer]) for answer in answers]
+    return [LabelledRow(row.id, [start, *answer], [IGNORED, *answer]) for answer in answers_of(row)]
+
+
+def answers_of(row: LabelledRow) -> list[list[int]]:
+    """The runs of labelled tokens of a row, but a label on its first token."""
+    runs = groupby(row.labels[1:], key=lambda label: label != IGNORED)
+    return [list(run) for is_answer, run in runs if is_answer]
 
 
 def pair_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> RenderedPair:

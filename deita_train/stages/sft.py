@@ -19,8 +19,8 @@ from deita_train.training.rows import LabelledRow, write_training_rows
 def prepare(context: StageContext) -> None:
     """Render every row once, but those that the public code holds out where the recipe wants its choices."""
     check_adapter(context)
-    keep_end_of_turn(context)
     rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    keep_end_of_turn(context, rows)
     held_out: list[int] = []
     if context.config.get("parity"):
         trained, held_out = public_split(len(rows))

@@ -1,36 +1,22 @@
 """Where a trained model stops generating: at its own end of sequence, and where its template ends a turn."""
 
 import json
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.control_tokens import control_tokens
-from deita_train.data.rendering import IGNORED, render, render_pair
 
 GENERATION_CONFIG = "generation_config.json"
-_EXCHANGE = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
 
 
-def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The control tokens that end the answers of the tokenizer's template: of each answer of a conversation, the last
-    control token that is trained. Empty where the template ends answers with none.
-
-    Of a template that marks no answers, as DPO may have, the answer is what follows the prompt. Raises
-    :class:`UserError` where the template refuses a conversation of two turns.
-    """
+def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, answers: Iterable[Sequence[int]]) -> list[int]:
+    """The control tokens that end these answers, each the trained ids of one: of each the last control token, which
+    white space may follow. In the order of their first appearance; empty where answers end with none."""
     control = control_tokens(tokenizer).ids
-    ends = [[token for token in answer if token in control][-1:] for answer in _answers(tokenizer)]
-    return list(dict.fromkeys(token for end in ends for token in end))
-
-
-def _answers(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The trained tokens of each answer of a conversation."""
-    labels = render(tokenizer, [*_EXCHANGE, *_EXCHANGE], None).labels
-    answers = [list(run) for is_ignored, run in groupby(labels, key=lambda label: label == IGNORED) if not is_ignored]
-    return answers or [render_pair(tokenizer, _EXCHANGE[:1], "Hello", "Hello", None).chosen_ids]
+    ends = (next((token for token in reversed(answer) if token in control), None) for answer in answers)
+    return list(dict.fromkeys(token for token in ends if token is not None))
 
 
 def stop_at(model_dir: Path, token_ids: Sequence[int]) -> None:

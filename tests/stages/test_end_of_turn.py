@@ -13,7 +13,8 @@ from deita_train.data.rendering import load_tokenizer, render_pair
 from deita_train.stages import dpo, sft
 from deita_train.stages.checks import check_artefact
 from deita_train.stages.context import Progress, StageContext
-from deita_train.training.end_of_turn import end_of_turn_ids, stop_at
+from deita_train.stages.end_of_turn import keep_end_of_turn
+from deita_train.training.end_of_turn import stop_at
 from deita_train.training.miniature import train_tokenizer
 
 CONTROL = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
@@ -58,10 +59,27 @@ def base(tmp_path_factory):
     return folder
 
 
+def ends_of(base, text, folder, pairs=False):
+    """What a stage finds, by name; a first row has no answer."""
+    tokenizer = load_tokenizer(str(base), text)
+    answered = [*HI, {"role": "assistant", "content": "there"}]
+    if pairs:
+        rows = [{"id": "a", "prompt": HI, "chosen": "there", "rejected": "Hi"}]
+    else:
+        rows = [{"id": "a", "messages": HI}, {"id": "b", "messages": [*answered, *answered]}]
+    config = {"chat_template": text, "end_of_turn": True}
+    made = StageContext("sft", "sft", config, {}, {"model": base.parent}, folder, 0, 1, Progress(None))
+    made.prepared_dir.mkdir(parents=True)
+    keep_end_of_turn(made, datasets.Dataset.from_list(rows))
+    found = json.loads((made.prepared_dir / "end_of_turn.json").read_text())
+    assert list(found.values()) == tokenizer.convert_tokens_to_ids(list(found))
+    return list(found)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize(("name", "end"), ENDS.items())
-def test_what_ends_a_turn_by_the_shipped_templates(base, name, end):
-    tokenizer = load_tokenizer(str(base), template(name))
-    assert end_of_turn_ids(tokenizer) == [tokenizer.convert_tokens_to_ids(end)]
+def test_what_ends_a_turn_by_the_shipped_templates(base, tmp_path, name, end, pairs):
+    assert ends_of(base, template(name), tmp_path, pairs) == [end]
 
 
 WHOLE = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}ANSWER{% endfor %}"
@@ -77,15 +95,14 @@ MARKED = "{% generation %}{{ m.content ENDS }}{% endgeneration %}"
         ("+ '###'", []),
     ],
 )
-def test_what_ends_a_turn_by_other_templates(base, ends, expected):
+def test_what_ends_a_turn_by_other_templates(base, tmp_path, ends, expected):
     answer = "{% if m.role == 'assistant' %}" + MARKED.replace("ENDS", ends) + "{% else %}{{ m.content }}{% endif %}"
-    tokenizer = load_tokenizer(str(base), WHOLE.replace("ANSWER", answer))
-    assert end_of_turn_ids(tokenizer) == tokenizer.convert_tokens_to_ids(expected)
+    assert ends_of(base, WHOLE.replace("ANSWER", answer), tmp_path) == expected
 
 
-def test_of_a_template_without_marks_it_is_the_last_one_after_the_prompt(base):
-    tokenizer = load_tokenizer(str(base), WHOLE.replace("ANSWER", "{{ m.content + '<|im_end|>\\n' }}"))
-    assert end_of_turn_ids(tokenizer) == tokenizer.convert_tokens_to_ids(["<|im_end|>"])
+def test_of_a_template_without_marks_it_is_the_last_one_after_the_prompt(base, tmp_path):
+    text = WHOLE.replace("ANSWER", "{{ m.content + '<|im_end|>\\n' }}")
+    assert ends_of(base, text, tmp_path, pairs=True) == ["<|im_end|>"]
 
 
 @pytest.mark.parametrize(
