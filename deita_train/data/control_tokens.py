@@ -11,13 +11,13 @@ from weakref import WeakKeyDictionary
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from deita_train.data.answer_marks import marked_answers
 from deita_train.errors import UserError
 
 Span = tuple[int, int]
 
 # Two planes of characters that mean nothing to anyone else.
 _PRIVATE = 0xF0000
-_MARKED = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}(.*?)\{%[-+]?\s*endgeneration", re.DOTALL)
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 _PLAIN_TEXT = re.compile(r"\{#[-+]?\s*plain text:(.*?)[-+]?#\}", re.DOTALL)
 # As published formats spell them: ChatML and Llama 3, DeepSeek (with a wide bar), LLaMA and Mistral, Gemma.
@@ -34,7 +34,7 @@ def check_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> N
     Raises:
         UserError: with the tokens that would be split into pieces of text, and the ways out.
     """
-    looked_at = "".join(_MARKED.findall(template)) if template == tokenizer.chat_template else template
+    looked_at = "".join(marked_answers(template)) if template == tokenizer.chat_template else template
     plain = {token for tokens in _PLAIN_TEXT.findall(template) for token in tokens.split()}
     written = dict.fromkeys(_WRITTEN.findall(_COMMENT.sub("", looked_at)))
     split = [token for token in written if token not in plain and not _is_one_token(tokenizer, token)]
@@ -80,6 +80,11 @@ class ControlTokens:
         self._pattern = re.compile("|".join(map(re.escape, self._ids)) or r"(?!)")
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         self._renamed: dict[int, Tokenizer] = {}
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """The ids of the control tokens."""
+        return frozenset(self._ids.values())
 
     def spans(self, text: str) -> list[Span]:
         """Where the names of control tokens stand in a text."""

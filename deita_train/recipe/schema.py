@@ -113,14 +113,16 @@ class ScorerTraining(Packable):
 class Scorer(Pass):
     """One scorer: a published model, or one that the run trains; and how it passes over the pool.
 
-    Without `max_length` prompts may be as long as the model's context, and 2,048 tokens at most. Turns that this scorer
-    scored in another pool of the same runs folder are not scored again, unless `reuse_rows` is false.
+    Without `max_length` prompts may be as long as the model's context, and 2,048 tokens at most; longer ones are
+    shortened. `parity` is what the public code does: no prompt is shortened. Turns that this scorer scored in another
+    pool of the same runs folder are not scored again, unless `reuse_rows` is false.
     """
 
     model: str | None = None
     revision: str | None = None
     train: ScorerTraining | None = None
     max_length: Count | None = None
+    parity: bool = False
     max_unscored_share: Share = 0.01
     min_digit_mass: Share = 0.1
     reuse_rows: bool = True
@@ -129,6 +131,14 @@ class Scorer(Pass):
     def _one_origin(self) -> Self:
         if (self.model is None) == (self.train is None):
             raise ValueError("state either model: (a published scorer) or train:, and not both")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_to_shorten_to(self) -> Self:
+        if self.parity and self.max_length is not None:
+            raise ValueError(
+                "max_length would have no effect beside parity: true, which shortens nothing; leave it out"
+            )
         return self
 
 
@@ -329,12 +339,17 @@ class Sft(Packable):
 
 
 class Dpo(Tuning):
-    """Direct preference optimization of the SFT model, or of `model:` when the recipe has no sft."""
+    """Direct preference optimization of the SFT model, or of `model:` when the recipe has no sft.
+
+    `parity` is what the public code does: the pairs say `user:` and `assistant:` where SFT says `USER:` and
+    `ASSISTANT:`.
+    """
 
     preferences: Preferences
     model: str | None = None
     revision: str | None = None
     chat_template: str | None = None
+    parity: bool = False
     reference: Pass = Pass()
 
 

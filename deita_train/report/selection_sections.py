@@ -12,6 +12,12 @@ from deita_train.report.groups import Group
 from deita_train.report.layout import Figure, Section
 from deita_train.report.summary import Artefact, RunSummary, SelectionTrace
 
+_CALIBRATION = (
+    "Calibration on the same held-out rows. Bias is the mean of score minus label. Slope and intercept are those of "
+    "the line of least squares from score to label: a slope above 1 says that the scores lie too close together, one "
+    "below 1 too far apart. Under each label stands the mean score of the rows that have it, and how many these are."
+)
+
 
 def selection_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     """What the recipe as written kept, against what it could have kept."""
@@ -47,7 +53,9 @@ def scorer_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     )
     found = ((name, summary.base_cell.stages.get(f"score.{name}")) for name in ("complexity", "quality"))
     panels = tuple(_score_figure(name, item) for name, item in found if item is not None)
-    return Section("Scorers", text, ((table, explanation),), panels, notes=tuple(_score_notes(summary)))
+    calibration = tables.calibration_table(summary)
+    shown = ((table, explanation), *(((calibration, _CALIBRATION),) if calibration else ()))
+    return Section("Scorers", text, shown, panels, notes=tuple(_score_notes(summary)))
 
 
 def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace) -> str:

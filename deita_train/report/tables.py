@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from deita_train.report.formats import ABSENT, compact, count, duration, share, significant
+from deita_train.report.formats import ABSENT, compact, count, decimals, duration, share, significant
 from deita_train.report.groups import Group
 from deita_train.report.summary import Artefact, Failure, RunSummary
 
@@ -74,6 +75,21 @@ def scorer_table(summary: RunSummary) -> Table | None:
         Column("shortened"),
         Column("mean score"),
         Column("mass on digits", note="higher is better"),
+    )
+    return Table(columns, rows) if rows else None
+
+
+def calibration_table(summary: RunSummary) -> Table | None:
+    """One row per scorer that was measured on held-out rows: how far its scores are from the labels, and where."""
+    found = [(name, summary.base_cell.stages.get(f"train_scorer.{name}")) for name in ("complexity", "quality")]
+    measured = [(name, item.metric("heldout")) for name, item in found if item is not None]
+    rows = tuple((name, *_calibration_values(heldout)) for name, heldout in measured if heldout is not None)
+    columns = (
+        Column("scorer", ""),
+        Column("bias", note="best is 0"),
+        Column("slope", note="best is 1"),
+        Column("intercept", note="best is 0"),
+        *(Column(f"label {label}") for label in range(1, 7)),
     )
     return Table(columns, rows) if rows else None
 
@@ -187,6 +203,14 @@ def _heldout_values(item: Artefact | None) -> tuple[str, ...]:
         return (ABSENT,) * 3
     error = significant(heldout["mean_absolute_error"])
     return (count(heldout["rows"]), f"{heldout['rank_correlation']:.3f}".replace("-", "\N{MINUS SIGN}"), error)
+
+
+def _calibration_values(heldout: Mapping[str, Any]) -> tuple[str, ...]:
+    means = {
+        entry["label"]: f"{decimals(entry['mean_score'], 2)} ({count(entry['rows'])})" for entry in heldout["by_label"]
+    }
+    line = (heldout["bias"], heldout["calibration_slope"], heldout["calibration_intercept"])
+    return (*(decimals(value, 2) for value in line), *(means.get(label, ABSENT) for label in range(1, 7)))
 
 
 def _score_values(item: Artefact | None) -> tuple[str, ...]:

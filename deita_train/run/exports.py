@@ -85,7 +85,8 @@ def _scorer_facts(metrics: Mapping[str, Any]) -> str:
     if heldout is None:
         return "no held-out rows to measure it on (--heldout)"
     correlation, error = heldout["rank_correlation"], heldout["mean_absolute_error"]
-    return f"{heldout['rows']:,} held-out rows: rank correlation {correlation:.3f}, mean absolute error {error:.3f}"
+    measured = f"{heldout['rows']:,} held-out rows: rank correlation {correlation:.3f}, mean absolute error {error:.3f}"
+    return f"{measured}, bias {heldout['bias']:+.3f}, calibration slope {heldout['calibration_slope']:.3f}"
 
 
 def _heldout_facts(metrics: Mapping[str, Any]) -> str:

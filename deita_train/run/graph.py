@@ -14,7 +14,7 @@ from deita_train.run.keys import content_key
 
 # Raised when a stage's code changes what it writes for the same configuration.
 VERSIONS = {
-    "pool": 2, "base": 1, "train_scorer": 3, "score": 4, "embed": 4, "select": 2, "sft": 2, "evaluate": 4,
+    "pool": 2, "base": 1, "train_scorer": 4, "score": 4, "embed": 4, "select": 2, "sft": 2, "evaluate": 4,
     "preferences": 1, "log_probs": 4, "dpo": 2, "scores_file": 1, "embeddings_file": 1, "sentence_embed": 2,
     "perplexity": 3, "compare": 1, "lengths": 1,
 }  # fmt: skip

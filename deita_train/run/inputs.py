@@ -155,9 +155,7 @@ class Inputs:
             "base": local or {"hub": base.hub, "revision": base.revision},
         }
 
-    def chat_template(
-        self, name: str, where: str, *, marked: bool = True, model: tuple[dict, str] | str | None = None
-    ) -> str:
+    def chat_template(self, name: str, where: str, model: tuple[dict, str] | str, *, marked: bool = True) -> str:
         """The text of a chat template: a name of the package's own, a path to a .jinja file, or `tokenizer`.
 
         `marked` says that it must tell the assistant's words from the others, as it does unless nothing is learnt.
@@ -166,18 +164,12 @@ class Inputs:
         """
         shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
         if name in shipped:
-            return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+            return shipped_template(name)
         if name == "tokenizer":
-            if model is None:
-                raise self.error(
-                    f"{where}.chat_template",
-                    "tokenizer, the model's own template, is taken by sft, dpo and evaluate; name a template here: "
-                    f"{', '.join(shipped)}, or a .jinja file with the model's own.",
-                )
             return model if isinstance(model, str) else self._own_template(*model, f"{where}.chat_template", marked)
         path = Path(name).expanduser()
         if path.suffix != ".jinja" or not path.is_file():
-            allowed = ", ".join([*shipped, "tokenizer (the model's own)"] if model is not None else shipped)
+            allowed = ", ".join([*shipped, "tokenizer (the model's own)"])
             raise self.error(f"{where}.chat_template", f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
         return self._checked_template(path, f"{where}.chat_template", marked)
 
@@ -285,6 +277,16 @@ class Inputs:
 
 
 _SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_instruction"}
+
+
+def shipped_template(name: str) -> str:
+    """The text of one of the package's own chat templates."""
+    return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def parity_pairs_template() -> str:
+    """The text of the template by which the public code writes preference pairs; no section may name it."""
+    return (TEMPLATES_DIR / "parity" / "dpo_pairs.jinja").read_text(encoding="utf-8")
 
 
 def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:

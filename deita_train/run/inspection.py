@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deita_train.errors import UserError
 from deita_train.run.graph import Node
-from deita_train.run.inputs import TEMPLATES_DIR
+from deita_train.run.inputs import TEMPLATES_DIR, parity_pairs_template
 from deita_train.run.plan import Plan
 from deita_train.stages.row_view import TokenSequence
 
@@ -102,7 +102,7 @@ def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
     from deita_train.stages.rows import pass_max_length
 
     logging.set_verbosity_error()  # it warns of rows that are longer than the model's context, which are shown as cut
-    tokenizer = load_tokenizer(str(folder), node.config.get("chat_template"), trust_code=trusts_code(node.config))
+    tokenizer = load_tokenizer(str(folder), _template(node), trust_code=trusts_code(node.config))
     config = node.config
     if config.get("max_length", 0) is None:
         config = {**config, "max_length": pass_max_length(config, folder)}
@@ -210,10 +210,18 @@ def _source(row: Any) -> str:
     return f", source {source}" if source else ""
 
 
+def _template(node: Node) -> str | None:
+    """The text by which a stage writes its rows; None for a scorer."""
+    text: str | None = node.config.get("pairs_template", node.config.get("chat_template"))
+    return text
+
+
 def _rendering(node: Node) -> tuple[str, str]:
-    template = node.config.get("chat_template")
+    template = _template(node)
     if template is None:
         return "prompt", f"the {node.config['dimension']} scorer's"
+    if template == parity_pairs_template():
+        return "template", "vicuna_v1.1 with its roles in lower case (dpo.parity)"
     shipped = [path.stem for path in TEMPLATES_DIR.glob("*.jinja") if path.read_text(encoding="utf-8") == template]
     return "template", shipped[0] if shipped else "the model's own or a .jinja file of the recipe's"
 

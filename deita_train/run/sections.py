@@ -82,7 +82,7 @@ class Sections:
         """The text of the template that a section names, or of the default one; `tokenizer` means that of `model`."""
         parents, identity, location = model
         own = parents["model"].config["chat_template"] if parents else (identity["model"], location["model"])
-        return self.inputs.chat_template(name or DEFAULT_CHAT_TEMPLATE, where, marked=marked, model=own)
+        return self.inputs.chat_template(name or DEFAULT_CHAT_TEMPLATE, where, own, marked=marked)
 
     def _pass(self, how: Pass, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """What every pass has in its configuration, and in its settings."""

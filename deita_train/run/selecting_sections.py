@@ -13,6 +13,7 @@ from deita_train.recipe.schema import (
     Select,
 )
 from deita_train.run.graph import Node
+from deita_train.run.inputs import shipped_template
 from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, DIMENSIONS, SFT_MAX_LENGTH, Model, Sections
 from deita_train.selection.needs import needs_of
 
@@ -31,7 +32,7 @@ class SelectingSections(Sections):
         data = self._add_pool("pretraining_data", [pretrain.data], "base.pretrain.data")
         config = {
             "architecture": self.recipe.base.architecture.model_dump(),
-            "chat_template": self.inputs.chat_template(DEFAULT_CHAT_TEMPLATE, "base"),
+            "chat_template": shipped_template(DEFAULT_CHAT_TEMPLATE),
             "max_length": pretrain.max_length,
             **self._training_config(pretrain),
         }
@@ -51,7 +52,8 @@ class SelectingSections(Sections):
             return  # a recipe may end in the scorers that it trains
         pool = self._required("pool", where, "pool:")
         dtype, how = self._pass(scorer, where)
-        config = {**identity, "dimension": dimension, "max_length": scorer.max_length, **dtype}
+        parity = {"parity": True} if scorer.parity else {}  # without it the keys stay what they are
+        config = {**identity, "dimension": dimension, "max_length": scorer.max_length, **dtype, **parity}
         settings = {
             **location,
             **how,
@@ -105,17 +107,18 @@ class SelectingSections(Sections):
         assert embedding.model is not None
         if embedding.pooling != "last_token":
             choices["pooling"] = embedding.pooling
-        template = self.inputs.chat_template(embedding.chat_template, "embedding", marked=False)
         model = self._model(embedding.model, embedding.revision, "embedding", adapters=True)
+        template = self._chat_template(embedding.chat_template, "embedding", model, marked=False)
         return "embed", model, {"chat_template": template, **choices}
 
     def _add_perplexity(self, perplexity: Perplexity) -> None:
         pool = self._required("pool", "perplexity", "pool:")
-        parents, identity, location = self._model(perplexity.model, perplexity.revision, "perplexity", adapters=True)
+        model = self._model(perplexity.model, perplexity.revision, "perplexity", adapters=True)
+        parents, identity, location = model
         dtype, how = self._pass(perplexity, "perplexity")
         config = {
             **identity,
-            "chat_template": self.inputs.chat_template(perplexity.chat_template, "perplexity"),
+            "chat_template": self._chat_template(perplexity.chat_template, "perplexity", model),
             "max_length": perplexity.max_length,
             **dtype,
         }

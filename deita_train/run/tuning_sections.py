@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deita_train.data.answer_marks import ends_in_eos
 from deita_train.recipe.data_sections import Preferences
 from deita_train.recipe.schema import Dpo, Evaluate, Sft
 from deita_train.run.graph import Node
-from deita_train.run.sections import Model, Sections
+from deita_train.run.inputs import parity_pairs_template, shipped_template
+from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, Model, Sections
 
 # trl would cut at 1,024 without a word; the public code's length is 2,048.
 DPO_MAX_LENGTH = 2048
@@ -23,13 +25,15 @@ class TuningSections(Sections):
             data = self._add_pool("sft_data", [sft.data], "sft.data")
         else:
             data = self._required("select", "sft", "select: (or sft.data:)")
+        chat_template = self._chat_template(sft.chat_template, "sft", model)
         config = {
             **identity,
-            "chat_template": self._chat_template(sft.chat_template, "sft", model),
+            "chat_template": chat_template,
             **self._tuning_config(sft),
             # Later options count only where they are another than before: what was trained without them stays.
             **({"loss": "per_conversation"} if sft.is_per_conversation else {}),
             **({"parity": True} if sft.parity else {}),
+            **_of_template(chat_template),
         }
         settings = {**location, **self._training_settings(sft, "sft")}
         self._add(Node("sft", "sft", config, settings, {"data": data, **parents}))
@@ -38,12 +42,25 @@ class TuningSections(Sections):
         parents, identity, location, chat_template = self._policy(dpo)
         pairs = self._add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
         tokens = {"chat_template": chat_template, "max_length": dpo.trainer.get("max_length", DPO_MAX_LENGTH)}
+        parity = {"pairs_template": self._parity_template(chat_template)} if dpo.parity else {}
+        scored = {**tokens, "chat_template": parity.get("pairs_template", chat_template)}
         dtype, how = self._pass(dpo.reference, "dpo.reference")
-        passed = ({**identity, **tokens, **dtype}, {**location, **how})
+        passed = ({**identity, **scored, **dtype}, {**location, **how})
         reference = self._add(Node("reference", "log_probs", *passed, {"data": pairs, **parents}))
-        config = {**identity, **tokens, **self._tuning_config(dpo)}
+        config = {**identity, **tokens, **self._tuning_config(dpo), **_of_template(chat_template), **parity}
         settings = {**location, **self._training_settings(dpo, "dpo")}
         self._add(Node("dpo", "dpo", config, settings, {"data": pairs, "reference": reference, **parents}))
+
+    def _parity_template(self, chat_template: str) -> str:
+        """How the public code writes pairs. The model is published with its own template, by which it is asked."""
+        if chat_template != shipped_template(DEFAULT_CHAT_TEMPLATE):
+            raise self.inputs.error(
+                "dpo.parity",
+                f"writes the pairs as the public code does, which is {DEFAULT_CHAT_TEMPLATE} with its roles in lower "
+                f"case, and the model's template is another. Train with chat_template: {DEFAULT_CHAT_TEMPLATE}, or "
+                "leave parity: out.",
+            )
+        return parity_pairs_template()
 
     def _policy(self, dpo: Dpo) -> tuple[dict[str, Node], dict[str, Any], dict[str, Any], str]:
         """Parents, identity and location of the model that DPO starts from, and the one chat template of both."""
@@ -116,6 +133,11 @@ class TuningSections(Sections):
                 config["beta"] = self.nodes["dpo"].config["trainer"].get("beta", DPO_BETA)
             node = Node(f"{label}.{name}", kind, config, place, {"data": data, **parents, **before})
             before = {"before": self._add(node)}
+
+
+def _of_template(chat_template: str) -> dict[str, bool]:
+    """That the model must be told to stop where its template ends a turn, unless that is its own end of sequence."""
+    return {} if ends_in_eos(chat_template) else {"end_of_turn": True}
 
 
 def _model_of(node: Node) -> Model:

@@ -60,13 +60,16 @@ class PromptIds:
 
 
 class PromptEncoder:
-    """Encodes prompts of one dimension with one tokenizer.
+    """Encodes prompts of one dimension with one tokenizer; those beyond `max_length` are shortened, or left out unless
+    `shortens`.
 
     Raises :class:`UserError` when the tokenizer does not write each of the digits 1 to 6 as one token after the prompt,
     or does not tell which characters a token stands for.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, dimension: str, max_length: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, dimension: str, max_length: int, *, shortens: bool = True
+    ) -> None:
         if not tokenizer.is_fast:
             raise UserError(
                 f"the tokenizer of {tokenizer.name_or_path} does not tell where its tokens lie in a text; scorers need "
@@ -75,15 +78,17 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._dimension = dimension
         self._max_length = max_length
+        self.shortens = shortens
         self.digit_ids = digit_token_ids(tokenizer, dimension)
 
     def encode(self, instruction: str, response: str | None) -> PromptIds | None:
         """Ids of at most `max_length` tokens; a long prompt loses text from the response's end, then from the
-        instruction's, never its own ending. None when not even the empty prompt fits."""
+        instruction's, never its own ending. None when not even the empty prompt fits, or when nothing may be
+        shortened."""
         parts = prompt_parts(self._dimension, instruction, response)
         encoding = self._encode(parts)
         # The texts stand at the odd places, and the last one is shortened first.
-        for place in range(len(parts) - 2, 0, -2):
+        for place in range(len(parts) - 2, 0, -2) if self.shortens else ():
             if len(encoding.ids) > self._max_length:
                 parts, encoding = self._shorten(parts, place, encoding)
         if len(encoding.ids) > self._max_length:

@@ -7,6 +7,7 @@ import datasets
 
 from deita_train.stages.adapters import check_adapter, finish_adapter
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.end_of_turn import keep_end_of_turn, stop_at_end_of_turn
 from deita_train.stages.models import model_path
 from deita_train.stages.pairs import rendered_pairs
 from deita_train.stages.training import ROWS, train_prepared, write_count
@@ -16,6 +17,7 @@ from deita_train.training.rows import PairRow, write_pair_rows
 def prepare(context: StageContext) -> None:
     """Render every pair once and join it with its reference by id."""
     check_adapter(context)
+    keep_end_of_turn(context, datasets.load_from_disk(str(context.parents["data"] / "data")))
     write_count(context, write_pair_rows(_rows(context), context.prepared_dir / ROWS))
 
 
@@ -25,8 +27,8 @@ def run(context: StageContext) -> StageResult | None:
 
 
 def finish(context: StageContext) -> dict[str, Any]:
-    """Merge the adapter where the recipe says so."""
-    return finish_adapter(context)
+    """Merge the adapter where the recipe says so, and let the model stop where an answer ends."""
+    return {**finish_adapter(context), **stop_at_end_of_turn(context)}
 
 
 def _rows(context: StageContext) -> Iterator[PairRow]:

@@ -11,10 +11,9 @@ from deita_train.stages.rows import pair_row
 
 
 def rendered_pairs(context: StageContext) -> Iterator[tuple[str, RenderedPair]]:
-    """Each pair's id and token ids, by the run's chat template, cut to its `max_length`."""
-    tokenizer = load_tokenizer(
-        str(model_path(context)), context.config["chat_template"], trust_code=trusts_code(context.config)
-    )
+    """Each pair's id and token ids, by the run's chat template or the one for its pairs, cut to its `max_length`."""
+    template = context.config.get("pairs_template", context.config["chat_template"])
+    tokenizer = load_tokenizer(str(model_path(context)), template, trust_code=trusts_code(context.config))
     pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
     for number, row in enumerate(pairs):
         context.progress.update(number + 1, len(pairs), "pairs rendered")

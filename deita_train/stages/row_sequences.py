@@ -22,6 +22,7 @@ from deita_train.stages.rows import (
     pair_row,
     scorer_prompt,
     scorer_row,
+    scoring_encoder,
     sft_max_length,
     text_row,
     training_encoder,
@@ -139,7 +140,7 @@ def _scorer_training(stage: InspectedStage, row: ScorerExample) -> list[TokenSeq
 def _scored_turns(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     """One prompt for each user turn."""
     dimension = stage.config["dimension"]
-    encoder = PromptEncoder(stage.tokenizer, dimension, stage.config["max_length"])
+    encoder = scoring_encoder(stage.tokenizer, stage.config, stage.config["max_length"])
     turns = list(turn_prompts(encoder, dimension, row["messages"]))
     shown = []
     for number, turn in enumerate(turns):

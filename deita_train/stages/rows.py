@@ -1,5 +1,6 @@
 """What a stage makes of one row: the token ids and labels that its preparation writes and that `inspect` shows."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,11 +31,17 @@ def sft_max_length(config: Mapping[str, Any]) -> int | None:
 
 
 def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
-    """The length to which a pass cuts its rows: as stated, or else the model's context, and 2,048 at most."""
+    """The length to which a pass cuts its rows: as stated, or else the model's context, and 2,048 at most.
+
+    With parity nothing is cut, and it is where the model's context ends.
+    """
     stated: int | None = config["max_length"]
     if stated is not None:
         return stated
-    return min(context_length(load_config(model, trusts_code(config))) or _PASS_MAX_LENGTH, _PASS_MAX_LENGTH)
+    context = context_length(load_config(model, trusts_code(config)))
+    if config.get("parity"):
+        return context or sys.maxsize
+    return min(context or _PASS_MAX_LENGTH, _PASS_MAX_LENGTH)
 
 
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
@@ -56,9 +63,13 @@ def answers_alone(row: LabelledRow) -> list[LabelledRow]:
     never predicted, so a label on it is none.
     """
     start = row.input_ids[0]
-    runs = groupby(zip(row.input_ids[1:], row.labels[1:], strict=True), key=lambda pair: pair[1] != IGNORED)
-    answers = [[token for token, _ in run] for is_answer, run in runs if is_answer]
-    return [LabelledRow(row.id, [start, *answer], [IGNORED, *answer]) for answer in answers]
+    return [LabelledRow(row.id, [start, *answer], [IGNORED, *answer]) for answer in answers_of(row)]
+
+
+def answers_of(row: LabelledRow) -> list[list[int]]:
+    """The runs of labelled tokens of a row, but a label on its first token."""
+    runs = groupby(row.labels[1:], key=lambda label: label != IGNORED)
+    return [list(run) for is_answer, run in runs if is_answer]
 
 
 def pair_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> RenderedPair:
@@ -69,6 +80,11 @@ def pair_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_len
 def training_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any]) -> PromptEncoder:
     """The encoder of a scorer's training; two places are kept free for the digit and the end of sequence."""
     return PromptEncoder(tokenizer, config["dimension"], config["max_length"] - 2)
+
+
+def scoring_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any], max_length: int) -> PromptEncoder:
+    """The encoder of a pass; with parity it shortens nothing."""
+    return PromptEncoder(tokenizer, config["dimension"], max_length, shortens=not config.get("parity", False))
 
 
 def scorer_prompt(encoder: PromptEncoder, example: ScorerExample, max_length: int) -> PromptIds:
@@ -104,5 +120,5 @@ def turn_prompts(encoder: PromptEncoder, dimension: str, messages: Sequence[Mess
             yield TurnPrompt(instruction, None, None, "no_response")
             continue
         prompt = encoder.encode(instruction, response)
-        reason = "prompt_longer_than_max_length" if prompt is None else None
-        yield TurnPrompt(instruction, response, prompt, reason)
+        limit = "max_length" if encoder.shortens else "context"
+        yield TurnPrompt(instruction, response, prompt, f"prompt_longer_than_{limit}" if prompt is None else None)

@@ -32,7 +32,7 @@ from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.models import load_stage_model, model_path, trusts_code
 from deita_train.stages.passes import PLAN, PassResult, log, run_pass, start_ranks
 from deita_train.stages.reuse import Stored, input_hash, join_reused, plan_missing
-from deita_train.stages.rows import pass_max_length, turn_prompts
+from deita_train.stages.rows import pass_max_length, scoring_encoder, turn_prompts
 
 _TURNS = "turns.parquet"
 _HISTOGRAM_EDGES = [1 + 0.25 * step for step in range(21)]
@@ -47,9 +47,8 @@ def prepare(context: StageContext) -> None:
     """Encode every prompt once, and plan the batches of those not scored elsewhere."""
     model = model_path(context)
     max_length = pass_max_length(context.config, model)
-    encoder = PromptEncoder(
-        load_tokenizer(str(model), trust_code=trusts_code(context.config)), context.config["dimension"], max_length
-    )
+    tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.config))
+    encoder = scoring_encoder(tokenizer, context.config, max_length)
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     turns = _encode(pool, encoder, context)
     _check_share(context, Counter(turn["reason"] for turn in turns if turn["reason"] is not None), len(turns))
@@ -215,9 +214,11 @@ def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> 
     failed = sum(count for reason, count in nulls.items() if reason != "no_response")
     limit = context.settings["max_unscored_share"]
     if failed > limit * num_turns:
+        parity = context.config.get("parity")
+        advice = "Leave parity: out, so that long prompts are shortened" if parity else "Raise max_length"
         raise UserError(
             f"{failed} of {num_turns} turns cannot be scored ({dict(nulls)}), above the share {limit} of "
-            f"scorers.{context.config['dimension']}.max_unscored_share. Raise max_length, or the share."
+            f"scorers.{context.config['dimension']}.max_unscored_share. {advice}, or raise the share."
         )
 
 

@@ -8,6 +8,7 @@ import datasets
 from deita_train.data.rendering import load_tokenizer
 from deita_train.stages.adapters import check_adapter, finish_adapter
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.end_of_turn import keep_end_of_turn, stop_at_end_of_turn
 from deita_train.stages.models import model_path
 from deita_train.stages.rows import conversation_row, sft_max_length
 from deita_train.stages.training import ROWS, train_prepared, write_count
@@ -19,6 +20,7 @@ def prepare(context: StageContext) -> None:
     """Render every row once, but those that the public code holds out where the recipe wants its choices."""
     check_adapter(context)
     rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    keep_end_of_turn(context, rows)
     held_out: list[int] = []
     if context.config.get("parity"):
         trained, held_out = public_split(len(rows))
@@ -34,8 +36,8 @@ def run(context: StageContext) -> StageResult | None:
 
 
 def finish(context: StageContext) -> dict[str, Any]:
-    """Merge the adapter where the recipe says so."""
-    return finish_adapter(context)
+    """Merge the adapter where the recipe says so, and let the model stop where an answer ends."""
+    return {**finish_adapter(context), **stop_at_end_of_turn(context)}
 
 
 def _rendered(context: StageContext, rows: datasets.Dataset) -> Iterator[LabelledRow]:

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import plan_batches
 from deita_train.inference.forward import last_logits, load_model, pad_batch
+from deita_train.scoring.calibration import heldout_measures
 from deita_train.scoring.digits import digit_expectation
 from deita_train.scoring.prompts import PromptEncoder
 from deita_train.scoring.training_pairs import ScorerExample
@@ -39,22 +39,18 @@ def run(context: StageContext) -> StageResult | None:
 
 
 def finish(context: StageContext) -> dict[str, Any]:
-    """How well the trained scorer ranks rows that it has not seen, after any merging; null without `heldout`."""
+    """How well the trained scorer does on rows that it has not seen, after any merging; null without `heldout`."""
     metrics = {"dimension": context.config["dimension"], **finish_adapter(context)}
     if context.config["heldout"] is None:
         return {**metrics, "heldout": None}
     examples = read_scorer_data(context.config, context.settings, "heldout")
     scores = _score(context, examples)
     truth = np.array([example.score for example in examples], dtype=np.float64)
-    correlation = float(spearmanr(scores, truth).statistic)
-    if not np.isfinite(correlation):
-        raise UserError(
-            f"{context.label}: the held-out rank correlation is undefined ({len(examples)} rows, {len(set(truth))} "
-            f"different labels, {len(set(scores.tolist()))} different scores). Give more varied held-out rows."
-        )
-    error = float(np.abs(scores - truth).mean())
-    heldout = {"rows": len(examples), "rank_correlation": correlation, "mean_absolute_error": error}
-    return {**metrics, "heldout": heldout}
+    try:
+        measures = heldout_measures(scores, truth)
+    except UserError as error:
+        raise UserError(f"{context.label}: {error}") from error
+    return {**metrics, "heldout": {"rows": len(examples), **measures}}
 
 
 def _rows(context: StageContext, examples: list[ScorerExample]) -> Iterator[LabelledRow]:

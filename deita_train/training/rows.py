@@ -1,5 +1,6 @@
 """Training rows of token ids, prepared once on disk before any rank starts."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,22 +72,22 @@ class PairRow:
 def write_training_rows(rows: Iterable[LabelledRow], folder: Path) -> RowCount:
     """Write the rows that carry a loss as a `save_to_disk` folder, and count and name those that do not.
 
-    A row whose labels are all -100 (an answer beyond the length limit, say) teaches nothing and is left out. Raises
-    :class:`UserError` when no row is left.
+    A row whose labels are all -100 (an answer beyond the length limit, say) teaches nothing and is left out. Each such
+    row is written to the output with the reason. Raises :class:`UserError` when no row is left.
     """
     count = RowCount()
-    kept = [_row(row, count) for row in rows if _has_loss(row.id, sum(loss_mask(row.labels)), count)]
+    kept = [_row(row, count) for row in rows if _has_loss(row.id, _silence(row), count)]
     return _write(kept, FEATURES, folder, count)
 
 
 def write_pair_rows(rows: Iterable[PairRow], folder: Path) -> RowCount:
     """Write the pairs whose answers differ as a `save_to_disk` folder, and count and name those that do not.
 
-    Two answers that are equal up to the length limit, or that have no room within it, teach nothing. Raises
-    :class:`UserError` when no pair is left.
+    Two answers that are equal up to the length limit, or that have no room within it, teach nothing. Each such pair is
+    written to the output with the reason. Raises :class:`UserError` when no pair is left.
     """
     count = RowCount()
-    kept = [_pair(row, count) for row in rows if _has_loss(row.id, int(row.pair.differs), count)]
+    kept = [_pair(row, count) for row in rows if _has_loss(row.id, _pair_silence(row.pair), count)]
     return _write(kept, PAIR_FEATURES, folder, count)
 
 
@@ -95,12 +96,30 @@ def loss_mask(labels: Sequence[int]) -> list[bool]:
     return [place > 0 and label != IGNORED for place, label in enumerate(labels)]
 
 
-def _has_loss(row_id: str, loss_tokens: int, count: RowCount) -> bool:
-    if loss_tokens == 0:
-        count.without_loss += 1
-        if len(count.without_loss_ids) < _NAMED:
-            count.without_loss_ids.append(row_id)
-    return loss_tokens > 0
+def _silence(row: LabelledRow) -> str | None:
+    """Why a row has no token to learn from; None if it has one."""
+    if any(loss_mask(row.labels)):
+        return None
+    return "no_answer_within_max_length" if row.truncated else "no_answer"
+
+
+def _pair_silence(pair: RenderedPair) -> str | None:
+    """Why nothing can be learnt from a pair; None if something can."""
+    if pair.differs:
+        return None
+    if pair.chosen_ids and pair.rejected_ids:
+        return "equal_answers_within_max_length" if pair.truncated else "equal_answers"
+    return "no_answer_within_max_length" if pair.truncated else "no_answer"
+
+
+def _has_loss(row_id: str, silence: str | None, count: RowCount) -> bool:
+    if silence is None:
+        return True
+    sys.stdout.write(f"{row_id} has no loss and is left out: {silence}\n")
+    count.without_loss += 1
+    if len(count.without_loss_ids) < _NAMED:
+        count.without_loss_ids.append(row_id)
+    return False
 
 
 def _row(row: LabelledRow, count: RowCount) -> dict[str, Any]:

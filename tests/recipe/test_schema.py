@@ -205,6 +205,13 @@ def test_a_loss_that_cannot_be_is_refused(sft, message):
         Recipe.model_validate({"name": "a", "sft": {**SFT, **sft}})
 
 
+def test_a_length_to_shorten_to_is_refused_beside_parity():
+    scorer = {"model": "org/m", "parity": True}
+    assert Recipe.model_validate({"name": "a", "scorers": {"quality": scorer}}).scorers.quality.parity
+    with pytest.raises(ValidationError, match="max_length would have no effect beside parity: true"):
+        Recipe.model_validate({"name": "a", "scorers": {"quality": {**scorer, "max_length": 2048}}})
+
+
 def test_a_recipe_cannot_be_changed():
     recipe = Recipe.model_validate({"name": "a", "select": {"budget": 5}})
     with pytest.raises(ValidationError, match="frozen"):

@@ -204,7 +204,11 @@ def add_upstream(run):
         columns_left_out=["lang"], mean_turns=3.96,
     )  # fmt: skip
     for seed, name in enumerate(("complexity", "quality")):
-        heldout = {"rows": 50, "rank_correlation": 0.91 - seed / 10, "mean_absolute_error": 0.31}
+        heldout = {
+            "rows": 50, "rank_correlation": 0.91 - seed / 10, "mean_absolute_error": 0.31, "bias": -0.125 - seed,
+            "calibration_slope": 1.5, "calibration_intercept": -0.75,
+            "by_label": [{"label": 1, "rows": 30, "mean_score": 1.25}, {"label": 4, "rows": 20, "mean_score": 3.5}],
+        }  # fmt: skip
         shared[f"train_scorer.{name}"] = run.add_training(
             f"scorer-{name}", "train_scorer", f"train_scorer.{name}", seed + 2, dimension=name, heldout=heldout
         )

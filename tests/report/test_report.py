@@ -143,6 +143,18 @@ def test_result_table_by_hand(run):
     assert {len(row) for row in scorers.rows} == {len(scorers.columns)}
 
 
+def test_calibration_of_the_scorers_by_hand(run):
+    (_, (table, _)) = scorer_section(read_summary(*run), ()).tables
+    titles = ["scorer", "bias", "slope", "intercept", *(f"label {label}" for label in range(1, 7))]
+    assert [column.title for column in table.columns] == titles
+    absent = "\N{EN DASH}"
+    by_label = ("1.25 (30)", absent, absent, "3.50 (20)", absent, absent)
+    assert table.rows == (
+        ("complexity", "\N{MINUS SIGN}0.12", "1.50", "\N{MINUS SIGN}0.75", *by_label),
+        ("quality", "\N{MINUS SIGN}1.12", "1.50", "\N{MINUS SIGN}0.75", *by_label),
+    )
+
+
 def test_a_scorer_that_looks_like_a_wrong_model_is_named_beside_its_scores(run):
     sure = scorer_section(read_summary(*run), ())
     assert [note for note in sure.notes if "wrong model" in note] == []

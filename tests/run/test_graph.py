@@ -131,6 +131,28 @@ def test_dpo_and_its_reference_cut_alike(tmp_path):
     assert graph(tmp_path, dpo_recipe())["reference"].config["max_length"] == 2048
 
 
+def test_parity_of_dpo_writes_the_pairs_of_the_training_and_its_reference_alone(tmp_path):
+    before, after = graph(tmp_path, dpo_recipe()), graph(tmp_path, dpo_recipe(dpo__parity=True))
+    assert {label for label in before if before[label].key != after[label].key} == {
+        "reference", "dpo", "evaluate.dpo", "evaluate_pairs.dpo",
+    }  # fmt: skip
+    lower, upper = after["reference"].config["chat_template"], after["sft"].config["chat_template"]
+    assert "'user: '" in lower and "USER" not in lower and "'USER: '" in upper
+    assert (after["dpo"].config["pairs_template"], after["dpo"].config["chat_template"]) == (lower, upper)
+    measured = [node for label, node in after.items() if label.startswith("evaluate")]
+    assert {node.config["chat_template"] for node in measured} == {upper}
+    off = graph(tmp_path, dpo_recipe(dpo__parity=False))
+    assert {label: node.key for label, node in off.items()} == {label: node.key for label, node in before.items()}
+
+
+@pytest.mark.parametrize("name", ["zephyr", "llama2"])
+def test_parity_of_dpo_wants_the_template_that_it_varies(tmp_path, name):
+    with pytest.raises(
+        UserError, match=r"dpo\.parity: .* Train with chat_template: vicuna_v1\.1, or leave parity: out"
+    ):
+        graph(tmp_path, dpo_recipe(sft__chat_template=name, dpo__parity=True))
+
+
 def test_dpo_of_a_given_model_needs_no_sft(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

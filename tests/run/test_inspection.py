@@ -81,6 +81,14 @@ def test_a_row_that_parity_holds_out_is_told(tmp_path):
     assert ["holds this row out" in note for note in notes] == [place == 5 for place in range(10)]
 
 
+@pytest.mark.parametrize("label", ["dpo", "reference"])
+def test_pairs_with_parity_are_shown_as_they_are_read(tmp_path, label):
+    shown = inspect_row(planned(tmp_path, dpo_recipe(dpo__parity=True)), label, None)
+    assert facts(shown)["template"] == "vicuna_v1.1 with its roles in lower case (dpo.parity)"
+    prompt = "".join(segment.text for segment in shown.sequences[0].segments)
+    assert "user's questions. user: " in prompt and prompt.endswith(" assistant:") and "USER: " not in prompt
+
+
 def test_a_row_by_its_id(tmp_path):
     wanted = make_pool(ROWS, SEED)[17]["id"]
     assert facts(inspect_row(planned(tmp_path), "embed", wanted))["row"].startswith(wanted)

@@ -320,3 +320,21 @@ def test_loss_and_parity_count_where_they_are_stated(tmp_path):
     assert len({default, per_conversation, parity}) == 3
     assert key(sft__loss="per_conversation", sft__parity=True) == parity
     assert not {"loss", "parity"} & set(graph(tmp_path, recipe())["sft"].config)
+
+
+def test_parity_of_a_scorer_counts_where_it_is_stated(tmp_path):
+    def keys(**changes):
+        return {label: node.key for label, node in graph(tmp_path, recipe(**changes)).items()}
+
+    default, parity = keys(), keys(scorers__quality__parity=True)
+    assert keys(scorers__quality__parity=False) == default
+    assert {label for label in default if default[label] != parity[label]} == {"score.quality"} | SELECTED
+
+
+def test_a_template_that_ends_a_turn_otherwise_than_the_model_counts_in_what_is_tuned(tmp_path):
+    for name in ("vicuna_v1.1", "llama2", "mistral_instruct", "zephyr"):
+        nodes = graph(tmp_path, dpo_recipe(sft__chat_template=name))
+        assert not any("end_of_turn" in node.config for node in nodes.values())
+    for name in ("chatml", "llama3"):
+        nodes = graph(tmp_path, dpo_recipe(sft__chat_template=name))
+        assert {label for label, node in nodes.items() if node.config.get("end_of_turn")} == {"sft", "dpo"}

@@ -104,9 +104,32 @@ def test_a_damaged_file_is_told(tmp_path):
     assert "tokenizer_config.json is no JSON" in refusal(tmp_path, sft__model=str(folder))
 
 
-def test_a_pass_over_the_pool_has_a_template_named(tmp_path):
-    with pytest.raises(UserError, match=r"embedding\.chat_template: tokenizer, .* is taken by sft, dpo and evaluate"):
-        graph(tmp_path, recipe(embedding__chat_template="tokenizer"))
+@pytest.mark.parametrize(("section", "label"), [("embedding", "embed"), ("perplexity", "perplexity")])
+def test_a_pass_over_the_pool_takes_the_models_own(tmp_path, section, label):
+    folder = make_folder(tmp_path / "m", jinja=MARKED)
+    (tmp_path / "mine.jinja").write_text(MARKED)
+    own, named = (
+        graph(tmp_path, recipe(**{section: {"model": str(folder), "chat_template": name}}))[label]
+        for name in ("tokenizer", str(tmp_path / "mine.jinja"))
+    )
+    assert own.config["chat_template"] == MARKED and own.key == named.key
+
+
+@pytest.mark.parametrize("section", ["embedding", "perplexity"])
+def test_a_pass_with_the_own_template_of_a_base_that_the_recipe_makes(tmp_path, section):
+    label = {"embedding": "embed"}.get(section, section)
+    keys = {
+        graph(tmp_path, recipe(**{section: {"model": "base", "chat_template": name}}))[label].key
+        for name in ("tokenizer", "vicuna_v1.1")
+    }
+    assert len(keys) == 1
+
+
+def test_an_embedding_needs_no_marks_and_perplexity_does(tmp_path):
+    own = {"model": str(make_folder(tmp_path / "m", jinja=UNMARKED)), "chat_template": "tokenizer"}
+    assert graph(tmp_path, recipe(embedding=own))["embed"].config["chat_template"] == UNMARKED
+    with pytest.raises(UserError, match=r"perplexity\.chat_template: tokenizer: .* does not mark what the assistant"):
+        graph(tmp_path, recipe(perplexity=own))
 
 
 @pytest.fixture

@@ -143,6 +143,16 @@ def test_none_when_not_even_the_empty_prompt_fits(per_byte):
     assert PromptEncoder(per_byte, "complexity", len(complexity_of(""))).encode("question", None) is None
 
 
+def test_what_may_not_be_shortened_is_whole_or_none(per_byte):
+    length = 1 + len(quality_of("question", "answer"))
+    whole, too_long = (
+        PromptEncoder(per_byte, "quality", limit, shortens=False).encode("question", "answer")
+        for limit in (length, length - 1)
+    )
+    assert (text_of(per_byte, whole), whole.shortened) == (quality_of("question", "answer"), False)
+    assert too_long is None
+
+
 def test_a_character_of_several_bytes_is_never_torn(per_byte):
     length = 1 + len(complexity_of("ab")) + 1
     encoded = PromptEncoder(per_byte, "complexity", length).encode("abé€", None)

@@ -1,9 +1,11 @@
 """Pooling and storage of embeddings."""
 
+import shutil
 from dataclasses import replace
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pass_stages import carry_out, conversations, make_model, pass_context
@@ -41,6 +43,18 @@ def test_pooling_is_as_one_row_at_a_time(made, work, pooling, by_hand):
     expected = np.stack([by_hand(hidden_states(made, row)).numpy() for row in ROWS])
     np.testing.assert_allclose(np.array(table["embedding"]), expected, rtol=1e-4, atol=1e-5)
     assert result.metrics["dimensions"] == 32
+
+
+def test_the_models_own_template_needs_no_marks(made, tmp_path):
+    own = "{{ '<|turn|>' + messages[0]['content'] + eos_token }}"
+    shutil.copytree(made / "model", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(own)
+    rows = [{"id": "a", "messages": [{"role": "user", "content": "Hi"}]}]
+    context = context_of("embed", tmp_path, rows, chat_template=own)
+    embed.prepare(context)
+    prepared = pq.read_table(context.prepared_dir / "rows.parquet")["input_ids"].to_pylist()
+    tokenizer = AutoTokenizer.from_pretrained(made / "model")
+    assert prepared == [tokenizer("<|turn|>Hi</s>", add_special_tokens=False)["input_ids"]]
 
 
 def test_float16_is_the_nearest_number(work):

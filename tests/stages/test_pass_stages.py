@@ -1,18 +1,21 @@
 """The passes as stages: what a restart trusts, what is measured and told, how long rows and batches may be."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from pass_stages import carry_out, conversations, make_model, pass_context
-from transformers import LlamaConfig
+from transformers import AutoTokenizer, LlamaConfig
 
+from deita_train.data.conversations import user_turns
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
 from deita_train.inference.forward import load_model
 from deita_train.inference.passes import Pass
+from deita_train.scoring.prompts import render
 from deita_train.stages import embed, evaluate, passes, score
 from deita_train.stages.passes import plan_pass
 
@@ -163,6 +166,43 @@ def test_prompts_are_shortened_to_the_models_context(work, stated, kept):
     assert result.metrics["max_length"] == kept
     assert result.metrics["shortened"] > 0
     assert max(read_plan(context.prepared_dir / "batches.json").lengths) == kept
+
+
+def with_parity(work, rows, **changes):
+    context = pass_context("score", work, rows, **changes)
+    return replace(context, config={**context.config, "parity": True})
+
+
+def test_with_parity_no_prompt_is_shortened_and_none_is_longer_than_the_context(work, made):
+    tokenizer = AutoTokenizer.from_pretrained(made / "model")
+    turns = [user_turns(row["messages"]) for row in ROWS]
+    whole = [[len(tokenizer(render("quality", *turn))["input_ids"]) for turn in row] for row in turns]
+    table, result = carry_out(score, with_parity(work, ROWS, max_unscored_share=1.0))
+    reasons = [[None if length <= 220 else "prompt_longer_than_context" for length in row] for row in whole]
+    assert table["reasons"] == reasons
+    assert [[value is None for value in row] for row in table["quality_scores"]] == [
+        [reason is not None for reason in row] for row in reasons
+    ]
+    left = [length for row in whole for length in row if length <= 220]
+    assert 0 < len(left) < TURNS and read_plan(work / "work" / "prepared" / "batches.json").lengths == left
+    assert (result.metrics["max_length"], result.metrics["shortened"]) == (220, 0)
+    assert result.metrics["nulls"] == {"prompt_longer_than_context": TURNS - len(left)}
+
+
+def test_with_parity_too_many_long_prompts_are_refused(work):
+    with pytest.raises(UserError, match=r"prompt_longer_than_context.*Leave parity: out, so that .* raise the share"):
+        carry_out(score, with_parity(work, ROWS, max_unscored_share=0.01))
+
+
+def test_with_parity_the_whole_context_is_used(tmp_path):
+    tokenizer = make_model(tmp_path / "model", context_length=32_768)
+    question = "How are you today? " * 600
+    rows = [{"id": "a", "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "Fine"}]}]
+    context = with_parity(tmp_path, rows)
+    _, result = carry_out(score, context)
+    (length,) = read_plan(context.prepared_dir / "batches.json").lengths
+    assert length == len(tokenizer(render("quality", question, "Fine"))["input_ids"]) > 2048
+    assert (result.metrics["max_length"], result.metrics["shortened"]) == (32_768, 0)
 
 
 def test_conversations_are_cut_to_the_models_context(work):

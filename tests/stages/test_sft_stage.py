@@ -42,9 +42,10 @@ def trained_texts(made):
     return [tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in rows["input_ids"]]
 
 
-def test_parity_holds_out_what_the_public_code_does(store):
+def test_parity_holds_out_what_the_public_code_does(store, capsys):
     made = context(store, parity=True, loss="per_conversation")
     sft.prepare(made)
+    assert "row-3 has no loss and is left out: no_answer_within_max_length\n" in capsys.readouterr().out
     texts = trained_texts(made)
     # Of ten rows NumPy's permutation with seed 0 leaves row 5 out; row 3 has no loss.
     numbers = [number for number in range(10) if any(f"Number {number}." in text for text in texts)]

@@ -38,6 +38,30 @@ def test_only_the_first_five_silent_rows_are_named(tmp_path):
     assert (count.without_loss, count.without_loss_ids) == (7, ["r0", "r1", "r2", "r3", "r4"])
 
 
+def test_the_output_names_every_silent_row_with_the_reason(tmp_path, capsys):
+    cut = [LabelledRow(f"cut{number}", [1, 2], [IGNORED] * 2, truncated=True) for number in range(7)]
+    write_training_rows([WITHOUT_LOSS, *cut, LabelledRow("a", [1, 2], [IGNORED, 2])], tmp_path / "rows")
+    assert capsys.readouterr().out.splitlines() == [
+        "silent has no loss and is left out: no_answer",
+        *(f"cut{number} has no loss and is left out: no_answer_within_max_length" for number in range(7)),
+    ]
+
+
+def test_the_output_names_every_silent_pair_with_the_reason(tmp_path, capsys):
+    pairs = {
+        "equal": RenderedPair([1], [2], [2], False),
+        "a": RenderedPair([1], [2], [3], False),
+        "equal-cut": RenderedPair([1], [2], [2], True),
+        "beyond": RenderedPair([1], [], [], True),
+    }
+    write_pair_rows([PairRow(name, pair, 0.0, 0.0) for name, pair in pairs.items()], tmp_path / "rows")
+    assert capsys.readouterr().out.splitlines() == [
+        "equal has no loss and is left out: equal_answers",
+        "equal-cut has no loss and is left out: equal_answers_within_max_length",
+        "beyond has no loss and is left out: no_answer_within_max_length",
+    ]
+
+
 @pytest.mark.parametrize(("rows", "part"), [([WITHOUT_LOSS] * 2, "none of 2 rows"), ([], "none of 0 rows")])
 def test_no_row_left_is_the_users_error(tmp_path, rows, part):
     with pytest.raises(UserError, match=part) as caught:

@@ -1,0 +1,41 @@
+"""How a scorer does on labelled rows that it has not seen: whether the order is right, and whether the numbers are."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from deita_train.errors import UserError
+
+
+def heldout_measures(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Measures of predicted scores against labels, both float64 [N]; a score is an expectation over 1 to 6.
+
+    `rank_correlation` is Spearman's. `mean_absolute_error` is the mean of |score - label|, and `bias` that of
+    score - label: above 0 the scorer scores too high. `calibration_slope` and `calibration_intercept` are those of the
+    line of least squares label = intercept + slope * score: 1 and 0 for a scorer whose scores are right on average
+    wherever they lie; a slope below 1 says that its scores lie too far apart, one above 1 too close together.
+    `by_label` has the number of rows and the mean score of each label that there is, in order.
+
+    Raises :class:`UserError` when all labels or all scores are equal, so that there is no order.
+    """
+    correlation = float(spearmanr(scores, labels).statistic)
+    if not np.isfinite(correlation):
+        raise UserError(
+            f"the held-out rank correlation is undefined ({len(labels)} rows, {len(set(labels.tolist()))} different "
+            f"labels, {len(set(scores.tolist()))} different scores). Give more varied held-out rows."
+        )
+    centred = scores - scores.mean()
+    slope = float((centred * (labels - labels.mean())).sum() / (centred**2).sum())
+    return {
+        "rank_correlation": correlation,
+        "mean_absolute_error": float(np.abs(scores - labels).mean()),
+        "bias": float((scores - labels).mean()),
+        "calibration_slope": slope,
+        "calibration_intercept": float(labels.mean() - slope * scores.mean()),
+        "by_label": [_of_label(label, scores[labels == label]) for label in sorted(set(labels.tolist()))],
+    }
+
+
+def _of_label(label: float, scores: np.ndarray) -> dict[str, Any]:
+    return {"label": int(label), "rows": len(scores), "mean_score": float(scores.mean())}
