@@ -46,7 +46,14 @@ def context(kind, store, work_dir, **config):
     parents = {"model": store / "base-1", **({"data": store / "pool-1"} if kind == "sft" else {})}
     common = {"global_batch_size": 5, "seed": 7, "trainer": TRAINER, "peft": {"r": 4}, "merge_adapter": False}
     (work_dir / "prepared").mkdir(parents=True)
-    settings = {"trainer": {}, "launch": LAUNCH, "data": {}, "heldout": {}}
+    settings = {
+        "trainer": {},
+        "launch": LAUNCH,
+        "packing": False,
+        "checkpoint_minutes": 30.0,
+        "data": {},
+        "heldout": {},
+    }
     return StageContext(kind, kind, {**common, **config}, settings, parents, work_dir, 0, 1, Progress(None))
 
 

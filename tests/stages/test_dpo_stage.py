@@ -41,7 +41,7 @@ def store(tmp_path):
 def context(store, kind, parents, **config):
     trainer = {"learning_rate": 1e-3, "num_train_epochs": 1}
     common = {"max_length": 512, "dtype": "float32", "global_batch_size": 2, "seed": 7, "trainer": trainer, **config}
-    settings = {"trainer": {}, "launch": LAUNCH, "max_batch_tokens": None}
+    settings = {"trainer": {}, "launch": LAUNCH, "packing": False, "checkpoint_minutes": 30.0, "max_batch_tokens": None}
     found = {"model": store / "base", "data": store / "pairs", **parents}
     made = StageContext(kind, kind, common, settings, found, store / kind, 0, 1, Progress(None))
     made.prepared_dir.mkdir(parents=True)

@@ -163,7 +163,7 @@ def carry_out(module, store, kind, name, **config):
     parents = {"model": store / "base", "data": store / {"sft": "rows", "dpo": "pairs"}[kind]}
     if kind == "dpo":
         parents["reference"] = make_reference(store, config["chat_template"])
-    settings = {"trainer": {}, "launch": LAUNCH}
+    settings = {"trainer": {}, "launch": LAUNCH, "packing": False, "checkpoint_minutes": 30.0}
     made = StageContext(kind, kind, config, settings, parents, store / "work", 0, 1, Progress(None))
     made.prepared_dir.mkdir(parents=True)
     module.prepare(made)

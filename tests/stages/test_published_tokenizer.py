@@ -132,7 +132,7 @@ def test_the_folder_that_sft_leaves(legacy_model, tmp_path):
     trainer = {"learning_rate": 1e-3, "num_train_epochs": 1}
     config = {"chat_template": template("vicuna_v1.1"), "global_batch_size": 3, "seed": 7, "trainer": trainer}
     parents = {"model": legacy_model.parent, "data": tmp_path / "pool"}
-    settings = {"trainer": {}, "launch": LAUNCH}
+    settings = {"trainer": {}, "launch": LAUNCH, "packing": False, "checkpoint_minutes": 30.0}
     made = StageContext("sft", "sft", config, settings, parents, tmp_path / "work", 0, 1, Progress(None))
     made.prepared_dir.mkdir(parents=True)
     sft.prepare(made)

@@ -32,7 +32,7 @@ def context(store, **config):
     trainer = {"learning_rate": 1e-3, "num_train_epochs": 1, "max_length": 160}
     common = {"chat_template": TEMPLATE, "global_batch_size": 4, "seed": 7, "trainer": trainer}
     parents = {"model": store / "base", "data": store / "pool"}
-    settings = {"trainer": {}, "launch": LAUNCH}
+    settings = {"trainer": {}, "launch": LAUNCH, "packing": False, "checkpoint_minutes": 30.0}
     return StageContext("sft", "sft", {**common, **config}, settings, parents, work, 0, 1, Progress(None))
 
 

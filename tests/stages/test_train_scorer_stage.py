@@ -53,7 +53,14 @@ def context(model, work, dimension, published, **config):
     trainer = {"learning_rate": 1e-2, "num_train_epochs": 4, "lr_scheduler_type": "constant"}
     common = {"dimension": dimension, "data": identity, "heldout": identity, "max_length": 1024}
     common |= {"global_batch_size": 6, "seed": 7, "trainer": trainer}
-    settings = {"trainer": {}, "launch": LAUNCH, "data": location, "heldout": location}
+    settings = {
+        "trainer": {},
+        "launch": LAUNCH,
+        "packing": False,
+        "checkpoint_minutes": 30.0,
+        "data": location,
+        "heldout": location,
+    }
     parents = {"model": model}
     made = StageContext(
         "train_scorer", "train_scorer", {**common, **config}, settings, parents, work / "work", 0, 1, Progress(None)
