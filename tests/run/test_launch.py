@@ -23,6 +23,7 @@ FILES = {
     "zero2": (8, "DEEPSPEED", False),
     "zero3": (8, "DEEPSPEED", False),
     "zero3_offload": (8, "DEEPSPEED", False),
+    "zero3_2nodes": (16, "DEEPSPEED", False),
     "fsdp2": (8, "FSDP", False),
 }
 
@@ -51,7 +52,8 @@ def test_every_file_is_known_here():
 def test_a_file_of_ours_with_eight_gpus(gpus, name):
     gpus(8)
     ranks, distributed_type, use_cpu = FILES[name]
-    assert resolve_launch(name) == Launch(str(FOLDER / f"{name}.yaml"), ranks, distributed_type, use_cpu)
+    machines = 2 if name == "zero3_2nodes" else 1
+    assert resolve_launch(name) == Launch(str(FOLDER / f"{name}.yaml"), ranks, distributed_type, use_cpu, machines)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, use_cpu) in FILES.items() if use_cpu])

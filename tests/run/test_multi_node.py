@@ -193,7 +193,7 @@ def test_a_launch_of_several_machines_promises_all_their_ranks_and_run_refuses_i
 
 
 def test_the_shipped_launch_has_every_machine_start_its_own_ranks(tmp_path):
-    file = SCRIPT.parent / "zero3_2nodes.yaml"
+    file = SCRIPT.parents[2] / "accelerate_configs" / "zero3_2nodes.yaml"
     found = resolve_launch(str(file), 8)
     assert (found.num_processes, found.num_machines, found.distributed_type) == (16, 2, "DEEPSPEED")
     other = tmp_path / "zero3.yaml"
