@@ -17,7 +17,7 @@ from deita_train.recipe.data_sections import Origin
 from deita_train.recipe.schema import Dtype, Training
 from deita_train.recipe.wording import nearest
 from deita_train.run.keys import ContentHashes
-from deita_train.run.launch import Launch, gpu_of_one_process, resolve_launch
+from deita_train.run.launch import Launch, gpu_of_one_process, resolve_launch, unsaved_model
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
@@ -227,7 +227,17 @@ class Inputs:
             return stated
         return "float32" if Launch.from_dict(launch).use_cpu else "bfloat16"
 
-    def check_batch(self, training: Training, launch: dict[str, Any], where: str) -> None:
+    def check_training(self, training: Training, launch: dict[str, Any], where: str) -> None:
+        """Refuse a launch that would save no model, and a batch that cannot be divided."""
+        try:
+            problem = unsaved_model(launch["config_file"])
+        except UserError as error:
+            raise self.error(f"{where}.launch", f"{launch['config_file']}: {error}.") from error
+        if problem:
+            raise self.error(f"{where}.launch", f"{launch['config_file']} would leave no model: {problem}.")
+        self._check_batch(training, launch, where)
+
+    def _check_batch(self, training: Training, launch: dict[str, Any], where: str) -> None:
         """Refuse a global batch that the ranks and the micro-batch do not divide, and name the nearest that fits."""
         ranks = int(launch["num_processes"])
         micro = training.trainer.get("per_device_train_batch_size")

@@ -1,5 +1,6 @@
 """How a stage's processes are started: accelerate's configuration files, and the command that a person could paste."""
 
+import json
 import os
 import shlex
 import shutil
@@ -100,6 +101,37 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
             "validate for a machine that has some, state how many: --gpus N."
         )
     return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu, machines)
+
+
+def unsaved_model(config_file: str) -> str | None:
+    """Which setting of a launch file has transformers save a sharded model nowhere, and say nothing; None if none."""
+    values = _read_config(Path(config_file))
+    if values["distributed_type"] == "FSDP":
+        fsdp = values.get("fsdp_config") or {}
+        # What accelerate takes where nothing is stated.
+        default = "FULL_STATE_DICT" if str(fsdp.get("fsdp_version", 1)) == "1" else "SHARDED_STATE_DICT"
+        found = fsdp.get("fsdp_state_dict_type", default)
+        return None if found == "FULL_STATE_DICT" else f"fsdp_state_dict_type is {found}; write FULL_STATE_DICT"
+    if values["distributed_type"] == "DEEPSPEED":
+        return _unsaved_by_deepspeed(values.get("deepspeed_config") or {})
+    return None
+
+
+def _unsaved_by_deepspeed(settings: dict[str, Any]) -> str | None:
+    if "deepspeed_config_file" in settings:
+        file = Path(settings["deepspeed_config_file"])
+        try:
+            zero = json.loads(file.read_text(encoding="utf-8"))["zero_optimization"]
+            stage = zero["stage"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"deepspeed_config_file {file} cannot be read, or states no zero_optimization.stage ({error}); mend it"
+            ) from error
+        name, saves = "stage3_gather_16bit_weights_on_model_save", zero.get("stage3_gather_16bit_weights_on_model_save")
+    else:
+        name, saves = "zero3_save_16bit_model", settings.get("zero3_save_16bit_model")
+        stage = settings.get("zero_stage", 2)
+    return None if stage != 3 or saves is True else f"{name} is not true under ZeRO-3; write {name}: true"
 
 
 def gpu_of_one_process(planned_gpus: int | None = None) -> str | None:

@@ -104,7 +104,7 @@ class Sections:
     def _training_settings(self, training: Training, where: str) -> dict[str, Any]:
         performance = {name: value for name, value in training.trainer.items() if name in PERFORMANCE_FIELDS}
         launch = self.inputs.launch(training.launch, f"{where}.launch")
-        self.inputs.check_batch(training, launch, where)
+        self.inputs.check_training(training, launch, where)
         if isinstance(training, Tuning) and training.quantization is not None:
             self.inputs.check_quantization(launch, where)
         return {

@@ -34,6 +34,10 @@ def checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Pa
             "to another place and name the copy as the model of a new training, with a fresh optimizer."
         )
     _say(f"resuming from {checkpoint.name}{_change(writers, ranks)}")
+    if settings.trainer.get("train_sampling_strategy") == "group_by_length":
+        _say(
+            "train_sampling_strategy: group_by_length gives the epoch after a restart another order, but for the first"
+        )
     return checkpoint
 
 

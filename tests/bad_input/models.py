@@ -137,6 +137,16 @@ MODELS = [
         in_sft("launch: zero2"),
     ),
     Case(
+        "a launch that would leave no model",
+        "plan recipe.yaml",
+        ("recipe.yaml: sft.launch: ", "mine.yaml would leave no model", "write zero3_save_16bit_model: true"),
+        in_sft("launch: mine.yaml"),
+        {
+            "mine.yaml": "distributed_type: DEEPSPEED\nuse_cpu: true\nnum_processes: 2\n"
+            "deepspeed_config: {zero_stage: 3}\n"
+        },
+    ),
+    Case(
         "a launch file of something else",
         "plan recipe.yaml",
         ("recipe.yaml: sft.launch: ", "mine.yaml has no distributed_type", "accelerate config"),

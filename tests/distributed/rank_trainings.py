@@ -23,6 +23,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from transformers import TrainerCallback, trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from deita_train.data.rendering import IGNORED, RenderedPair, load_tokenizer
 from deita_train.training.arguments import TrainingSettings
@@ -114,6 +115,7 @@ def run(folder, job, world_size=1, distributed_type="NO"):
         outcome = train(base, tokenizer, rows, settings, out / "checkpoints", out / "model", ignore, ignore)
     finally:
         trainer.DEFAULT_CALLBACKS = callbacks
+        unset_hf_deepspeed_config()  # a stage's process ends here; this one's next job begins as it did
     if int(os.environ.get("RANK", "0")) == 0:
         seen = {"parameters": witness.parameters, "steps_here": witness.steps, "accumulation": witness.accumulation}
         (out / "outcome.json").write_text(json.dumps({**asdict(outcome), **seen}))

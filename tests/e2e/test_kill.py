@@ -1,8 +1,10 @@
 """SIGKILL during a stage, of the run alone or of its process group; then the same command gives the same bytes."""
 
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,3 +127,84 @@ def test_two_ranks_do_not_outlive_a_killed_run(tmp_path, whom):
 def is_rank(process):
     """Whether a process was one of the ranks; what it was is read from the kernel, or nothing if it is gone."""
     return process.info_rank is not None
+
+
+# 40 steps each, with a checkpoint after every second: a kill has many steps to fall on.
+LONGER = [
+    part
+    for section in ("sft", "dpo")
+    for field in ("num_train_epochs=10", "logging_steps=1", "save_steps=2")
+    for part in ("--set", f"{section}.trainer.{field}")
+]
+NUM_STEPS = 40
+TRAINING_FAULTS = [
+    (label, ranks, seed, torn)
+    for label in ("sft", "dpo")
+    for ranks in (1, 2)
+    for seed, torn in ((0, False), (1, False), (2, False), (3, True))
+]
+
+
+def longer_run(ranks):
+    """The arguments of a run up to DPO whose trainings are long enough, on that many ranks of DDP."""
+    launch = [part for section in ("sft", "dpo") for part in ("--set", f"{section}.launch=cpu_ddp")]
+    return [*LONGER, *(launch if ranks == 2 else []), "--until", "dpo"]
+
+
+@pytest.fixture(scope="module")
+def longer(undisturbed, tmp_path_factory):
+    """The runs folder of undisturbed longer trainings, by the number of ranks."""
+    made = {}
+
+    def of(ranks):
+        if ranks not in made:
+            runs = tmp_path_factory.mktemp(f"longer{ranks}")
+            shutil.copytree(undisturbed / "store", runs / "store")
+            answer = run_smoke(runs, *longer_run(ranks))
+            assert answer.returncode == 0, answer.stdout + answer.stderr
+            made[ranks] = runs
+        return made[ranks]
+
+    return of
+
+
+def tear_newest(checkpoints):
+    """Cut the newest whole checkpoint in half; its name."""
+    whole = [path.parent for path in checkpoints.glob("*/complete.json")]
+    newest = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    return newest.name
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("label", "ranks", "seed", "torn"), TRAINING_FAULTS)
+def test_a_training_killed_at_a_random_step_has_the_bits_of_an_undisturbed_one(
+    longer, tmp_path, label, ranks, seed, torn
+):
+    expected = longer(ranks)
+    artefact = stages(expected)[label]
+    shutil.copytree(expected / "store", tmp_path / "store")
+    for made_again in ("sft", "dpo") if label == "sft" else ("dpo",):
+        shutil.rmtree(tmp_path / "store" / stages(expected)[made_again])
+    drawn = random.Random(f"{label} {ranks} {seed}")
+    # With two whole checkpoints at least, so that one is left when the newest is torn.
+    step, delay = 2 * drawn.randrange(3, NUM_STEPS // 2 - 3), drawn.uniform(0.0, 0.1)
+    whom = ("run", "group")[seed % 2]
+    arguments = longer_run(ranks)
+    assert_gone(kill_during(tmp_path, artefact, whom, delay, *arguments, sign=f"checkpoints/checkpoint-{step}"))
+    work = tmp_path / "store" / ".work" / artefact
+    assert work.exists(), "the training was over before the kill"
+    damaged = tear_newest(work / "checkpoints") if torn else None
+    answer = run_smoke(tmp_path, *arguments)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    if damaged:
+        logs = "".join(path.read_text() for path in (tmp_path / "store" / artefact / "logs").iterdir())
+        assert f"not resuming from {damaged}: model.safetensors has" in logs
+    one, two = (runs / "store" / artefact for runs in (expected, tmp_path))
+    histories = [json.loads((folder / "metrics.json").read_text())["history"] for folder in (one, two)]
+    assert [entry["step"] for entry in histories[0]] == list(range(1, NUM_STEPS + 1))
+    assert histories[0] == histories[1]
+    assert json.loads((two / "metrics.json").read_text())["resumed_from_step"] > 0
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (one, two)]
+    assert weights[0] == weights[1]

@@ -9,7 +9,7 @@ import pytest
 import deita_train
 from deita_train.errors import UserError
 from deita_train.run import launch
-from deita_train.run.launch import Launch, count_gpus, resolve_launch
+from deita_train.run.launch import Launch, count_gpus, resolve_launch, unsaved_model
 
 FOLDER = Path(deita_train.__file__).parent.parent / "accelerate_configs"
 # File -> (ranks with eight GPUs there, distributed type, on the CPU), by hand.
@@ -54,6 +54,54 @@ def test_a_file_of_ours_with_eight_gpus(gpus, name):
     ranks, distributed_type, use_cpu = FILES[name]
     machines = 2 if name == "zero3_2nodes" else 1
     assert resolve_launch(name) == Launch(str(FOLDER / f"{name}.yaml"), ranks, distributed_type, use_cpu, machines)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_ours_saves_a_model(name):
+    assert unsaved_model(str(FOLDER / f"{name}.yaml")) is None
+
+
+# accelerate's own defaults leave no model: SHARDED_STATE_DICT for FSDP2, and no gathering under ZeRO-3.
+UNSAVED = [
+    ("FSDP", "fsdp_config: {fsdp_version: 2, fsdp_state_dict_type: SHARDED_STATE_DICT}", "is SHARDED_STATE_DICT"),
+    ("FSDP", "fsdp_config: {fsdp_version: 2}", "write FULL_STATE_DICT"),
+    ("FSDP", "fsdp_config: {fsdp_version: 1}", None),
+    ("FSDP", "fsdp_config: {fsdp_version: 2, fsdp_state_dict_type: FULL_STATE_DICT}", None),
+    ("DEEPSPEED", "deepspeed_config: {zero_stage: 3}", "write zero3_save_16bit_model: true"),
+    ("DEEPSPEED", "deepspeed_config: {zero_stage: 3, zero3_save_16bit_model: false}", "is not true under ZeRO-3"),
+    ("DEEPSPEED", "deepspeed_config: {zero_stage: 3, zero3_save_16bit_model: true}", None),
+    ("DEEPSPEED", "deepspeed_config: {zero_stage: 2}", None),
+    ("MULTI_GPU", "", None),
+]
+
+
+@pytest.mark.parametrize(("distributed_type", "line", "problem"), UNSAVED)
+def test_a_file_that_would_leave_no_model_is_known(tmp_path, distributed_type, line, problem):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"distributed_type: {distributed_type}\n{line}\n")
+    found = unsaved_model(str(file))
+    assert found is None if problem is None else problem in found
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"zero_optimization": {"stage": 3}}', "stage3_gather_16bit_weights_on_model_save"),
+        ('{"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": true}}', None),
+        ('{"zero_optimization": {"stage": 2}}', None),
+    ],
+)
+def test_a_file_of_deepspeeds_own_is_read(tmp_path, text, problem):
+    (tmp_path / "zero.json").write_text(text)
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"distributed_type: DEEPSPEED\ndeepspeed_config: {{deepspeed_config_file: {tmp_path / 'zero.json'}}}\n"
+    )
+    found = unsaved_model(str(file))
+    assert found is None if problem is None else problem in found
+    (tmp_path / "zero.json").write_text("{}")
+    with pytest.raises(UserError, match=r"zero\.json cannot be read, or states no zero_optimization\.stage"):
+        unsaved_model(str(file))
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, use_cpu) in FILES.items() if use_cpu])

@@ -14,11 +14,11 @@ ZERO2, ZERO3, MORE_ZERO3 = Writers(2, "DEEPSPEED", 2), Writers(2, "DEEPSPEED", 3
 ONE_ZERO3 = Writers(1, "DEEPSPEED", 3)
 
 
-def checkpoint_to_resume(folder, monkeypatch, ranks):
+def checkpoint_to_resume(folder, monkeypatch, ranks, **trainer):
     """As a launch of these ranks asks."""
     monkeypatch.setattr(resume, "zero_stage", lambda: ranks.zero_stage)
     return resume.checkpoint_to_resume(
-        folder, TrainingSettings({}, 8, 7, ranks.world_size, ranks.distributed_type, True)
+        folder, TrainingSettings(trainer, 8, 7, ranks.world_size, ranks.distributed_type, True)
     )
 
 
@@ -62,6 +62,14 @@ def test_other_files_are_refused_with_the_ways_on(tmp_path, monkeypatch, writers
     for way in ("launch as it was written", "--fresh", "copy that folder"):
         assert way in str(raised.value)
     assert checkpoint.exists()
+
+
+def test_an_order_that_a_restart_changes_is_told(tmp_path, monkeypatch, capsys):
+    written_by(tmp_path, ONE)
+    checkpoint_to_resume(tmp_path, monkeypatch, ONE, train_sampling_strategy="group_by_length")
+    assert "group_by_length gives the epoch after a restart another order" in capsys.readouterr().out
+    checkpoint_to_resume(tmp_path, monkeypatch, ONE, train_sampling_strategy="random")
+    assert "order" not in capsys.readouterr().out
 
 
 def test_nothing_to_resume_from(tmp_path, monkeypatch, capsys):
