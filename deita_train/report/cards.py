@@ -27,6 +27,9 @@ from deita_train.report.measures import TUNED
 from deita_train.report.summary import Artefact, Cell, RunSummary
 
 
+_DEFAULTS = "What is not stated here has the defaults of deita-train and trl in the versions below."
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a card in its order: title, paragraphs, tables, and a block of code with its language."""
@@ -66,7 +69,7 @@ def _card(summary: RunSummary, cell: Cell, label: str, item: Artefact) -> Card:
     parts = (
         _what(summary, cell, label, item, origin),
         *_data(cell, label),
-        Part("Method", tables=(method_table(label, item),)),
+        Part("Method", (_DEFAULTS,), (method_table(label, item),)),
         _results(cell, label),
         Part("Limits", tuple(_limits(cell, label, origin))),
         _loading(label, origin, is_adapter),
