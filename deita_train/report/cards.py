@@ -26,7 +26,6 @@ from deita_train.report.formats import plural
 from deita_train.report.measures import TUNED
 from deita_train.report.summary import Artefact, Cell, RunSummary
 
-
 _DEFAULTS = "What is not stated here has the defaults of deita-train and trl in the versions below."
 
 
