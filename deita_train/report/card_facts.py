@@ -172,6 +172,12 @@ def kept_table(select: Artefact) -> CardTable | None:
     return CardTable(("mean of", "kept rows", "pool"), rows)
 
 
+# Fields of a training's configuration that the card tells in rows of their own.
+_OF_THEIR_OWN = (
+    "model", "chat_template", "global_batch_size", "seed", "trainer", "peft", "merge_adapter", "loss",
+)  # fmt: skip
+
+
 def method_table(label: str, item: Artefact) -> CardTable:
     """How the model was trained: template, loss, batch, trl's and peft's fields, what it went over."""
     config, metrics, manifest = item.manifest["config"], item.metrics, item.manifest
@@ -182,6 +188,11 @@ def method_table(label: str, item: Artefact) -> CardTable:
         ("chat template", template_name(config["chat_template"])),
         ("global batch size", count(config["global_batch_size"])),
         ("seed", str(manifest["seed"])),
+        *(
+            (name.replace("_", " "), str(value))
+            for name, value in sorted(config.items())
+            if name not in (*_OF_THEIR_OWN, *trainer)
+        ),
         *((f"trainer.{name}", str(value)) for name, value in sorted(trainer.items())),
         *((f"peft.{name}", str(value)) for name, value in sorted((config.get("peft") or {}).items())),
         ("parameters trained", count(metrics["parameters"])),

@@ -26,6 +26,8 @@ from deita_train.report.formats import plural
 from deita_train.report.measures import TUNED
 from deita_train.report.summary import Artefact, Cell, RunSummary
 
+_DEFAULTS = "What is not stated here has the defaults of deita-train and trl in the versions below."
+
 
 @dataclass(frozen=True)
 class Part:
@@ -66,7 +68,7 @@ def _card(summary: RunSummary, cell: Cell, label: str, item: Artefact) -> Card:
     parts = (
         _what(summary, cell, label, item, origin),
         *_data(cell, label),
-        Part("Method", tables=(method_table(label, item),)),
+        Part("Method", (_DEFAULTS,), (method_table(label, item),)),
         _results(cell, label),
         Part("Limits", tuple(_limits(cell, label, origin))),
         _loading(label, origin, is_adapter),

@@ -67,6 +67,15 @@ def test_a_card_says_what_the_manifests_say(run):
     assert "torch 2.13.0, trl 1.16.0." in found["Versions"]
 
 
+def test_every_field_of_a_training_is_told(run):
+    manifest = run[1] / "sft-deita-1" / "manifest.json"
+    config = json.loads(manifest.read_text())["config"]
+    change(manifest, config=config | {"loss": "per_conversation", "parity": True, "new_field": "x|y"})
+    _, found = parts(cards(run)["sft.md"])
+    assert "mean over conversations of a global batch" in found["Method"]
+    assert "| parity | True |" in found["Method"] and r"| new field | x\|y |" in found["Method"]
+
+
 def test_what_was_not_measured_is_said_to_be_so(run):
     record = json.loads((run[0] / "stages.json").read_text())
     for cell in record["cells"]:

@@ -5,6 +5,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 from rich.console import Console
 from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
@@ -88,6 +89,21 @@ def test_a_model_that_is_not_here_is_unknown(tmp_path, monkeypatch):
     (tmp_path / "m" / "config.json").write_text('{"model_type": "gpt_neox"}')
     (line,) = disk_lines_of(plan(tmp_path, only_sft(sft__model=str(tmp_path / "m"))))
     assert line == "  sft: unknown, because the weights of a gpt_neox are not told by its config.json"
+
+
+def test_a_model_in_the_hubs_cache_is_read_from_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "resolve_commit", lambda *_: "c" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = tmp_path / "hub" / "models--org--model" / "snapshots" / ("c" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text(json.dumps(SHAPE))
+    ((size, labels),) = disk(plan(tmp_path, only_sft(sft__model="org/model"))).sizes.items()
+    assert (size.trained, labels) == (WEIGHTS, ["sft"])
+    # Of two files of weights one is not here: the configuration tells the rest.
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    (size,) = disk(plan(tmp_path, only_sft(sft__model="org/model"))).sizes
+    assert size.trained == WEIGHTS
 
 
 def disk_lines_of(made):

@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -70,9 +72,18 @@ def python(module):
     return f'#!/bin/bash\nexec {sys.executable} -m {module} "$@"\n'
 
 
-def submit(tmp_path, bin_dir, *arguments, nodelist="127.0.0.1,localhost", **environment):
-    """The script as SLURM starts it on the first node of job 4711, still at work."""
-    slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": nodelist, "SLURM_CPUS_PER_TASK": "1"}
+def free_job():
+    """A job whose port, which follows from its number, nobody uses here."""
+    while True:
+        job = random.randrange(10**6, 10**7)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", 20000 + job % 20000)) != 0:
+                return str(job)
+
+
+def submit(tmp_path, bin_dir, *arguments, job="4711", nodelist="127.0.0.1,localhost", **environment):
+    """The script as SLURM starts it on the job's first node, still at work."""
+    slurm = {"SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": nodelist, "SLURM_CPUS_PER_TASK": "1"}
     return subprocess.Popen(
         ["bash", str(SCRIPT), *arguments],
         env={
@@ -102,7 +113,7 @@ def test_two_nodes_train_as_one_process_does(undisturbed, tmp_path):
         accelerate=python("accelerate.commands.accelerate_cli"),
     )
     options = ["--set", f"sft.launch={tmp_path / 'two_nodes.yaml'}", "--until", "sft", "--runs", str(runs)]
-    job = submit(tmp_path, bin_dir, str(SMOKE), *options)
+    job = submit(tmp_path, bin_dir, str(SMOKE), *options, job=free_job())
     output, errors = job.communicate(timeout=250)
     assert job.returncode == 0, output + errors
     (call,) = (tmp_path / "calls").read_text().splitlines()
