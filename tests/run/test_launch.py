@@ -28,6 +28,12 @@ FILES = {
 }
 
 
+def found_as(name):
+    ranks, distributed_type, use_cpu = FILES[name]
+    machines = 2 if name == "zero3_2nodes" else 1
+    return Launch(str(FOLDER / f"{name}.yaml"), ranks, distributed_type, use_cpu, machines)
+
+
 @pytest.fixture(autouse=True)
 def fresh_caches():
     yield
@@ -51,9 +57,7 @@ def test_every_file_is_known_here():
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_ours_with_eight_gpus(gpus, name):
     gpus(8)
-    ranks, distributed_type, use_cpu = FILES[name]
-    machines = 2 if name == "zero3_2nodes" else 1
-    assert resolve_launch(name) == Launch(str(FOLDER / f"{name}.yaml"), ranks, distributed_type, use_cpu, machines)
+    assert resolve_launch(name) == found_as(name)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -127,7 +131,7 @@ def test_a_gpu_file_is_refused_without_gpus(gpus, name):
 def test_stated_gpus_take_the_place_of_counted_ones(gpus, name):
     gpus(0)
     ranks, distributed_type, use_cpu = FILES[name]
-    assert resolve_launch(name, 8) == Launch(str(FOLDER / f"{name}.yaml"), ranks, distributed_type, use_cpu)
+    assert resolve_launch(name, 8) == found_as(name)
     gpus(8)
     if use_cpu:
         assert resolve_launch(name, 0).num_processes == ranks
