@@ -9,12 +9,11 @@ from typing import Any
 
 from deita_train.durable import read_json
 from deita_train.inference.weight_shapes import Shapes, shapes_in_folder, shapes_of_config
-from deita_train.run.graph import Node
+from deita_train.run.graph import TRAININGS, Node
 from deita_train.run.launch import Launch
 from deita_train.run.plan import Plan, PlannedStage
 from deita_train.training.sizes import CHECKPOINTS_AT_ONCE, TrainingSize, training_size
 
-TRAININGS = ("base", "train_scorer", "sft", "dpo")
 # The miniature's, see training/miniature.py.
 _MINIATURE_INNER = 3
 

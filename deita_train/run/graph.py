@@ -19,7 +19,7 @@ VERSIONS = {
     "perplexity": 3, "compare": 1, "lengths": 1,
 }  # fmt: skip
 
-# The kinds that train, and can leave a checkpoint when they are asked to stop.
+# The kinds that train: they want disk for checkpoints, and can leave one when they are asked to stop.
 TRAININGS = frozenset({"base", "train_scorer", "sft", "dpo"})
 
 

@@ -130,7 +130,7 @@ def test_a_gpu_file_is_refused_without_gpus(gpus, name):
 @pytest.mark.parametrize("name", FILES)
 def test_stated_gpus_take_the_place_of_counted_ones(gpus, name):
     gpus(0)
-    ranks, distributed_type, use_cpu = FILES[name]
+    ranks, _, use_cpu = FILES[name]
     assert resolve_launch(name, 8) == found_as(name)
     gpus(8)
     if use_cpu:
