@@ -116,7 +116,7 @@ def test_many_changes_are_cut_short(tmp_path):
 def test_a_long_value_is_cut_short(tmp_path):
     carry_out(plan(tmp_path, recipe()))
     template = tmp_path / "t.jinja"
-    template.write_text("x" * 100 + "{% generation %}{% endgeneration %}")
+    template.write_text("x" * 100 + "{% generation %}{{ eos_token }}{% endgeneration %}")
     reason = reasons(plan(tmp_path, recipe(sft__chat_template=str(template))))["sft"]
     assert reason.startswith("chat_template: ") and reason.endswith(f" -> {'x' * 37}...")
 
