@@ -187,8 +187,9 @@ def _tuning_notes(summary: RunSummary) -> list[str]:
 
 def _tuning_note(name: str, noun: str, item: Artefact) -> str:
     rows, truncated, without = (item.metric(key) for key in ("train_rows", "rows_truncated", "rows_without_loss"))
-    # Null when a run was resumed after its last step and trained nothing itself; MFU also on a CPU.
-    speed, mfu = item.metric("tokens_per_second_per_device"), item.metric("mfu")
+    # Null when a run was resumed after its last step and trained nothing itself; MFU also on a CPU. Artefacts of
+    # earlier versions, whose keys are the same, have neither.
+    speed, mfu = item.metrics.get("tokens_per_second_per_device"), item.metrics.get("mfu")
     return (
         f"{name} of the recipe as written: {count(truncated)} of {plural(rows, noun)} ({share(truncated / rows)}) were "
         f"longer than the maximal length and cut; {count(without)} had no token with loss left."

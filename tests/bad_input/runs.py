@@ -156,7 +156,7 @@ RUNS = [
     Case(
         "a loss that is not finite",
         "stage sft",
-        ("the loss is nan at step 2", "Lower trainer.learning_rate"),
+        ("the loss is nan at step 2", "has the rows ", "lower trainer.learning_rate"),
         {SFT_TRAINER: "{learning_rate: 1e30, num_train_epochs: 3}"},
         made=SELECTED,
         right="stage sft",
