@@ -82,9 +82,9 @@ def test_a_process_that_is_the_only_one_sees_one_gpu(monkeypatch, world, gpus, b
     """transformers would wrap the model for all that it sees, and multiply the batch by their number."""
     monkeypatch.setenv("WORLD_SIZE", world)
     monkeypatch.setattr(worker, "count_gpus", lambda: gpus)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if before is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before or "")  # and given back after the test
+    if before is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     worker._see_one_gpu()
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == after
 
