@@ -54,7 +54,7 @@ def train(
     The rows have the columns of `training/rows.py`. Resumes from the newest whole checkpoint in `checkpoint_dir`. Every
     rank calls this, in its main thread. SIGTERM, or a file `stop` beside `checkpoint_dir`, ends the step, leaves a
     checkpoint and raises :class:`Stopped`. Raises :class:`UserError` when the loss is not finite, when the memory does
-    not hold a micro-batch, or when a ZeRO checkpoint was written by another number of ranks.
+    not hold a micro-batch, or when other ranks wrote a checkpoint than can go on with it.
     """
     # Before the arguments, after which DeepSpeed divides every model that is made.
     shape = ModelShape.of(Path(model_path), settings.peft)

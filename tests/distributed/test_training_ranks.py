@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM
 
 from deita_train.data.rendering import IGNORED
 from deita_train.errors import UserError
+from deita_train.inference.model_folder import check_model_folder
 from deita_train.training.sampler import LengthGroupedBatches
 
 # What accelerate calls each launch, and how a rank then holds a parameter.
@@ -38,7 +39,7 @@ LAUNCHES = {
     "cpu_zero3": ("DEEPSPEED", "ZeRO-3"),
 }
 KINDS = {"sft": Job("sft"), "dpo": Job("dpo", "dpo"), "lora": Job("lora", lora=True, trainer={"learning_rate": 3e-2})}
-# Adapters under the other launches, and what ZeRO-2 does after an interruption, are in `make test-faults`.
+# Adapters under the other launches, and ZeRO-2 after an interruption, are in `make test-faults`.
 TRAINED = [(launch, kind) for launch in LAUNCHES for kind in KINDS if kind != "lora" or launch == "fsdp2"]
 RESUMED = ["cpu_ddp", "fsdp2", "cpu_zero3"]
 # The largest difference that was seen is 1e-6, in losses and in logits.
@@ -77,11 +78,15 @@ def launched(processes, folder):
 def jobs_of(name):
     """The kinds of training, an undisturbed one and one that is interrupted, and those that other ranks go on with."""
     jobs = [renamed(KINDS[kind], f"{name}-{kind}") for launch, kind in TRAINED if launch == name]
-    if name in RESUMED:
-        whole, broken = (Job(f"{name}-{what}", trainer=DROPOUT) for what in ("whole", "broken"))
-        jobs += [whole, renamed(broken, broken.name, stop_before=7), broken]
+    jobs += resumed_jobs(name) if name in RESUMED else []
     jobs += [Job(f"{name}-changed", stop_before=7)]
     return jobs + [Job("one-changed")] * (name == "cpu_ddp")
+
+
+def resumed_jobs(name):
+    """An undisturbed training, and one that is interrupted and goes on."""
+    whole, broken = (Job(f"{name}-{what}", trainer=DROPOUT) for what in ("whole", "broken"))
+    return [whole, renamed(broken, broken.name, stop_before=7), broken]
 
 
 def config(folder, name, num_processes=2):
@@ -127,13 +132,24 @@ def logits(folder, job):
 @pytest.mark.parametrize("name", RESUMED)
 def test_an_interrupted_training_has_the_bits_of_an_undisturbed_one(folder, launched, name):
     """Within the second epoch, whose order is its own, and with dropout: the random state of every rank counts."""
-    printed = launched(name)
-    assert outcome(folder, f"{name}-broken")["resumed_from"] == 6
-    assert outcome(folder, f"{name}-broken")["steps_here"] == NUM_STEPS - 6
-    assert_same_bits(folder, f"{name}-whole", f"{name}-broken")
-    assert "resuming from checkpoint-6\n" in printed
+    assert_resumed(folder, name, launched(name))
     plain, dropout = losses(folder, f"{name}-sft"), losses(folder, f"{name}-whole")
     assert np.abs(np.array(plain) - dropout).max() > 1e-3, "there was no dropout"
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles a small op and there is no g++")
+def test_an_interrupted_training_under_zero2_has_the_bits_of_an_undisturbed_one(folder):
+    printed = launch(folder, config(folder, "cpu_zero2"), "DEEPSPEED", resumed_jobs("cpu_zero2"))
+    assert_resumed(folder, "cpu_zero2", printed)
+
+
+def assert_resumed(folder, name, printed):
+    """It has gone on from step 6."""
+    found = outcome(folder, f"{name}-broken")
+    assert (found["resumed_from"], found["steps_here"]) == (6, NUM_STEPS - 6)
+    assert_same_bits(folder, f"{name}-whole", f"{name}-broken")
+    assert "resuming from checkpoint-6\n" in printed
 
 
 def assert_continued(folder, job, accumulation, line, printed):
@@ -199,8 +215,9 @@ def test_the_weights_of_a_checkpoint_begin_a_new_training(processes, folder, lau
         path.write_bytes(b"nothing may read this")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         assert (copy / file).read_bytes() == (folder / "base" / file).read_bytes()
+    check_model_folder(copy)
     assert fork(processes, folder, Job(f"{name}-new", model=copy.name)) == [0]
-    # One step of a whole training of 8 with those weights and a first step's learning rate: by hand on one rank.
+    # The loss before the first step is that of the checkpoint's weights, row by row.
     begun = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float64)
     assert losses(folder, f"{name}-new")[0] == pytest.approx(first_loss(folder, begun), abs=TOLERANCE)
     assert losses(folder, f"{name}-new")[0] < losses(folder, "one-sft")[0] - 100 * TOLERANCE
