@@ -20,7 +20,7 @@ from typing import Any
 
 from deita_train.durable import fsync_tree, read_json, remove_tree, write_json_atomically, write_text_atomically
 from deita_train.errors import Stopped, UserError, machine_fault
-from deita_train.run.artefacts import Manifest
+from deita_train.run.artefacts import MANIFEST, Manifest
 from deita_train.run.graph import Node
 from deita_train.run.groups import shares_a_process
 from deita_train.run.keys import canonical_json
@@ -250,7 +250,8 @@ def _prepare(module: Any, context: StageContext) -> None:
     if _is_prepared(context):
         return
     remove_tree(context.prepared_dir)
-    remove_tree(context.work_dir / "shards")  # their batches belong to the old plan
+    for belonging in ("shards", "checkpoints"):  # to the old plan's batches, to the old rows
+        remove_tree(context.work_dir / belonging)
     context.prepared_dir.mkdir(parents=True)
     if hasattr(module, "prepare"):
         module.prepare(context)
@@ -267,7 +268,9 @@ def _is_prepared(context: StageContext) -> bool:
 
 
 def _made_for(context: StageContext) -> str:
-    return canonical_json({name: context.settings.get(name) for name in _PLANNED_FOR})
+    """The settings, and what the parents hold: `--fresh` can give one other content under the same key."""
+    read = {name: read_json(folder / MANIFEST)["content_digest"] for name, folder in context.parents.items()}
+    return canonical_json({**{name: context.settings.get(name) for name in _PLANNED_FOR}, "read": read})
 
 
 def _set_threads() -> None:

@@ -1,5 +1,6 @@
 """What a stage's process keeps of an earlier attempt."""
 
+import json
 import os
 import threading
 from types import SimpleNamespace
@@ -101,3 +102,18 @@ def test_a_rank_does_not_start_on_what_rank_0_is_about_to_prepare_anew(tmp_path)
     attempt(module, tmp_path, 16_384)
     rank.join(5)
     assert not rank.is_alive()
+
+
+def test_a_parent_made_anew_with_other_content_is_prepared_anew_and_its_checkpoints_go(tmp_path):
+    """As by `--fresh` for the parent while a training of it was interrupted."""
+    module, parent, work = Prepared(), tmp_path / "parent", tmp_path / "work"
+    parent.mkdir()
+    (work / "checkpoints").mkdir(parents=True)
+    context = StageContext("sft", "sft", {}, {}, {"data": parent}, work, 0, 1, Progress(None))
+    told = []
+    for digest in ("old", "old", "new"):
+        (parent / "manifest.json").write_text(json.dumps({"content_digest": digest}))
+        _prepare(module, context)
+        told.append((module.times, (work / "checkpoints").exists()))
+        (work / "checkpoints").mkdir(exist_ok=True)
+    assert told == [(1, False), (1, True), (2, False)]
