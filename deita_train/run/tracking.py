@@ -141,8 +141,18 @@ def run_arguments(plan: Plan, node: Node, section: Wandb) -> dict[str, Any]:
             "kind": node.kind,
             "cell": dict(cell.settings),
             "stage": dict(node.config),
+            "made_from": _provenance(plan, node),
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
         },
+    }
+
+
+def _provenance(plan: Plan, node: Node) -> dict[str, Any]:
+    """What a stage is made from, up to the pool and its selection: artefact, rows and content, by the stage's label."""
+    manifests = {of.label: plan.store.manifest(of.id) for of in node.ancestors() if plan.store.has(of.id)}
+    return {
+        label: {"artefact": of.id, "rows": of.rows_out, "dropped": of.drops, "content_digest": of.content_digest}
+        for label, of in manifests.items()
     }
 
 

@@ -7,12 +7,12 @@ import struct
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
 import pytest
-from tiny_recipe import no_gpus, plan, recipe, write  # noqa: F401
+from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.run import tracking as module
@@ -146,6 +146,26 @@ def test_a_stage_of_one_cell_is_named_by_it_and_has_its_recipe(tmp_path):
     shared = run_arguments(made, cell.nodes["base"], section)
     assert shared["name"] == "base" and shared["config"]["recipe"]["select"]["method"] == "deita"
     assert base.nodes["base"].id == cell.nodes["base"].id
+
+
+def test_a_training_tells_what_it_was_selected_from(tmp_path):
+    made = plan(tmp_path, with_wandb())
+    nodes = made.cells[0].nodes
+    for label in ("pool", "embed", "select"):
+        folder = made.store.path(nodes[label].id)
+        folder.mkdir(parents=True)
+        manifest = a_manifest(nodes[label], label=label, rows_out=len(label), drops={"near": 2})
+        (folder / "manifest.json").write_text(json.dumps(asdict(manifest)))
+    told = run_arguments(made, nodes["sft"], made.loaded.recipe.wandb)["config"]["made_from"]
+    assert told == {
+        label: {
+            "artefact": nodes[label].id,
+            "rows": len(label),
+            "dropped": {"near": 2},
+            "content_digest": nodes[label].id,
+        }
+        for label in ("pool", "embed", "select")
+    }
 
 
 def test_a_resumed_stage_continues_its_run_and_one_made_anew_does_not(tmp_path):
