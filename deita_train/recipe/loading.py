@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from deita_train.errors import UserError
+from deita_train.recipe.model_sections import Training, Tuning
 from deita_train.recipe.overrides import apply_overrides
 from deita_train.recipe.peft_fields import check_peft
-from deita_train.recipe.schema import Recipe, Training, Tuning
+from deita_train.recipe.schema import Recipe
 from deita_train.recipe.sweep import expand
 from deita_train.recipe.trainer_fields import TrainerKind, check_trainer
 from deita_train.recipe.validation import explain, report_problems

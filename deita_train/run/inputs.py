@@ -14,7 +14,7 @@ from deita_train.durable import read_json, write_json_atomically
 from deita_train.errors import UserError
 from deita_train.inference.adapter_files import is_adapter, locate_base
 from deita_train.recipe.data_sections import Origin
-from deita_train.recipe.schema import Dtype, Training
+from deita_train.recipe.model_sections import Dtype, Training
 from deita_train.recipe.wording import nearest
 from deita_train.run.keys import ContentHashes
 from deita_train.run.launch import Launch, gpu_of_one_process, resolve_launch, unsaved_model

@@ -3,7 +3,8 @@
 from typing import Any
 
 from deita_train.recipe.data_sections import Source
-from deita_train.recipe.schema import Packable, Pass, Recipe, Training, Tuning
+from deita_train.recipe.model_sections import Packable, Pass, Training, Tuning
+from deita_train.recipe.schema import Recipe
 from deita_train.run.graph import Node
 from deita_train.run.inputs import Inputs
 

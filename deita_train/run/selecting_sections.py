@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from deita_train.recipe.model_sections import ScorerTraining
 from deita_train.recipe.schema import (
     Embedding,
     EmbeddingFile,
@@ -9,7 +10,6 @@ from deita_train.recipe.schema import (
     ReadAs,
     ScoreFiles,
     Scorer,
-    ScorerTraining,
     Select,
 )
 from deita_train.run.graph import Node

@@ -5,7 +5,8 @@ from typing import Any
 
 from deita_train.data.answer_marks import ends_in_eos
 from deita_train.recipe.data_sections import Preferences
-from deita_train.recipe.schema import Dpo, Evaluate, Sft
+from deita_train.recipe.model_sections import Dpo, Sft
+from deita_train.recipe.schema import Evaluate
 from deita_train.run.graph import Node
 from deita_train.run.inputs import parity_pairs_template, shipped_template
 from deita_train.run.sections import DEFAULT_CHAT_TEMPLATE, Model, Sections
