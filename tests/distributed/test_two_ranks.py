@@ -77,7 +77,12 @@ def test_a_selection_by_two_ranks_has_the_bits_of_one(undisturbed, tmp_path):
         assert list(traces[0][column]) == list(traces[1][column])
 
 
-TRAININGS = [("base", "base.pretrain", "cpu_ddp"), ("sft", "sft", "cpu_zero3"), ("dpo", "dpo", "cpu_zero3")]
+# The other kinds and launches are compared without a run around them in test_training_ranks.py.
+TRAININGS = [
+    pytest.param("base", "base.pretrain", "cpu_ddp", marks=pytest.mark.faults),
+    pytest.param("sft", "sft", "cpu_zero3"),
+    pytest.param("dpo", "dpo", "cpu_zero3", marks=pytest.mark.faults),
+]
 PROMISED = {"cpu_ddp": "MULTI_GPU", "cpu_zero3": "DEEPSPEED"}
 
 

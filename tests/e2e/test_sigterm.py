@@ -67,6 +67,7 @@ def uninterrupted(tmp_path_factory):
     return json.loads((folder / "metrics.json").read_text()), json.loads((folder / "manifest.json").read_text())
 
 
+@pytest.mark.faults
 def test_a_run_that_is_stopped_ends_with_the_same_bytes(uninterrupted, tmp_path):
     metrics, manifest = check_stop(tmp_path)
     assert [entry["loss"] for entry in metrics["history"]] == [entry["loss"] for entry in uninterrupted[0]["history"]]

@@ -101,6 +101,7 @@ def submit(tmp_path, bin_dir, *arguments, job="4711", nodelist="127.0.0.1,localh
     )
 
 
+@pytest.mark.faults
 def test_two_nodes_train_as_one_process_does(undisturbed, tmp_path):
     artefact = stages(undisturbed)["sft"]
     runs = tmp_path / "runs"

@@ -54,7 +54,9 @@ def check_weights(folder, weights):
         torch.testing.assert_close(weight.double(), weights[key], atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("micro_batch", "packing"), [(1, "plain"), (2, "packed")])
+@pytest.mark.parametrize(
+    ("micro_batch", "packing"), [pytest.param(1, "plain", marks=pytest.mark.faults), (2, "packed")]
+)
 def test_two_ranks_have_the_loss_of_one(folder, expected, micro_batch, packing):
     """The rows of one batch differ in length and tokens; packed, each rank has two of them in one row."""
     root = Path(__file__).parents[2]
