@@ -86,7 +86,8 @@ def _front(cell: Cell, label: str, origin: Origin, is_adapter: bool) -> Iterator
         yield f"base_model_relation: {'adapter' if is_adapter else 'finetune'}"
     yield f"library_name: {'peft' if is_adapter else 'transformers'}"
     yield "pipeline_tag: text-generation"
-    yield f"tags: {json.dumps(['deita', 'trl', *(name for name in TUNED if name in cell.stages or name == label)])}"
+    done = list(TUNED)[: list(TUNED).index(label) + 1]  # what comes after it in the recipe is not in this model
+    yield f"tags: {json.dumps(['deita', 'trl', *(name for name in done if name in cell.stages or name == label)])}"
     hubs = [source["hub"] for source in training_sources(cell, label) if "hub" in source]
     if hubs:
         yield f"datasets: {json.dumps(list(dict.fromkeys(hubs)))}"

@@ -49,6 +49,7 @@ def test_front_matter_names_base_and_data_of_the_hub_only(run, swept):
     front, _ = parts(cards(swept)["dpo.md"])
     assert front["base_model"] == "org/base" and front["tags"] == ["deita", "trl", "sft", "dpo"]
     assert sorted(front["datasets"]) == ["org/pairs", "org/pool"]
+    assert parts(cards(swept)["sft.md"])[0]["tags"] == ["deita", "trl", "sft"], "DPO is not in this model"
 
 
 def test_a_card_says_what_the_manifests_say(run):
