@@ -77,16 +77,21 @@ def llama_config(width: int, layers: int, heads: int, mlp: int, vocabulary: int)
 def make_model(size: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
     """A LLaMA of that size with random weights from a seed, in evaluation mode."""
     config = llama_config(*SHAPES[size])
+    # Drawn in float32 where it fits, so that both precisions have the same weights.
+    drawn_in = torch.float32 if size == "25M" else dtype
+    return random_model(lambda: LlamaForCausalLM(config), device, drawn_in).to(dtype).eval()
+
+
+def random_model(make: Callable[[], PreTrainedModel], device: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A model whose weights are drawn from a seed, on the device and in the dtype, and nowhere else before."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
-    # Drawn in float32 where it fits, so that both precisions have the same weights.
-    torch.set_default_dtype(torch.float32 if size == "25M" else dtype)
+    torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = LlamaForCausalLM(config)
+            return make()
     finally:
         torch.set_default_dtype(before)
-    return model.to(dtype).eval()
 
 
 def run_engine(

@@ -18,7 +18,7 @@ from typing import Any
 
 import datasets
 import torch
-from passes import SHAPES, conversations, llama_config, make_tokenizer, measured_product
+from passes import SHAPES, conversations, llama_config, make_tokenizer, measured_product, random_model
 from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from deita_train.data.rendering import render
@@ -121,8 +121,7 @@ def on_cpu(num_rows: int) -> None:
 
 
 def _small_llama(dtype: torch.dtype) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return LlamaForCausalLM(llama_config(*SHAPES["25M"])).to(dtype)
+    return random_model(lambda: LlamaForCausalLM(llama_config(*SHAPES["25M"])), "cpu", dtype)
 
 
 def on_gpu(steps: int, lengths: Sequence[int]) -> None:
@@ -183,14 +182,7 @@ def _gpu_row(way: Way, length: int, steps: int, tokenizer: PreTrainedTokenizerBa
 
 def _mistral(dtype: torch.dtype) -> PreTrainedModel:
     """Mistral-7B's shape with random weights."""
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("cuda"):
-            return MistralForCausalLM(MistralConfig(sliding_window=None))
-    finally:
-        torch.set_default_dtype(before)
+    return random_model(lambda: MistralForCausalLM(MistralConfig(sliding_window=None)), "cuda", dtype)
 
 
 def main() -> None:

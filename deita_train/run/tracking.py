@@ -149,7 +149,8 @@ def run_arguments(plan: Plan, node: Node, section: Wandb) -> dict[str, Any]:
 
 def _provenance(plan: Plan, node: Node) -> dict[str, Any]:
     """What a stage is made from, up to the pool and its selection: artefact, rows and content, by the stage's label."""
-    manifests = {of.label: plan.store.manifest(of.id) for of in node.ancestors() if plan.store.has(of.id)}
+    labels = {of.id: of.label for of in node.ancestors() if plan.store.has(of.id)}  # most are met several times
+    manifests = {label: plan.store.manifest(artefact) for artefact, label in labels.items()}
     return {
         label: {"artefact": of.id, "rows": of.rows_out, "dropped": of.drops, "content_digest": of.content_digest}
         for label, of in manifests.items()

@@ -247,7 +247,8 @@ def _publish_in_a_clean_process(plan: Plan, node: Node) -> None:
 
 def _prepare(module: Any, context: StageContext) -> None:
     """Prepare once; what an earlier attempt prepared serves again, unless a setting that it depends on changed."""
-    if _is_prepared(context):
+    wanted = _made_for(context)
+    if _is_prepared(context, wanted):
         return
     remove_tree(context.prepared_dir)
     for belonging in ("shards", "checkpoints"):  # to the old plan's batches, to the old rows
@@ -256,13 +257,13 @@ def _prepare(module: Any, context: StageContext) -> None:
     if hasattr(module, "prepare"):
         module.prepare(context)
     fsync_tree(context.prepared_dir)
-    write_text_atomically(context.prepared_dir / _PREPARED, _made_for(context))
+    write_text_atomically(context.prepared_dir / _PREPARED, wanted)
 
 
-def _is_prepared(context: StageContext) -> bool:
-    """Whether what lies there was prepared for these settings; rank 0 may be removing what another attempt left."""
+def _is_prepared(context: StageContext, wanted: str) -> bool:
+    """Whether what lies there was prepared for this; rank 0 may be removing what another attempt left."""
     try:
-        return (context.prepared_dir / _PREPARED).read_text() == _made_for(context)
+        return (context.prepared_dir / _PREPARED).read_text() == wanted
     except OSError:
         return False
 
@@ -290,7 +291,8 @@ def _see_one_gpu() -> None:
 
 def _wait_for_preparation(context: StageContext) -> None:
     # No process group exists yet, so no collective's time-out can end a long preparation.
-    while not _is_prepared(context):
+    wanted = _made_for(context)
+    while not _is_prepared(context, wanted):
         time.sleep(0.2)
 
 

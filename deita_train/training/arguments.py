@@ -9,6 +9,8 @@ from typing import Any, Literal
 from transformers.utils import is_flash_attn_2_available
 from trl import DPOConfig, SFTConfig
 
+from deita_train.training.sizes import model_options
+
 # A run keeps about this many checkpoints' worth of progress; a kill costs at most one part.
 _CHECKPOINTS_PER_RUN = 5
 # Sequences per micro-batch at most, unless stated; a preference pair is two.
@@ -96,7 +98,7 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
 
 def _packed(stated: dict[str, Any], *, use_cpu: bool) -> dict[str, Any]:
     """Fields of a packed training: on a GPU with a kernel that computes each conversation's attention alone."""
-    model: dict[str, Any] = dict(stated.get("model_init_kwargs") or {})
+    model = model_options(stated)
     if not use_cpu:
         kernel = "flash_attention_2" if is_flash_attn_2_available() else "flex_attention"
         model = {"attn_implementation": kernel, **model}
@@ -106,7 +108,7 @@ def _packed(stated: dict[str, Any], *, use_cpu: bool) -> dict[str, Any]:
 
 def _quantized(stated: dict[str, Any], quantization: Quantization) -> dict[str, Any]:
     how = {"quant_method": "bitsandbytes", **_QUANTIZATIONS[quantization]}
-    model = {**(stated.get("model_init_kwargs") or {}), "dtype": "bfloat16", "quantization_config": how}
+    model = {**model_options(stated), "dtype": "bfloat16", "quantization_config": how}
     return {**stated, "model_init_kwargs": model}
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import ReduceOp
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from deita_train.training.checkpoints import finish_checkpoint
+from deita_train.training.ranks import has_ranks, over_ranks
 from deita_train.training.stopping import StopRequest
 
 
@@ -68,7 +70,8 @@ class SaveWhenDue(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask all ranks, and decide the same on each."""
         late = state.is_world_process_zero and time.monotonic() - self._saved > self._seconds
-        stop, due = _on_any_rank([self._request.asked, late and control.should_log], args.device)
+        mine = [int(self._request.asked), int(late and control.should_log)]
+        stop, due = map(bool, over_ranks(mine, ReduceOp.MAX, args.device))
         control.should_save |= stop or due
         if stop:
             control.should_log = control.should_training_stop = self.stopped = True
@@ -78,29 +81,16 @@ class SaveWhenDue(TrainerCallback):
         self._saved = time.monotonic()
 
 
-def _on_any_rank(told: list[bool], device: torch.device) -> list[bool]:
-    """For each place, whether it is true on at least one rank. Every rank calls this at the same step."""
-    if not _has_ranks():
-        return told
-    numbers = torch.tensor(told, dtype=torch.int32, device=device)
-    torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
-    return [bool(number) for number in numbers.tolist()]
-
-
-def _has_ranks() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
 class RecordCheckpoints(TrainerCallback):
     """Writes the completeness record once every rank has saved its part."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After a checkpoint was saved, on every rank."""
-        if _has_ranks():
+        if has_ranks():
             torch.distributed.barrier()
         if state.is_world_process_zero:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             finish_checkpoint(checkpoint, args, kwargs["processing_class"])
         # A rank that ends meanwhile, as after a stop, would have the launcher end the others.
-        if _has_ranks():
+        if has_ranks():
             torch.distributed.barrier()

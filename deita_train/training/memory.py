@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from deita_train.inference.model_shape import load_config
 from deita_train.training.adapters import lora_config
+from deita_train.training.sizes import trained_dtype
 
 # The rest is for the output head's chunks, attention's workspace, buffers of the ranks' exchange and fragments.
 _USED_SHARE = 0.8
@@ -27,7 +28,7 @@ class Precision:
     @classmethod
     def of(cls, model_init_kwargs: Mapping[str, Any] | None, *, bf16: bool) -> "Precision":
         """As trl loads the model: float32 unless `model_init_kwargs` says otherwise. A quantized one takes less."""
-        dtype = (model_init_kwargs or {}).get("dtype", "float32")
+        dtype = trained_dtype({"model_init_kwargs": model_init_kwargs})
         weight = 4 if dtype in ("float32", "auto") else 2
         return cls(weight, autocast=bf16 and weight == 4)
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch.distributed import ReduceOp
 from trl import DPOConfig, SFTConfig
 
 from deita_train.durable import read_json
 from deita_train.training.arguments import TrainingSettings, largest_divisor
 from deita_train.training.checkpoints import writers_of, zero_stage
 from deita_train.training.memory import ModelShape, Precision, free_bytes, sequences_that_fit
+from deita_train.training.ranks import over_ranks
 
 # A CPU's attention writes the whole matrix of a packed row, so that long ones cost more than they save.
 _PACKED_TOKENS_CPU = 2048
@@ -29,11 +30,13 @@ def choose_micro_batch(
     """
     if "per_device_train_batch_size" in settings.trainer:
         return
+    share = settings.global_batch_size // settings.world_size
     micro = _kept(resume, settings.world_size)
     if micro is None:
         most = min(arguments.per_device_train_batch_size, _fits(arguments, settings, shape, lengths))
-        micro = _least_of_ranks(largest_divisor(settings.global_batch_size // settings.world_size, most), arguments)
-    share = settings.global_batch_size // settings.world_size
+        # All divide the same share, and the smallest fits everywhere. Asking for the device starts the process group.
+        device = arguments.device
+        (micro,) = over_ranks([largest_divisor(share, most)], ReduceOp.MIN, device)
     assert share % micro == 0, f"{micro} sequences do not divide {share}"
     arguments.per_device_train_batch_size = micro
     arguments.gradient_accumulation_steps = share // micro
@@ -64,13 +67,3 @@ def _fits(arguments: Any, settings: TrainingSettings, shape: ModelShape, lengths
 def _sharding(distributed_type: str) -> str:
     """What the ranks divide, by the names of `state_bytes`."""
     return f"ZERO{zero_stage()}" if distributed_type == "DEEPSPEED" else distributed_type
-
-
-def _least_of_ranks(micro: int, arguments: SFTConfig | DPOConfig) -> int:
-    """The smallest of all ranks' numbers; all divide the same share, and the smallest fits everywhere."""
-    device = arguments.device  # asking for it starts the process group
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return micro
-    number = torch.tensor(micro, device=device)
-    torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MIN)
-    return int(number)

@@ -76,10 +76,13 @@ def training_size(
 
 def trained_dtype(trainer: Mapping[str, Any]) -> str:
     """The dtype in which trl loads the model: float32 unless `model_init_kwargs` says otherwise."""
+    return str(model_options(trainer).get("dtype", "float32"))
+
+
+def model_options(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """What `model_init_kwargs` holds, which trl takes as a mapping or as its JSON."""
     options = trainer.get("model_init_kwargs") or {}
-    if isinstance(options, str):
-        options = json.loads(options)
-    return str(options.get("dtype", "float32"))
+    return dict(json.loads(options) if isinstance(options, str) else options)
 
 
 def adapter_weights(shapes: Shapes, peft: Mapping[str, Any]) -> int | None:

@@ -60,14 +60,15 @@ def train(
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     resume = checkpoint_to_resume(checkpoint_dir, settings)
-    choose_micro_batch(arguments, settings, shape, list(rows["length"]), resume)
+    lengths = list(rows["length"])
+    choose_micro_batch(arguments, settings, shape, lengths, resume)
     with StopRequest(checkpoint_dir.parent / STOP_FILE) as request:
         saving, watch = SaveWhenDue(request, settings.checkpoint_minutes), StepWatch()
         callbacks: list[TrainerCallback] = [
             ReportProgress(on_progress), LogHistory(on_log), saving, OrderOfEpoch(), RecordCheckpoints()
         ]  # fmt: skip
         trainer = trainer_class(settings)(
-            lengths=None if "train_sampling_strategy" in settings.trainer else list(rows["length"]),
+            lengths=None if "train_sampling_strategy" in settings.trainer else lengths,
             watch=watch,
             model=model_path,
             args=arguments,

@@ -4,6 +4,7 @@ import json
 from importlib.resources import files
 
 import pytest
+from messages import real_rows
 
 from deita_train.data.control_tokens import control_tokens
 from deita_train.data.rendering import IGNORED, load_tokenizer, render, render_pair
@@ -22,14 +23,6 @@ def with_template(shared):
     folder = files("deita_train.data").joinpath("templates")
     path = str(shared / "tokenizers" / "mistral-7b-v0.1")
     return {name: load_tokenizer(path, folder.joinpath(f"{name}.jinja").read_text(encoding="utf-8")) for name in NAMES}
-
-
-def real_rows(shared, name):
-    rows = json.loads((shared / "data" / name).read_text(encoding="utf-8"))
-    if "messages" in rows[0]:
-        return [row["messages"] for row in rows]
-    roles = {"human": "user", "gpt": "assistant"}
-    return [[{"role": roles[t["from"]], "content": t["value"]} for t in row["conversations"]] for row in rows]
 
 
 def pieces_of(name, messages):

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import datasets
 import pytest
-from messages import assistant, user
+from messages import assistant, real_rows, user
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from deita_train.data.rendering import load_tokenizer
@@ -29,14 +29,6 @@ TURNS = [
 
 def template(name):
     return files("deita_train.data").joinpath(f"templates/{name}.jinja").read_text(encoding="utf-8")
-
-
-def real_rows(shared, name):
-    rows = json.loads((shared / "data" / name).read_text(encoding="utf-8"))
-    if "messages" in rows[0]:
-        return [row["messages"] for row in rows]
-    roles = {"human": "user", "gpt": "assistant"}
-    return [[{"role": roles[t["from"]], "content": t["value"]} for t in row["conversations"]] for row in rows]
 
 
 def trained_ids(source, text, conversations, folder):

@@ -21,6 +21,9 @@ TRAINER = {
     "optim": "sgd", "learning_rate": RATE, "lr_scheduler_type": "constant", "max_grad_norm": 0, "num_train_epochs": 1,
     "logging_steps": 1,
 }  # fmt: skip
+ADAPTER = {"r": 4, "target_modules": "all-linear"}
+# Of trainings that learn something of these rows in twelve steps.
+LEARNING = {"optim": "adamw_torch", "learning_rate": 1e-2, "num_train_epochs": 4}
 
 
 def make_rows(folder):
@@ -37,12 +40,20 @@ def make_rows(folder):
     write_training_rows(rows, folder / "rows")
 
 
-def run(folder, name, loss, world_size=1, packing=False, minutes=30.0, on_log=None, **trainer):
-    """Train as the stages do; the outcome, with the model in `folder/name`."""
+def widen(folder, width):
+    """A base of that width and two layers in place of the small one."""
+    shape = {"hidden_size": width, "num_layers": 2, "num_heads": 2, "context_length": 64}
+    make_model(load_tokenizer(str(folder / "base")), **shape, seed=3, folder=folder / "base")
+
+
+def run(
+    folder, name, loss, world_size=1, packing=False, minutes=30.0, on_log=None, adapter=None, use_cpu=True, **trainer
+):
+    """Train as the stages do; the outcome, with the model in `folder/name`. `adapter` is peft and quantization."""
     distributed_type = "NO" if world_size == 1 else "MULTI_CPU"
     settings = TrainingSettings(
-        {**TRAINER, **trainer}, BATCH, SEED, world_size, distributed_type, True, loss=loss, packing=packing,
-        checkpoint_minutes=minutes,
+        {**TRAINER, **trainer}, BATCH, SEED, world_size, distributed_type, use_cpu, loss=loss, packing=packing,
+        checkpoint_minutes=minutes, **(adapter or {}),
     )  # fmt: skip
     rows = datasets.load_from_disk(str(folder / "rows"))
     base = str(folder / "base")

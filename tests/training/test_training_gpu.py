@@ -1,34 +1,23 @@
 """What only a GPU can show: packed rows under its own kernels, a base in four bits, MFU."""
 
-import datasets
 import numpy as np
 import pytest
 import torch
-from conversation_loss import BATCH, SEED, TRAINER, ignore, make_rows
-
-from deita_train.data.rendering import load_tokenizer
-from deita_train.training.arguments import TrainingSettings
-from deita_train.training.miniature import make_model
-from deita_train.training.trainer_run import train
+from conversation_loss import ADAPTER, LEARNING, make_rows, run, widen
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-FIELDS = {**TRAINER, "optim": "adamw_torch", "learning_rate": 1e-2, "num_train_epochs": 4}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("gpu")
     make_rows(made)
-    # flex attention wants heads of at least 16 numbers.
-    shape = {"hidden_size": 128, "num_layers": 2, "num_heads": 2, "context_length": 64}
-    make_model(load_tokenizer(str(made / "base")), **shape, seed=3, folder=made / "base")
+    widen(made, 128)  # flex attention wants heads of at least 16 numbers
     return made
 
 
-def trained(folder, name, **settings):
-    how = TrainingSettings(FIELDS, BATCH, SEED, 1, "NO", False, **settings)
-    rows, base, out = datasets.load_from_disk(str(folder / "rows")), str(folder / "base"), folder / name
-    outcome = train(base, load_tokenizer(base), rows, how, out / "checkpoints", out / "model", ignore, ignore)
+def trained(folder, name, **how):
+    outcome = run(folder, name, "per_token", use_cpu=False, **how, **LEARNING)
     return outcome, np.array([entry["loss"] for entry in outcome.history])
 
 
@@ -47,7 +36,6 @@ def test_memory_is_measured_and_mfu_where_the_gpu_is_known(folder):
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_an_adapter_on_a_quantized_base_learns_as_on_a_whole_one(folder, quantization):
     pytest.importorskip("bitsandbytes")
-    adapter = {"peft": {"r": 4, "target_modules": "all-linear"}}
-    _, whole = trained(folder, "whole", **adapter)
-    _, quantized = trained(folder, quantization, quantization=quantization, **adapter)
+    _, whole = trained(folder, "whole", adapter={"peft": ADAPTER})
+    _, quantized = trained(folder, quantization, adapter={"peft": ADAPTER, "quantization": quantization})
     assert np.abs(quantized - whole).max() < 0.05
