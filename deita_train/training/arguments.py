@@ -82,7 +82,7 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
         stated = _quantized(stated, settings.quantization)
     builders: dict[Kind, Callable[..., SFTConfig | DPOConfig]] = {"sft": _sft_config, "dpo": _dpo_config}
     return builders[settings.kind](
-        {**device_defaults, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True, **stated},
+        {**device_defaults, "report_to": "none", "disable_tqdm": True, **stated},
         output_dir=str(checkpoint_dir),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=share // micro,

@@ -9,7 +9,7 @@ import torch
 from torch.distributed import ReduceOp
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from deita_train.training.checkpoints import finish_checkpoint
+from deita_train.training.checkpoints import finish_checkpoint, remove_older
 from deita_train.training.ranks import has_ranks, over_ranks
 from deita_train.training.stopping import StopRequest
 
@@ -82,7 +82,7 @@ class SaveWhenDue(TrainerCallback):
 
 
 class RecordCheckpoints(TrainerCallback):
-    """Writes the completeness record once every rank has saved its part."""
+    """Writes the completeness record once every rank has saved its part, and only then removes older checkpoints."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After a checkpoint was saved, on every rank."""
@@ -91,6 +91,7 @@ class RecordCheckpoints(TrainerCallback):
         if state.is_world_process_zero:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             finish_checkpoint(checkpoint, args, kwargs["processing_class"])
+            remove_older(checkpoint.parent)
         # A rank that ends meanwhile, as after a stop, would have the launcher end the others.
         if has_ranks():
             torch.distributed.barrier()

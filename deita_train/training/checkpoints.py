@@ -12,10 +12,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.integrations.deepspeed import deepspeed_config
 
-from deita_train.durable import fsync_tree
+from deita_train.durable import fsync_tree, remove_tree
 from deita_train.training.model_files import TOKENIZER_FILES, copy_tokenizer
 
 RECORD = "complete.json"
+# With two, one is left when the newest is damaged.
+_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,23 @@ def write_record(checkpoint: Path, writers: Writers) -> None:
 def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     """The newest checkpoint that is whole, and each newer one that is not, with the reason."""
     refused: list[tuple[Path, str]] = []
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+    for checkpoint in _newest_first(folder):
         problem = find_damage(checkpoint)
         if problem is None:
             return checkpoint, refused
         refused.append((checkpoint, problem))
     return None, refused
+
+
+def remove_older(folder: Path) -> None:
+    """Keep the newest two whole checkpoints and nothing else. Call on rank 0, when the newest is recorded.
+
+    transformers would remove the oldest before the record of the newest, and whoever is killed between the two has one.
+    """
+    whole = [checkpoint for checkpoint in _newest_first(folder) if find_damage(checkpoint) is None]
+    for checkpoint in _newest_first(folder):
+        if checkpoint not in whole[:_KEPT]:
+            remove_tree(checkpoint)
 
 
 def find_damage(checkpoint: Path) -> str | None:
@@ -109,6 +122,10 @@ def _read_record(checkpoint: Path) -> dict[str, Any] | None:
         return None
     known = isinstance(record, dict) and {"files", "world_size", "distributed_type"} <= record.keys()
     return record if known else None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -23,7 +23,7 @@ def checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Pa
     for damaged, reason in refused:
         _say(f"not resuming from {damaged.name}: {reason}")
         if _is_first():
-            remove_tree(damaged)  # it would take the place of a whole one when old checkpoints are rotated out
+            remove_tree(damaged)  # what it holds would lie beside the files that are saved again under its name
     if checkpoint is None:
         return None
     writers, ranks = writers_of(checkpoint), Writers(settings.world_size, settings.distributed_type, zero_stage())

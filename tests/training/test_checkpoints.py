@@ -7,6 +7,7 @@ from deita_train.training.checkpoints import (
     Writers,
     find_damage,
     newest_whole,
+    remove_older,
     step_of,
     write_record,
     writers_of,
@@ -131,3 +132,25 @@ def test_a_checkpoint_without_the_trainers_state_is_never_recorded(folder, part)
     (checkpoint / RECORD).unlink()
     with pytest.raises(AssertionError, match="was saved without"):
         write_record(checkpoint, Writers(2, "MULTI_GPU"))
+
+
+def test_the_newest_two_whole_ones_stay(folder):
+    save(folder, 105)
+    remove_older(folder)
+    assert names(folder) == {"checkpoint-100", "checkpoint-105"}
+
+
+def test_a_damaged_one_takes_no_place_of_a_whole_one(folder):
+    (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"mom")
+    remove_older(folder)
+    assert names(folder) == {"checkpoint-5", "checkpoint-100"}
+
+
+def test_the_first_one_stays(tmp_path):
+    save(tmp_path, 5)
+    remove_older(tmp_path)
+    assert names(tmp_path) == {"checkpoint-5"}
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
