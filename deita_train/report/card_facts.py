@@ -133,16 +133,21 @@ def selection_table(cell: Cell, select: Artefact) -> CardTable:
         rows.append(("rows passed over as too similar", f"{count(metrics['rejected'])} of {count(metrics['seen'])}"))
     if "center" in config:
         rows.append(("mean embedding subtracted first", "yes" if config["center"] else "no"))
-    rows += [(f"{name} scores", words) for name, words in _scored_by(cell)]
+    rows += [(f"{name} scores", words) for name, words in _scored_by(cell, select)]
     embed = cell.stages.get("embed")
     if embed is not None and "center" in config:
         rows.append(("embeddings", f"{origin_of(cell, embed).words}, {count(embed.metric('dimensions'))} dimensions"))
     return CardTable(("selection", ""), tuple(rows))
 
 
-def _scored_by(cell: Cell) -> Iterator[tuple[str, str]]:
-    """For each dimension the scorer, and how it ranks rows that it did not learn from."""
-    for name in ("complexity", "quality"):
+def scores_read(select: Artefact) -> list[str]:
+    """The dimensions whose scores the selection read."""
+    return [name for name in ("complexity", "quality") if name in select.manifest["parents"]]
+
+
+def _scored_by(cell: Cell, select: Artefact) -> Iterator[tuple[str, str]]:
+    """For each dimension that was read the scorer, and how it ranks rows that it did not learn from."""
+    for name in scores_read(select):
         item, trained = cell.stages.get(f"score.{name}"), cell.stages.get(f"train_scorer.{name}")
         if item is not None and trained is not None:
             yield name, f"a scorer trained in this run on {origin_of(cell, trained).words}; {_correlation(trained)}"

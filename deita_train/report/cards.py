@@ -17,6 +17,7 @@ from deita_train.report.card_facts import (
     origin_of,
     read_text,
     result_table,
+    scores_read,
     selection_table,
     source_table,
     training_sources,
@@ -144,7 +145,7 @@ def _limits(cell: Cell, label: str, origin: Origin) -> Iterator[str]:
         yield f"Nothing beyond the table of results is measured: {unknown}."
     else:
         yield f"Nothing of what the model can do is measured: losses on held-out rows, {unknown}."
-    if "select" in cell.stages and any(name.startswith(("score.", "scores.")) for name in cell.stages):
+    if "select" in cell.stages and scores_read(cell.stages["select"]):
         yield "The rows were chosen by scores of a model; what that model rates wrongly is chosen wrongly."
     yield "The licence is not known to the run: those of the base model and of the data decide."
 

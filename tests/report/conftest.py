@@ -41,6 +41,11 @@ CONFIGS = {
     "sft": {**TRAINED, "model": {"hub": "org/base", "revision": "b" * 40}, "trainer": {"learning_rate": 2e-5}},
     "dpo": {**TRAINED, "trainer": {"learning_rate": 5e-7, "beta": 0.05}},
 }
+SELECT_READS = {
+    "deita": {"complexity": "score-complexity", "quality": "score-quality", "embed": "embed-0"},
+    "random": {},
+    "whole_pool": {},
+}
 
 
 class FakeRun:
@@ -114,6 +119,7 @@ class FakeRun:
         if (self.store / artefact_id).exists():
             return artefact_id
         kept = walked["kept"]
+        self.plan(artefact_id, "select", "select", **SELECT_READS[method])
         self.add(artefact_id, "select", "select", 3.2, **select_metrics(method, rows, walked))
         write_select_data(self.store / artefact_id, rows, walked, method)
         assert len(kept) == BUDGET
@@ -280,6 +286,7 @@ def swept_select(run, method, budget, seed, place):
     rows = pool_rows(np.random.default_rng(5))
     order = np.argsort(-rows["evol_score"]) if method == "deita" else np.random.default_rng(seed).permutation(POOL_ROWS)
     walked = walk(rows, order, method, budget or POOL_ROWS)
+    run.plan(artefact_id, "select", "select", **SELECT_READS[method])
     run.add(artefact_id, "select", "select", 3.2, **select_metrics(method, rows, walked) | {"budget": budget})
     if place == 0:
         write_select_data(run.store / artefact_id, rows, walked, method)

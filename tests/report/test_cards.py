@@ -68,6 +68,15 @@ def test_a_card_says_what_the_manifests_say(run):
     assert "torch 2.13.0, trl 1.16.0." in found["Versions"]
 
 
+def test_only_a_selection_that_read_scores_tells_of_scorers(swept):
+    found = cards(swept)
+    by_scores, at_random = (parts(found[name])[1] for name in ("sft.md", "sft-random-40-1.md"))
+    assert (
+        "| complexity scores | a scorer" in by_scores["Data"] and "chosen by scores of a model" in by_scores["Limits"]
+    )
+    assert "scores" not in at_random["Data"] + at_random["Limits"]
+
+
 def test_every_field_of_a_training_is_told(run):
     manifest = run[1] / "sft-deita-1" / "manifest.json"
     config = json.loads(manifest.read_text())["config"]
