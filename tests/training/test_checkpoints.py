@@ -1,7 +1,9 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from deita_train.training import callbacks
 from deita_train.training.checkpoints import (
     RECORD,
     Writers,
@@ -150,6 +152,20 @@ def test_the_first_one_stays(tmp_path):
     save(tmp_path, 5)
     remove_older(tmp_path)
     assert names(tmp_path) == {"checkpoint-5"}
+
+
+def test_old_ones_stay_until_the_new_one_is_recorded(folder, monkeypatch):
+    at_the_record = set()
+
+    def record(checkpoint, arguments, tokenizer):
+        at_the_record.update(names(folder))
+        save(folder, step_of(checkpoint))
+
+    monkeypatch.setattr(callbacks, "finish_checkpoint", record)
+    state = SimpleNamespace(global_step=105, is_world_process_zero=True)
+    callbacks.RecordCheckpoints().on_save(SimpleNamespace(output_dir=folder), state, None, processing_class=None)
+    assert at_the_record == {"checkpoint-5", "checkpoint-10", "checkpoint-100"}
+    assert names(folder) == {"checkpoint-100", "checkpoint-105"}
 
 
 def names(folder):
