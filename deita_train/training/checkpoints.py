@@ -14,10 +14,9 @@ from transformers.integrations.deepspeed import deepspeed_config
 
 from deita_train.durable import fsync_tree, remove_tree
 from deita_train.training.model_files import TOKENIZER_FILES, copy_tokenizer
+from deita_train.training.sizes import CHECKPOINTS_KEPT
 
 RECORD = "complete.json"
-# With two, one is left when the newest is damaged.
-_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,14 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 
 
 def remove_older(folder: Path) -> None:
-    """Keep the newest two whole checkpoints and nothing else. Call on rank 0, when the newest is recorded.
+    """Keep the newest whole checkpoints, two of them, and nothing else. Call on rank 0, when the newest is recorded.
 
     transformers would remove the oldest before the record of the newest, and whoever is killed between the two has one.
     """
-    whole = [checkpoint for checkpoint in _newest_first(folder) if find_damage(checkpoint) is None]
-    for checkpoint in _newest_first(folder):
-        if checkpoint not in whole[:_KEPT]:
+    checkpoints = _newest_first(folder)
+    kept = [checkpoint for checkpoint in checkpoints if find_damage(checkpoint) is None][:CHECKPOINTS_KEPT]
+    for checkpoint in checkpoints:
+        if checkpoint not in kept:
             remove_tree(checkpoint)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from deita_train.inference.weight_shapes import Shapes, count_weights
 
-# Two are kept, and a third is there while it is written, before the oldest goes.
-CHECKPOINTS_AT_ONCE = 3
+# With two, one is left when the newest is damaged. A third is there while it is written, before the oldest goes.
+CHECKPOINTS_KEPT = 2
+CHECKPOINTS_AT_ONCE = CHECKPOINTS_KEPT + 1
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MOMENTS = 2  # Adam's, in the dtype of the weights
 _DEEPSPEED_OPTIMIZER = 12  # float32 weights and two float32 moments, whatever the model's dtype
@@ -32,7 +33,7 @@ class TrainingSize:
     @property
     def at_most(self) -> int:
         """The most that lies on disk at once: the checkpoints, or the last two beside the model that is published."""
-        return max(CHECKPOINTS_AT_ONCE * self.checkpoint, (CHECKPOINTS_AT_ONCE - 1) * self.checkpoint + self.published)
+        return max(CHECKPOINTS_AT_ONCE * self.checkpoint, CHECKPOINTS_KEPT * self.checkpoint + self.published)
 
 
 def training_size(
