@@ -16,27 +16,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from deita_train.durable import fsync_tree, read_json, remove_tree, write_json_atomically, write_text_atomically
+from deita_train.durable import read_json, remove_tree, write_json_atomically
 from deita_train.errors import Stopped, UserError, machine_fault
-from deita_train.run.artefacts import MANIFEST, Manifest
+from deita_train.run.artefacts import Manifest
 from deita_train.run.graph import Node
 from deita_train.run.groups import shares_a_process
-from deita_train.run.keys import canonical_json
 from deita_train.run.launch import count_gpus
 from deita_train.run.locks import PARENT_VARIABLE, die_with_parent, hold, join_workers
 from deita_train.run.logs import redirect_output, run_logged
 from deita_train.run.plan import Plan, make_plan, parent_digests
+from deita_train.run.preparation import prepare, wait_for_preparation
 from deita_train.run.siblings import find_siblings
 from deita_train.run.tracking import Tracker, tracking
 from deita_train.stages.context import Progress, StageContext, StageResult
 from deita_train.stages.table import stage_module
 from deita_train.training.stopping import STOP_FILE
 
-# The settings that a pass's prepared batches depend on.
-_PLANNED_FOR = ("max_batch_tokens", "reuse_rows")
-_PREPARED = "complete"
 _RESULT = "result.json"
 _ERROR = "error.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "deita-train")
@@ -133,9 +129,9 @@ def _carry_out(plan: Plan, node: Node, rank: int, work_dir: Path, tracker: Track
         for leftover in (context.data_dir, context.model_dir, work_dir / "trace"):
             remove_tree(leftover)
         context = replace(context, siblings=find_siblings(plan.store, node))
-        _prepare(module, context)
+        prepare(module, context)
     else:
-        _wait_for_preparation(context)
+        wait_for_preparation(context)
     result: StageResult | None = module.run(context)
     _leave_ranks()
     if rank != 0:
@@ -245,35 +241,6 @@ def _publish_in_a_clean_process(plan: Plan, node: Node) -> None:
         raise SystemExit(answer.returncode)  # the lines above say why
 
 
-def _prepare(module: Any, context: StageContext) -> None:
-    """Prepare once; what an earlier attempt prepared serves again, unless a setting that it depends on changed."""
-    wanted = _made_for(context)
-    if _is_prepared(context, wanted):
-        return
-    remove_tree(context.prepared_dir)
-    for belonging in ("shards", "checkpoints"):  # to the old plan's batches, to the old rows
-        remove_tree(context.work_dir / belonging)
-    context.prepared_dir.mkdir(parents=True)
-    if hasattr(module, "prepare"):
-        module.prepare(context)
-    fsync_tree(context.prepared_dir)
-    write_text_atomically(context.prepared_dir / _PREPARED, wanted)
-
-
-def _is_prepared(context: StageContext, wanted: str) -> bool:
-    """Whether what lies there was prepared for this; rank 0 may be removing what another attempt left."""
-    try:
-        return (context.prepared_dir / _PREPARED).read_text() == wanted
-    except OSError:
-        return False
-
-
-def _made_for(context: StageContext) -> str:
-    """The settings, and what the parents hold: `--fresh` can give one other content under the same key."""
-    read = {name: read_json(folder / MANIFEST)["content_digest"] for name, folder in context.parents.items()}
-    return canonical_json({**{name: context.settings.get(name) for name in _PLANNED_FOR}, "read": read})
-
-
 def _set_threads() -> None:
     """Fix the threads of this rank: float sums change in their last bits with the number of threads."""
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -287,13 +254,6 @@ def _see_one_gpu() -> None:
     """
     if os.environ.get("WORLD_SIZE", "1") == "1" and count_gpus() > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-
-
-def _wait_for_preparation(context: StageContext) -> None:
-    # No process group exists yet, so no collective's time-out can end a long preparation.
-    wanted = _made_for(context)
-    while not _is_prepared(context, wanted):
-        time.sleep(0.2)
 
 
 def _check_world_size(context: StageContext) -> None:

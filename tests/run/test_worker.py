@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from deita_train.run import worker
-from deita_train.run.worker import _prepare, _wait_for_preparation
+from deita_train.run.preparation import prepare, wait_for_preparation
 from deita_train.stages.context import Progress, StageContext
 
 
@@ -27,7 +27,7 @@ def attempt(module, folder, max_batch_tokens):
     """The plan that an attempt works by, and whether the earlier attempts' shards are still there."""
     settings = {"max_batch_tokens": max_batch_tokens}
     context = StageContext("embed", "embed", {}, settings, {}, folder, 0, 1, Progress(None))
-    _prepare(module, context)
+    prepare(module, context)
     kept = (folder / "shards" / "shard").exists()
     (folder / "shards").mkdir(exist_ok=True)
     (folder / "shards" / "shard").touch()
@@ -54,7 +54,7 @@ def test_rows_that_must_not_be_reused_any_more_plan_anew(tmp_path):
     for reuse_rows in (True, True, False):
         settings = {"max_batch_tokens": None, "reuse_rows": reuse_rows}
         context = StageContext("embed", "embed", {}, settings, {}, tmp_path, 0, 1, Progress(None))
-        _prepare(module, context)
+        prepare(module, context)
         plans.append((context.prepared_dir / "batches.json").read_text())
     assert plans == ["plan 1", "plan 1", "plan 2"]
 
@@ -95,7 +95,7 @@ def test_a_rank_does_not_start_on_what_rank_0_is_about_to_prepare_anew(tmp_path)
     attempt(module, tmp_path, None)
     settings = {"max_batch_tokens": 16_384}
     waiting = StageContext("embed", "embed", {}, settings, {}, tmp_path, 1, 2, Progress(None))
-    rank = threading.Thread(target=_wait_for_preparation, args=(waiting,), daemon=True)
+    rank = threading.Thread(target=wait_for_preparation, args=(waiting,), daemon=True)
     rank.start()
     rank.join(0.5)
     assert rank.is_alive()
@@ -113,7 +113,7 @@ def test_a_parent_made_anew_with_other_content_is_prepared_anew_and_its_checkpoi
     told = []
     for digest in ("old", "old", "new"):
         (parent / "manifest.json").write_text(json.dumps({"content_digest": digest}))
-        _prepare(module, context)
+        prepare(module, context)
         told.append((module.times, (work / "checkpoints").exists()))
         (work / "checkpoints").mkdir(exist_ok=True)
     assert told == [(1, False), (1, True), (2, False)]

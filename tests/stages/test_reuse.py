@@ -15,7 +15,7 @@ from pass_stages import carry_out, conversations, make_model, pass_context
 
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
-from deita_train.run.worker import _prepare
+from deita_train.run.preparation import prepare
 from deita_train.stages import embed, score
 from deita_train.stages.checks import content_digest
 from deita_train.stages.reuse import find_items, input_hash
@@ -224,15 +224,15 @@ def test_a_restart_keeps_the_plan_although_a_sibling_appeared_or_went(kind, mode
     for name in ("appeared", "went"):
         (tmp_path / name).mkdir()
     alone = with_parents(stage(kind, tmp_path / "appeared", model, OLD[:20]))
-    _prepare(module, alone)
+    prepare(module, alone)
     plan = (alone.prepared_dir / "batches.json").read_bytes()
-    _prepare(module, replace(alone, siblings=(artefact,)))
+    prepare(module, replace(alone, siblings=(artefact,)))
     assert (alone.prepared_dir / "batches.json").read_bytes() == plan
     assert module.run(alone).metrics["rows_reused"] == 0
     helped = with_parents(stage(kind, tmp_path / "went", model, OLD[:20], artefact))
-    _prepare(module, helped)
+    prepare(module, helped)
     module_again = replace(helped, siblings=())
-    _prepare(module, module_again)
+    prepare(module, module_again)
     assert module.run(module_again).metrics["rows_reused"] == len(prompts(helped))
     table = datasets.load_from_disk(str(helped.data_dir))
     assert by_id(table, column).items() <= by_id(old, column).items()
@@ -241,9 +241,9 @@ def test_a_restart_keeps_the_plan_although_a_sibling_appeared_or_went(kind, mode
 
 def test_a_restart_that_may_reuse_nothing_plans_anew(model, first, tmp_path):
     context = with_parents(stage("embed", tmp_path, model, OLD[:20], first["embed"][0]))
-    _prepare(embed, context)
+    prepare(embed, context)
     context.settings["reuse_rows"] = False
-    _prepare(embed, replace(context, siblings=()))
+    prepare(embed, replace(context, siblings=()))
     assert embed.run(context).metrics["rows_reused"] == 0
 
 
