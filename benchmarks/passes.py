@@ -15,9 +15,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from deita_train.data.builtin import builtin_conversations
+from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import BatchPlan, padding_share, plan_batches
 from deita_train.inference.forward import PaddedBatch, pad_batch
-from deita_train.inference.passes import Pass
 from deita_train.inference.shards import Columns, collect
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops
 from deita_train.training.miniature import train_tokenizer

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deita_train.commands import RunsOption, SetOption, add_commands
+from deita_train.commands.single_commands import RunsOption, SetOption, add_commands
 from deita_train.errors import UserError, machine_fault
 
 app = typer.Typer(
@@ -46,8 +46,8 @@ def run(
     ] = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
-    from deita_train.run.plan import make_plan
-    from deita_train.run.results import print_results
+    from deita_train.commands.results import print_results
+    from deita_train.plan.plan import make_plan
     from deita_train.run.runner import run_plan
 
     console = _console()
@@ -80,10 +80,10 @@ def plan(
     ] = False,
 ) -> None:
     """Show the stages of a recipe: what is done, what must run and why, and the command of each."""
-    from deita_train.run.cells import cell_commands, stage_commands
-    from deita_train.run.plan import make_plan
-    from deita_train.run.results import print_plan
-    from deita_train.run.slurm import slurm_script
+    from deita_train.commands.results import print_plan
+    from deita_train.commands.slurm import slurm_script
+    from deita_train.plan.cells import cell_commands, stage_commands
+    from deita_train.plan.plan import make_plan
 
     if commands + slurm + stages > 1:
         raise UserError("--commands, --slurm and --stages: each prints something else; give one of them.")
@@ -103,9 +103,9 @@ def validate(
     recipe: RecipeArgument, sets: SetOption = None, runs: RunsOption = Path("runs"), gpus: GpusOption = None
 ) -> None:
     """Check a recipe and read its data, before anything is trained."""
-    from deita_train.run.disk import disk_lines
-    from deita_train.run.plan import make_plan, planned_stages
-    from deita_train.run.validation import validate_data
+    from deita_train.commands.data_validation import validate_data
+    from deita_train.plan.disk import disk_lines
+    from deita_train.plan.plan import make_plan, planned_stages
 
     console = _console()
     made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
@@ -130,9 +130,9 @@ def inspect(
     gpus: GpusOption = None,
 ) -> None:
     """Show a row as the model sees it: its text and tokens, what is trained, where it is cut."""
-    from deita_train.run.inspection import inspect_row
-    from deita_train.run.inspection_display import print_inspection
-    from deita_train.run.plan import make_plan
+    from deita_train.commands.inspection import inspect_row
+    from deita_train.commands.inspection_display import print_inspection
+    from deita_train.plan.plan import make_plan
 
     made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
     print_inspection(_console(), inspect_row(made, stage, row), all_tokens=all_tokens)
@@ -144,7 +144,7 @@ def stage(recipe: RecipeArgument, stage: StagesOption, sets: SetOption = None, r
 
     Several, of scoring and embedding, are carried out one after another; those over one base load it once.
     """
-    from deita_train.run.worker import run_stages
+    from deita_train.run.child.worker import run_stages
 
     run_stages(recipe, sets or [], runs, stage)
 
@@ -154,7 +154,7 @@ def publish(
     recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")
 ) -> None:
     """Check and publish a stage that several ranks have finished."""
-    from deita_train.run.worker import publish_by_name
+    from deita_train.run.child.worker import publish_by_name
 
     publish_by_name(recipe, sets or [], runs, stage)
 
@@ -164,9 +164,9 @@ def report(
     run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.", show_default=False)],
 ) -> None:
     """Write the report of a run again from its artefacts."""
+    from deita_train.commands.results import print_results
+    from deita_train.plan.plan import store_folder
     from deita_train.report.page import write_report
-    from deita_train.run.plan import store_folder
-    from deita_train.run.results import print_results
 
     console = _console()
     if not (run_dir / "stages.json").is_file():
@@ -188,7 +188,7 @@ def push(
     ] = None,
 ) -> None:
     """Upload a tuned model and its card to the Hub."""
-    from deita_train.run.pushing import find_upload, push
+    from deita_train.commands.pushing import find_upload, push
 
     upload = find_upload(run_dir, stage, cell)
     sys.stdout.write(f"uploading {', '.join(upload.files)} and the card of {upload.artefact} to {repo}\n")

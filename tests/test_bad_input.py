@@ -16,7 +16,7 @@ from bad_input.models import MODELS
 from bad_input.recipes import RECIPES
 from bad_input.runs import RUNS
 
-from deita_train.run import launch
+from deita_train.plan import launch
 
 CASES = [*RECIPES, *DATA, *MODELS, *RUNS]
 _LONGEST = 1200

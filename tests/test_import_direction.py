@@ -16,21 +16,24 @@ import deita_train
 
 PACKAGE = Path(deita_train.__file__).parent
 SMOKE = PACKAGE.parent / "recipes" / "smoke.yaml"
-COMPONENTS = frozenset({"data", "inference", "scoring", "selection", "evolve", "training", "evaluation", "report"})
+COMPONENTS = frozenset({"data", "models", "inference", "scoring", "selection", "training", "report"})
+# From the ground up: a room imports those before it, and components each other.
+ABOVE_COMPONENTS = frozenset({"stages", "recipe", "plan", "run", "commands", "cli"})
 # Area -> the areas that it never imports, not even inside a function.
 FORBIDDEN = {
-    **{component: frozenset({"recipe", "run", "stages", "commands", "cli"}) for component in COMPONENTS},
-    "stages": frozenset({"recipe", "run", "commands", "cli"}),
-    "recipe": frozenset({"run", "stages", "commands", "cli"}) | COMPONENTS,
+    **{ground: ABOVE_COMPONENTS | COMPONENTS | {"store"} for ground in ("errors", "budget", "__init__")},
+    "store": ABOVE_COMPONENTS | COMPONENTS,
+    **{component: ABOVE_COMPONENTS for component in COMPONENTS},
+    "stages": ABOVE_COMPONENTS - {"stages"},
+    "recipe": ABOVE_COMPONENTS - {"recipe"} | COMPONENTS,
+    "plan": frozenset({"run", "commands", "cli"}),
     "run": frozenset({"commands", "cli"}),
     "commands": frozenset({"cli"}),
     "cli": frozenset(),
-    "durable": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
-    "budget": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
-    "errors": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
-    "__init__": frozenset({"recipe", "run", "stages", "commands", "cli"}) | COMPONENTS,
 }
-LIGHT = frozenset({"cli", "commands", "recipe", "run", "budget", "durable", "errors", "__init__"})
+# Planning knows the kinds of stages, not their code.
+PLAN_KNOWS_OF_STAGES = "deita_train.stages.kinds"
+LIGHT = frozenset({"cli", "commands", "recipe", "plan", "run", "store", "budget", "errors", "__init__"})
 HEAVY = frozenset(
     [
         "torch",
@@ -103,11 +106,11 @@ def test_the_reader_of_imports_finds_every_form(tmp_path, monkeypatch):
     file.write_text(
         "import torch.nn as t\nfrom deita_train import run\nfrom ..stages import pool\n"
         "if True:\n    import numpy\n"
-        "def f():\n    from deita_train.recipe.schema import Recipe\n    m('deita_train.stages.sft')\n"
+        "def f():\n    from deita_train.recipe.schema import Recipe\n    m('deita_train.stages.training.sft')\n"
     )
     outside = {"torch.nn", "deita_train.run", "deita_train.stages.pool", "numpy"}
     assert set(imports_of(file, at_module_level=True)) == outside
-    assert set(imports_of(file)) == outside | {"deita_train.recipe.schema.Recipe", "deita_train.stages.sft"}
+    assert set(imports_of(file)) == outside | {"deita_train.recipe.schema.Recipe", "deita_train.stages.training.sft"}
 
 
 @pytest.mark.parametrize("of", sorted({area(path) for path in FILES}))
@@ -181,3 +184,10 @@ def test_the_command_line_answers_at_once(tmp_path, arguments, limit):
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < limit
+
+
+def test_planning_knows_the_kinds_of_stages_and_none_of_their_code():
+    of_stages = {
+        name for path in FILES if area(path) == "plan" for name in imports_of(path) if area_of_import(name) == "stages"
+    }
+    assert {name.rpartition(".")[0] for name in of_stages} <= {PLAN_KNOWS_OF_STAGES}

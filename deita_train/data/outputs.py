@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deita_train.data.suffixes import SUFFIXES, data_suffix
-from deita_train.durable import fsync_folder, fsync_tree, remove_tree
 from deita_train.errors import UserError
+from deita_train.store.atomic_io import fsync_folder, fsync_tree, remove_tree
 
 # What a folder of ours holds: only such a one is ever replaced.
 _TABLE_MARKS = ("state.json",)

@@ -11,7 +11,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from deita_train.data.control_tokens import Span, check_control_tokens, control_tokens, encode, replaced
 from deita_train.errors import UserError
-from deita_train.inference.remote_code import own_code
+from deita_train.models.remote_code import own_code
 
 IGNORED = -100
 

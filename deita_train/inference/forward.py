@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from deita_train.inference.adapter_files import is_adapter
-from deita_train.inference.remote_code import own_code
 from deita_train.inference.trunk import shared_model
+from deita_train.models.adapter_files import is_adapter
+from deita_train.models.remote_code import own_code
 
 # Rows of the output head that are multiplied at once: [chunk, V] logits instead of [B, T, V].
 _HEAD_CHUNK_TOKENS = 1024
@@ -43,7 +43,7 @@ def _load_whole(path: str, dtype: torch.dtype, *, head: bool, trust_code: bool) 
 
 def _load_adapted(path: str, dtype: torch.dtype, *, head: bool, trust_code: bool) -> PreTrainedModel:
     """The base with the adapter's layers in it, without peft's wrapper: transformers' own class and attributes."""
-    from deita_train.inference.adapters import load_adapter  # peft takes a second, and few runs have adapters
+    from deita_train.inference.adapter_loading import load_adapter  # peft takes a second, and few runs have adapters
 
     base: Any = load_adapter(Path(path), dtype, trust_code).get_base_model()
     return base if head else base.base_model

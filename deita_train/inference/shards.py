@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deita_train.durable import fsync_folder
 from deita_train.inference.batches import BatchPlan
+from deita_train.store.atomic_io import fsync_folder
 
 # Of every row: its batch's number, its position, and in how many pieces its batch was computed.
 BATCH, ITEM, PARTS = "batch", "item", "parts"

@@ -15,9 +15,9 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from deita_train.inference.adapter_files import ADAPTER_WEIGHTS, is_adapter, read_adapter
-from deita_train.inference.adapters import base_folder, load_base, put_adapter
-from deita_train.inference.remote_code import own_code
+from deita_train.inference.adapter_loading import base_folder, load_base, put_adapter
+from deita_train.models.adapter_files import ADAPTER_WEIGHTS, is_adapter, read_adapter
+from deita_train.models.remote_code import own_code
 
 # Fields of an adapter that change the base's own parameters or replace its modules, and the value that does not.
 _TOUCHING = {

@@ -13,14 +13,14 @@ from typing import Any
 
 import jinja2
 
-from deita_train.report.card_names import FOLDER as CARDS
-from deita_train.report.cards import Card, cards_of
-from deita_train.report.drawing import SERIES, themed
-from deita_train.report.groups import groups_of
-from deita_train.report.result_tables import result_tables
-from deita_train.report.sections import sections_of
-from deita_train.report.summary import RunSummary, read_summary
-from deita_train.report.verdict import headline, verdict
+from deita_train.report.cards.card_names import FOLDER as CARDS
+from deita_train.report.cards.model_cards import Card, cards_of
+from deita_train.report.figures.drawing import SERIES, themed
+from deita_train.report.results.groups import groups_of
+from deita_train.report.results.summary import RunSummary, read_summary
+from deita_train.report.results.verdict import headline, verdict
+from deita_train.report.sections.report_sections import sections_of
+from deita_train.report.tables.result_tables import result_tables
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import FrameType
 
 from deita_train.errors import Stopped
-from deita_train.run.graph import TRAININGS, Node
-from deita_train.run.launch import Launch
-from deita_train.run.locks import PARENT_VARIABLE, die_with_parent
-from deita_train.run.plan import Plan
-from deita_train.run.reporting import forked_report
-from deita_train.run.worker import forked_publish, forked_stages, publishes_itself
+from deita_train.plan.launch import Launch
+from deita_train.plan.node import TRAININGS, Node
+from deita_train.plan.plan import Plan
+from deita_train.run.child.reporting import forked_report
+from deita_train.run.child.worker import forked_publish, forked_stages, publishes_itself
+from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.training.stopping import STOP_FILE
 
 # Imported once by the fork server: a forked child then starts in a second instead of ten.

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from deita_train.durable import read_json
+from deita_train.store.atomic_io import read_json
 
 _PLAIN_SECONDS = 30.0
 

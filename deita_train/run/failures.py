@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deita_train.durable import read_json, write_json_atomically
 from deita_train.errors import UserError
-from deita_train.run.graph import Node
-from deita_train.run.locks import hold
-from deita_train.run.plan import Plan, is_current
+from deita_train.plan.node import Node
+from deita_train.plan.plan import Plan, is_current
+from deita_train.store.atomic_io import read_json, write_json_atomically
+from deita_train.store.locks import hold
 
 FAILURES = "failures.json"
 

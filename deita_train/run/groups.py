@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from deita_train.run.graph import Node
-from deita_train.run.keys import canonical_json
+from deita_train.plan.node import Node
+from deita_train.store.keys import canonical_json
 
 _PASSES = ("score", "embed")
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deita_train.durable import write_json_atomically, write_text_atomically
 from deita_train.errors import UserError
+from deita_train.plan.cells import SHARED, cell_nodes
+from deita_train.plan.node import Node
+from deita_train.plan.plan import Plan, is_current, record
 from deita_train.recipe.yaml_text import to_yaml
-from deita_train.run.cells import SHARED, cell_nodes
+from deita_train.run.child.logs import ERROR_MARK
 from deita_train.run.children import Children
 from deita_train.run.display import Display
+from deita_train.run.executor import Making
 from deita_train.run.failures import StageFailed, keep_failures, run_lock
-from deita_train.run.graph import Node
-from deita_train.run.locks import hold
-from deita_train.run.logs import ERROR_MARK
-from deita_train.run.making import Making
-from deita_train.run.plan import Plan, is_current, record
-from deita_train.selection.shortfall import fewer_than_budget
+from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
+from deita_train.store.atomic_io import write_json_atomically, write_text_atomically
+from deita_train.store.locks import hold
 
 
 @dataclass(frozen=True)

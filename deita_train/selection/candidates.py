@@ -12,9 +12,9 @@ import torch
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import OverTurns, evol_score, over_turns
 from deita_train.selection.columns import number_column, tag_column
-from deita_train.selection.ranks import Group
-from deita_train.selection.repr_filter import Trace
-from deita_train.selection.unit_rows import UnitRows
+from deita_train.selection.repr_filter.process_group import Group
+from deita_train.selection.repr_filter.repr_filter import Trace
+from deita_train.selection.repr_filter.unit_rows import UnitRows
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import torch
 
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import OverTurns
-from deita_train.selection import clusters, coverage, ranking, tags, usable
+from deita_train.selection import usable
+from deita_train.selection.baselines import clusters, coverage, ranking, tags
+from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.needs import needs_of
-from deita_train.selection.ranking import trace_of
-from deita_train.selection.ranks import Group
-from deita_train.selection.repr_filter import Trace, repr_filter
-from deita_train.selection.unit_rows import name_rows
+from deita_train.selection.repr_filter.process_group import Group
+from deita_train.selection.repr_filter.repr_filter import Trace, repr_filter
+from deita_train.selection.repr_filter.unit_rows import name_rows
 from deita_train.selection.usable import IN_WORDS, Reasons, Unusable
 
 

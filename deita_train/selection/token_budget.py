@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deita_train.errors import UserError
-from deita_train.selection.repr_filter import Trace
+from deita_train.selection.repr_filter.repr_filter import Trace
 
 # Selects that many rows, given what an earlier call with fewer decided.
 Walk = Callable[[int, Trace | None], Trace]

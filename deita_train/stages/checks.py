@@ -13,13 +13,13 @@ import pyarrow as pa
 import torch
 
 from deita_train.data.rendering import load_tokenizer
-from deita_train.durable import read_json
 from deita_train.errors import UserError
-from deita_train.inference.adapter_files import ADAPTER_CONFIG, placeless_text
 from deita_train.inference.forward import load_model
+from deita_train.models.adapter_files import ADAPTER_CONFIG, placeless_text
+from deita_train.models.published_files import unexpected_files
 from deita_train.stages.context import StageContext
-from deita_train.stages.models import model_path
-from deita_train.training.model_files import unexpected_files
+from deita_train.stages.stage_model import model_path
+from deita_train.store.atomic_io import read_json
 
 _ROWS_PER_BATCH = 1000
 # Text whose ids change when a tokenizer is saved carelessly: control tokens next to words, spaces, digits.

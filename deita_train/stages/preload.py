@@ -11,7 +11,7 @@ import trl.trainer.dpo_trainer
 import trl.trainer.sft_trainer
 
 import deita_train.report.page
-from deita_train.stages.table import STAGES, stage_module
+from deita_train.stages.kinds import STAGES, stage_module
 
 # The fork server serves CPUs alone; told so, deepspeed does not warn that it found no GPU. No launched rank sees this.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")

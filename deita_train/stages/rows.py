@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from deita_train.data.conversations import Message, user_turns
 from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
 from deita_train.errors import UserError
-from deita_train.inference.model_shape import context_length, load_config
+from deita_train.models.model_shape import context_length, load_config
 from deita_train.scoring.prompts import PromptEncoder, PromptIds
 from deita_train.scoring.training_pairs import ScorerExample
-from deita_train.stages.models import trusts_code
+from deita_train.stages.stage_model import trusts_code
 from deita_train.training.rows import LabelledRow
 
 # trl would cut at 1,024 without a word; the paper's length is 2,048 [App. A].

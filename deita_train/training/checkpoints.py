@@ -12,8 +12,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.integrations.deepspeed import deepspeed_config
 
-from deita_train.durable import fsync_tree, remove_tree
-from deita_train.training.model_files import TOKENIZER_FILES, copy_tokenizer
+from deita_train.models.published_files import TOKENIZER_FILES, copy_tokenizer
+from deita_train.store.atomic_io import fsync_tree, remove_tree
 from deita_train.training.sizes import CHECKPOINTS_KEPT
 
 RECORD = "complete.json"

@@ -10,8 +10,8 @@ import torch
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 
-from deita_train.inference.model_shape import load_config
-from deita_train.training.adapters import lora_config
+from deita_train.models.model_shape import load_config
+from deita_train.training.lora import lora_config
 from deita_train.training.sizes import trained_dtype
 
 # The rest is for the output head's chunks, attention's workspace, buffers of the ranks' exchange and fragments.

@@ -6,7 +6,7 @@ from typing import Any
 from torch.distributed import ReduceOp
 from trl import DPOConfig, SFTConfig
 
-from deita_train.durable import read_json
+from deita_train.store.atomic_io import read_json
 from deita_train.training.arguments import TrainingSettings, largest_divisor
 from deita_train.training.checkpoints import writers_of, zero_stage
 from deita_train.training.memory import ModelShape, Precision, free_bytes, sequences_that_fit

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from deita_train.durable import remove_tree
 from deita_train.errors import UserError
+from deita_train.store.atomic_io import remove_tree
 from deita_train.training.arguments import TrainingSettings
 from deita_train.training.checkpoints import Writers, newest_whole, writers_of, zero_stage
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deita_train.inference.weight_shapes import Shapes, count_weights
+from deita_train.models.weight_shapes import Shapes, count_weights
 
 # With two, one is left when the newest is damaged. A third is there while it is written, before the oldest goes.
 CHECKPOINTS_KEPT = 2

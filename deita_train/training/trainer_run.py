@@ -13,10 +13,10 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from deita_train.errors import Stopped, UserError
-from deita_train.training.adapters import lora_config
 from deita_train.training.arguments import TrainingSettings, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
+from deita_train.training.lora import lora_config
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
 from deita_train.training.resume import OrderOfEpoch, checkpoint_to_resume

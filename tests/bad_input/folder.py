@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from deita_train.cli import main
-from deita_train.run.plan import make_plan
+from deita_train.plan.plan import make_plan
 from deita_train.training.miniature import make_model, train_tokenizer
 
 # The line numbers are those of the messages that the cases expect.

@@ -8,8 +8,8 @@ from pathlib import Path
 from bad_input.case import SELECTED, SFT_TRAINER, Case, pool_rows, scorer
 from bad_input.folder import LABELS, POOL, UsersFolder, labelled, lines, no_file_above, read_only
 
-from deita_train.run.artefacts import Store
-from deita_train.run.locks import hold
+from deita_train.store.artefacts import Store
+from deita_train.store.locks import hold
 
 PUBLISHED = ("pool", "heldout_data")
 FULL = ("file too large", "raise the limit on the size of a file", "--runs", "Then run again")

@@ -13,9 +13,10 @@ import pytest
 import torch
 from pass_stages import conversations, make_model, pass_context
 
-from deita_train.stages import embed, passes, perplexity, score
 from deita_train.stages.checks import content_digest
 from deita_train.stages.context import Progress
+from deita_train.stages.inference import batched_pass as passes
+from deita_train.stages.inference import embed, perplexity, score
 
 MODULES = {"score": score, "embed": embed, "perplexity": perplexity}
 ROWS = conversations(61)  # an odd number

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from deita_train.errors import UserError
-from deita_train.selection.ranks import ProcessGroup
-from deita_train.selection.repr_filter import Trace, cut_trace, repr_filter, walk_order
+from deita_train.selection.repr_filter.process_group import ProcessGroup
+from deita_train.selection.repr_filter.repr_filter import Trace, cut_trace, repr_filter, walk_order
 
 NUM_ROWS, THRESHOLD = 601, 0.9  # an odd number: the ranks do not have the same share
 

@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM
 
 from deita_train.data.rendering import IGNORED
 from deita_train.errors import UserError
-from deita_train.inference.model_folder import check_model_folder
+from deita_train.models.model_folder import check_model_folder
 from deita_train.training.sampler import LengthGroupedBatches
 
 # What accelerate calls each launch, and how a rank then holds a parameter.

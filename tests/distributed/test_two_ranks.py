@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from smoke_run import ROOT, SMOKE, run_environment, run_smoke, stages
 
-from deita_train.run.plan import make_plan
+from deita_train.plan.plan import make_plan
 
 TWO_RANKS = [
     argument

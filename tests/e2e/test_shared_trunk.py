@@ -17,9 +17,9 @@ from test_kill import kill_during
 from transformers import AutoModelForCausalLM
 
 from deita_train.errors import UserError
-from deita_train.run.locks import PARENT_VARIABLE
-from deita_train.run.plan import make_plan
-from deita_train.run.worker import run_stages
+from deita_train.plan.plan import make_plan
+from deita_train.run.child.worker import run_stages
+from deita_train.store.locks import PARENT_VARIABLE
 
 PASSES = ("score.complexity", "score.quality", "embed")
 TRAINED = [

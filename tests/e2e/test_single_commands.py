@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from deita_train.cli import app
 from deita_train.data.builtin import builtin_conversations, builtin_preferences
 from deita_train.data.sources import iter_rows
-from deita_train.run import launch
-from deita_train.run.plan import make_plan
+from deita_train.plan import launch
+from deita_train.plan.plan import make_plan
 from deita_train.run.runner import make_stages
 from deita_train.training.miniature import make_model, train_tokenizer
 

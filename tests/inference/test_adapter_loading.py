@@ -10,16 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from deita_train.errors import UserError
-from deita_train.inference import adapters
-from deita_train.inference.adapter_files import (
-    AdapterBase,
-    is_adapter,
-    locate_base,
-    name_base,
-    placeless_text,
-    read_adapter,
-)
-from deita_train.inference.adapters import base_folder
+from deita_train.inference import adapter_loading as adapters
+from deita_train.inference.adapter_loading import base_folder
 from deita_train.inference.forward import (
     check_plain_head,
     last_hidden_states,
@@ -27,6 +19,14 @@ from deita_train.inference.forward import (
     load_model,
     pad_batch,
     summed_loss,
+)
+from deita_train.models.adapter_files import (
+    AdapterBase,
+    is_adapter,
+    locate_base,
+    name_base,
+    placeless_text,
+    read_adapter,
 )
 
 CPU = torch.device("cpu")

@@ -10,15 +10,15 @@ from typer.testing import CliRunner
 
 import deita_train
 from deita_train.cli import app
+from deita_train.commands.data_validation import validate_data
 from deita_train.data import sources
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
+from deita_train.plan import inputs
+from deita_train.plan import plan as plan_module
+from deita_train.plan.plan import make_plan
 from deita_train.recipe.loading import load_recipe, trainings
-from deita_train.run import inputs
-from deita_train.run import plan as plan_module
-from deita_train.run.plan import make_plan
-from deita_train.run.validation import validate_data
-from deita_train.stages import models as stage_models
+from deita_train.stages import stage_model as stage_models
 from deita_train.training.miniature import train_tokenizer
 
 ROOT = Path(deita_train.__file__).parent.parent

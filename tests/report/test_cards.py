@@ -3,11 +3,11 @@ import json
 import pytest
 from ruamel.yaml import YAML
 
-from deita_train.report.card_facts import result_table, template_name
-from deita_train.report.card_names import PLACE
-from deita_train.report.cards import cards_of
+from deita_train.report.cards.card_facts import result_table, template_name
+from deita_train.report.cards.card_names import PLACE
+from deita_train.report.cards.model_cards import cards_of
 from deita_train.report.page import write_report
-from deita_train.report.summary import read_summary
+from deita_train.report.results.summary import read_summary
 
 
 def parts(text):
@@ -127,7 +127,7 @@ def test_an_adapter_is_loaded_on_its_base(run, merged, library):
 
 
 def test_a_template_of_ours_is_named_and_another_is_not(run):
-    from deita_train.report.card_facts import TEMPLATES
+    from deita_train.report.cards.card_facts import TEMPLATES
 
     assert template_name((TEMPLATES / "zephyr.jinja").read_text()) == "zephyr"
     assert "own" in template_name("{{ messages }}")

@@ -2,10 +2,10 @@ import re
 
 import pytest
 
-from deita_train.report import curves
-from deita_train.report.curves import Curve, Level, SweptLine
-from deita_train.report.drawing import WIDTH_INCHES, legend_shape
-from deita_train.report.groups import estimate
+from deita_train.report.figures import curves
+from deita_train.report.figures.curves import Curve, Level, SweptLine
+from deita_train.report.figures.drawing import WIDTH_INCHES, legend_shape
+from deita_train.report.results.groups import estimate
 
 BUDGETS = {100: "100", 300: "300", 1000: "1,000", 3000: "3,000"}
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special
 
-from deita_train.report.groups import difference, estimate
+from deita_train.report.results.groups import difference, estimate
 
 
 def test_estimate_by_hand():

@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from deita_train.report import drawing
-from deita_train.report.method_figures import Plane, methods_in_plane, overlap_heat_map
+from deita_train.report.figures import drawing
+from deita_train.report.figures.method_figures import Plane, methods_in_plane, overlap_heat_map
 
 
 def in_plane(points, upwards):

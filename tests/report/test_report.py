@@ -12,18 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deita_train.errors import UserError
-from deita_train.report import curves, drawing, figures, formats, page
-from deita_train.report.comparison_figure import comparison_png, plane_of
-from deita_train.report.groups import estimate, groups_of
-from deita_train.report.measures import heldout_loss
+from deita_train.report import page
+from deita_train.report.figures import curves, drawing
+from deita_train.report.figures import stage_figures as figures
+from deita_train.report.figures.comparison_figure import comparison_png, plane_of
 from deita_train.report.page import publish, write_report
-from deita_train.report.result_tables import kept_table, model_table, result_tables
-from deita_train.report.sections import sections_of
-from deita_train.report.selection_sections import scorer_section
-from deita_train.report.summary import read_summary
-from deita_train.report.verdict import headline, verdict
-from deita_train.selection.compared import as_json
-from deita_train.selection.comparison import compare
+from deita_train.report.results.groups import estimate, groups_of
+from deita_train.report.results.quantities import heldout_loss
+from deita_train.report.results.summary import read_summary
+from deita_train.report.results.verdict import headline, verdict
+from deita_train.report.sections.report_sections import sections_of
+from deita_train.report.sections.selection_sections import scorer_section
+from deita_train.report.tables import formats
+from deita_train.report.tables.result_tables import kept_table, model_table, result_tables
+from deita_train.selection.measures.compared import as_json
+from deita_train.selection.measures.comparison import compare
 
 
 def edit_json(path, change):

@@ -4,11 +4,11 @@ import shutil
 import pytest
 
 from deita_train.errors import UserError
-from deita_train.report.groups import groups_of
-from deita_train.report.measures import heldout_loss
 from deita_train.report.page import write_report
-from deita_train.report.sections import sections_of
-from deita_train.report.summary import read_summary
+from deita_train.report.results.groups import groups_of
+from deita_train.report.results.quantities import heldout_loss
+from deita_train.report.results.summary import read_summary
+from deita_train.report.sections.report_sections import sections_of
 
 SFT_FAILED = ["sft", "reference", "evaluate.sft", "evaluate_pairs.sft", "dpo", "evaluate.dpo", "evaluate_pairs.dpo"]
 

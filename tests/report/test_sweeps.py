@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from deita_train.report.groups import Group, groups_of, settings_label
-from deita_train.report.result_tables import kept_table, model_table, result_tables
-from deita_train.report.summary import Cell, read_summary
-from deita_train.report.sweeps import sweep_of
+from deita_train.report.results.groups import Group, groups_of, settings_label
+from deita_train.report.results.summary import Cell, read_summary
+from deita_train.report.results.sweep_points import sweep_of
+from deita_train.report.tables.result_tables import kept_table, model_table, result_tables
 
 
 def group(**settings):

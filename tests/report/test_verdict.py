@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from deita_train.report.groups import groups_of, paired_difference
-from deita_train.report.summary import read_summary
-from deita_train.report.verdict import headline, verdict
+from deita_train.report.results.groups import groups_of, paired_difference
+from deita_train.report.results.summary import read_summary
+from deita_train.report.results.verdict import headline, verdict
 
 
 def edit(path, change):

@@ -12,10 +12,11 @@ from rich.console import Console
 from tiny_recipe import LABELS, a_manifest, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.run import locks, runner
+from deita_train.run import runner
 from deita_train.run.failures import StageFailed
-from deita_train.run.locks import BeingMade, hold
 from deita_train.run.runner import run_plan
+from deita_train.store import locks
+from deita_train.store.locks import BeingMade, hold
 
 pytestmark = [pytest.mark.usefixtures("no_gpus"), pytest.mark.timeout(60)]
 PEFT = {"scorers__complexity__train__peft": {"r": 4}, "scorers__quality__train__peft": {"r": 4}}
@@ -26,7 +27,7 @@ OURS = {"rank": 1, "user_error": False, "message": "ValueError: no"}
 HOLD = """
 import sys
 from pathlib import Path
-from deita_train.run.locks import hold
+from deita_train.store.locks import hold
 with hold(Path(sys.argv[1]), None, "pool"):
     print("holds", flush=True)
     sys.stdin.read()

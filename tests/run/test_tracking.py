@@ -15,9 +15,9 @@ import pytest
 from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.run import tracking as module
-from deita_train.run.tracking import Tracker, run_arguments, tracking
-from deita_train.run.worker import run_stages
+from deita_train.run.child import tracking as module
+from deita_train.run.child.tracking import Tracker, run_arguments, tracking
+from deita_train.run.child.worker import run_stages
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 # Each fault is one of wandb's; every call is written down, so that a process may be read from outside.
@@ -291,12 +291,12 @@ def test_a_failed_stage_is_a_failed_run(tmp_path, fake):
 def left_over():
     """Processes that a tracker started and that are still there."""
     mine = psutil.Process().children(recursive=True)
-    return [process for process in mine if "deita_train.run.tracking_process" in process.cmdline()]
+    return [process for process in mine if "deita_train.run.child.tracking_process" in process.cmdline()]
 
 
 def test_a_killed_stage_leaves_no_process_of_wandbs(tmp_path):
     program = (
-        "import time; from deita_train.run.tracking import WandbTracker;"
+        "import time; from deita_train.run.child.tracking import WandbTracker;"
         f"WandbTracker({dict(mode='offline', project='p', id='x', dir=str(tmp_path), config={})!r}); time.sleep(600)"
     )
     log = tmp_path / "log"

@@ -9,9 +9,9 @@ from pass_stages import conversations, make_model
 from tiny_recipe import a_manifest, graph, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.run import siblings
-from deita_train.run.siblings import find_siblings
-from deita_train.run.worker import run_stages
+from deita_train.run.child import reusable_artefacts as siblings
+from deita_train.run.child.reusable_artefacts import find_siblings
+from deita_train.run.child.worker import run_stages
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 TOKENS = {"tokens": 900}

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from deita_train.run import worker
-from deita_train.run.preparation import prepare, wait_for_preparation
+from deita_train.run.child import worker
+from deita_train.run.child.preparation import prepare, wait_for_preparation
 from deita_train.stages.context import Progress, StageContext
 
 

@@ -2,7 +2,7 @@
 
 from bad_input.folder import no_file_above
 
-from deita_train.run.making import _write_fault
+from deita_train.run.executor import _write_fault
 
 
 def test_a_folder_that_can_be_written_in_has_no_fault_and_stays_as_it_is(tmp_path):

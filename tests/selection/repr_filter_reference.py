@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from deita_train.selection.repr_filter import repr_filter
+from deita_train.selection.repr_filter.repr_filter import repr_filter
 
 
 def ids_for(num_rows):

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 from repr_filter_reference import ids_for, unit64
 
-from deita_train.selection.unit_rows import UnitRows
+from deita_train.selection.repr_filter.unit_rows import UnitRows
 
 
 def measured(embeddings, dtype=np.float32, center=False):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from deita_train.selection.repr_filter import Trace
+from deita_train.selection.repr_filter.repr_filter import Trace
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "selection.py"
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.cluster.vq import kmeans2
 
 from deita_train.errors import UserError
-from deita_train.selection.clusters import lloyd, quotas
-from deita_train.selection.unit_rows import ROWS_PER_PASS, UnitRows
+from deita_train.selection.baselines.clusters import lloyd, quotas
+from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows
 
 checked = partial(settings, derandomize=True, deadline=None)
 # Six rows around x, three around y, one at z; ids and qualities as they come.
@@ -57,7 +57,7 @@ def test_the_default_is_the_square_root_of_half_the_rows(monkeypatch, num_rows, 
         asked.append(number)
         return [0]
 
-    monkeypatch.setattr("deita_train.selection.clusters._spread_out", one_start)
+    monkeypatch.setattr("deita_train.selection.baselines.clusters._spread_out", one_start)
     rows = scored([str(i) for i in range(num_rows)], np.ones(num_rows))
     kept_ids("kmeans", rows, np.random.default_rng(0).standard_normal((num_rows, 3)), 1, seed=0)
     assert asked == [clusters]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from deita_train.errors import UserError
-from deita_train.selection.compared import as_json, from_json
-from deita_train.selection.comparison import compare
-from deita_train.selection.comparison_tables import (
+from deita_train.selection.measures.compared import as_json, from_json
+from deita_train.selection.measures.comparison import compare
+from deita_train.selection.measures.comparison_tables import (
     MAX_SOURCES,
     all_tables,
     composition_table,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deita_train.selection import composition
-from deita_train.selection.composition import (
+from deita_train.selection.measures import composition
+from deita_train.selection.measures.composition import (
     conversation_sizes,
     jaccard,
     share_beyond,
@@ -15,7 +15,7 @@ from deita_train.selection.composition import (
     spread,
     total_variation,
 )
-from deita_train.selection.trace_columns import QUANTILES
+from deita_train.selection.trace.trace_columns import QUANTILES
 
 checked = partial(settings, derandomize=True, deadline=None, max_examples=60)
 

@@ -6,9 +6,9 @@ from embedded_pools import embedded, has_directions, kept_ids, scored, unit_rows
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from deita_train.selection import lazy_greedy as lazy_greedy_module
-from deita_train.selection.lazy_greedy import lazy_greedy
-from deita_train.selection.unit_rows import ROWS_PER_PASS
+from deita_train.selection.baselines import lazy_greedy as lazy_greedy_module
+from deita_train.selection.baselines.lazy_greedy import lazy_greedy
+from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS
 
 checked = partial(settings, derandomize=True, deadline=None)
 # Two candidates this close may fall either way in float32.

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from repr_filter_reference import ids_for, unit64
 
 from deita_train.errors import UserError
-from deita_train.selection import exact_rows
-from deita_train.selection.exact_rows import ExactRows
-from deita_train.selection.ranks import OneProcess
-from deita_train.selection.unit_rows import UnitRows
+from deita_train.selection.repr_filter import exact_rows
+from deita_train.selection.repr_filter.exact_rows import ExactRows
+from deita_train.selection.repr_filter.process_group import OneProcess
+from deita_train.selection.repr_filter.unit_rows import UnitRows
 
 
 def checked(embeddings, center=False):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from subset_pools import cosines, measured, pools_with_subset
 
-from deita_train.selection.measures import (
+from deita_train.selection.measures.diversity import (
     blocks,
     facility_location,
     highest_similarities,

@@ -9,10 +9,10 @@ import pytest
 from deita_train.errors import UserError
 from deita_train.recipe.schema import Select, SelectMethod
 from deita_train.selection import needs
+from deita_train.selection.baselines.ranking import top_rows
 from deita_train.selection.methods import METHODS, select_rows, unusable_rows
-from deita_train.selection.ranking import top_rows
-from deita_train.selection.repr_filter import Trace
-from deita_train.selection.trace_columns import attach_trace, keep_selected, nearest_summary
+from deita_train.selection.repr_filter.repr_filter import Trace
+from deita_train.selection.trace.trace_columns import attach_trace, keep_selected, nearest_summary
 from deita_train.selection.usable import IN_WORDS
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from repr_filter_reference import unit64
 from subset_pools import cosines, measured, pools_with_subset
 
-from deita_train.selection.novel_sum import density_factors, distinct_rows, novel_sum
+from deita_train.selection.measures.novel_sum import density_factors, distinct_rows, novel_sum
 
 checked = partial(settings, derandomize=True, deadline=None, max_examples=60)
 

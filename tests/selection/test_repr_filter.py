@@ -11,9 +11,9 @@ from repr_filter_reference import assert_same, ids_for, permuted, selected, unit
 
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import evol_score
-from deita_train.selection.kept_rows import KEPT_PER_PRODUCT
-from deita_train.selection.repr_filter import repr_filter, walk_order
-from deita_train.selection.unit_rows import _mean
+from deita_train.selection.repr_filter.kept_rows import KEPT_PER_PRODUCT
+from deita_train.selection.repr_filter.repr_filter import repr_filter, walk_order
+from deita_train.selection.repr_filter.unit_rows import _mean
 
 GOLDEN = ("multi_turn_budget", "multi_turn_exhausts_pool", "single_turn_budget")
 

@@ -12,8 +12,8 @@ from repr_filter_reference import assert_same, ids_for, selected
 from test_repr_filter_properties import brute_force, pools, usable
 
 from deita_train.errors import UserError
-from deita_train.selection import kept_rows, within_block
-from deita_train.selection.repr_filter import Trace, cut_trace, repr_filter, walk_order
+from deita_train.selection.repr_filter import kept_rows, within_block
+from deita_train.selection.repr_filter.repr_filter import Trace, cut_trace, repr_filter, walk_order
 
 checked = partial(settings, derandomize=True, deadline=None)
 THRESHOLDS = st.sampled_from([-0.5, 0.0, 0.5, 0.9, 0.999, 1.0])

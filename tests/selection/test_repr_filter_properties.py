@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from repr_filter_reference import assert_same, ids_for, permuted, selected, unit64
 
-from deita_train.selection.repr_filter import repr_filter
+from deita_train.selection.repr_filter.repr_filter import repr_filter
 
 checked = partial(settings, derandomize=True, deadline=None)
 

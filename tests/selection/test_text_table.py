@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from deita_train.selection.text_table import TextTable, number_text, share_text
+from deita_train.selection.measures.text_table import TextTable, number_text, share_text
 
 
 def test_markdown():

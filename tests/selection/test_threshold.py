@@ -9,8 +9,8 @@ from repr_filter_reference import ids_for
 from test_repr_filter_properties import brute_force, pools, usable
 
 from deita_train.errors import UserError
-from deita_train.selection import threshold as module
-from deita_train.selection.threshold import sufficient_threshold
+from deita_train.selection.repr_filter import sufficient_threshold as module
+from deita_train.selection.repr_filter.sufficient_threshold import sufficient_threshold
 
 checked = partial(settings, derandomize=True, deadline=None, max_examples=40)
 

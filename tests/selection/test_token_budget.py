@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deita_train.errors import UserError
 from deita_train.selection.methods import select_rows
-from deita_train.selection.threshold import sufficient_threshold
+from deita_train.selection.repr_filter.sufficient_threshold import sufficient_threshold
 from deita_train.selection.token_budget import rows_within, trained_lengths, walk_tokens
 
 checked = partial(settings, derandomize=True, deadline=None, max_examples=60)

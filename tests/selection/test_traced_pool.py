@@ -1,6 +1,6 @@
 import datasets
 
-from deita_train.selection.traced_pool import traced_pool
+from deita_train.selection.trace.traced_pool import traced_pool
 
 
 def test_every_row_keeps_its_place_and_gets_its_decision():

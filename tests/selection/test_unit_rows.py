@@ -6,7 +6,7 @@ import torch
 from repr_filter_reference import ids_for, unit64
 
 from deita_train.errors import UserError
-from deita_train.selection.unit_rows import UnitRows, full_float32_products, name_rows
+from deita_train.selection.repr_filter.unit_rows import UnitRows, full_float32_products, name_rows
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

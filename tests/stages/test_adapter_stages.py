@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.forward import load_model
-from deita_train.stages import adapters, sft, train_scorer
-from deita_train.stages.adapters import base_name
 from deita_train.stages.checks import check_artefact, content_digest
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.training import adapter_merge as adapters
+from deita_train.stages.training import sft, train_scorer
+from deita_train.stages.training.adapter_merge import base_name
 from deita_train.training.miniature import make_model, train_tokenizer
 
 TEMPLATE = files("deita_train.data").joinpath("templates/vicuna_v1.1.jinja").read_text(encoding="utf-8")

@@ -9,8 +9,9 @@ from pass_stages import TEMPLATE, make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deita_train.data.rendering import load_tokenizer, render_pair
-from deita_train.stages import dpo, log_probs
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.inference import log_probs
+from deita_train.stages.training import dpo
 
 LOWER = files("deita_train.data").joinpath("templates/parity/dpo_pairs.jinja").read_text(encoding="utf-8")
 LAUNCH = {"config_file": "cpu", "num_processes": 1, "distributed_type": "NO", "use_cpu": True}

@@ -12,7 +12,7 @@ from pass_stages import carry_out, conversations, make_model, pass_context
 from transformers import AutoModel, AutoTokenizer
 
 from deita_train.errors import UserError
-from deita_train.stages import embed
+from deita_train.stages.inference import embed
 
 ROWS = conversations(9)
 

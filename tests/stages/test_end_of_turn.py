@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from deita_train.data.rendering import load_tokenizer, render_pair
-from deita_train.stages import dpo, sft
 from deita_train.stages.checks import check_artefact
 from deita_train.stages.context import Progress, StageContext
-from deita_train.stages.end_of_turn import keep_end_of_turn
+from deita_train.stages.training import dpo, sft
+from deita_train.stages.training.stop_tokens import keep_end_of_turn
 from deita_train.training.end_of_turn import stop_at
 from deita_train.training.miniature import train_tokenizer
 

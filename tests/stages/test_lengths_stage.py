@@ -6,11 +6,12 @@ from pass_stages import TEMPLATE, conversations, make_model
 
 from deita_train.data.rendering import load_tokenizer, render
 from deita_train.errors import UserError
-from deita_train.run.sections import SFT_MAX_LENGTH
-from deita_train.stages import lengths, rows
+from deita_train.plan.sections.builder import SFT_MAX_LENGTH
+from deita_train.stages import rows
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.inference import lengths
 from deita_train.stages.rows import conversation_row
-from deita_train.stages.trained_lengths import read_trained_lengths
+from deita_train.stages.selecting.trained_lengths import read_trained_lengths
 from deita_train.training.rows import write_training_rows
 
 ODD = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pass_stages import ARCHITECTURES, carry_out, conversations, make_model, pass_context
 
-from deita_train.stages import embed, evaluate, score
+from deita_train.stages.inference import embed, evaluate, score
 
 ROWS = conversations(14)
 WEIGHTS = torch.arange(1.0, 7.0)

@@ -12,12 +12,13 @@ from transformers import AutoTokenizer, LlamaConfig
 
 from deita_train.data.conversations import user_turns
 from deita_train.errors import UserError
+from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import read_plan
 from deita_train.inference.forward import load_model
-from deita_train.inference.passes import Pass
 from deita_train.scoring.prompts import render
-from deita_train.stages import embed, evaluate, passes, score
-from deita_train.stages.passes import plan_pass
+from deita_train.stages.inference import batched_pass as passes
+from deita_train.stages.inference import embed, evaluate, score
+from deita_train.stages.inference.batched_pass import plan_pass
 
 ROWS = conversations(30)
 TURNS = 45
@@ -229,7 +230,7 @@ def test_a_cpu_takes_4096_tokens_and_a_stated_number_counts_everywhere(work):
 
 
 def test_a_gpu_takes_what_its_free_memory_holds(tmp_path, monkeypatch):
-    """24 GiB and a 7B: by hand in tests/inference/test_model_shape.py."""
+    """24 GiB and a 7B: by hand in tests/models/test_model_shape.py."""
     context = pass_context("embed", tmp_path, ROWS[:1], dtype="bfloat16")
     LlamaConfig().save_pretrained(tmp_path / "model")
     monkeypatch.setattr(passes, "model_path", lambda context: tmp_path / "model")

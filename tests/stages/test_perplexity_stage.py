@@ -10,9 +10,10 @@ import torch
 from pass_stages import carry_out, conversations, make_model, pass_context
 
 from deita_train.errors import UserError
-from deita_train.stages import perplexity, select
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.inference import perplexity
 from deita_train.stages.rows import answers_alone
+from deita_train.stages.selecting import select
 from deita_train.training.rows import LabelledRow
 
 ROWS = conversations(12)

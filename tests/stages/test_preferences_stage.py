@@ -7,7 +7,7 @@ from deita_train.data.quickstart import make_preferences
 from deita_train.errors import UserError
 from deita_train.stages.checks import check_artefact, content_digest
 from deita_train.stages.context import Progress, StageContext
-from deita_train.stages.preferences import run
+from deita_train.stages.intake.preferences import run
 
 SHAPE = {"format": None, "roles": {}, "instruction_share": None}
 BUILTIN = {"builtin": "quickstart_preferences", "rows": 40, "seed": 3, **SHAPE}

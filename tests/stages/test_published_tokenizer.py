@@ -12,10 +12,10 @@ from messages import assistant, real_rows, user
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
 from deita_train.data.rendering import load_tokenizer
-from deita_train.stages import sft
+from deita_train.models.published_files import finish_model_folder
 from deita_train.stages.context import Progress, StageContext
 from deita_train.stages.rows import conversation_row
-from deita_train.training.model_files import finish_model_folder
+from deita_train.stages.training import sft
 from deita_train.training.rows import write_training_rows
 
 LAUNCH = {"config_file": "cpu", "num_processes": 1, "distributed_type": "NO", "use_cpu": True}

@@ -15,10 +15,10 @@ from pass_stages import carry_out, conversations, make_model, pass_context
 
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
-from deita_train.run.preparation import prepare
-from deita_train.stages import embed, score
+from deita_train.run.child.preparation import prepare
 from deita_train.stages.checks import content_digest
-from deita_train.stages.reuse import find_items, input_hash
+from deita_train.stages.inference import embed, score
+from deita_train.stages.inference.row_reuse import find_items, input_hash
 
 ALL = conversations(220)
 OLD = ALL[:200]

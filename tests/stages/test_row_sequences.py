@@ -9,7 +9,7 @@ from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.stages.context import Progress, StageContext
-from deita_train.stages.row_sequences import InspectedStage, has_loss, sequences
+from deita_train.stages.inspection.row_sequences import InspectedStage, has_loss, sequences
 from deita_train.training.miniature import train_tokenizer
 from deita_train.training.rows import loss_mask
 
@@ -115,7 +115,7 @@ def test_a_row_whose_answer_is_beyond_the_limit_has_no_loss(tokenizer):
 
 
 def test_sft_shows_what_its_preparation_writes(folder, tokenizer, tmp_path):
-    from deita_train.stages.sft import prepare
+    from deita_train.stages.training.sft import prepare
 
     rows = [ROW, {"id": "long", "messages": [*MESSAGES[1:4], {"role": "assistant", "content": "東京 " * 40}]}]
     datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "pool" / "data"))

@@ -10,11 +10,11 @@ import torch
 
 from deita_train.data.embeddings import write_embeddings
 from deita_train.errors import UserError
-from deita_train.run.launch import resolve_launch
-from deita_train.selection import repr_filter
-from deita_train.stages import select
+from deita_train.plan.launch import resolve_launch
+from deita_train.selection.repr_filter import repr_filter
 from deita_train.stages.checks import content_digest
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.selecting import select
 
 IDS = list("abcdef")
 # d has no number, e is at 1, f above it; a and d have no tags.

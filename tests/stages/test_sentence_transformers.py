@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
-from deita_train.stages import sentence_embed
+from deita_train.stages.inference import sentence_embed
 from deita_train.training.miniature import train_tokenizer
 
 ROWS = conversations(15)

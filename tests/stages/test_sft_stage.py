@@ -7,9 +7,9 @@ import pytest
 from pass_stages import TEMPLATE, make_model
 
 from deita_train.data.rendering import load_tokenizer
-from deita_train.stages import sft
 from deita_train.stages.checks import check_artefact
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.training import sft
 
 LAUNCH = {"config_file": "cpu", "num_processes": 1, "distributed_type": "NO", "use_cpu": True}
 

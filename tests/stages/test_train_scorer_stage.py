@@ -9,9 +9,9 @@ import torch
 from pass_stages import make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from deita_train.stages import train_scorer
 from deita_train.stages.checks import check_artefact
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.training import train_scorer
 
 LAUNCH = {"config_file": "cpu", "num_processes": 1, "distributed_type": "NO", "use_cpu": True}
 # As published: both end in a space, and the first has two before its line end.

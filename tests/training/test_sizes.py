@@ -5,7 +5,7 @@ import random
 import datasets
 import pytest
 
-from deita_train.inference.weight_shapes import shapes_in_folder, shapes_of_config
+from deita_train.models.weight_shapes import shapes_in_folder, shapes_of_config
 from deita_train.training.arguments import TrainingSettings
 from deita_train.training.miniature import make_model, train_tokenizer
 from deita_train.training.rows import LabelledRow, write_training_rows

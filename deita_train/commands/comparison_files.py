@@ -1,0 +1,81 @@
+"""What `select --compare` leaves beside its output and prints: tables, measures, a figure."""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deita_train.commands.exports import fewer_than_budget, say
+from deita_train.data.outputs import Output
+from deita_train.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from deita_train.selection.measures.text_table import TextTable
+
+
+@dataclass(frozen=True)
+class ComparisonFiles:
+    """The places of a comparison's tables (Markdown), of its measures (JSON) and of its figure (PNG)."""
+
+    tables: Output
+    measures: Output
+    figure: Output
+
+    @classmethod
+    def beside(cls, output: Output) -> "ComparisonFiles":
+        """Beside a command's output. Raises :class:`UserError` for something of another kind in a place."""
+        return cls(*(output.beside(f".compare.{suffix}") for suffix in ("md", "json", "png")))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """All three."""
+        return self.tables, self.measures, self.figure
+
+    def write(self, plan: Plan, console: Console) -> None:
+        """Write the comparison that the plan's stage `compare` made, and print it."""
+        from deita_train.report.figures.comparison_figure import comparison_png
+        from deita_train.selection.measures.compared import from_json
+        from deita_train.selection.measures.comparison_tables import all_tables, shown_tables
+
+        node = plan.cells[0].nodes["compare"]
+        values = plan.store.metrics(node.id)["comparison"]
+        comparison = from_json(values)
+        text = "\n".join(table.markdown() for table in all_tables(comparison))
+        _write(self.tables, f"# Selections compared\n\n![]({self.figure.path.name})\n\n{text}".encode())
+        _write(self.measures, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+        _write(self.figure, comparison_png(comparison))
+        for table in shown_tables(comparison):
+            _print_table(console, table)
+        say(console, f"{self.tables.path}, {self.measures.path} and {self.figure.path}: the comparison")
+        _warn(plan, node.config["methods"][1:])
+
+
+def _warn(plan: Plan, methods: list[str]) -> None:
+    """Say which of the compared selections have fewer rows than the others."""
+    for method in methods:
+        warning = fewer_than_budget(plan.store.metrics(plan.cells[0].nodes[f"select.{method}"].id))
+        if warning:
+            sys.stderr.write(f"warning: {method}: {warning}\n")
+
+
+def _write(output: Output, content: bytes) -> None:
+    with output.writing() as path:
+        path.write_bytes(content)
+
+
+def _print_table(console: Console, table: "TextTable") -> None:
+    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    justified: Any = ["left", *["right"] * (len(table.columns) - 1)]
+    for column, justify in zip(table.columns, justified, strict=True):
+        shown.add_column(Text(column), justify=justify, overflow="fold", no_wrap=justify == "left")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    console.print(shown)
+    if table.note:
+        console.print(Text(table.note, style="dim"))
+        console.print()

@@ -1,0 +1,235 @@
+"""`deita-train inspect`: finds a stage's rows, its tokenizer, and one row as the model sees it."""
+
+import difflib
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deita_train.errors import UserError
+from deita_train.plan.inputs import TEMPLATES_DIR, parity_pairs_template
+from deita_train.plan.node import Node
+from deita_train.plan.plan import Plan
+from deita_train.stages.inspection.row_view import TokenSequence
+
+if TYPE_CHECKING:
+    from deita_train.stages.inspection.row_sequences import InspectedStage
+
+_NAMED = 3
+# Kind of stage -> what it does with a row's tokens.
+NOTES: Mapping[str, str] = {
+    "sft": "trained are the assistant's texts, each with its end of turn",
+    "dpo": "trained are both answers, each with its end of turn",
+    "base": "every token is trained but the first, which nothing precedes",
+    "train_scorer": "trained are the digit and the end of sequence",
+    "score": "nothing is trained; a score is read from the six digits' logits after the last token",
+    "embed": "nothing is trained; the embedding is read from the hidden states, of the last token or of all",
+    "perplexity": (
+        "nothing is trained; measured is the loss of the assistant's texts, here, and each alone after the first token"
+    ),
+    "log_probs": "nothing is trained; measured is the log-probability of both answers, each with its end of turn",
+    "evaluate": "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
+}
+# What is done with the marked tokens, where it is not training.
+_VERBS = {"score": "", "embed": "", "log_probs": "measured", "evaluate": "measured", "perplexity": "measured"}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One row of one stage; `verb` says what is done with the marked tokens (trained, measured), empty for nothing."""
+
+    facts: tuple[tuple[str, str], ...]
+    sequences: tuple[TokenSequence, ...]
+    max_length: int | None
+    verb: str
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that a stage reads, with their ids in the same order."""
+
+    described: str
+    ids: Sequence[str]
+    rows: Any
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return zip(self.ids, self.rows, strict=True)
+
+
+def inspect_row(plan: Plan, label: str | None, row_id: str | None) -> Inspection:
+    """Show a row of the recipe as written: the one with `row_id`, else the first that has a loss.
+
+    Raises :class:`UserError` for a stage or a row that is not there, and when the model whose tokenizer it takes has
+    yet to be made.
+    """
+    node = _choose(plan, label)
+    stage, tokenizer_from = _stage(plan, node)
+    rows = _rows(plan, node)
+    found_id, row, chosen = _find(stage, node, rows, row_id)
+    from deita_train.stages.inspection.row_sequences import has_loss, sequences
+
+    facts = [("stage", f"{node.label}: {NOTES[node.kind]}"), ("row", f"{found_id}{_source(row)}{chosen}")]
+    facts += [("data", rows.described), ("tokenizer", tokenizer_from), _rendering(node)]
+    if _is_held_out(plan, node, rows, found_id):
+        facts.append(("note", "parity: true holds this row out, as the public code would: it is not trained on"))
+    elif not has_loss(stage, row):
+        facts.append(("note", _without_loss(node)))
+    verb = _VERBS.get(node.kind, "trained")
+    return Inspection(tuple(facts), tuple(sequences(stage, row)), stage.max_length, verb)
+
+
+def _choose(plan: Plan, label: str | None) -> Node:
+    """The stage of that label; without one sft, else dpo, else the first that can be shown."""
+    shown = {name: node for name, node in plan.cells[0].nodes.items() if node.kind in NOTES}
+    if not shown:
+        raise UserError(f"{plan.loaded.path} has no stage that gives rows to a model; there is nothing to inspect.")
+    if label is None:
+        label = next((name for name in ("sft", "dpo") if name in shown), next(iter(shown)))
+    if label not in shown:
+        raise UserError(f"--stage {label}: {plan.loaded.path} has no such stage to inspect; it has {', '.join(shown)}.")
+    return shown[label]
+
+
+def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
+    """The stage with its tokenizer, and in words where the tokenizer is from."""
+    folder, described = _tokenizer(plan, node)
+    from transformers.utils import logging
+
+    from deita_train.data.rendering import load_tokenizer
+    from deita_train.stages.inspection.row_sequences import InspectedStage
+    from deita_train.stages.rows import pass_max_length
+    from deita_train.stages.stage_model import trusts_code
+
+    logging.set_verbosity_error()  # it warns of rows that are longer than the model's context, which are shown as cut
+    tokenizer = load_tokenizer(str(folder), _template(node), trust_code=trusts_code(node.config))
+    config = node.config
+    if config.get("max_length", 0) is None:
+        config = {**config, "max_length": pass_max_length(config, folder)}
+    return InspectedStage(node.kind, config, tokenizer), described
+
+
+def _tokenizer(plan: Plan, node: Node) -> tuple[Path, str]:
+    """A model that the run trains keeps the tokenizer of the model that it starts from, so the nearest one that is
+    there serves."""
+    at = node if node.kind == "base" else node.parents.get("model")
+    named = node
+    while at is not None:
+        if plan.store.has(at.id):
+            return plan.store.path(at.id) / "model", f"of {at.label}, {at.id}"
+        if at.kind == "base":
+            command = shlex.join(["deita-train", "run", *plan.arguments(), "--until", "base"])
+            owner = "trains its own tokenizer, and" if at is node else "takes the tokenizer of base, which"
+            raise UserError(f"{node.label} {owner} is not made yet. Make it first: {command}")
+        named, at = at, at.parents.get("model")
+    from deita_train.stages.stage_model import tokenizer_path
+
+    identity, location = named.config["model"], named.settings["model"]
+    return tokenizer_path(identity, location, node.label), f"of {location}{_at(identity)}"
+
+
+def _at(identity: Mapping[str, Any]) -> str:
+    return f" at {identity['revision']}" if "hub" in identity else ""
+
+
+def _rows(plan: Plan, node: Node) -> _Rows:
+    if node.kind == "train_scorer":
+        return _labelled_rows(node)
+    data, name = node.parents.get("data") or node.parents["pool"], ""
+    if data.kind == "select" and not plan.store.has(data.id):
+        data, name = data.parents["pool"], " (select is not made yet)"
+    if plan.store.has(data.id):
+        import datasets
+
+        table, origin = datasets.load_from_disk(str(plan.store.path(data.id) / "data")), data.id
+    else:
+        table, origin = _read(data), "read from its source"
+    return _Rows(f"{data.label}{name}, {origin}, {len(table):,} rows", list(table["id"]), table)
+
+
+def _read(data: Node) -> Any:
+    if data.kind == "preferences":
+        from deita_train.stages.intake.preferences import read_preferences
+
+        return read_preferences(data.config, data.settings)[0]
+    from deita_train.stages.intake.pool import read_pool
+
+    return read_pool(data.config, data.settings)[0]
+
+
+def _labelled_rows(node: Node) -> _Rows:
+    from deita_train.stages.intake.scorer_data import read_scorer_data
+
+    examples = read_scorer_data(node.config, node.settings, "data")
+    identity = node.config["data"]
+    name = identity["builtin"] if "builtin" in identity else node.settings["data"]["dataset"]
+    return _Rows(f"{name}, {len(examples):,} labelled rows", [example.where for example in examples], examples)
+
+
+def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) -> tuple[str, Any, str]:
+    """Id and row, and how it was chosen."""
+    if row_id is not None:
+        if row_id not in rows.ids:
+            raise UserError(f"--row {row_id}: {node.label} has no such row ({rows.described}); {_near(row_id, rows)}.")
+        return row_id, rows.rows[rows.ids.index(row_id)], ""
+    from deita_train.stages.inspection.row_sequences import has_loss
+
+    for found_id, row in rows:
+        if has_loss(stage, row):
+            return found_id, row, _first(node)
+    raise UserError(
+        f"{node.label}: no row has a token to learn from or to measure within max_length {stage.max_length} "
+        f"({rows.described}). Raise max_length, or check the rows' answers; --row ID shows a row all the same."
+    )
+
+
+def _is_held_out(plan: Plan, node: Node, rows: _Rows, row_id: str) -> bool:
+    """Only what `sft` reads itself can tell: before `select` is made the rows shown are the pool's."""
+    data = node.parents.get("data")
+    if data is None or not node.config.get("parity") or (data.kind == "select" and not plan.store.has(data.id)):
+        return False
+    from deita_train.training.parity import public_split
+
+    return rows.ids.index(row_id) in public_split(len(rows.ids))[1]
+
+
+def _first(node: Node) -> str:
+    if node.kind in ("dpo", "log_probs"):
+        return " (the first whose answers differ)"
+    return " (the first with a loss)" if node.kind in ("base", "sft", "evaluate", "perplexity") else " (the first)"
+
+
+def _near(row_id: str, rows: _Rows) -> str:
+    near = difflib.get_close_matches(row_id, rows.ids, n=_NAMED)
+    named = "; ".join(near or rows.ids[:_NAMED])
+    return f"the nearest are {named}" if near else f"the first are {named}"
+
+
+def _source(row: Any) -> str:
+    source = row.get("source") if isinstance(row, Mapping) else None
+    return f", source {source}" if source else ""
+
+
+def _template(node: Node) -> str | None:
+    """The text by which a stage writes its rows; None for a scorer."""
+    text: str | None = node.config.get("pairs_template", node.config.get("chat_template"))
+    return text
+
+
+def _rendering(node: Node) -> tuple[str, str]:
+    template = _template(node)
+    if template is None:
+        return "prompt", f"the {node.config['dimension']} scorer's"
+    if template == parity_pairs_template():
+        return "template", "vicuna_v1.1 with its roles in lower case (dpo.parity)"
+    shipped = [path.stem for path in TEMPLATES_DIR.glob("*.jinja") if path.read_text(encoding="utf-8") == template]
+    return "template", shipped[0] if shipped else "the model's own or a .jinja file of the recipe's"
+
+
+def _without_loss(node: Node) -> str:
+    if node.kind in ("dpo", "log_probs"):
+        return "within max_length the answers are equal, or one has no token left: " + (
+            "dpo leaves this pair out" if node.kind == "dpo" else "there is nothing to tell them apart by"
+        )
+    is_measure = node.kind in ("evaluate", "perplexity")
+    return "no token has a loss: " + ("nothing is measured" if is_measure else "the row is left out")

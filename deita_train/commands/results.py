@@ -1,0 +1,84 @@
+"""Tables on the terminal: a plan, and the results of a run."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deita_train.plan.disk import disk_lines
+from deita_train.plan.launch import Launch
+from deita_train.plan.plan import Plan, PlannedStage, planned_stages
+from deita_train.store.atomic_io import read_json
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """Each artefact with its status and reason, then the commands that carry out the model stages by hand."""
+    stages = planned_stages(plan)
+    sweep = len(plan.cells) > 1
+    cells = f" in {len(plan.cells)} cells" if sweep else ""
+    table = Table(title=f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}", title_justify="left")
+    for column in ("stage", *(["cell"] if sweep else []), "artefact", "status", "why", "launch"):
+        table.add_column(column, overflow="fold")
+    for stage in stages:
+        launch = stage.node.settings.get("launch")
+        shown = f"{Path(launch['config_file']).stem} x {launch['num_processes']}" if launch else ""
+        cell = [plan.cell_name(stage.node)] if sweep else []
+        # Values of a recipe stand in labels and reasons: their brackets are no markup.
+        texts = (stage.node.label, *cell, stage.node.id, stage.status, stage.reason, shown)
+        table.add_row(*map(Text, texts))
+    console.print(table)
+    _print_lines(console, _notes(stages))
+    _print_lines(console, disk_lines(plan, stages))
+    _print_stage_commands(console, plan, stages)
+    if sweep:
+        _print_lines(console, ["`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."])
+
+
+def _notes(stages: Sequence[PlannedStage]) -> list[str]:
+    """What a plan says of its stages beside the table."""
+    packed = [
+        stage.node.label
+        for stage in stages
+        if stage.status != "done" and stage.node.settings.get("packing") and stage.node.settings["launch"]["use_cpu"]
+    ]
+    if not packed:
+        return []
+    return [
+        f"{', '.join(packed)}: packing: is slower on a CPU than batches of similar length, because attention there "
+        "computes the whole matrix of a packed row; the losses are the same without it."
+    ]
+
+
+def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[PlannedStage]) -> None:
+    """The commands of the model stages that are not done; of a sweep those of the recipe as written only."""
+    waiting = [
+        stage.node
+        for stage in stages
+        if stage.status != "done" and "launch" in stage.node.settings and plan.owners(stage.node)[0].is_base
+    ]
+    if not waiting:
+        return
+    what = "The model stages of the recipe as written" if len(plan.cells) > 1 else "The model stages"
+    commands = [
+        Launch.from_dict(node.settings["launch"]).printed_command(["stage", *plan.arguments(), "--stage", node.id])
+        for node in waiting
+    ]
+    _print_lines(console, [f"{what} by hand, in this order:", *(f"  {command}" for command in commands)])
+
+
+def _print_lines(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_results(console: Console, run_dir: Path) -> None:
+    """The result tables that the report left."""
+    for result in read_json(run_dir / "report" / "result.json"):
+        table = Table(title=result["title"], title_justify="left")
+        for place, column in enumerate(result["columns"]):
+            table.add_column(Text(column), justify="left" if place < result["num_left"] else "right", overflow="fold")
+        for row in result["rows"]:
+            table.add_row(*map(Text, row))
+        console.print(table)

@@ -1,0 +1,129 @@
+"""What the options of `deita-train select` mean together: which file holds which scores, and what a method reads."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deita_train.commands.single import Option, as_options
+from deita_train.errors import UserError
+from deita_train.plan.sections.builder import DIMENSIONS
+from deita_train.plan.sections.compare import selects_of
+from deita_train.plan.sections.selecting import MEASURED_METHODS, wanted_dimensions
+from deita_train.plan.select_fields import unread_fields
+from deita_train.recipe.schema import Recipe, Select
+from deita_train.selection.needs import needs_of
+
+# Option -> what a method must read for it to have an effect.
+_SERVES: Mapping[str, frozenset[str]] = {
+    "--scores": frozenset({"scores", "scores_if_any"}),
+    "--embeddings": frozenset({"embeddings"}),
+    "--center": frozenset({"embeddings"}),
+    "--threshold": frozenset({"threshold"}),
+    "--seed": frozenset({"seed"}),
+    "--launch": frozenset({"launch"}),
+}
+# What a comparison measures by, whatever its methods read.
+_MEASURED_BY = frozenset({"scores", "embeddings"})
+
+
+def dimensions_of(files: Sequence[str]) -> dict[str, str]:
+    """The file of each dimension, by the columns of each file's first row.
+
+    Raises:
+        UserError: a file cannot be read or holds no scores, or two hold those of one dimension.
+    """
+    found: dict[str, str] = {}
+    for file in files:
+        columns = _columns(file)
+        held = [dimension for dimension in DIMENSIONS if f"{dimension}_scores" in columns]
+        if not held:
+            raise UserError(
+                f"--scores {file}: has neither complexity_scores nor quality_scores; its columns are "
+                f"{', '.join(columns)}. Name a file that `deita-train score` wrote."
+            )
+        for dimension in held:
+            if dimension in found:
+                raise UserError(f"--scores: {found[dimension]} and {file} both hold {dimension}_scores; name one.")
+            found[dimension] = file
+    return found
+
+
+def _columns(file: str) -> list[str]:
+    from deita_train.data.sources import iter_rows
+
+    if not Path(file).expanduser().exists():
+        raise UserError(f"--scores {file}: does not exist (looked in {Path.cwd()}). Correct the path.")
+    return list(next(iter_rows(file)).row)
+
+
+def compare_options(compare: str | None) -> tuple[Option, ...]:
+    """`--compare`, methods with commas between them, as an option; and what messages call its parts by."""
+    methods = None if compare is None else [name.strip() for name in compare.split(",")]
+    parts = [f"compare.methods.{number}" for number in range(len(methods or ()))]
+    return as_options(
+        ("--compare", "compare.methods", methods),
+        *(("--compare", path, None) for path in ("compare", *parts)),
+    )
+
+
+def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
+    """Raise :class:`UserError` for an option that a method lacks or that has no effect on any.
+
+    `stated` are the names of the options that were given.
+    """
+    if recipe.select is None:  # taken away by --set, which the plan tells
+        return
+    try:
+        selects = selects_of(recipe)
+    except UserError as error:
+        raise UserError(f"--compare: {error}") from None
+    _check_effect(recipe, selects, stated)
+    for option, select in zip(["--method", *["--compare"] * len(selects[1:])], selects, strict=True):
+        _check_inputs(recipe, select, f"{option} {select.method}")
+
+
+def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[str]) -> None:
+    """Refuse an option or a field that no method reads; a comparison reads scores and embeddings in any case."""
+    assert recipe.select is not None
+    methods = [select.method for select in selects]
+    needs = frozenset[str]().union(*(needs_of(method, recipe.select.quality_weight) for method in methods))
+    read = needs | (_MEASURED_BY if recipe.compare is not None else frozenset())
+    named = f"--method {methods[0]}" + (f" and --compare {','.join(methods[1:])}" if methods[1:] else "")
+    useless = next((name for name, need in _SERVES.items() if name in stated and not need & read), None)
+    if useless is not None:
+        raise UserError(f"{useless}: would have no effect with {named}; leave it out.")
+    for name in unread_fields(recipe.select, methods):
+        if name == "read_as" and "--tokenizer" in stated:
+            raise UserError(
+                "--tokenizer: would have no effect with this --budget, which counts no tokens; leave it out."
+            )
+        raise UserError(f"--set select.{name}: would have no effect with {named}; leave it out.")
+
+
+def _check_inputs(recipe: Recipe, select: Select, named: str) -> None:
+    """Refuse a method whose scores, embeddings, column or tokenizer the options do not give."""
+    needs = needs_of(select.method, select.quality_weight)
+    if (select.in_tokens or select.only_trained_turns) and select.read_as is None:
+        what = "a --budget of tokens" if select.in_tokens else "select.only_trained_turns"
+        raise UserError(f"--tokenizer: {what} needs it. Name the model that will be trained.")
+    wanted = wanted_dimensions(select.method, select.score) if "scores" in needs else ()
+    lacking = [f"{dimension}_scores" for dimension in _unscored(recipe, wanted)]
+    if lacking:
+        raise UserError(
+            f"--scores: {named} ranks by {' and '.join(wanted)}, and no file has "
+            f"{' or '.join(lacking)}. Name what `deita-train score` wrote, for each dimension."
+        )
+    if "embeddings" in needs and recipe.embeddings is None and recipe.embedding is None:
+        raise UserError(f"--embeddings: {named} needs it. Name what `deita-train embed` wrote.")
+    is_measured = select.method in MEASURED_METHODS and recipe.perplexity is not None
+    if "column" in needs and select.column is None and not is_measured:
+        measured = ", or the model that measures it: --set perplexity.model=MODEL"
+        raise UserError(
+            f"{named}: reads a column. Name the pool's own: --set select.column=NAME"
+            f"{measured if select.method in MEASURED_METHODS else ''}."
+        )
+
+
+def _unscored(recipe: Recipe, wanted: Sequence[str]) -> list[str]:
+    """The wanted dimensions for which the recipe has neither a file nor a scorer."""
+    sections = [section for section in (recipe.scores, recipe.scorers) if section is not None]
+    return [name for name in wanted if all(getattr(section, name) is None for section in sections)]

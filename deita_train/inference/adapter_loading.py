@@ -1,0 +1,76 @@
+"""Loading an adapter on its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from deita_train.errors import UserError
+from deita_train.models.adapter_files import ADAPTER_WEIGHTS, locate_base
+from deita_train.models.hub import NOT_SAFETENSORS, hub_folder
+from deita_train.models.remote_code import own_code
+
+# peft takes a second to import, and few runs have adapters.
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def base_folder(adapter: Path) -> Path:
+    """A local folder with the adapter's base; one of the Hub is downloaded at the commit that the adapter names."""
+    base = locate_base(adapter)
+    return base.folder or hub_folder(base.hub, base.revision, str(adapter), ignore=NOT_SAFETENSORS)
+
+
+def load_adapter(adapter: Path, dtype: torch.dtype | str, trust_code: bool = False) -> PeftModel:
+    """The base in `dtype` with the adapter active and unmerged, in evaluation mode on the CPU.
+
+    Raises :class:`UserError` when the adapter does not fit its base, or when some of its weights have no place there.
+    """
+    base = base_folder(adapter)
+    return put_adapter(load_base(base, dtype, trust_code), adapter, base)
+
+
+def load_base(folder: Path, dtype: torch.dtype | str, trust_code: bool = False) -> PreTrainedModel:
+    """The whole causal language model that an adapter belongs to, with its output head, on the CPU."""
+    with own_code(folder, trust_code):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_code
+        )
+    return model
+
+
+def put_adapter(model: PreTrainedModel, adapter: Path, base: Path) -> PeftModel:
+    """Put an adapter's layers into a model that holds none, active and unmerged, on the model's own device.
+
+    `base` is where the model came from, for the messages. Raises as :func:`load_adapter` does; the model must then not
+    be used any more.
+    """
+    from peft import PeftModel
+
+    try:
+        adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"the adapter {adapter} does not fit its base {base}: {error}") from error
+    _check_weights(adapted, adapter, base)
+    return adapted.eval()
+
+
+def _check_weights(model: PeftModel, adapter: Path, base: Path) -> None:
+    """peft passes over weights that it has no place for, and only warns of those that are missing."""
+    from peft import get_peft_model_state_dict
+
+    own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as weights:
+        saved = set(weights.keys())
+    # An embedding with an adapter is saved together with the base's own weights.
+    strange = {name for name in saved - own if ".base_layer." not in name}
+    if own - saved or strange:
+        example = min(own - saved or strange)
+        raise UserError(
+            f"the adapter {adapter} does not fit its base {base}: {len(own - saved)} of its weights are missing and "
+            f"{len(strange)} have no place, for example {example}"
+        )

@@ -1,0 +1,44 @@
+"""Whether a folder from outside holds a model that can be loaded, found before anything is computed."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from deita_train.errors import UserError
+from deita_train.models.remote_code import own_code
+
+_AGAIN = "download or copy the model again"
+
+
+def check_model_folder(folder: Path, trust_code: bool = False) -> None:
+    """Read the configuration and the headers of the weights; no weight is loaded.
+
+    Raises:
+        UserError: naming the file that is missing, cut off, or unknown to the installed transformers; for a model that
+            needs code of its own, unless `trust_code`.
+    """
+    try:
+        with own_code(folder, trust_code):
+            AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".: ")
+        raise UserError(
+            f"{folder / 'config.json'}: transformers cannot read it ({reason}); choose another model, or {_AGAIN}."
+        ) from error
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights and not list(folder.glob("pytorch_model*.bin")):
+        raise UserError(f"{folder} holds no weights (model.safetensors); {_AGAIN}.")
+    for file in weights:
+        _check_header(file)
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with safe_open(file, framework="np"):
+            pass
+    except SafetensorError as error:
+        # What `git clone` leaves without git-lfs is a text of three lines.
+        raise UserError(f"{file} is no whole safetensors file ({error}); {_AGAIN}, from git with git-lfs.") from error

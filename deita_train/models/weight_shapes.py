@@ -1,0 +1,82 @@
+"""The shapes of a model's weights, from the headers of its safetensors files or from its config.json alone.
+
+Nothing is allocated and nothing heavy imported, so that a plan can tell sizes at once.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from deita_train.store.atomic_io import read_json
+
+INDEX = "model.safetensors.index.json"
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shapes_in_folder(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every saved weight by its name; empty where the folder holds no safetensors."""
+    return {name: shape for path in weight_files(folder) for name, shape in _header(path)}
+
+
+def count_weights(shapes: Shapes) -> int:
+    """How many numbers the weights hold together."""
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads; models of the Hub may hold the same weights once more in another layout."""
+    index, single = folder / INDEX, folder / "model.safetensors"
+    if index.exists():
+        return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    return [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+
+
+def _header(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """A safetensors file begins with the length of a JSON text as a 64-bit little-endian number, and then that text."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return [(name, tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
+
+
+# Architectures whose weights follow from these few numbers.
+_LLAMA_LIKE = ("llama", "mistral", "qwen2")
+_NUMBERS = ("hidden_size", "vocab_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")
+
+
+def shapes_of_config(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+    """The weights of a LLaMA, Mistral or Qwen2 model by its config.json; None where it cannot be told."""
+    kind = config.get("model_type")
+    if kind not in _LLAMA_LIKE or not all(name in config for name in _NUMBERS):
+        return None
+    width, vocabulary, heads, num_layers, inner = (config[name] for name in _NUMBERS)
+    head = config.get("head_dim") or width // heads
+    queries, keys = heads * head, (config.get("num_key_value_heads") or heads) * head
+    layer = {
+        "self_attn.q_proj.weight": (queries, width),
+        "self_attn.k_proj.weight": (keys, width),
+        "self_attn.v_proj.weight": (keys, width),
+        "self_attn.o_proj.weight": (width, queries),
+        "mlp.gate_proj.weight": (inner, width),
+        "mlp.up_proj.weight": (inner, width),
+        "mlp.down_proj.weight": (width, inner),
+        "input_layernorm.weight": (width,),
+        "post_attention_layernorm.weight": (width,),
+    }
+    for part in _with_bias(kind, config):
+        layer[f"{part}.bias"] = layer[f"{part}.weight"][:1]
+    shapes = {f"model.layers.{number}.{name}": shape for number in range(num_layers) for name, shape in layer.items()}
+    shapes |= {"model.embed_tokens.weight": (vocabulary, width), "model.norm.weight": (width,)}
+    return shapes if config.get("tie_word_embeddings") else {**shapes, "lm_head.weight": (vocabulary, width)}
+
+
+def _with_bias(kind: str, config: Mapping[str, Any]) -> list[str]:
+    """The linear layers of one block that have a bias."""
+    attention = [f"self_attn.{name}_proj" for name in "qkvo"]
+    if kind == "qwen2":
+        return attention[:3]
+    mlp = [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+    return [*(attention if config.get("attention_bias") else []), *(mlp if config.get("mlp_bias") else [])]

@@ -1,0 +1,178 @@
+"""What the trainings of a plan want on disk, their checkpoints and models, against what is free."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deita_train.models.weight_shapes import Shapes, shapes_in_folder, shapes_of_config
+from deita_train.plan.launch import Launch
+from deita_train.plan.node import TRAININGS, Node
+from deita_train.plan.plan import Plan, PlannedStage
+from deita_train.store.atomic_io import read_json
+from deita_train.training.sizes import CHECKPOINTS_AT_ONCE, TrainingSize, training_size
+
+# The miniature's, see training/miniature.py.
+_MINIATURE_INNER = 3
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The most that the plan's trainings want at once in bytes, what is free, and what each kind of training wants.
+
+    `sizes` has the labels of the trainings of each size, in a sweep some several times; `unknown` a reason for each
+    label whose size cannot be told.
+    """
+
+    at_most: int
+    free: int
+    sizes: Mapping[TrainingSize, Sequence[str]]
+    unknown: Mapping[str, str]
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is known fits."""
+        return self.at_most <= self.free
+
+
+def plan_disk(plan: Plan, stages: Sequence[PlannedStage]) -> Disk | None:
+    """The disk that the trainings to run want, one after another; None where none is to run.
+
+    Models stay, checkpoints go when their stage is published. What an interrupted training has on disk is not wanted
+    again.
+    """
+    waiting = [stage.node for stage in stages if stage.status != "done" and stage.node.kind in TRAININGS]
+    if not waiting:
+        return None
+    at_most = published = 0
+    sizes: dict[TrainingSize, list[str]] = {}
+    unknown: dict[str, str] = {}
+    for node in waiting:
+        size = node_size(plan, node)
+        if isinstance(size, str):
+            unknown[node.label] = size
+            continue
+        there = _bytes_in(plan.store.work_path(node.id) / "checkpoints")
+        at_most = max(at_most, published + size.at_most - there)
+        published += size.published
+        sizes.setdefault(size, []).append(node.label)
+    return Disk(at_most, _free(plan.runs_dir), sizes, unknown)
+
+
+def disk_lines(plan: Plan, stages: Sequence[PlannedStage]) -> Iterator[str]:
+    """A line on what the checkpoints and models of the trainings want, one on each that is unknown, and a warning."""
+    disk = plan_disk(plan, stages)
+    if disk is None:
+        return
+    if disk.sizes:
+        wanted, free = in_bytes(disk.at_most), in_bytes(disk.free)
+        yield f"Disk for checkpoints and models: at most {wanted} at once; {free} are free in {plan.runs_dir}."
+    for size, labels in disk.sizes.items():
+        yield f"  {_counted(labels)}: {_words(size)}"
+    for label, why in disk.unknown.items():
+        yield f"  {label}: unknown, because {why}"
+    if not disk.fits:
+        lacking = in_bytes(disk.at_most - disk.free)
+        yield f"warning: {plan.runs_dir} lacks {lacking}. Free them, or name a folder on another disk with --runs."
+
+
+def node_size(plan: Plan, node: Node) -> TrainingSize | str:
+    """What one training wants, or why it cannot be told."""
+    shapes = _shapes(plan, node)
+    if isinstance(shapes, str):
+        return shapes
+    launch = Launch.from_dict(node.settings["launch"])
+    size = training_size(
+        shapes,
+        {**node.config["trainer"], **node.settings["trainer"]},
+        distributed_type=launch.distributed_type,
+        zero_stage=launch.zero_stage if launch.distributed_type == "DEEPSPEED" else None,
+        use_cpu=launch.use_cpu,
+        peft=node.config.get("peft"),
+        merge_adapter=bool(node.config.get("merge_adapter")),
+    )
+    return "its adapter's layers are found when the model is loaded" if size is None else size
+
+
+def in_bytes(number: int) -> str:
+    """``87.1 GB``, ``262 kB``: a number of bytes to three digits."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            value = number / size
+            return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
+    return f"{number} bytes"
+
+
+def _counted(labels: Sequence[str]) -> str:
+    """``base, sft x 12, dpo``."""
+    return ", ".join(f"{label} x {number}" if number > 1 else label for label, number in Counter(labels).items())
+
+
+def _words(size: TrainingSize) -> str:
+    return (
+        f"{size.trained:,} trained parameters, up to {CHECKPOINTS_AT_ONCE} checkpoints of {in_bytes(size.checkpoint)}, "
+        f"then a model of {in_bytes(size.published)}"
+    )
+
+
+def _shapes(plan: Plan, node: Node) -> Shapes | str:
+    """The weights that a training starts from, or why they are not known."""
+    if node.kind == "base":
+        shapes = shapes_of_config(_miniature(node.config["architecture"]))
+        assert shapes is not None
+        return shapes
+    if "model" in node.parents:
+        parent = node.parents["model"]  # a whole model: the run's base, or what SFT left
+        made = shapes_in_folder(plan.store.path(parent.id) / "model") if plan.store.has(parent.id) else {}
+        return made or _shapes(plan, parent)
+    identity = node.config["model"]
+    folder = _cached(identity["hub"], identity["revision"]) if "hub" in identity else Path(node.settings["model"])
+    if folder is None:
+        return f"{identity['hub']} is not here yet"
+    return _in_folder(folder)
+
+
+def _in_folder(folder: Path) -> Shapes | str:
+    """From the weights' headers, or from config.json where the weights are not there, or not all of them."""
+    try:
+        shapes = shapes_in_folder(folder)
+    except FileNotFoundError:
+        shapes = {}
+    if shapes:
+        return shapes
+    config = read_json(folder / "config.json")
+    return shapes_of_config(config) or f"the weights of a {config.get('model_type')} are not told by its config.json"
+
+
+def _miniature(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of the miniature, as far as it decides the weights."""
+    return {
+        "model_type": "llama",
+        "vocab_size": shape["vocab_size"],
+        "hidden_size": shape["hidden_size"],
+        "intermediate_size": _MINIATURE_INNER * shape["hidden_size"],
+        "num_hidden_layers": shape["num_layers"],
+        "num_attention_heads": shape["num_heads"],
+    }
+
+
+def _cached(hub: str, commit: str) -> Path | None:
+    """The folder of a Hub model in the local cache; None when not even its config.json is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(hub, "config.json", revision=commit)
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _free(folder: Path) -> int:
+    """The free bytes of the disk that a folder lies on, or will."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free

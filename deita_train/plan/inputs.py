@@ -1,0 +1,313 @@
+"""What a recipe brings from outside: data, models, templates, launch files. Each gets an identity that is hashed into
+the keys of what is made from it, and a location that is not."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from deita_train.errors import UserError
+from deita_train.models.adapter_files import is_adapter, locate_base
+from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch, unsaved_model
+from deita_train.recipe.data_sections import Origin
+from deita_train.recipe.model_sections import Dtype, Training
+from deita_train.recipe.wording import nearest
+from deita_train.store.atomic_io import read_json, write_json_atomically
+from deita_train.store.keys import ContentHashes
+
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+# By this file transformers itself knows a checkpoint of a training.
+_TRAINER_STATE = "trainer_state.json"
+TEMPLATES_DIR = Path(__file__).parent.parent / "data" / "templates"
+
+
+class Inputs:
+    """Resolves what a recipe names, once per start; hashes and Hub revisions are remembered on disk."""
+
+    def __init__(self, store_dir: Path, run_dir: Path, recipe_path: Path, planned_gpus: int | None = None) -> None:
+        self._hashes = ContentHashes(store_dir / "content_hashes.json")
+        self._pins_file = run_dir / "revisions.json"
+        self._pins: dict[str, str] = read_json(self._pins_file) if self._pins_file.exists() else {}
+        self._recipe_path = recipe_path
+        self._planned_gpus = planned_gpus
+        self._models: dict[str, None] = {}
+
+    def check_trusted(self, names: Collection[str]) -> None:
+        """Refuse a model under `trust_remote_code` that no section names. Call after the graphs are built."""
+        for name in names:
+            if name not in self._models:
+                near = nearest(name, list(self._models))
+                hint = f" (did you mean {near!r}?)" if near else ""
+                there = f"the recipe has {', '.join(self._models)}" if self._models else "the recipe names none"
+                raise self.error("trust_remote_code", f"no section names a model {name}{hint}; {there}. Leave it out.")
+
+    def save(self) -> None:
+        """Keep the hashes, and the Hub commits that this run is bound to."""
+        self._hashes.save()
+        if self._pins:
+            self._pins_file.parent.mkdir(parents=True, exist_ok=True)
+            write_json_atomically(self._pins_file, self._pins)
+
+    def error(self, where: str, message: str) -> UserError:
+        """A user error that names the recipe and the dotted path."""
+        return UserError(f"{self._recipe_path}: {where}: {message}")
+
+    def missing(self, section: str, wanted: str) -> UserError:
+        """The error for a section that reads what the recipe does not have."""
+        return self.error(section, f"needs {wanted}, and the recipe has none. Add it, or leave {section}: out.")
+
+    def source(self, source: Origin, *, default_seed: int, where: str) -> tuple[dict, dict]:
+        """Identity and location of a data source. Generated data is its own identity: what, how much, which seed."""
+        shape = {name: value for name, value in source.model_dump().items() if name in _SHAPE_FIELDS}
+        if source.builtin is not None:
+            seed = source.seed if source.seed is not None else default_seed
+            return {"builtin": source.builtin, "rows": source.rows, "seed": seed, **shape}, {}
+        assert source.dataset is not None
+        path = Path(source.dataset).expanduser()
+        if path.exists():
+            self._refuse_revision(source.revision, source.dataset, where)
+            identity = {"content": self._hashes.of(path), "name": path.name}
+            return {**identity, "split": source.split, **shape}, {"dataset": str(path)}
+        if not _HUB_ID.match(source.dataset) or path.suffix in {".json", ".jsonl", ".parquet", ".gz", ".zst"}:
+            raise self.error(
+                f"{where}.dataset", f"{source.dataset} does not exist (looked in {Path.cwd()}). Correct the path."
+            )
+        commit = self._commit("dataset", source.dataset, source.revision, where, "dataset")
+        return {"hub": source.dataset, "revision": commit, "split": source.split, **shape}, {"dataset": source.dataset}
+
+    def file(self, name: str, where: str) -> tuple[dict, str]:
+        """Identity and location of a local table: a data file, or a folder written by `save_to_disk`."""
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise self.error(where, f"{name} does not exist (looked in {Path.cwd()}). Correct the path.")
+        return {"content": self._hashes.of(path)}, str(path)
+
+    def model(
+        self, name: str, revision: str | None, where: str, *, adapters: bool, field: str = "model"
+    ) -> tuple[dict, str]:
+        """Identity and location of a model folder or a Hub model; of an adapter's folder only where `adapters` says.
+
+        `field` is where the section `where` names it.
+        """
+        self._models[name] = None
+        path = Path(name).expanduser()
+        if path.is_dir():
+            self._refuse_revision(revision, name, where)
+            if is_adapter(path):
+                return self._adapter(path, f"{where}.{field}", allowed=adapters), str(path.resolve())
+            if not (path / "config.json").exists():
+                raise self.error(
+                    f"{where}.{field}",
+                    f"{name} is a folder without config.json: not a transformers model. Name the folder that holds it.",
+                )
+            self._check_json(path / "config.json", f"{where}.{field}")
+            return {"content": self._model_content(path, f"{where}.{field}")}, str(path.resolve())
+        if not _HUB_ID.match(name):
+            raise self.error(
+                f"{where}.{field}",
+                f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id. Correct the path.",
+            )
+        return {"hub": name, "revision": self._commit("model", name, revision, where, field)}, name
+
+    def _model_content(self, folder: Path, where: str) -> str:
+        """The hash of a model folder. A checkpoint is the model in it: nothing reads the trainer's state beside it."""
+        if not (folder / _TRAINER_STATE).is_file():
+            return self._hashes.of(folder)
+        from deita_train.models.published_files import model_files
+
+        files = model_files(folder)
+        if not any(path.suffix == ".safetensors" for path in files):
+            raise self.error(
+                where,
+                f"{folder} is a checkpoint without a model in safetensors, as ZeRO-3 without zero3_save_16bit_model "
+                "and FSDP with SHARDED_STATE_DICT write it. Name another checkpoint or model.",
+            )
+        return self._hashes.of_files(folder, files)
+
+    def _check_json(self, file: Path, where: str) -> None:
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise self.error(where, f"{file} is no JSON: {error}. Copy or download the model again.") from error
+
+    def _adapter(self, path: Path, where: str, *, allowed: bool) -> dict:
+        """The identity of an adapter is also that of its base."""
+        if not allowed:
+            raise self.error(
+                where,
+                f"{path} is an adapter, and a training starts from a whole model. Merge it into its base first: "
+                "merge_adapter: true where it is trained, or peft's merge_and_unload.",
+            )
+        if not (path / "tokenizer_config.json").exists():
+            raise self.error(where, f"{path} has no tokenizer; copy its base's tokenizer files there.")
+        try:
+            base = locate_base(path)
+        except UserError as error:
+            raise self.error(where, str(error)) from error
+        local = {"content": self._hashes.of(base.folder)} if base.folder is not None else {}
+        return {
+            "content": self._model_content(path, where),
+            "base": local or {"hub": base.hub, "revision": base.revision},
+        }
+
+    def chat_template(self, name: str, where: str, model: tuple[dict, str] | str, *, marked: bool = True) -> str:
+        """The text of a chat template: a name of the package's own, a path to a .jinja file, or `tokenizer`.
+
+        `marked` says that it must tell the assistant's words from the others, as it does unless nothing is learnt.
+        `tokenizer` is the own template of `model`: its identity and location, or the template of a model that the run
+        makes.
+        """
+        shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
+        if name in shipped:
+            return shipped_template(name)
+        if name == "tokenizer":
+            return model if isinstance(model, str) else self._own_template(*model, f"{where}.chat_template", marked)
+        path = Path(name).expanduser()
+        if path.suffix != ".jinja" or not path.is_file():
+            allowed = ", ".join([*shipped, "tokenizer (the model's own)"])
+            raise self.error(f"{where}.chat_template", f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
+        return self._checked_template(path, f"{where}.chat_template", marked)
+
+    def _own_template(self, identity: dict, location: str, where: str, marked: bool) -> str:
+        from deita_train.data.chat_template import check_chat_template
+        from deita_train.plan.model_templates import own_template
+
+        try:
+            text = own_template(identity, location)
+        except UserError as error:
+            raise self.error(where, f"tokenizer: {error}.") from None
+        if text is None:
+            raise self.error(
+                where,
+                f"tokenizer: {location} has no chat template of its own (a base model rarely has one); name a template "
+                "instead.",
+            )
+        try:
+            check_chat_template(text, marked=marked)
+        except UserError as error:
+            raise self.error(
+                where,
+                f"tokenizer: the template of {location}: {error}. Mend it in a copy, a .jinja file, and name that; or "
+                "name a template of this package.",
+            ) from None
+        return text
+
+    def _checked_template(self, path: Path, where: str, marked: bool) -> str:
+        from deita_train.data.chat_template import check_chat_template
+
+        try:
+            text = path.read_text(encoding="utf-8")
+            check_chat_template(text, marked=marked)
+        except UnicodeDecodeError as error:
+            raise self.error(where, f"{path} is not UTF-8: {error.reason}. Save the file as UTF-8.") from None
+        except UserError as error:
+            raise self.error(where, f"{path}: {error}.") from None
+        return text
+
+    def launch(self, name: str | None, where: str) -> dict[str, Any]:
+        """The launch that a stage will have: file, world size and distributed type."""
+        try:
+            return resolve_launch(name, self._planned_gpus).as_dict()
+        except UserError as error:
+            raise self.error(where, str(error)) from error
+
+    def optional_launch(self, name: str | None, where: str) -> dict[str, Any] | None:
+        """The launch of a stage that needs none: the stated one, else one GPU where there is one, else None."""
+        name = gpu_of_one_process(self._planned_gpus) if name is None else name
+        return None if name is None else self.launch(name, where)
+
+    def dtype(self, stated: Dtype, launch: dict[str, Any]) -> str:
+        """The dtype of a forward pass: float32 on a CPU and bfloat16 on a GPU unless the recipe states one."""
+        if stated != "auto":
+            return stated
+        return "float32" if Launch.from_dict(launch).use_cpu else "bfloat16"
+
+    def check_training(self, training: Training, launch: dict[str, Any], where: str) -> None:
+        """Refuse a launch that would save no model, and a batch that cannot be divided."""
+        try:
+            problem = unsaved_model(launch["config_file"])
+        except UserError as error:
+            raise self.error(f"{where}.launch", f"{launch['config_file']}: {error}.") from error
+        if problem:
+            raise self.error(f"{where}.launch", f"{launch['config_file']} would leave no model: {problem}.")
+        self._check_batch(training, launch, where)
+
+    def _check_batch(self, training: Training, launch: dict[str, Any], where: str) -> None:
+        """Refuse a global batch that the ranks and the micro-batch do not divide, and name the nearest that fits."""
+        ranks = int(launch["num_processes"])
+        micro = training.trainer.get("per_device_train_batch_size")
+        unit = ranks * (micro if isinstance(micro, int) and micro > 0 else 1)
+        if training.global_batch_size % unit:
+            lower = training.global_batch_size // unit * unit
+            nearest = " or ".join(str(size) for size in (lower, lower + unit) if size)
+            parts = f"{ranks} ranks" + (f" x {micro} rows per device" if micro else "")
+            raise self.error(
+                f"{where}.global_batch_size",
+                f"{training.global_batch_size} is not a multiple of {unit} ({parts}); nearest that fit: {nearest}.",
+            )
+
+    def check_quantization(self, launch: dict[str, Any], where: str) -> None:
+        """Refuse a quantized base where bitsandbytes has no kernels, is not installed, or would be taken apart."""
+        if launch["use_cpu"]:
+            raise self.error(f"{where}.quantization", "wants a GPU; on a CPU leave it out.")
+        if launch["distributed_type"] not in ("NO", "MULTI_GPU"):
+            raise self.error(
+                f"{where}.quantization",
+                f"{launch['distributed_type']} divides weights that are not quantized; launch: single_gpu or ddp.",
+            )
+        # For another machine's GPUs nobody knows here what is installed there.
+        if self._planned_gpus is None and find_spec("bitsandbytes") is None:
+            raise self.error(f"{where}.quantization", "wants bitsandbytes: pip install 'deita-train[qlora]'.")
+
+    def _refuse_revision(self, revision: str | None, name: str, where: str) -> None:
+        if revision is not None:
+            raise self.error(f"{where}.revision", f"{name} is local: it has no revisions. Leave revision: out.")
+
+    def _commit(self, kind: str, name: str, revision: str | None, where: str, field: str) -> str:
+        """The commit that a Hub id stands for, bound to this run at its first start."""
+        if revision is not None and _COMMIT.match(revision):
+            return revision
+        pin = f"{kind}:{name}@{revision or 'main'}"
+        if pin not in self._pins:
+            commit = resolve_commit(kind, name, revision)
+            if commit is None:
+                raise self.error(
+                    f"{where}.{field}",
+                    f"{name} is no local path, and the Hub does not answer for {kind} {name} at "
+                    f"{revision or 'main'}. Check the name and the network, or state revision: with a commit that the "
+                    "local cache holds.",
+                )
+            self._pins[pin] = commit
+        return self._pins[pin]
+
+
+_SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_instruction"}
+
+
+def shipped_template(name: str) -> str:
+    """The text of one of the package's own chat templates."""
+    return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def parity_pairs_template() -> str:
+    """The text of the template by which the public code writes preference pairs; no section may name it."""
+    return (TEMPLATES_DIR / "parity" / "dpo_pairs.jinja").read_text(encoding="utf-8")
+
+
+def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:
+    """The commit of a Hub repository at a revision: from the Hub, else from the local cache, else None."""
+    from huggingface_hub import HfApi, constants
+
+    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "refs" / (revision or "main")
+    if not constants.HF_HUB_OFFLINE and not os.environ.get("HF_DATASETS_OFFLINE"):
+        try:
+            info = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=20)
+            return str(info.sha)
+        except Exception as error:  # which HTTP client raises depends on the Hub library's version
+            sys.stderr.write(f"the Hub does not answer for {kind} {name} ({type(error).__name__}); trying the cache\n")
+    return cached.read_text().strip() if cached.exists() else None

@@ -1,0 +1,63 @@
+"""A stage as a node: what decides its content, how it is carried out, and what it reads.
+
+A node's `config` decides the content and is hashed into its key; its `settings` say how the work is carried out (launch
+file, batch tokens, paths) and are not.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from deita_train.errors import UserError
+from deita_train.store.keys import content_key
+
+# Raised when a stage's code changes what it writes for the same configuration.
+VERSIONS = {
+    "pool": 2, "base": 1, "train_scorer": 4, "score": 4, "embed": 4, "select": 2, "sft": 2, "evaluate": 4,
+    "preferences": 1, "log_probs": 4, "dpo": 2, "scores_file": 1, "embeddings_file": 1, "sentence_embed": 2,
+    "perplexity": 3, "compare": 1, "lengths": 1,
+}  # fmt: skip
+
+# The kinds that train: they want disk for checkpoints, and can leave one when they are asked to stop.
+TRAININGS = frozenset({"base", "train_scorer", "sft", "dpo"})
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of one recipe."""
+
+    label: str
+    kind: str
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    parents: Mapping[str, "Node"] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """64 hex digits; equal keys mean equal content."""
+        parents = {name: node.key for name, node in self.parents.items()}
+        return content_key(self.kind, VERSIONS[self.kind], self.config, parents)
+
+    @property
+    def id(self) -> str:
+        """The artefact's folder name in the store."""
+        return f"{self.kind}-{self.key[:12]}"
+
+    def ancestors(self) -> Iterator["Node"]:
+        """Every node that this one reads, directly or not; parents before children."""
+        for parent in self.parents.values():
+            yield from parent.ancestors()
+            yield parent
+
+
+def stages_until(nodes: Mapping[str, Node], until: str | None) -> dict[str, Node]:
+    """The stages of one kind, or with one label, and everything that they read; all stages when `until` is None."""
+    if until is None:
+        return dict(nodes)
+    ends = [node for node in nodes.values() if until in (node.kind, node.label)]
+    if not ends:
+        known = ", ".join(dict.fromkeys(name for node in nodes.values() for name in (node.kind, node.label)))
+        raise UserError(f"until {until}: the recipe has no such stage; it has {known}")
+    kept = {node.key for end in ends for node in (end, *end.ancestors())}
+    return {label: node for label, node in nodes.items() if node.key in kept}

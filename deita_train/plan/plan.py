@@ -1,0 +1,275 @@
+"""The plan of a run: which artefacts it needs, which are there, and why the others are not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from deita_train.budget import in_words, is_mapping_budget
+from deita_train.errors import UserError
+from deita_train.plan.graph import build_graph
+from deita_train.plan.inputs import Inputs
+from deita_train.plan.node import Node, stages_until
+from deita_train.plan.select_fields import check_select_fields
+from deita_train.recipe.loading import LoadedRecipe, load_recipe
+from deita_train.store.artefacts import Store
+from deita_train.store.atomic_io import read_json
+
+# The folder of what single commands such as `score` keep, below that of all runs.
+COMMANDS = "commands"
+Status = Literal["done", "continues", "to run"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant of the recipe with its stages by label."""
+
+    label: str
+    settings: Mapping[str, Any]
+    is_base: bool
+    nodes: Mapping[str, Node]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One artefact that the run needs."""
+
+    node: Node
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A loaded recipe, its cells as graphs, and where everything lies."""
+
+    loaded: LoadedRecipe
+    cells: tuple[Cell, ...]
+    runs_dir: Path
+
+    @property
+    def store(self) -> Store:
+        """The store shared by every recipe under `runs_dir`."""
+        return Store(self.runs_dir / "store")
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this recipe's run."""
+        return run_folder(self.runs_dir, self.loaded.path, self.loaded.recipe.name)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every artefact once, parents before children."""
+        unique: dict[str, Node] = {}
+        for cell in self.cells:
+            for node in cell.nodes.values():
+                unique.setdefault(node.key, node)
+        return list(unique.values())
+
+    @cached_property
+    def _owners(self) -> dict[str, list[Cell]]:
+        owners: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            for key in dict.fromkeys(node.key for node in cell.nodes.values()):
+                owners.setdefault(key, []).append(cell)
+        return owners
+
+    def owners(self, node: Node) -> list[Cell]:
+        """The cells that need an artefact, in the order of the plan."""
+        return self._owners[node.key]
+
+    def cell_name(self, node: Node) -> str:
+        """The cells that an artefact belongs to, in short; empty when it serves the recipe as written."""
+        first, *others = self.owners(node)
+        if first.is_base:
+            return ""
+        more = f" and {len(others)} other{'s' if len(others) > 1 else ''}" if others else ""
+        return f"{first.label}{more}"
+
+    def node(self, artefact_id: str) -> Node:
+        """The node of that id. Raises :class:`UserError` when the recipe has changed since the id was printed."""
+        for node in self.nodes:
+            if node.id == artefact_id:
+                return node
+        raise UserError(
+            f"{self.loaded.path} has no stage {artefact_id}: the recipe or its data changed since. "
+            f"`deita-train plan {self.loaded.path}` prints the present ones."
+        )
+
+    def arguments(self) -> list[str]:
+        """The command-line arguments that lead to this same plan."""
+        sets = [part for text in self.loaded.sets for part in ("--set", text)]
+        return [str(self.loaded.path), *sets, "--runs", str(self.runs_dir)]
+
+
+def run_folder(runs_dir: Path, recipe_path: Path, name: str) -> Path:
+    """Where a run keeps its record: runs/<name>, or beside the recipe that a single command wrote for itself."""
+    of_command = runs_dir / COMMANDS / name
+    return of_command if recipe_path.resolve().parent == of_command.resolve() else runs_dir / name
+
+
+def store_folder(run_dir: Path) -> Path:
+    """The store of the runs folder that a run's folder lies in."""
+    place = run_dir.absolute().parent
+    return (place.parent if place.name == COMMANDS else place) / "store"
+
+
+def make_plan(
+    recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str | None = None, planned_gpus: int | None = None
+) -> Plan:
+    """Load a recipe and lay out its graph; nothing is written but the memory of hashes and Hub commits.
+
+    `planned_gpus` is how many GPUs each machine of the run will have; without it this machine's are counted. The keys
+    are those of the same plan on such a machine.
+    """
+    loaded = load_recipe(recipe_path, sets)
+    check_select_fields(loaded)
+    run_dir = run_folder(runs_dir, recipe_path, loaded.recipe.name)
+    inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus)
+    cells: list[Cell] = []
+    for cell in loaded.cells:
+        nodes = build_graph(cell.recipe, inputs)
+        if not cell.is_base:
+            try:
+                nodes = stages_until(nodes, loaded.sweep_until)
+            except UserError as error:
+                raise UserError(f"{recipe_path}: sweep.{error}") from None
+        nodes = _cut(nodes, until, cells[0].nodes if cells else None)
+        cells.append(Cell(cell.label, cell.settings, cell.is_base, nodes))
+    inputs.check_trusted(dict.fromkeys(name for cell in loaded.cells for name in cell.recipe.trust_remote_code or ()))
+    inputs.save()
+    return Plan(loaded, tuple(cells), runs_dir)
+
+
+def _cut(nodes: dict[str, Node], until: str | None, of_base: Mapping[str, Node] | None) -> dict[str, Node]:
+    """`--until` for one cell; one without that stage keeps what the recipe as written, cut already, has too."""
+    if until is None:
+        return nodes
+    if of_base is not None and not any(until in (node.kind, node.label) for node in nodes.values()):
+        common = [node for label, node in nodes.items() if label in of_base]
+        kept = {node.key for end in common for node in (end, *end.ancestors())}
+        return {label: node for label, node in nodes.items() if node.key in kept}
+    try:
+        return stages_until(nodes, until)
+    except UserError as error:
+        raise UserError(f"--{error}; give one of these, or leave --until out") from None
+
+
+def planned_stages(plan: Plan) -> list[PlannedStage]:
+    """Every artefact of the plan with its status and, when it must run, the reason."""
+    before = _previous(plan)
+    stages = []
+    for node in plan.nodes:
+        if is_current(plan.store, node):
+            stages.append(PlannedStage(node, "done", "published"))
+        elif plan.store.has(node.id):
+            stages.append(PlannedStage(node, "to run", "what it reads was made anew"))
+        elif plan.store.work_path(node.id).exists():
+            reason = f"an earlier attempt {_how_it_ended(plan.store.work_path(node.id) / 'error.json')}"
+            stages.append(PlannedStage(node, "continues", reason))
+        else:
+            stages.append(PlannedStage(node, "to run", _why(node, _former(plan, node, before))))
+    return stages
+
+
+def _how_it_ended(error_file: Path) -> str:
+    """In a word, by the reason that a failed attempt leaves."""
+    if not error_file.exists():
+        return "was interrupted"
+    return "was stopped" if read_json(error_file).get("stopped") else "failed"
+
+
+def parent_digests(store: Store, node: Node) -> dict[str, str]:
+    """The content digests of a node's published parents."""
+    return {name: store.manifest(parent.id).content_digest for name, parent in node.parents.items()}
+
+
+def is_current(store: Store, node: Node) -> bool:
+    """Whether an artefact is published and was made from its parents as they are now.
+
+    `--fresh` can give a parent other content under the same key, on another device for instance. A parent that was
+    removed says nothing: the artefact holds what it was made for.
+    """
+    if not store.has(node.id):
+        return False
+    made_from = store.manifest(node.id).parent_digests
+    return all(
+        not store.has(parent.id) or store.manifest(parent.id).content_digest == made_from[name]
+        for name, parent in node.parents.items()
+    )
+
+
+def record(plan: Plan) -> dict[str, Any]:
+    """What `stages.json` keeps of a plan: its cells with their artefacts, and each artefact's configuration."""
+    recipe = plan.loaded.recipe
+    cells = [
+        {
+            "label": cell.label,
+            "settings": dict(cell.settings),
+            "base": cell.is_base,
+            "stages": {label: node.id for label, node in cell.nodes.items()},
+        }
+        for cell in plan.cells
+    ]
+    nodes = {
+        node.id: {
+            "label": node.label,
+            "kind": node.kind,
+            "config": node.config,
+            "parents": {name: parent.id for name, parent in node.parents.items()},
+        }
+        for node in plan.nodes
+    }
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "seed": recipe.seed,
+        "cells": cells,
+        "nodes": nodes,
+    }
+
+
+def _previous(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
+    """The stages of the last run of this recipe, by the label of the cell and of the stage."""
+    file = plan.run_dir / "stages.json"
+    if not file.exists():
+        return {}
+    last = read_json(file)
+    return {
+        cell["label"]: {label: last["nodes"][artefact] for label, artefact in cell["stages"].items()}
+        for cell in last["cells"]
+    }
+
+
+def _former(plan: Plan, node: Node, before: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Any] | None:
+    """What the last run had in the place of a node: of the first of its cells that the last run had too."""
+    cells = (before.get(cell.label, {}) for cell in plan.owners(node))
+    return next((stages[node.label] for stages in cells if node.label in stages), None)
+
+
+def _why(node: Node, old: dict[str, Any] | None) -> str:
+    if old is None:
+        return "not made yet"
+    changes = list(_differences(old["config"], dict(node.config), ""))
+    if changes:
+        return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
+    moved = [parent.label for name, parent in node.parents.items() if old["parents"].get(name) != parent.id]
+    return f"{', '.join(moved)} changed" if moved else "not made yet"
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    """Readable lines for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict) and not is_mapping_budget(new):
+        names = sorted({*old, *new})
+        return [line for name in names for line in _differences(old.get(name), new.get(name), f"{path}.{name}")]
+    if old == new:
+        return []
+    return [f"{path.lstrip('.')}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    if is_mapping_budget(value):
+        return in_words(value)
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,297 @@
+"""Reads a run's folder and the artefacts that it names into one frozen record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from deita_train.errors import UserError
+from deita_train.store.atomic_io import read_json
+
+NUM_REJECTION_EXAMPLES = 5
+OPENING_CHARS = 160
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One published artefact: its folder, its manifest and its metrics."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The artefact's id, which is also its folder's name."""
+        return str(self.manifest["id"])
+
+    def metric(self, name: str) -> Any:
+        """The metric ``name``; an AssertionError with the file's path when it was never written."""
+        if name not in self.metrics:
+            raise AssertionError(f"{self.folder / 'metrics.json'} has no {name!r}; it has {sorted(self.metrics)}")
+        return self.metrics[name]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the sweep: its settings and the artefact of each stage, by the stage's label.
+
+    ``planned`` names the artefact of every stage of the cell; ``stages`` holds those that there are. They differ only
+    where the cell failed.
+    """
+
+    label: str
+    settings: Mapping[str, Any]
+    base: bool
+    stages: Mapping[str, Artefact]
+    planned: Mapping[str, str]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage of the cell could not be made."""
+        return len(self.stages) < len(self.planned)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An artefact that could not be made, and why; ``user_error`` tells a mistake in the recipe or its data."""
+
+    artefact: str
+    label: str
+    message: str
+    user_error: bool
+    logs: Path
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A row that the Repr Filter passed over, the kept row that was too near, and their cosine similarity."""
+
+    id: str
+    blocked_by: str
+    similarity: float
+    kept_opening: str
+
+
+@dataclass(frozen=True)
+class SelectionTrace:
+    """What one selection did with each of the pool's N rows, as columns over these rows.
+
+    ``kept`` is bool [N]. The others are float [N] with NaN for null, or None where the method wrote no such column;
+    ``nearest_similarity`` is NaN for a row that the walk did not reach or that had no kept row before it.
+    ``boolean_columns`` names the kept rows' columns of type bool, whose means are shares.
+    """
+
+    kept: np.ndarray
+    evol_score: np.ndarray | None
+    nearest_similarity: np.ndarray | None
+    num_turns: np.ndarray | None
+    num_chars: np.ndarray | None
+    rejections: tuple[Rejection, ...]
+    boolean_columns: frozenset[str]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """All that a report needs to know of a run; ``trace`` is the selection of the recipe as written."""
+
+    name: str
+    description: str
+    seed: int
+    cells: tuple[Cell, ...]
+    trace: SelectionTrace | None
+    recipe_text: str
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def base_cell(self) -> Cell:
+        """The cell that is the recipe as written."""
+        return next(cell for cell in self.cells if cell.base)
+
+    @property
+    def failed_cells(self) -> list[Cell]:
+        """The cells of which a stage could not be made."""
+        return [cell for cell in self.cells if cell.failed]
+
+    def artefacts(self) -> dict[str, tuple[str, Artefact]]:
+        """Every artefact of the run once, by id, with its stage's label, in the order of the pipeline."""
+        found: dict[str, tuple[str, Artefact]] = {}
+        for label in self.stage_labels():
+            for cell in self.cells:
+                if label in cell.stages:
+                    found.setdefault(cell.stages[label].id, (label, cell.stages[label]))
+        return found
+
+    def stage_labels(self) -> list[str]:
+        """The stages' labels in the order in which the cells name them, the recipe as written first."""
+        cells = (self.base_cell, *self.cells)
+        return list(dict.fromkeys(label for cell in cells for label in cell.stages))
+
+
+def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
+    """Read the run in ``run_dir``, whose artefacts are folders of ``store_dir``.
+
+    Raises ``UserError`` when ``run_dir`` holds no run, and with the path when an artefact that the run names lacks its
+    manifest, its metrics or its data, as in a run that was stopped. Only a cell that ``failures.json`` explains may
+    lack artefacts.
+    """
+    stages_path = run_dir / "stages.json"
+    if not stages_path.is_file():
+        raise UserError(
+            f"{run_dir} is not the folder of a run: it has no stages.json. Name a folder that `deita-train run` wrote."
+        )
+    stages = read_json(stages_path)
+    opened: dict[str, Artefact] = {}
+    failures = _read_failures(run_dir / "failures.json", store_dir)
+    unmade = _unmade(stages, failures)
+    cells = tuple(_read_cell(cell, store_dir, opened, unmade) for cell in stages["cells"])
+    num_base = sum(cell.base for cell in cells)
+    assert num_base == 1, f"{stages_path} marks {num_base} cells as the recipe as written; there must be exactly one"
+    base = next(cell for cell in cells if cell.base)
+    planned = {artefact_id for cell in cells for artefact_id in cell.planned.values()}
+    return RunSummary(
+        name=stages["name"],
+        description=stages["description"],
+        seed=stages["seed"],
+        cells=cells,
+        trace=read_trace(base.stages["select"].folder) if "select" in base.stages else None,
+        recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
+        failures=tuple(failure for failure in failures if failure.artefact in planned),
+    )
+
+
+def read_trace(folder: Path) -> SelectionTrace:
+    """Read ``trace/`` (every pool row) and, for the examples, ``data/`` (the kept rows) of a select artefact."""
+    trace = datasets.load_from_disk(str(_existing(folder / "trace")))
+    kept_rows = datasets.load_from_disk(str(_existing(folder / "data")))
+    return SelectionTrace(
+        kept=~np.isnan(_floats(_column(trace, "selection_rank"))),
+        evol_score=_optional_floats(trace, "evol_score"),
+        nearest_similarity=_optional_floats(trace, "nearest_similarity"),
+        num_turns=_optional_floats(trace, "num_turns"),
+        num_chars=_optional_floats(trace, "num_chars"),
+        rejections=_rejections(trace, kept_rows),
+        boolean_columns=frozenset(
+            name for name, feature in kept_rows.features.items() if getattr(feature, "dtype", None) == "bool"
+        ),
+    )
+
+
+def _read_failures(path: Path, store_dir: Path) -> list[Failure]:
+    """What the run could not make; nothing where it wrote no such file."""
+    if not path.exists():
+        return []
+    return [
+        Failure(
+            artefact=record["artefact"],
+            label=record["label"],
+            message=record["message"],
+            user_error=record["user_error"],
+            logs=store_dir / ".work" / record["artefact"] / "logs",
+        )
+        for record in read_json(path)
+    ]
+
+
+def _unmade(stages: Mapping[str, Any], failures: list[Failure]) -> set[str]:
+    """The ids of the failed artefacts and of all that would have been made from them.
+
+    An older artefact of that id may lie in the store, made from other content: it is no result of this run.
+    """
+    unmade = {failure.artefact for failure in failures}
+    below: set[str] = set(unmade)
+    while below:
+        nodes = stages["nodes"].items()
+        below = {name for name, node in nodes if below & set(node["parents"].values())} - unmade
+        unmade |= below
+    return unmade
+
+
+def _read_cell(cell: Mapping[str, Any], store_dir: Path, opened: dict[str, Artefact], unmade: set[str]) -> Cell:
+    """Open a cell's artefacts; ``opened`` holds those that an earlier cell shares, ``unmade`` the ids to leave out."""
+    planned = cell["stages"]
+    failed = not unmade.isdisjoint(planned.values())
+    found = {}
+    for label, artefact_id in planned.items():
+        if artefact_id in unmade or (failed and not (store_dir / artefact_id).exists()):
+            continue
+        if artefact_id not in opened:
+            opened[artefact_id] = _read_artefact(store_dir / artefact_id)
+        found[label] = opened[artefact_id]
+    return Cell(cell["label"], cell["settings"], cell["base"], found, planned)
+
+
+def _read_artefact(folder: Path) -> Artefact:
+    return Artefact(folder, _read_json(folder / "manifest.json"), _read_json(folder / "metrics.json"))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_existing(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}). Remove {path.parent}, and run the recipe again.") from error
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing: the run is not complete, or somebody removed it. Run the recipe again; what is "
+            "there is not made twice."
+        )
+    return path
+
+
+def _column(dataset: datasets.Dataset, name: str) -> pa.ChunkedArray:
+    return dataset.select_columns([name]).with_format("arrow")[:][name]
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    """A numeric column as float64 [N], null as NaN."""
+    return column.cast(pa.float64()).to_numpy()
+
+
+def _optional_floats(dataset: datasets.Dataset, name: str) -> np.ndarray | None:
+    return _floats(_column(dataset, name)) if name in dataset.column_names else None
+
+
+def _rejections(trace: datasets.Dataset, kept_rows: datasets.Dataset) -> tuple[Rejection, ...]:
+    """Examples spread evenly over the rejected rows in the order of their similarity, the nearest pair first."""
+    if not {"blocked_by", "nearest_similarity"} <= set(trace.column_names):
+        return ()
+    blocked_by = _column(trace, "blocked_by").to_pylist()
+    similarity = _floats(_column(trace, "nearest_similarity"))
+    rejected = [row for row, blocker in enumerate(blocked_by) if blocker is not None]
+    rejected.sort(key=lambda row: (-similarity[row], row))
+    count = min(NUM_REJECTION_EXAMPLES, len(rejected))
+    chosen = [rejected[round(place)] for place in np.linspace(0, len(rejected) - 1, count)]
+    openings = _openings(kept_rows, {blocked_by[row] for row in chosen})
+    return tuple(
+        Rejection(str(trace[row]["id"]), blocked_by[row], float(similarity[row]), openings[blocked_by[row]])
+        for row in chosen
+    )
+
+
+def _openings(kept_rows: datasets.Dataset, ids: set[str]) -> dict[str, str]:
+    """The first user message of each kept row named in ``ids``, shortened."""
+    places = {row_id: place for place, row_id in enumerate(_column(kept_rows, "id").to_pylist()) if row_id in ids}
+    missing = ids - set(places)
+    assert not missing, f"rows {sorted(missing)} block others but are not among the kept rows"
+    return {row_id: _opening(kept_rows[place]["messages"]) for row_id, place in places.items()}
+
+
+def _opening(messages: list[Mapping[str, str]]) -> str:
+    text = next((message["content"] for message in messages if message["role"] == "user"), "")
+    return shortened(text, OPENING_CHARS)
+
+
+def shortened(text: str, max_chars: int) -> str:
+    """``text`` on one line, cut at ``max_chars`` characters with an ellipsis where it was longer."""
+    line = " ".join(text.split())
+    return line if len(line) <= max_chars else line[: max_chars - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,150 @@
+"""The result as tables: for the report one row per group, for the command line whichever way it is not too wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deita_train.report.results.groups import Group, groups_of
+from deita_train.report.results.quantities import Measure, kept_measures, model_measures, untuned_name
+from deita_train.report.results.summary import RunSummary
+from deita_train.report.results.sweep_points import Sweep, sweep_of
+from deita_train.report.tables.formats import count
+from deita_train.report.tables.stage_tables import Column, Table, failure_table, scorer_table
+
+# More groups than these are rows on a terminal, fewer are columns.
+MAX_GROUP_COLUMNS = 4
+# The terminal's tables of the models, by the beginnings of the quantities that each holds.
+_MODEL_TABLES = {
+    "held-out loss": ("held-out loss",),
+    "preference accuracy": ("preference accuracy", "reward accuracy"),
+    "preference margin": ("preference margin", "reward margin"),
+}
+_SCORER_COLUMNS = ("scorer", "held-out rows", "rank correlation", "mean absolute error", "mass on digits")
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table as plain text, for a command line that imports nothing heavy: its first column names the row.
+
+    The first ``num_left`` columns hold words and are aligned left, the others numbers.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    num_left: int = 1
+
+
+def kept_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None:
+    """What each group kept, one row per group, below the pool; None where nothing was selected."""
+    return _group_table(kept_measures(summary, groups), "pool", groups)
+
+
+def model_table(groups: Sequence[Group]) -> Table | None:
+    """How each group's tuned models do, below the untuned model; None where nothing was measured."""
+    return _group_table(model_measures(groups), untuned_name(groups), groups)
+
+
+def result_tables(summary: RunSummary) -> list[ResultTable]:
+    """What the command line prints after a run: the result, how well the scorers rank, and what failed."""
+    groups = groups_of(summary)
+    tables = _result_by_measure(summary, groups) if _fits_columns(groups) else _result_by_group(summary, groups)
+    scorers = scorer_table(summary)
+    if scorers is not None:
+        wanted = [place for place, column in enumerate(scorers.columns) if column.title in _SCORER_COLUMNS]
+        head = tuple(scorers.columns[place].title for place in wanted)
+        tables.append(ResultTable("scorers", head, tuple(tuple(row[p] for p in wanted) for row in scorers.rows)))
+    failures = failure_table(summary)
+    if failures is not None:
+        title = f"failed: {len(summary.failed_cells)} of {len(summary.cells)} cells"
+        tables.append(_plain(title, failures))
+    return tables
+
+
+def _fits_columns(groups: Sequence[Group]) -> bool:
+    return len(groups) <= MAX_GROUP_COLUMNS and sweep_of(groups) is None
+
+
+def _result_by_measure(summary: RunSummary, groups: Sequence[Group]) -> list[ResultTable]:
+    """One table: one row per quantity, one column per group."""
+    named = [(item, "pool") for item in kept_measures(summary, groups)]
+    named += [(item, untuned_name(groups)) for item in model_measures(groups)]
+    if not named:
+        return []
+    head = ("", *(group.label for group in groups), "for comparison")
+    rows = [
+        (item.title, *(item.text_of(group) for group in groups), _named_reference(item, name, groups))
+        for item, name in named
+    ]
+    seeds = ("seeds", *(_seeds(group) for group in groups), "")
+    return [ResultTable("result", head, (*rows, seeds))]
+
+
+def _result_by_group(summary: RunSummary, groups: Sequence[Group]) -> list[ResultTable]:
+    """Several tables, each narrow enough for a terminal: one row per group, one column per quantity."""
+    models, untuned = model_measures(groups), untuned_name(groups)
+    titled = [
+        (title, _group_table([item for item in models if item.title.startswith(beginnings)], untuned, groups))
+        for title, beginnings in _MODEL_TABLES.items()
+    ]
+    titled.append(("kept rows", kept_table(summary, groups)))
+    return [_plain(title, table) for title, table in titled if table is not None]
+
+
+def _plain(title: str, table: Table) -> ResultTable:
+    """A table whose columns do not say again what its title says."""
+    num_left = [column.numeric for column in (*table.columns, Column(""))].index(True)
+    names = tuple(column.title.removeprefix(f"{title} ") for column in table.columns)
+    return ResultTable(title, names, table.rows, num_left)
+
+
+def _named_reference(item: Measure, name: str, groups: Sequence[Group]) -> str:
+    reference = item.reference_text(groups)
+    return f"{reference} ({name})" if reference else ""
+
+
+def _group_table(measures: Sequence[Measure], reference: str, groups: Sequence[Group]) -> Table | None:
+    """The reference's row, those of groups that keep the whole pool, then one row per group or point of the sweep."""
+    if not measures:
+        return None
+    sweep = sweep_of(groups)
+    names = _name_columns(sweep)
+    columns = (*names, Column("seeds"), *(Column(item.title, note=item.direction) for item in measures))
+    compared = tuple(item.reference_text(groups) for item in measures)
+    blank = ("",) * (len(names) - 1)
+    references = [(reference, *blank, "", *compared)] if any(compared) else []
+    whole = [group for group in groups if group.is_whole_pool and not group.base and not _on_line(group, sweep)]
+    rows = [
+        (*_names(group, sweep, len(names)), _seeds(group), *(item.text_of(group) for item in measures))
+        for group in (*whole, *(group for group in _ordered(groups, sweep) if group not in whole))
+    ]
+    return Table(columns, (*references, *rows), len(references) + len(whole))
+
+
+def _name_columns(sweep: Sweep | None) -> tuple[Column, ...]:
+    """The columns that name a row: the group, or the swept value and, where there are several lines, the line."""
+    if sweep is None:
+        return (Column("group", ""),)
+    return (Column(sweep.name, ""), *((Column(sweep.line_name, ""),) if len(sweep.lines) > 1 else ()))
+
+
+def _names(group: Group, sweep: Sweep | None, number: int) -> tuple[str, ...]:
+    if sweep is None or not _on_line(group, sweep):
+        return (group.label, *("",) * (number - 1))
+    return (sweep.value_of(group), sweep.label_of(group))[:number]
+
+
+def _on_line(group: Group, sweep: Sweep | None) -> bool:
+    return sweep is not None and group not in sweep.levels
+
+
+def _ordered(groups: Sequence[Group], sweep: Sweep | None) -> list[Group]:
+    """The groups in the order of a table's rows: as they are, or a sweep's levels and then its points by value."""
+    return list(groups) if sweep is None else [*sweep.levels, *(point.group for _, point in sweep.points)]
+
+
+def _seeds(group: Group) -> str:
+    """How many cells the group has, and how many of them failed."""
+    failed = sum(cell.failed for cell in group.cells)
+    return count(len(group.cells)) + (f" ({failed} failed)" if failed else "")

@@ -1,0 +1,43 @@
+"""The log of a child process: its output, and the error that it ends with."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from deita_train.errors import UserError, machine_fault
+from deita_train.store.locks import watch_parent
+
+# What a mistake of the user's begins with in a child's log.
+ERROR_MARK = "error: "
+
+
+def run_logged(log: Path, work: Callable[[], object]) -> None:
+    """Do a child's work with its output in a log; exits with 2 for what the user can mend and with 1 for the rest.
+
+    After a stop that was asked for it exits as SIGTERM would have it.
+    """
+    watch_parent()
+    try:
+        redirect_output(log)
+        work()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        mendable = error if isinstance(error, UserError) else machine_fault(error, log.parent)
+        if mendable is None:
+            traceback.print_exc()
+            raise SystemExit(1) from None
+        sys.stderr.write(f"{ERROR_MARK}{mendable}\n")
+        raise SystemExit(mendable.exit_code) from None
+
+
+def redirect_output(log: Path) -> None:
+    """Append this process's output, and that of its libraries, to a log; what was written before goes where it went."""
+    sys.stdout.flush()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

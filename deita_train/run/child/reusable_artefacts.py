@@ -1,0 +1,97 @@
+"""Published artefacts in which a stage may find its work again: of the same kind, configuration and model.
+
+A scorer or an encoder finds rows of another pool there, a selection its own walk to another budget.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deita_train.plan.node import VERSIONS, Node
+from deita_train.plan.plan import is_current
+from deita_train.store.artefacts import Manifest, Store
+from deita_train.store.keys import canonical_json, content_key
+
+# Methods whose walk is dear, and whose smaller budgets are the beginning of larger ones.
+_WALKING = frozenset({"deita", "k_center", "facility_location"})
+
+
+def find_siblings(store: Store, node: Node) -> tuple[Path, ...]:
+    """The folders of a node's siblings; none when the recipe says `reuse_rows: false`.
+
+    None either for a stage that is published and made anew: its rows may lie in artefacts that took them from it. A
+    selection whose parents were made anew with other content has siblings among those made from them since.
+    """
+    if node.kind == "select":
+        is_sibling, made_anew = _is_same_walk, is_current(store, node)
+        reuses = node.config["method"] in _WALKING
+    else:
+        is_sibling, made_anew = _is_sibling, store.has(node.id)
+        reuses = node.settings.get("reuse_rows", False)
+    if made_anew or not reuses:
+        return ()
+    names = [name for name in store.published() if name.startswith(f"{node.kind}-")]
+    return tuple(store.path(name) for name in names if is_sibling(store, node, store.manifest(name)))
+
+
+def _is_same_walk(store: Store, node: Node, manifest: Manifest) -> bool:
+    """Whether the artefact holds the same selection to another budget, made from the very same content."""
+    return (
+        manifest.kind == node.kind
+        and _walk(manifest.config) == _walk(node.config)
+        and _read_by_walk(manifest) == _read_by_walk(node)
+        and all(
+            manifest.parent_digests[name] == store.manifest(parent).content_digest
+            for name, parent in _read_by_walk(node).items()
+        )
+        and _is_of_this_version(store, manifest)
+    )
+
+
+def _read_by_walk(stage: Node | Manifest) -> dict[str, str]:
+    """The ids of the parents by name, without what only the budget reads."""
+    parents = {name: getattr(parent, "id", parent) for name, parent in stage.parents.items()}
+    return _left(parents, _only_of_budget(stage.config))
+
+
+def _walk(config: Mapping[str, Any]) -> str:
+    """What decides the order and the result of a walk: the configuration without where it ends."""
+    return canonical_json(_left(config, {"budget", *_only_of_budget(config)}))
+
+
+def _only_of_budget(config: Mapping[str, Any]) -> set[str]:
+    """The fields and parents by which a budget of tokens is counted, unless they decide the scores as well."""
+    return set() if config.get("only_trained_turns") else {"lengths", "max_length"}
+
+
+def _left(entries: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if name not in without}
+
+
+def _is_sibling(store: Store, node: Node, manifest: Manifest) -> bool:
+    """Whether the artefact's values are what the node would compute from the same input."""
+    return (
+        manifest.kind == node.kind
+        and canonical_json(manifest.config) == canonical_json(node.config)
+        and _has_model(store, manifest, node.parents.get("model"))
+        and _is_of_this_version(store, manifest)
+    )
+
+
+def _has_model(store: Store, manifest: Manifest, model: Node | None) -> bool:
+    """Whether the artefact was made with that model, whose content `--fresh` can change under the same key.
+
+    A model of None is one that the configuration names.
+    """
+    if model is None:
+        return "model" not in manifest.parents
+    made_with = manifest.parents.get("model"), manifest.parent_digests.get("model")
+    return made_with == (model.id, store.manifest(model.id).content_digest)
+
+
+def _is_of_this_version(store: Store, manifest: Manifest) -> bool:
+    """Whether the present code would give it the same key; of one whose parents were removed nobody can say."""
+    if not all(store.has(parent) for parent in manifest.parents.values()):
+        return False
+    parents = {name: store.manifest(parent).key for name, parent in manifest.parents.items()}
+    return manifest.key == content_key(manifest.kind, VERSIONS[manifest.kind], manifest.config, parents)

@@ -1,0 +1,1 @@
+"""The selection methods that the Repr Filter is compared with."""

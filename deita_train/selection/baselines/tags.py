@@ -1,0 +1,130 @@
+"""Methods that cover tags: what an LLM or InsTag's tagger says a conversation is about.
+
+A smaller budget keeps a prefix of a larger one.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+
+import numpy as np
+from scipy import sparse
+
+from deita_train.selection.baselines.lazy_greedy import lazy_greedy
+from deita_train.selection.baselines.pool_products import order_of_ids
+from deita_train.selection.baselines.ranking import trace_of
+from deita_train.selection.candidates import Candidates
+from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
+
+# MIG's information of a label that x has flowed to, (x + 1e-6) ** 0.8, as in its public code.
+_EXPONENT, _OFFSET = 0.8, 1e-6
+
+
+def instag(candidates: Candidates) -> Trace:
+    """Complexity-first diverse sampling (InsTag, Lu et al. 2023, algorithm 1).
+
+    Rows go by their number of tags, the highest first, ties by id. A round walks down the rows that are left and keeps
+    each one that has a tag which no row of this round had before; then the next round begins with no tag covered, until
+    the budget is full.
+    """
+    order = walk_order(candidates.ids, np.array([len(tags) for tags in candidates.tags], dtype=np.float64))
+    tags_at = [candidates.tags[position] for position in order]
+    left: dict[str, list[int]] = {}  # for each tag the places in the order that have it, the first one last
+    for place in reversed(range(len(order))):
+        for tag in tags_at[place]:
+            left.setdefault(tag, []).append(place)
+    kept: list[int] = []
+    while left and len(kept) < candidates.limit:
+        kept += _round(left, tags_at)
+        left = _without(left, set(kept))
+    return trace_of(len(order), order[kept[: candidates.limit]])
+
+
+def _round(left: Mapping[str, Sequence[int]], tags_at: Sequence[Sequence[str]]) -> list[int]:
+    """The places that one round keeps, ascending: the first one left of each tag that is not covered by then."""
+    kept, covered = [], set[str]()
+    for place, tag in sorted((places[-1], tag) for tag, places in left.items()):
+        if tag not in covered:
+            kept.append(place)
+            covered.update(tags_at[place])
+    return kept
+
+
+def _without(left: Mapping[str, list[int]], kept: Set[int]) -> dict[str, list[int]]:
+    """Kept places are taken away where they come first; a tag without places ends."""
+    for places in left.values():
+        while places and places[-1] in kept:
+            places.pop()
+    return {tag: places for tag, places in left.items() if places}
+
+
+def mig(candidates: Candidates) -> Trace:
+    """Greedy maximisation of the information on a label graph (MIG, Chen et al. 2025).
+
+    A row gives its score, divided by its number of tags, to each of its tags (labels). A label passes what it gets on
+    to the labels that it is similar to: with W the similarities, 1 on the diagonal and 0 where they are below
+    ``label_similarity``, row i gives label k the amount sum_j v_ij W_jk / sum_l W_lk. The information of a selection is
+    the sum over labels of (x_k + 1e-6) ** 0.8, x_k being the sum of these amounts. Each step keeps the row with the
+    highest gain, of equals the lowest id, a gain being linear as in the paper: the amounts times the derivative at the
+    present x.
+
+    All this is as in the public code (yichengchen24/MIG at 03d1dcb) but for the similarity of two labels: there the
+    cosine of embeddings of their names by a text encoder, cut at 0.9; here the cosine of their columns in the table of
+    rows and tags, n_jk / sqrt(n_j n_k) with n the numbers of rows that have both and either, which needs no second
+    model. Labels of like meaning that never stand together are not joined by it.
+
+    Memory: the table of rows and labels and the graph, both sparse.
+    """
+    order = order_of_ids(candidates.ids)
+    scores = candidates.scores[order]
+    assert (scores >= 0).all(), "information is not negative"
+    amounts = _amounts([candidates.tags[position] for position in order], scores, candidates.label_similarity)
+    information = _Information(amounts)
+    kept = lazy_greedy(len(order), candidates.limit, information.gains_of, information.keep)
+    return trace_of(len(order), order[kept])
+
+
+class _Information:
+    """What has flowed to each label, ``[L]``, and the slope of the information there."""
+
+    def __init__(self, amounts: sparse.csr_array) -> None:
+        self.amounts = amounts
+        self.received = np.zeros(amounts.shape[1])
+        self.slope = _slope(self.received)
+
+    def gains_of(self, rows: np.ndarray) -> np.ndarray:
+        """Amounts times slope: ``[B]`` float64."""
+        gains: np.ndarray = self.amounts[rows] @ self.slope
+        return gains
+
+    def keep(self, row: int) -> None:
+        """Let the row's amounts flow."""
+        entries = slice(*self.amounts.indptr[row : row + 2])
+        labels = self.amounts.indices[entries]
+        self.received[labels] += self.amounts.data[entries]
+        self.slope[labels] = _slope(self.received[labels])
+
+
+def _slope(received: np.ndarray) -> np.ndarray:
+    return _EXPONENT * (received + _OFFSET) ** (_EXPONENT - 1)
+
+
+def _amounts(tags: Sequence[Sequence[str]], scores: np.ndarray, label_similarity: float) -> sparse.csr_array:
+    """What each row gives to each label, directly and passed on: ``[N, L]`` float64; labels in the order of names."""
+    places = {label: place for place, label in enumerate(sorted({tag for of_row in tags for tag in of_row}))}
+    labels = np.array([places[tag] for of_row in tags for tag in of_row], dtype=np.int64)
+    counts = np.array([len(of_row) for of_row in tags], dtype=np.int64)
+    bounds = np.concatenate([[0], counts.cumsum()])
+    shape = (len(tags), len(places))
+    has_label = sparse.csr_array((np.ones(len(labels)), labels, bounds), shape=shape)
+    own = sparse.csr_array((np.repeat(scores / counts, counts), labels, bounds), shape=shape)
+    return (own @ _propagation(has_label, label_similarity)).tocsr()
+
+
+def _propagation(has_label: sparse.csr_array, label_similarity: float) -> sparse.csr_array:
+    """The graph as ``[L, L]``: similarities of at least ``label_similarity``, each column divided by its sum."""
+    together = (has_label.T @ has_label).tocoo()
+    num_rows = together.diagonal()
+    similarity = together.data / np.sqrt(num_rows[together.row] * num_rows[together.col])
+    joined = similarity >= label_similarity
+    place = (together.row[joined], together.col[joined])
+    graph = sparse.coo_array((similarity[joined], place), shape=together.shape).tocsr()
+    return graph @ sparse.diags_array(1 / graph.sum(axis=0))

@@ -1,0 +1,1 @@
+"""Measures of a selected subset, and comparisons of several."""

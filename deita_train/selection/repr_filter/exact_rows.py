@@ -1,0 +1,91 @@
+"""The rows of a pool as the Repr Filter reads them: all checked once, exact cosines of any pairs in float64."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from deita_train.selection.repr_filter.process_group import Group
+from deita_train.selection.repr_filter.unit_rows import (
+    centre_of,
+    check_shape,
+    refuse_without_direction,
+    undirected_rows,
+)
+
+# Pairs of rows whose cosines are taken at once: bounds the memory, changes no bit.
+PAIRS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class ExactRows:
+    """Embeddings ``[N, D]`` of which every row has a direction, and exact cosines between them.
+
+    The exact cosine of two rows a and b, in the sense of "one value, whatever else happens": both are converted to
+    float64 (and centred); the D products are added up in the fixed order of numpy's row sum, and so are the D squares
+    of each; the sum of the products is divided by sqrt(sum of a's squares * sum of b's squares) and clipped to [-1, 1].
+    It depends on the two rows and the mean alone, is the same for (a, b) and (b, a), and is 1 for equal rows.
+
+    Attributes:
+        embeddings: ``[N, D]`` float32 or float16, ``np.memmap`` allowed.
+        mean: ``[D]`` float64 to be subtracted from every row, or None.
+        squares: ``[N]`` float64, sums of squares of the rows that ``read`` has read, nan for the others.
+    """
+
+    embeddings: np.ndarray
+    mean: np.ndarray | None
+    squares: np.ndarray
+
+    @classmethod
+    def check(
+        cls, embeddings: np.ndarray, ids: Sequence[str], *, center: bool, order: np.ndarray, group: Group
+    ) -> "ExactRows":
+        """Read every row once (twice if centred), at the speed of the memory, and refuse those without a direction.
+
+        The ranks of ``group`` check a share of the rows each and refuse together.
+
+        Args:
+            embeddings: ``[N, D]`` float32 or float16.
+            ids: N row ids, for the message.
+            center: subtract the mean of all rows.
+            order: positions ``[N]`` along which the mean is summed.
+            group: the processes that call this together.
+
+        Raises:
+            UserError: a row is not finite, or its norm is below 1e-12, after centring if that is asked.
+        """
+        check_shape(embeddings, ids)
+        mean = centre_of(embeddings, ids, order) if center else None
+        share = -(-len(ids) // group.size)
+        first = min(group.rank * share, len(ids))
+        part = range(first, min(first + share, len(ids)))
+        refused = np.zeros(share, dtype=np.uint8)
+        refused[: len(part)] = undirected_rows(embeddings, mean, part)
+        refuse_without_direction(np.flatnonzero(group.gather(refused).ravel()[: len(ids)]), mean, ids)
+        return cls(embeddings, mean, np.full(len(ids), np.nan))
+
+    def read(self, positions: np.ndarray) -> torch.Tensor:
+        """The rows at ``positions`` as unit vectors ``[B, D]`` float32, good to float32's rounding."""
+        vectors = self._vectors(positions)
+        self.squares[positions] = vectors.square().numpy().sum(axis=1)
+        return vectors.div_(torch.from_numpy(self.squares[positions]).sqrt_()[:, None]).float()
+
+    def cosines(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Exact cosines ``[P]`` float64 of the rows at ``first`` with those at ``second``, both read before."""
+        found = np.empty(len(first), dtype=np.float64)
+        for start in range(0, len(first), PAIRS_AT_ONCE):
+            pairs = slice(start, start + PAIRS_AT_ONCE)
+            a, b = first[pairs], second[pairs]
+            products = self._vectors(a).mul_(self._vectors(b)).numpy()
+            found[pairs] = products.sum(axis=1) / np.sqrt(self.squares[a] * self.squares[b])
+        assert not np.isnan(found).any(), "a row was compared before it was read"
+        return found.clip(-1, 1)
+
+    def _vectors(self, positions: np.ndarray) -> torch.Tensor:
+        """The rows at ``positions`` ``[B, D]`` in float64, row by row in memory, less the mean if there is one.
+
+        Torch's threads convert and multiply, element by element; numpy adds up, in an order that depends on D alone.
+        """
+        vectors = torch.from_numpy(np.ascontiguousarray(self.embeddings[positions])).double()
+        return vectors if self.mean is None else vectors.sub_(torch.from_numpy(self.mean))

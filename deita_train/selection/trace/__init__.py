@@ -1,0 +1,1 @@
+"""What a selection decided about each row, as columns and in words."""

@@ -1,0 +1,261 @@
+"""What the passes over a table share: the device and ranks of the launch, the batches, the shards."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+from accelerate.utils import InitProcessGroupKwargs
+from transformers import PreTrainedModel
+
+from deita_train.data.rendering import IGNORED, load_tokenizer
+from deita_train.errors import UserError
+from deita_train.inference.batch_inference import Pass
+from deita_train.inference.batches import (
+    BatchPlan,
+    padding_share,
+    plan_batches,
+    read_plan,
+    share_batches,
+    write_plan,
+)
+from deita_train.inference.forward import check_plain_head, pad_batch, summed_loss
+from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
+from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
+from deita_train.inference.trunk import free_gpu_bytes
+from deita_train.models.model_shape import automatic_batch_tokens, load_config
+from deita_train.stages.context import StageContext
+from deita_train.stages.rows import conversation_row, pass_max_length
+from deita_train.stages.stage_model import load_stage_model, model_path, trusts_code
+from deita_train.training.rows import LabelledRow
+
+PLAN = "batches.json"
+ROWS = "rows.parquet"
+# Ranks only meet at the end of a pass; the slowest may come hours after the first.
+_MEETING_TIMEOUT = timedelta(days=7)
+_SHARDS = "shards"
+# Larger batches leave a core's cache: benchmarks/scoring.py is a quarter slower in float32 with four times as many.
+_CPU_BATCH_TOKENS = 4_096
+_LOG_SECONDS = 30.0
+
+
+def start_ranks(context: StageContext) -> torch.device:
+    """The device of this rank, after checking that the launch gave what it promised."""
+    if context.world_size == 1:
+        return torch.device("cpu" if context.use_cpu else "cuda")
+    timeout = InitProcessGroupKwargs(timeout=_MEETING_TIMEOUT).to_kwargs()
+    state = PartialState(cpu=context.use_cpu, **timeout)
+    got = (state.num_processes, str(state.distributed_type.name))
+    promised = (context.settings["launch"]["num_processes"], context.distributed_type)
+    # A pass shards no model, so under an FSDP file its ranks are plain ones.
+    if got != promised and got != (promised[0], promised[1].replace("FSDP", "MULTI_GPU")):
+        raise UserError(
+            f"{context.label}: the launch promised {promised[0]} ranks of {promised[1]}, and {got[0]} of {got[1]} are "
+            "at work. Check the launch file against this machine's devices."
+        )
+    device: torch.device = state.device
+    return device
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The columns of every item, [N] or [N, D], in the order of the prepared rows; what was measured on the way."""
+
+    columns: Columns
+    metrics: dict[str, Any]
+
+
+def run_pass(
+    context: StageContext,
+    model: PreTrainedModel | None,
+    compute: Callable[[Sequence[int]], Columns],
+    columns: Sequence[str],
+) -> PassResult | None:
+    """Compute every missing batch of the prepared plan; the result on rank 0 once all ranks are done.
+
+    `compute` maps positions to the named columns; with `model`, the share of the GPU's peak is measured too. The ranks
+    wait for each other at the end alone: at the start they only hear from rank 0 which batches are missing.
+    """
+    plan = read_plan(context.prepared_dir / PLAN)
+    shard_dir = context.work_dir / _SHARDS
+    missing = _agree_on_missing(context, plan, shard_dir, columns)
+    numbers = share_batches({number: plan.cost(number) for number in missing}, context.world_size)[context.rank]
+    speed = Speed()
+    if model is not None:
+        speed = Speed(flops_per_token(model), peak_flops(model.device, model.dtype))
+    watch = _Watch(context, plan, missing, numbers, speed)
+    Pass(plan, shard_dir, compute, speed, watch.tick).run(numbers)
+    if numbers:
+        watch.write_line()
+    speeds = _gather(context, speed)
+    if context.rank != 0:
+        return None
+    metrics = {
+        "tokens": sum(plan.lengths),
+        "real_token_share": 1 - padding_share(plan.lengths, plan.batches),
+        "max_batch_tokens": plan.max_batch_tokens,
+        "split_batches": split_batches(shard_dir),
+        **speed_metrics(speeds),
+    }
+    return PassResult(collect(shard_dir, len(plan.lengths)), metrics)
+
+
+def _agree_on_missing(context: StageContext, plan: BatchPlan, shard_dir: Path, columns: Sequence[str]) -> list[int]:
+    """The batches that no shard holds. Rank 0 looks, and removes what cannot be trusted, before it tells the others:
+    until then no rank of this attempt writes, and those of an earlier one are dead, because this one has their lock."""
+    told: list[Any] = [None]
+    if context.rank == 0:
+        done, distrusted = check_shards(shard_dir, plan, columns)
+        for path, reason in distrusted.items():
+            log(f"{path} is not trusted: {reason}. It is removed, and its batches are computed again.")
+        remove_leftovers(shard_dir, distrusted)
+        told = [[number for number in range(len(plan.batches)) if number not in done]]
+    if context.world_size > 1:
+        torch.distributed.broadcast_object_list(told, src=0)
+    missing: list[int] = told[0]
+    return missing
+
+
+def _gather(context: StageContext, speed: Speed) -> list[Speed]:
+    """Every rank's speed, once all ranks are done."""
+    speeds = [speed] * context.world_size
+    if context.world_size > 1:
+        torch.distributed.all_gather_object(speeds, speed)
+    return speeds
+
+
+class _Watch:
+    """Tells the run how far the pass is, and where nobody looks at a terminal writes a line into the log at times."""
+
+    def __init__(
+        self, context: StageContext, plan: BatchPlan, missing: Sequence[int], numbers: Sequence[int], speed: Speed
+    ) -> None:
+        self._context = context
+        self._speed = speed
+        self._total = sum(plan.lengths)
+        self._missing = sum(plan.tokens(number) for number in missing)
+        self._own = sum(plan.tokens(number) for number in numbers)
+        self._rows = sum(len(plan.batches[number]) for number in numbers)
+        self._written = time.monotonic()
+
+    def tick(self) -> None:
+        """After each batch. The other ranks are taken to be as far as this one."""
+        left = self._missing * (self._own - self._speed.tokens) // self._own
+        self._context.progress.update(self._total - left, self._total, "tokens", self._words())
+        if not sys.stdout.isatty() and time.monotonic() - self._written > _LOG_SECONDS:
+            self.write_line()
+
+    def write_line(self) -> None:
+        """A line into this rank's log."""
+        self._written = time.monotonic()
+        log(f"rank {self._context.rank}: {self._words()}")
+
+    def _words(self) -> str:
+        each = " on each rank" if self._context.world_size > 1 else ""
+        return f"{self._speed.rows:,} of {self._rows:,} rows, {self._speed}{each}"
+
+
+def log(line: str) -> None:
+    """Write a line into this rank's log, which is its output."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def plan_pass(context: StageContext, lengths: Sequence[int], facts: dict[str, Any]) -> None:
+    """Plan the batches over rows of these lengths, and keep them with what else the preparation found out."""
+    max_batch_tokens = _batch_tokens(context, max(lengths, default=0))
+    plan = BatchPlan(plan_batches(lengths, max_batch_tokens), list(lengths), max_batch_tokens, facts)
+    write_plan(context.prepared_dir / PLAN, plan)
+
+
+def _batch_tokens(context: StageContext, longest: int) -> int:
+    """What the recipe states, or else what fits into this machine's GPU, of which rank 0 asks its own."""
+    stated: int | None = context.settings["max_batch_tokens"]
+    if stated is not None:
+        return stated
+    if context.use_cpu:
+        return _CPU_BATCH_TOKENS
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"{context.label}: the launch wants a GPU, and torch finds none. Check the driver, or the launch."
+        )
+    config = load_config(model_path(context), trusts_code(context.config))
+    return automatic_batch_tokens(config, context.config["dtype"], free_gpu_bytes(), longest)
+
+
+def render_rows(context: StageContext, table: datasets.Dataset) -> None:
+    """Prepare a pass over whole conversations: ids and labels of every row, the planned batches, the counts."""
+    rendered = rendered_rows(context, table)
+    truncated = sum(row.truncated for row in rendered)
+    prepare_rows(context, [row.input_ids for row in rendered], [row.labels for row in rendered], truncated)
+
+
+def rendered_rows(context: StageContext, table: datasets.Dataset) -> list[LabelledRow]:
+    """Every conversation as the stage's model reads it, cut on the right."""
+    model = model_path(context)
+    tokenizer = load_tokenizer(str(model), context.config["chat_template"], trust_code=trusts_code(context.config))
+    max_length = pass_max_length(context.config, model)
+    rendered = []
+    for number, row in enumerate(table):
+        rendered.append(conversation_row(tokenizer, row, max_length))
+        context.progress.update(number + 1, len(table), "rows rendered")
+    return rendered
+
+
+def prepare_rows(context: StageContext, input_ids: list[list[int]], labels: list[list[int]], truncated: int) -> None:
+    """Keep ids and labels of every row, and plan the batches over them."""
+    columns = {
+        "input_ids": pa.array(input_ids, pa.list_(pa.int32())),
+        "labels": pa.array(labels, pa.list_(pa.int32())),
+    }
+    pq.write_table(pa.table(columns), context.prepared_dir / ROWS)
+    plan_pass(context, [len(ids) for ids in input_ids], {"truncated": truncated})
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Negative log-likelihood summed over each row's labelled tokens, float64 [N], and their number, int64 [N];
+    `metrics` of the pass and of what it read."""
+
+    sums: np.ndarray
+    counts: np.ndarray
+    metrics: dict[str, Any]
+    device: str
+
+
+def token_losses(context: StageContext) -> TokenLosses | None:
+    """The losses of the prepared rows under the stage's model; None on ranks other than 0."""
+    device = start_ranks(context)
+    table = pq.read_table(context.prepared_dir / ROWS)
+    rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
+    model = load_stage_model(context, device, head=True)
+    check_plain_head(model, rows[0], device)
+
+    def compute(positions: Sequence[int]) -> Columns:
+        batch = pad_batch([rows[position] for position in positions], device)
+        wanted = torch.full_like(batch.input_ids, IGNORED)
+        for index, position in enumerate(positions):
+            wanted[index, : len(labels[position])] = torch.tensor(labels[position], device=device)
+        loss, tokens = summed_loss(model, batch, wanted)
+        return {"loss": loss, "tokens": tokens}
+
+    result = run_pass(context, model, compute, ("loss", "tokens"))
+    if result is None:
+        return None
+    metrics = {**result.metrics, "truncated": truncated_rows(context)}
+    return TokenLosses(result.columns["loss"], result.columns["tokens"], metrics, device.type)
+
+
+def truncated_rows(context: StageContext) -> int:
+    """How many of the prepared rows were cut at `max_length`."""
+    truncated: int = read_plan(context.prepared_dir / PLAN).facts["truncated"]
+    return truncated

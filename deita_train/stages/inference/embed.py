@@ -1,0 +1,45 @@
+"""Stage `embed`: the last layer's hidden state at each conversation's last token [paper 2.5], or the mean over all of
+its tokens."""
+
+from collections.abc import Sequence
+
+from deita_train.inference.forward import last_hidden_states, mean_hidden_states, pad_batch
+from deita_train.inference.shards import Columns
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.inference.batched_pass import rendered_rows, run_pass, start_ranks
+from deita_train.stages.inference.embedding_table import (
+    VECTORS,
+    Inputs,
+    as_stored,
+    keep_inputs,
+    leave_embeddings,
+    pool_rows,
+)
+from deita_train.stages.rows import pass_max_length
+from deita_train.stages.stage_model import load_stage_model, model_path
+
+_POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
+
+
+def prepare(context: StageContext) -> None:
+    """Render every conversation once, cut on the right, and plan the batches of those not embedded elsewhere."""
+    rendered = rendered_rows(context, pool_rows(context))
+    keep_inputs(context, [row.input_ids for row in rendered], sum(row.truncated for row in rendered))
+
+
+def run(context: StageContext) -> StageResult | None:
+    """Embed this rank's batches; rank 0 joins the results by row."""
+    device = start_ranks(context)
+    inputs = Inputs.read(context)
+    trunk = load_stage_model(context, device, head=False)
+    pooled = _POOLINGS[context.config.get("pooling", "last_token")]
+
+    def compute(positions: Sequence[int]) -> Columns:
+        rows = inputs.rows(positions)
+        return as_stored(context, pooled(trunk, pad_batch([inputs.token_ids[row] for row in rows], device)), rows)
+
+    result = run_pass(context, trunk, compute, (VECTORS,))
+    if result is None:
+        return None
+    max_length = pass_max_length(context.config, model_path(context))
+    return leave_embeddings(context, inputs, result, max_length, device.type)

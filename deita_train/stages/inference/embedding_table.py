@@ -1,0 +1,87 @@
+"""What the stages that embed have in common: the rows to embed, vectors as they are stored, and their table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from deita_train.data.embeddings import write_embeddings
+from deita_train.errors import UserError
+from deita_train.inference.batches import BatchPlan, read_plan
+from deita_train.inference.shards import Columns
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.inference.batched_pass import PLAN, ROWS, PassResult, truncated_rows
+from deita_train.stages.inference.row_reuse import Stored, input_hash, join_reused, plan_missing
+
+VECTORS = "embedding"
+_STORED = Stored("input_hash", VECTORS)
+
+
+def pool_rows(context: StageContext) -> datasets.Dataset:
+    """The rows to embed."""
+    return datasets.load_from_disk(str(context.parents["pool"] / "data"))
+
+
+def keep_inputs(context: StageContext, inputs: Sequence[Sequence[int]], truncated: int) -> None:
+    """Keep the token ids of every row, and plan batches over those that are not embedded elsewhere."""
+    pq.write_table(pa.table({"input_ids": pa.array(inputs, pa.list_(pa.int32()))}), context.prepared_dir / ROWS)
+    plan_missing(context, inputs, _STORED, {"truncated": truncated})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The token ids of every row as they were kept, and the plan, whose positions count the missing rows alone."""
+
+    token_ids: list[list[int]]
+    plan: BatchPlan
+
+    @classmethod
+    def read(cls, context: StageContext) -> "Inputs":
+        """What :func:`keep_inputs` left."""
+        table = pq.read_table(context.prepared_dir / ROWS)
+        return cls(table["input_ids"].to_pylist(), read_plan(context.prepared_dir / PLAN))
+
+    def rows(self, positions: Sequence[int]) -> list[int]:
+        """The numbers of the rows at positions of the plan."""
+        return [self.plan.facts["missing"][position] for position in positions]
+
+
+def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int]) -> Columns:
+    """Vectors [B, D] of the pool's rows with these numbers as the recipe stores them.
+
+    Raises :class:`UserError` for a number that float16 cannot hold.
+    """
+    values = vectors.float().cpu().numpy()
+    with np.errstate(over="ignore"):
+        stored = values.astype(context.config.get("storage", "float32"))
+    lost = np.flatnonzero((np.isinf(stored) & np.isfinite(values)).any(axis=1))
+    if len(lost):
+        row_id = pool_rows(context)[rows[int(lost[0])]]["id"]
+        raise UserError(
+            f"{context.label}: row {row_id!r} has {np.abs(values[lost[0]]).max():,.0f} in its embedding, and float16 "
+            "ends at 65,504. Set embedding.storage: float32."
+        )
+    return {VECTORS: stored}
+
+
+def leave_embeddings(
+    context: StageContext, inputs: Inputs, result: PassResult, max_length: int | None, device: str
+) -> StageResult:
+    """Publish the vectors of all rows; the matrix stays in its mapped file until it is the table's."""
+    num_rows = len(inputs.token_ids)
+    matrix, reused = join_reused(context, inputs.plan, result.columns.get(VECTORS), num_rows)
+    hashes = [input_hash(ids) for ids in inputs.token_ids]
+    write_embeddings(context.data_dir, list(pool_rows(context)["id"]), matrix, {_STORED.hashes: hashes})
+    metrics = {
+        "rows": num_rows,
+        "dimensions": matrix.shape[1],
+        "max_length": max_length,
+        "truncated": truncated_rows(context),
+        **reused,
+        **result.metrics,
+    }
+    return StageResult(num_rows, num_rows, {}, metrics, device)

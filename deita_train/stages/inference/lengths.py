@@ -1,0 +1,85 @@
+"""Stage `lengths`: how many tokens of SFT each row of the pool is, and where each turn's answer ends among them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from deita_train.data.conversations import user_turns
+from deita_train.data.rendering import load_tokenizer
+from deita_train.errors import UserError
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.rows import conversation_row
+from deita_train.stages.stage_model import tokenizer_path, trusts_code
+from deita_train.training.rows import loss_mask
+
+FEATURES = datasets.Features(
+    {
+        "id": datasets.Value("string"),
+        "num_tokens": datasets.Value("int32"),
+        "first_trained": datasets.Value("int32"),
+        "turn_ends": datasets.List(datasets.Value("int32")),
+    }
+)
+"""``num_tokens`` of the uncut row; ``first_trained`` the position of the first token with a loss, null for none;
+``turn_ends`` for each user turn how many tokens the row has up to the end of its answer, null without one."""
+
+
+def run(context: StageContext) -> StageResult:
+    """Render every row as SFT does, uncut: one table serves every max_length."""
+    tokenizer = load_tokenizer(
+        str(_tokenizer(context)), context.config["chat_template"], trust_code=trusts_code(context.config)
+    )
+    tokenizer.model_max_length = 10**9  # it warns of rows that are longer than the model's context, which SFT cuts
+    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    measured = []
+    for number, row in enumerate(pool):
+        context.progress.update(number + 1, len(pool), "rows rendered")
+        measured.append({"id": row["id"], **row_lengths(tokenizer, row)})
+    datasets.Dataset.from_list(measured, features=FEATURES).save_to_disk(str(context.data_dir))
+    tokens = sum(row["num_tokens"] for row in measured)
+    longest = max((row["num_tokens"] for row in measured), default=0)
+    return StageResult(len(pool), len(pool), metrics={"rows": len(pool), "tokens": tokens, "longest": longest})
+
+
+def row_lengths(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row's values of ``FEATURES`` but its id.
+
+    Raises:
+        UserError: the template does not mark each answer by itself.
+    """
+    rendered = conversation_row(tokenizer, row, None)
+    mask = loss_mask(rendered.labels)
+    return {
+        "num_tokens": len(mask),
+        "first_trained": mask.index(True) if any(mask) else None,
+        "turn_ends": _turn_ends(row, mask),
+    }
+
+
+def _turn_ends(row: Mapping[str, Any], mask: Sequence[bool]) -> list[int | None]:
+    """The ends of the runs of trained tokens, each given to the user turn that it answers."""
+    ends, place = [], 0
+    for is_trained, run_of in groupby(mask):
+        place += len(list(run_of))
+        if is_trained:
+            ends.append(place)
+    answers = sum(message["role"] == "assistant" for message in row["messages"])
+    if len(ends) != answers:
+        raise UserError(
+            f"row {row['id']} has {answers} answers, and the chat template marks {len(ends)} stretches of it to learn "
+            "from: where each answer ends is not known. Choose a chat_template that marks each answer by itself."
+        )
+    unasked = answers - sum(answer is not None for _, answer in user_turns(row["messages"]))
+    following = iter(ends[unasked:])
+    return [next(following) if answer is not None else None for _, answer in user_turns(row["messages"])]
+
+
+def _tokenizer(context: StageContext) -> Path:
+    """A folder with the tokenizer; of a Hub model no weights are downloaded."""
+    if "model" in context.parents:
+        return context.parents["model"] / "model"
+    return tokenizer_path(context.config["model"], context.settings["model"], context.label)

@@ -1,0 +1,82 @@
+"""Stage `log_probs`: log-probabilities of both answers of every preference pair under one model.
+
+The pass serves DPO as its reference, and the evaluation as a measure: how often the chosen answer is the likelier one.
+"""
+
+from typing import Any
+
+import datasets
+import numpy as np
+
+from deita_train.data.rendering import IGNORED, RenderedPair
+from deita_train.errors import UserError
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.inference.batched_pass import prepare_rows, token_losses
+from deita_train.stages.intake.pairs import rendered_pairs
+from deita_train.store.atomic_io import read_json
+
+Columns = dict[str, np.ndarray]
+
+
+def prepare(context: StageContext) -> None:
+    """Render every pair once, as two rows, and plan the batches."""
+    rows, truncated = [], 0
+    for _, pair in rendered_pairs(context):
+        rows += [_sequence(pair, pair.chosen_ids), _sequence(pair, pair.rejected_ids)]
+        truncated += pair.truncated
+    prepare_rows(context, [ids for ids, _ in rows], [labels for _, labels in rows], truncated)
+
+
+def run(context: StageContext) -> StageResult | None:
+    """Sum the log-probabilities of each answer's tokens; rank 0 joins the two answers of a pair."""
+    losses = token_losses(context)
+    if losses is None:
+        return None
+    pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    columns = {
+        "chosen_log_prob": 0.0 - losses.sums[0::2],
+        "rejected_log_prob": 0.0 - losses.sums[1::2],
+        "chosen_tokens": losses.counts[0::2],
+        "rejected_tokens": losses.counts[1::2],
+    }
+    table = {"id": list(pairs["id"]), **{name: values.tolist() for name, values in columns.items()}}
+    datasets.Dataset.from_dict(table).save_to_disk(str(context.data_dir))
+    metrics = {**_metrics(context, columns), **losses.metrics}
+    return StageResult(len(pairs), len(pairs), {}, metrics, losses.device)
+
+
+def _sequence(pair: RenderedPair, answer: list[int]) -> tuple[list[int], list[int]]:
+    return pair.prompt_ids + answer, [IGNORED] * len(pair.prompt_ids) + answer
+
+
+def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
+    usable = (columns["chosen_tokens"] > 0) & (columns["rejected_tokens"] > 0)
+    if not usable.any():
+        raise UserError(
+            f"{context.label}: no pair has tokens of both answers within max_length {context.config['max_length']}; "
+            "nothing can be measured. Raise max_length."
+        )
+    margins = (columns["chosen_log_prob"] - columns["rejected_log_prob"])[usable]
+    metrics = {
+        "pairs": {
+            "rows": int(usable.sum()),
+            "accuracy": float((margins > 0).mean()),
+            "margin": float(margins.mean()),
+            "chosen_tokens": int(columns["chosen_tokens"].sum()),
+            "rejected_tokens": int(columns["rejected_tokens"].sum()),
+        },
+        "without_answer": int((~usable).sum()),
+    }
+    if "before" in context.parents:
+        metrics["before"] = read_json(context.parents["before"] / "metrics.json")["pairs"]
+    if "beta" in context.config:
+        metrics["rewards"] = _rewards(context, margins, usable)
+    return metrics
+
+
+def _rewards(context: StageContext, margins: np.ndarray, usable: np.ndarray) -> dict[str, float]:
+    """DPO's implicit reward: beta times how much likelier an answer has become than under the model before."""
+    before = datasets.load_from_disk(str(context.parents["before"] / "data")).with_format("numpy")
+    margins_before = (before["chosen_log_prob"][:] - before["rejected_log_prob"][:])[usable]
+    rewards = context.config["beta"] * (margins - margins_before)
+    return {"accuracy": float((rewards > 0).mean()), "margin": float(rewards.mean())}

@@ -1,0 +1,104 @@
+"""Stage `perplexity`: how hard the answers of each conversation are for a model, and how far the instruction helps.
+
+`perplexity` is exp of the mean loss of the assistant's tokens given everything before them. `ifd`, the instruction-
+following difficulty [Cherry, arXiv 2308.12032], divides it by the perplexity of the answers alone: each of them after
+nothing but the first token that the template writes. Both are over the same tokens, those within `max_length`; in a
+conversation of several turns over the answers of all turns together. Above 1 the instruction does not help the model.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deita_train.errors import UserError
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.inference.batched_pass import TokenLosses, prepare_rows, rendered_rows, token_losses
+from deita_train.stages.rows import answers_alone, pass_max_length
+from deita_train.stages.stage_model import model_path
+from deita_train.training.rows import loss_mask
+
+COLUMNS = ("perplexity", "ifd")
+_SEQUENCES = "sequences.parquet"
+
+
+def prepare(context: StageContext) -> None:
+    """Render every conversation once, take each of its answers alone too, and plan the batches over both."""
+    pool = _pool(context)
+    rendered = rendered_rows(context, pool)
+    rows = [(number, row) for number, row in enumerate(rendered) if any(loss_mask(row.labels))]
+    if not rows:
+        raise UserError(
+            f"{context.label}: no row of the pool has a token of the assistant within max_length "
+            f"{pass_max_length(context.config, model_path(context))}; nothing can be measured. Raise "
+            "perplexity.max_length, or check the pool's answers."
+        )
+    alone = [(number, answer) for number, row in rows for answer in answers_alone(row)]
+    sequences = [*rows, *alone]
+    marks = {"row": [number for number, _ in sequences], "alone": [False] * len(rows) + [True] * len(alone)}
+    pq.write_table(pa.table(marks), context.prepared_dir / _SEQUENCES)
+    truncated = sum(row.truncated for row in rendered)
+    ids, labels = [row.input_ids for _, row in sequences], [row.labels for _, row in sequences]
+    prepare_rows(context, ids, labels, truncated)
+
+
+def run(context: StageContext) -> StageResult | None:
+    """Sum the losses of this rank's batches; rank 0 joins those of a row."""
+    losses = token_losses(context)
+    if losses is None:
+        return None
+    pool = _pool(context)
+    given, alone, tokens = _by_row(context, losses, len(pool))
+    measured = tokens > 0
+    mean = np.divide(given, tokens, out=np.zeros(len(pool)), where=measured)
+    gain = np.divide(given - alone, tokens, out=np.zeros(len(pool)), where=measured)
+    reasons = [None if known else _reason(row["messages"]) for known, row in zip(measured, pool, strict=True)]
+    columns = {"perplexity": np.exp(mean), "ifd": np.exp(gain)}
+    _write(context, pool, columns, tokens, reasons)
+    metrics = {
+        "rows": len(pool),
+        "measured": int(measured.sum()),
+        "nulls": dict(Counter(reason for reason in reasons if reason is not None)),
+        "max_length": pass_max_length(context.config, model_path(context)),
+        **{f"mean_{name}": float(values[measured].mean()) for name, values in columns.items()},
+        "ifd_above_1": int((columns["ifd"][measured] > 1).sum()),
+        **losses.metrics,
+    }
+    return StageResult(len(pool), len(pool), {}, metrics, losses.device)
+
+
+def _pool(context: StageContext) -> datasets.Dataset:
+    return datasets.load_from_disk(str(context.parents["pool"] / "data"))
+
+
+def _by_row(context: StageContext, losses: TokenLosses, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The summed losses of each row's answers given the conversation and alone, float64 [N], and their tokens [N]."""
+    table = pq.read_table(context.prepared_dir / _SEQUENCES)
+    rows, alone = table["row"].to_numpy(), table["alone"].to_numpy(zero_copy_only=False)
+    sums = [np.bincount(rows[part], losses.sums[part], num_rows) for part in (~alone, alone)]
+    counts = [np.bincount(rows[part], losses.counts[part], num_rows).astype(np.int64) for part in (~alone, alone)]
+    assert (counts[0] == counts[1]).all(), "an answer alone has other tokens than in its conversation"
+    return sums[0], sums[1], counts[0]
+
+
+def _reason(messages: Sequence[dict[str, Any]]) -> str:
+    answered = any(message["role"] == "assistant" for message in messages)
+    return "answer_beyond_max_length" if answered else "no_answer"
+
+
+def _write(
+    context: StageContext,
+    pool: datasets.Dataset,
+    columns: dict[str, np.ndarray],
+    tokens: np.ndarray,
+    reasons: Sequence[str | None],
+) -> None:
+    """Null and the reason where nothing was measured."""
+    table = {"id": pa.array(list(pool["id"]))}
+    table |= {name: pa.array(columns[name], pa.float64(), mask=tokens == 0) for name in COLUMNS}
+    table |= {"tokens": pa.array(tokens, pa.int64()), "reason": pa.array(reasons, pa.string())}
+    datasets.Dataset(pa.table(table)).save_to_disk(str(context.data_dir))

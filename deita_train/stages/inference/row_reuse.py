@@ -1,0 +1,171 @@
+"""Results found again by row: an item that a published artefact holds already is taken from there.
+
+An item is what a model reads in one go, and is known by the hash of its token ids. Which artefacts may be asked is the
+run's to say (`StageContext.siblings`): those of the same kind, configuration and model, over other pools.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deita_train.errors import UserError
+from deita_train.inference.batches import BatchPlan
+from deita_train.inference.shards import allocate
+from deita_train.stages.context import StageContext
+from deita_train.stages.inference.batched_pass import log, plan_pass
+
+_REUSED = "reused.parquet"
+_JOINED = "joined.matrix"
+_ROWS_PER_PART = 1024
+# A pair of places: where an item lies in a sibling's table, and its number in this pass.
+Found = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The columns of a published table with the hash and the value of each item: one of both in a row, or in every row
+    lists of equal length."""
+
+    hashes: str
+    values: str
+
+
+def input_hash(ids: Sequence[int]) -> str:
+    """32 hex digits: BLAKE2b with 16 bytes over the token ids as little-endian int32."""
+    return hashlib.blake2b(np.asarray(ids, dtype="<i4").tobytes(), digest_size=16).hexdigest()
+
+
+def plan_missing(context: StageContext, inputs: Sequence[Sequence[int]], stored: Stored, facts: dict[str, Any]) -> None:
+    """Write down what the siblings hold of the items, and plan batches over the others.
+
+    The plan's positions count the missing items; `facts["missing"]` has their numbers among all. A restart that finds
+    the preparation complete does not come here, so what counts as missing never changes during a pass.
+    """
+    reused = _keep(context, [input_hash(ids) for ids in inputs], stored)
+    missing = [item for item in range(len(inputs)) if item not in reused]
+    plan_pass(context, [len(inputs[item]) for item in missing], {**facts, "missing": missing})
+
+
+def join_reused(
+    context: StageContext, plan: BatchPlan, computed: np.ndarray | None, num_items: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The values of all items in order, [num_items] or [num_items, D], and metrics on what was reused.
+
+    `computed` are those of the missing items, None when nothing was missing. Raises :class:`UserError` when what the
+    preparation wrote down was damaged.
+    """
+    missing = plan.facts["missing"]
+    sources: Counter[str] = Counter()
+    values = computed
+    if len(missing) < num_items:
+        values = None
+        for items, source, part in _read_kept(context):
+            if values is None:
+                values = allocate(context.work_dir / _JOINED, (num_items, *part.shape[1:]), part.dtype)
+            values[items] = part
+            sources.update(source)
+        assert values is not None
+        if computed is not None:
+            assert computed.dtype == values.dtype, f"{computed.dtype} computed and {values.dtype} reused"
+            values[missing] = computed
+    assert len(missing) + sources.total() == num_items, "an item was neither computed nor reused"
+    metrics = {"rows_reused": sources.total(), "reused_from": dict(sorted(sources.items()))}
+    return np.empty(0, np.float32) if values is None else values, metrics
+
+
+def find_items(
+    hashes: Sequence[str], tables: Iterable[tuple[Path, Iterable[str | None]]]
+) -> Iterator[tuple[Path, list[Found]]]:
+    """Of each table, given by its folder and its items' hashes, the items that no table before it has, by place."""
+    wanted: dict[str | None, list[int]] = defaultdict(list)
+    for item, wanted_hash in enumerate(hashes):
+        wanted[wanted_hash].append(item)
+    for folder, there in tables:
+        if not wanted:
+            return
+        found = [(place, item) for place, known in enumerate(there) for item in wanted.pop(known, ())]
+        if found:
+            yield folder, found
+
+
+def _keep(context: StageContext, hashes: Sequence[str], stored: Stored) -> set[int]:
+    """Copy what is found into the prepared data; the numbers of these items."""
+    tables = ((sibling, _hashes(context, sibling, stored.hashes)) for sibling in context.siblings)
+    writer: pq.ParquetWriter | None = None
+    counts: dict[str, int] = {}
+    reused: set[int] = set()
+    for sibling, found in find_items(hashes, tables):
+        for table in _taken(_chunks(context, sibling, stored.values), found, sibling.name):
+            if writer is None:
+                path = context.prepared_dir / _REUSED
+                writer = pq.ParquetWriter(path, table.schema, write_page_checksum=True)
+            writer.write_table(table)
+        counts[sibling.name] = len(found)
+        reused.update(item for _, item in found)
+    if writer is not None:
+        writer.close()
+        places = ", ".join(f"{count:,} in {name}" for name, count in counts.items())
+        log(f"{context.label}: {len(reused):,} of {len(hashes):,} inputs are there already: {places}")
+    return reused
+
+
+def _taken(chunks: Iterable[pa.Array], found: Sequence[Found], source: str) -> Iterator[pa.Table]:
+    """The found items' values, part by part: of a memory-mapped table only these rows come into memory."""
+    places, items = np.array(found, dtype=np.int64).T
+    start = 0
+    for chunk in chunks:
+        first, last = np.searchsorted(places, (start, start + len(chunk)))
+        if first < last:
+            values = chunk.take(pa.array(places[first:last] - start))
+            assert values.null_count == 0, f"{source} has a hash without a value"
+            sources = pa.array([source] * len(values))
+            yield pa.table({"item": pa.array(items[first:last]), "source": sources, "value": values})
+        start += len(chunk)
+
+
+def _hashes(context: StageContext, sibling: Path, column: str) -> Iterator[str | None]:
+    for chunk in _chunks(context, sibling, column):
+        yield from chunk.to_pylist()
+
+
+def _chunks(context: StageContext, sibling: Path, column: str) -> list[pa.Array]:
+    """A column of a published table with an entry per item, memory-mapped, in parts; lists one after the other."""
+    try:
+        chunks = datasets.load_from_disk(str(sibling / "data")).data.column(column).chunks
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise UserError(
+            f"{context.label}: the table of {sibling}, which may hold some of these rows, cannot be read ({error}). "
+            "Remove that folder, and it is made anew when it is needed; or state reuse_rows: false."
+        ) from error
+    return [
+        part.flatten() if pa.types.is_list(part.type) else part
+        for chunk in chunks
+        for part in (chunk.slice(start, _ROWS_PER_PART) for start in range(0, len(chunk), _ROWS_PER_PART))
+    ]
+
+
+def _read_kept(context: StageContext) -> Iterator[tuple[np.ndarray, list[str], np.ndarray]]:
+    """Items, sources and values as they were written down, part by part."""
+    path = context.prepared_dir / _REUSED
+    try:
+        for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=_ROWS_PER_PART):
+            yield batch["item"].to_numpy(), batch["source"].to_pylist(), _to_numpy(batch["value"])
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{context.label}: {path} is damaged ({str(error).splitlines()[0]}). Remove {context.prepared_dir.parent} "
+            "and run again."
+        ) from error
+
+
+def _to_numpy(values: pa.Array) -> np.ndarray:
+    if not pa.types.is_fixed_size_list(values.type):
+        return values.to_numpy()
+    return values.flatten().to_numpy().reshape(len(values), -1)

@@ -1,0 +1,107 @@
+"""Stage `sentence_embed`: embeddings by a model of the sentence-transformers library, which pools its tokens itself.
+
+The text of a conversation is the contents of its messages in order, with an empty line between them and no roles. What
+the model reads of it is the library's to say: a model whose tokenizer has a chat template gets it as a user's message.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from deita_train.errors import UserError
+from deita_train.inference.shards import Columns
+from deita_train.models.remote_code import own_code
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.inference.batched_pass import run_pass, start_ranks
+from deita_train.stages.inference.embedding_table import (
+    VECTORS,
+    Inputs,
+    as_stored,
+    keep_inputs,
+    leave_embeddings,
+    pool_rows,
+)
+from deita_train.stages.stage_model import model_path, trusts_code
+
+# These models are small, and what their layers need is not in a form to be read; batches too large are halved.
+_GPU_BATCH_TOKENS = 65_536
+# The library passes its limit on to the tokenizer, which wants a number.
+_NO_LIMIT = 2**30
+
+
+def conversation_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """The text that stands for a conversation."""
+    return "\n\n".join(message["content"] for message in messages)
+
+
+def prepare(context: StageContext) -> None:
+    """Encode every text once, cut as the library will cut it, and plan the batches of those not embedded elsewhere."""
+    encoder = _load(context, torch.device("cpu"))
+    pool = pool_rows(context)
+    inputs, truncated = [], 0
+    for number, row in enumerate(pool):
+        text = conversation_text(row["messages"])
+        inputs.append(_token_ids(encoder, text))
+        truncated += len(inputs[-1]) < _whole_length(encoder, text)
+        context.progress.update(number + 1, len(pool), "rows encoded")
+    stated = context.settings["max_batch_tokens"]
+    if stated is None and not context.use_cpu:
+        stated = _GPU_BATCH_TOKENS
+    keep_inputs(replace(context, settings={**context.settings, "max_batch_tokens": stated}), inputs, truncated)
+
+
+def run(context: StageContext) -> StageResult | None:
+    """Embed this rank's batches; rank 0 joins the results by row."""
+    device = start_ranks(context)
+    inputs = Inputs.read(context)
+    encoder = _load(context, device)
+    texts = [conversation_text(messages) for messages in pool_rows(context)["messages"]]
+
+    def compute(positions: Sequence[int]) -> Columns:
+        rows = inputs.rows(positions)
+        batch = [texts[row] for row in rows]
+        vectors = encoder.encode(batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False)
+        return as_stored(context, vectors, rows)
+
+    result = run_pass(context, None, compute, (VECTORS,))
+    if result is None:
+        return None
+    return leave_embeddings(context, inputs, result, encoder.max_seq_length, device.type)
+
+
+def _token_ids(encoder: Any, text: str) -> list[int]:
+    """What the model reads of a text, as the library makes it: with its cut, and the chat template if there is one."""
+    ids: list[int] = encoder.preprocess([text])["input_ids"][0].tolist()
+    return ids
+
+
+def _whole_length(encoder: Any, text: str) -> int:
+    """The number of tokens that the model would read without a limit."""
+    limit = encoder.max_seq_length
+    encoder.max_seq_length = _NO_LIMIT
+    try:
+        return len(_token_ids(encoder, text))
+    finally:
+        encoder.max_seq_length = limit
+
+
+def _load(context: StageContext, device: torch.device) -> Any:
+    """The library's model in the stage's dtype. Raises :class:`UserError` when the library is not installed."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise UserError(
+            f"{context.label}: embedding.sentence_transformer needs the library sentence-transformers ({error}). "
+            "Install it with `pip install sentence-transformers` (in a checkout: pip install "
+            "'.[sentence-transformers]'), or name a model of transformers in embedding.model."
+        ) from error
+    folder, trusted = model_path(context), trusts_code(context.config)
+    with own_code(folder, trusted):
+        encoder = SentenceTransformer(str(folder), device=str(device), trust_remote_code=trusted)
+    encoder.to(device=device, dtype=getattr(torch, context.config["dtype"]))
+    encoder.eval()
+    if context.config["max_length"] is not None:
+        encoder.max_seq_length = context.config["max_length"]
+    return encoder

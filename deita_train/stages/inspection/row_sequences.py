@@ -1,0 +1,230 @@
+"""One row as a stage gives it to the model: text, tokens, what is trained or measured, what is cut.
+
+The ids and labels come from the functions with which the stages themselves prepare their rows (`stages/rows.py`).
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, takewhile
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from deita_train.data.rendering import rendered_text
+from deita_train.data.token_text import TokenText, control_token, token_texts
+from deita_train.scoring.prompts import DIGITS, PromptEncoder, PromptIds, literal_spans, prompt_parts
+from deita_train.scoring.training_pairs import ScorerExample
+from deita_train.stages.inspection.row_view import Segment, ShownToken, TokenSequence
+from deita_train.stages.rows import (
+    TurnPrompt,
+    conversation_row,
+    pair_row,
+    scorer_prompt,
+    scorer_row,
+    scoring_encoder,
+    sft_max_length,
+    text_row,
+    training_encoder,
+    turn_prompts,
+)
+from deita_train.training.rows import LabelledRow, loss_mask
+
+Row = Any  # of a table: a mapping; of a scorer's labelled data: a ScorerExample
+
+
+@dataclass(frozen=True)
+class InspectedStage:
+    """A stage with the tokenizer that encodes its rows; the run's chat template is in it."""
+
+    kind: str
+    config: Mapping[str, Any]
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def max_length(self) -> int | None:
+        """The length to which the stage cuts or shortens its rows; None when it does neither."""
+        if self.kind == "sft":
+            return sft_max_length(self.config)
+        length: int = self.config["max_length"]
+        return length
+
+
+def sequences(stage: InspectedStage, row: Row) -> list[TokenSequence]:
+    """What the model sees of a row: a conversation, the prompts of its turns, or a pair's prompt and answers."""
+    return _SEQUENCES[stage.kind](stage, row)
+
+
+def has_loss(stage: InspectedStage, row: Row) -> bool:
+    """Whether the stage trains or measures a token of the row; true where it does neither with any row."""
+    if stage.kind in ("dpo", "log_probs"):
+        return pair_row(stage.tokenizer, row, stage.max_length).differs
+    if stage.kind in ("base", "sft", "evaluate", "perplexity"):
+        return any(loss_mask(_labelled(stage, row, stage.max_length).labels))
+    return True
+
+
+def _labelled(stage: InspectedStage, row: Row, max_length: int | None) -> LabelledRow:
+    make = text_row if stage.kind == "base" else conversation_row
+    return make(stage.tokenizer, row, max_length)
+
+
+def _conversation(stage: InspectedStage, row: Row) -> list[TokenSequence]:
+    whole, kept = _labelled(stage, row, None), _labelled(stage, row, stage.max_length)
+    length = len(kept.input_ids)
+    assert (whole.input_ids[:length], whole.labels[:length]) == (kept.input_ids, kept.labels)
+    tokens = _tokens(stage, row["messages"], whole.input_ids)
+    mask = loss_mask(whole.labels) if stage.kind != "embed" else [False] * len(tokens)
+    return [_cut_sequence("text", tokens, mask, length, stage.max_length)]
+
+
+def _pair(stage: InspectedStage, row: Row) -> list[TokenSequence]:
+    """The prompt, then each answer as it follows the prompt."""
+    whole, kept = pair_row(stage.tokenizer, row, None), pair_row(stage.tokenizer, row, stage.max_length)
+    start = len(whole.prompt_ids)
+    shown = []
+    for title, ids, left in (
+        ("chosen", whole.chosen_ids, kept.chosen_ids),
+        ("rejected", whole.rejected_ids, kept.rejected_ids),
+    ):
+        assert ids[: len(left)] == left
+        messages = [*row["prompt"], {"role": "assistant", "content": row[title]}]
+        tokens = _tokens(stage, messages, whole.prompt_ids + ids)
+        if title == "chosen":
+            prompt = tokens[:start]
+            shown.append(_cut_sequence("prompt", prompt, [False] * start, len(kept.prompt_ids), stage.max_length))
+        shown.append(_cut_sequence(title, tokens[start:], [True] * len(ids), len(left), stage.max_length, start))
+    return shown
+
+
+def _tokens(stage: InspectedStage, messages: Sequence[dict[str, str]], input_ids: Sequence[int]) -> list[TokenText]:
+    rendered = rendered_text(stage.tokenizer, messages)
+    return token_texts(stage.tokenizer, rendered.text, input_ids, add_special_tokens=False, literals=rendered.literals)
+
+
+def _cut_sequence(
+    title: str,
+    tokens: Sequence[TokenText],
+    mask: Sequence[bool],
+    length: int,
+    max_length: int | None,
+    first_position: int = 0,
+) -> TokenSequence:
+    """Tokens of which the model sees the first `length`; `mask` tells which of all of them are marked."""
+    atoms = _atoms(tokens[:length], mask[:length])
+    beyond, marked_beyond = tokens[length:], sum(mask[length:])
+    if beyond:
+        text = "".join(token.text for token in beyond)
+        details = [_count(len(text), "character"), *([f"{marked_beyond:,} with a loss"] if any(mask) else [])]
+        notice = f"cut here: {_count(len(beyond), 'token')} beyond max_length {max_length} ({', '.join(details)})"
+        atoms.append(Segment(text, "cut", notice=notice))
+    return TokenSequence(title, _joined(atoms), _shown(tokens[:length], mask[:length]), len(tokens), first_position)
+
+
+def _scorer_training(stage: InspectedStage, row: ScorerExample) -> list[TokenSequence]:
+    """The prompt, the digit of the label, the end of sequence."""
+    tokenizer = stage.tokenizer
+    encoder = training_encoder(tokenizer, stage.config)
+    prompt = scorer_prompt(encoder, row, stage.config["max_length"])
+    labelled = scorer_row(encoder, row, prompt, tokenizer.eos_token_id)
+    digit, end = labelled.input_ids[len(prompt.input_ids) :]
+    digit_piece = str(tokenizer.convert_ids_to_tokens(digit))
+    answer = [
+        TokenText(digit, DIGITS[row.score - 1], digit_piece, is_control=False, readable=True, added=True),
+        control_token(tokenizer, end),
+    ]
+    turn = TurnPrompt(row.instruction, row.response, prompt, None)
+    return [_prompt_sequence(stage, "text", turn, prompt, answer, loss_mask(labelled.labels))]
+
+
+def _scored_turns(stage: InspectedStage, row: Row) -> list[TokenSequence]:
+    """One prompt for each user turn."""
+    dimension = stage.config["dimension"]
+    encoder = scoring_encoder(stage.tokenizer, stage.config, stage.config["max_length"])
+    turns = list(turn_prompts(encoder, dimension, row["messages"]))
+    shown = []
+    for number, turn in enumerate(turns):
+        title = "text" if len(turns) == 1 else f"turn {number + 1} of {len(turns)}"
+        if turn.prompt is None:
+            shown.append(TokenSequence(title, (), (), 0, note=f"not scored: {turn.reason}"))
+        else:
+            mask = [False] * len(turn.prompt.input_ids)
+            shown.append(_prompt_sequence(stage, title, turn, turn.prompt, [], mask))
+    return shown
+
+
+def _prompt_sequence(
+    stage: InspectedStage,
+    title: str,
+    turn: TurnPrompt,
+    prompt: PromptIds,
+    answer: list[TokenText],
+    mask: Sequence[bool],
+) -> TokenSequence:
+    """A scorer's prompt with what was left out in its place, then the answer that a training adds."""
+    tokenizer, dimension = stage.tokenizer, stage.config["dimension"]
+    kept = prompt_parts(dimension, prompt.instruction, prompt.response)
+    literals = literal_spans(tokenizer, kept)
+    tokens = token_texts(tokenizer, "".join(kept), prompt.input_ids, add_special_tokens=True, literals=literals)
+    before = list(takewhile(lambda token: token.added, tokens))
+    after = [*(token for token in tokens[len(before) :] if token.added), *answer]
+    whole = prompt_parts(dimension, turn.instruction, turn.response)
+    parts = [segment for left, full in zip(kept, whole, strict=True) for segment in _shortened(left, full, stage)]
+    atoms = [*_atoms(before, mask[: len(before)]), *parts, *_atoms(after, mask[len(mask) - len(after) :])]
+    unlimited = PromptEncoder(tokenizer, dimension, sys.maxsize).encode(turn.instruction, turn.response)
+    assert unlimited is not None
+    num_tokens = len(unlimited.input_ids) + len(answer)
+    return TokenSequence(title, _joined(atoms), _shown([*tokens, *answer], mask), num_tokens)
+
+
+def _shortened(left: str, full: str, stage: InspectedStage) -> list[Segment]:
+    """A part of a prompt: what is left of it, then what was left out."""
+    assert full.startswith(left)
+    if left == full:
+        return [Segment(left, "plain")]
+    text = full[len(left) :]
+    room = f"max_length {stage.max_length}"
+    if stage.kind == "train_scorer":
+        room += " with the digit and the end of sequence"
+    notice = f"shortened here: {_count(len(text), 'character')} left out, so that the prompt fits {room}"
+    return [Segment(left, "plain"), Segment(text, "cut", notice=notice)]
+
+
+def _atoms(tokens: Sequence[TokenText], mask: Sequence[bool]) -> list[Segment]:
+    return [
+        Segment(token.text, "marked" if marked else "plain", token.is_control)
+        for token, marked in zip(tokens, mask, strict=True)
+    ]
+
+
+def _joined(atoms: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Neighbours of one kind as one segment; what begins with a notice stays apart."""
+    groups = groupby((atom for atom in atoms if atom.text), key=lambda atom: (atom.state, atom.is_control, atom.notice))
+    return tuple(
+        Segment("".join(atom.text for atom in group), state, is_control, notice)
+        for (state, is_control, notice), group in groups
+    )
+
+
+def _shown(tokens: Sequence[TokenText], mask: Sequence[bool]) -> tuple[ShownToken, ...]:
+    return tuple(
+        ShownToken(token.id, token.text if token.readable else None, token.piece, marked)
+        for token, marked in zip(tokens, mask, strict=True)
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+_SEQUENCES: Mapping[str, Callable[[InspectedStage, Row], list[TokenSequence]]] = {
+    "base": _conversation,
+    "train_scorer": _scorer_training,
+    "score": _scored_turns,
+    "embed": _conversation,
+    "perplexity": _conversation,
+    "sft": _conversation,
+    "dpo": _pair,
+    "log_probs": _pair,
+    "evaluate": _conversation,
+}

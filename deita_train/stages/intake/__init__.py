@@ -1,0 +1,1 @@
+"""Stages that read data from outside into a table with unique ids."""

@@ -1,0 +1,20 @@
+"""Preference pairs as every stage reads them: the same token ids for the reference, the training and the evaluation."""
+
+from collections.abc import Iterator
+
+import datasets
+
+from deita_train.data.rendering import RenderedPair, load_tokenizer
+from deita_train.stages.context import StageContext
+from deita_train.stages.rows import pair_row
+from deita_train.stages.stage_model import model_path, trusts_code
+
+
+def rendered_pairs(context: StageContext) -> Iterator[tuple[str, RenderedPair]]:
+    """Each pair's id and token ids, by the run's chat template or the one for its pairs, cut to its `max_length`."""
+    template = context.config.get("pairs_template", context.config["chat_template"])
+    tokenizer = load_tokenizer(str(model_path(context)), template, trust_code=trusts_code(context.config))
+    pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    for number, row in enumerate(pairs):
+        context.progress.update(number + 1, len(pairs), "pairs rendered")
+        yield row["id"], pair_row(tokenizer, row, context.config["max_length"])

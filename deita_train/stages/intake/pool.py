@@ -1,0 +1,28 @@
+"""Stage `pool`: conversations from anywhere, in one table with unique ids; what cannot be used is counted by reason."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import datasets
+
+from deita_train.data.builtin import builtin_conversations
+from deita_train.data.pool import PoolReport, PoolSource, build_pool
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.intake.row_sources import open_source
+
+
+def run(context: StageContext) -> StageResult:
+    """Read, normalise, merge, write."""
+    dataset, report = read_pool(context.config, context.settings)
+    dataset.save_to_disk(str(context.data_dir))
+    metrics = report.as_dict() | {"mean_turns": report.mean_user_turns}
+    return StageResult(report.rows_in, report.rows_out, report.drops, metrics)
+
+
+def read_pool(config: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[datasets.Dataset, PoolReport]:
+    """The pool that a node's configuration and settings name."""
+    sources = [
+        open_source(PoolSource, builtin_conversations, identity, location)
+        for identity, location in zip(config["sources"], settings["sources"], strict=True)
+    ]
+    return build_pool(sources)

@@ -1,0 +1,66 @@
+"""Stage `compare`: selections of one pool by several methods, measured alike.
+
+Its table has a row for each row of the pool, and for each method a column with the row's rank, null where it was not
+selected. The measures are its metric `comparison`, as `selection/measures/compared.py` writes them.
+"""
+
+from collections.abc import Sequence
+
+import datasets
+import numpy as np
+
+from deita_train.data.embeddings import embeddings_of
+from deita_train.selection.candidates import Candidates
+from deita_train.selection.measures.compared import as_json
+from deita_train.selection.measures.comparison import compare
+from deita_train.stages.context import StageContext, StageResult
+
+DIMENSIONS = ("complexity", "quality")
+
+
+def run(context: StageContext) -> StageResult:
+    """Read the selections, measure them, keep who selected which row."""
+    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    ids = list(pool["id"])
+    selections = {method: _selected_ids(context, method) for method in context.config["methods"]}
+    embedded = context.parents.get("embed")
+    comparison = compare(
+        pool,
+        None if embedded is None else embeddings_of(embedded / "data", ids),
+        selections,
+        scores=_scores(context, ids),
+        token_column=context.config["token_column"],
+        max_length=context.config["max_length"],
+        center=context.config.get("center", False),
+        on_step=lambda done, total, what: context.progress.update(done, total, "steps", what),
+    )
+    _rank_table(ids, selections).save_to_disk(str(context.data_dir))
+    return StageResult(len(pool), len(pool), {}, {"comparison": as_json(comparison)})
+
+
+def _selected_ids(context: StageContext, method: str) -> list[str]:
+    """The ids of the rows that a method kept, by rank."""
+    return list(datasets.load_from_disk(str(context.parents[f"select.{method}"] / "data"))["id"])
+
+
+def _scores(context: StageContext, ids: Sequence[str]) -> np.ndarray | None:
+    """The score of each row of the pool, joined by id; None for a pool without scores."""
+    if context.config["score"] is None:
+        return None
+    columns = {f"{name}_scores": _turns(context, name, ids) for name in DIMENSIONS if name in context.parents}
+    rows = datasets.Dataset.from_dict({"id": ids, **columns})
+    how = context.config.get("score_turns", "sum")
+    return Candidates(rows, score=context.config["score"], score_turns=how).scores
+
+
+def _turns(context: StageContext, dimension: str, ids: Sequence[str]) -> list[list[float | None]]:
+    table = datasets.load_from_disk(str(context.parents[dimension] / "data"))
+    by_id = dict(zip(table["id"], table[f"{dimension}_scores"], strict=True))
+    return [by_id[row_id] for row_id in ids]
+
+
+def _rank_table(ids: Sequence[str], selections: dict[str, list[str]]) -> datasets.Dataset:
+    ranks = {method: {row_id: rank for rank, row_id in enumerate(kept)} for method, kept in selections.items()}
+    columns = {method: [of_method.get(row_id) for row_id in ids] for method, of_method in ranks.items()}
+    features = {"id": datasets.Value("string"), **{method: datasets.Value("int64") for method in columns}}
+    return datasets.Dataset.from_dict({"id": list(ids), **columns}, features=datasets.Features(features))

@@ -1,0 +1,41 @@
+"""Stage `dpo`: direct preference optimization from the log-probabilities that stage `reference` left [paper 4]."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import datasets
+
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.intake.pairs import rendered_pairs
+from deita_train.stages.stage_model import model_path
+from deita_train.stages.training.adapter_merge import check_adapter, finish_adapter
+from deita_train.stages.training.prepared_training import ROWS, train_prepared, write_count
+from deita_train.stages.training.stop_tokens import keep_end_of_turn, stop_at_end_of_turn
+from deita_train.training.rows import PairRow, write_pair_rows
+
+
+def prepare(context: StageContext) -> None:
+    """Render every pair once and join it with its reference by id."""
+    check_adapter(context)
+    keep_end_of_turn(context, datasets.load_from_disk(str(context.parents["data"] / "data")))
+    write_count(context, write_pair_rows(_rows(context), context.prepared_dir / ROWS))
+
+
+def run(context: StageContext) -> StageResult | None:
+    """Train and leave the model with the run's template."""
+    return train_prepared(context, model_path(context), context.config["chat_template"], kind="dpo")
+
+
+def finish(context: StageContext) -> dict[str, Any]:
+    """Merge the adapter where the recipe says so, and let the model stop where an answer ends."""
+    return {**finish_adapter(context), **stop_at_end_of_turn(context)}
+
+
+def _rows(context: StageContext) -> Iterator[PairRow]:
+    reference = datasets.load_from_disk(str(context.parents["reference"] / "data"))
+    by_id = {row["id"]: row for row in reference}
+    for row_id, pair in rendered_pairs(context):
+        known = by_id[row_id]
+        tokens = (len(pair.chosen_ids), len(pair.rejected_ids))
+        assert tokens == (known["chosen_tokens"], known["rejected_tokens"]), f"{row_id}: the reference scored other ids"
+        yield PairRow(row_id, pair, known["chosen_log_prob"], known["rejected_log_prob"])

@@ -1,0 +1,98 @@
+"""What the training stages share: settings, the training itself, its metrics."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from deita_train.data.rendering import load_tokenizer
+from deita_train.models.adapter_files import is_adapter, name_base
+from deita_train.models.published_files import finish_model_folder, num_parameters
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.training.adapter_merge import adapter_dir, base_name
+from deita_train.store.atomic_io import read_json, write_json_atomically
+from deita_train.training.arguments import Kind, TrainingSettings
+from deita_train.training.rows import RowCount
+from deita_train.training.step_watch import RATES
+from deita_train.training.trainer_run import TrainingOutcome, train
+
+ROWS, COUNT = "rows", "count.json"
+
+
+def write_count(context: StageContext, count: RowCount) -> None:
+    """Keep what the preparation counted beside the prepared rows."""
+    write_json_atomically(context.prepared_dir / COUNT, vars(count))
+
+
+def train_prepared(
+    context: StageContext, model: Path, chat_template: str | None, kind: Kind = "sft"
+) -> StageResult | None:
+    """Train on the prepared rows and leave a complete folder with the model or its adapter; the result on rank 0."""
+    left_dir = adapter_dir(context) if context.config.get("merge_adapter") else context.model_dir
+    tokenizer = load_tokenizer(str(model), chat_template)
+    rows = datasets.load_from_disk(str(context.prepared_dir / ROWS))
+    outcome = train(
+        str(model),
+        tokenizer,
+        rows,
+        training_settings(context, kind),
+        context.work_dir / "checkpoints",
+        left_dir,
+        context.progress.update,
+        context.log,
+    )
+    if context.rank != 0:
+        return None
+    finish_model_folder(left_dir, model, chat_template)
+    if is_adapter(left_dir):
+        name_base(left_dir, *base_name(context))
+    count = read_json(context.prepared_dir / COUNT)
+    drops = {name: count[name] for name in ("without_loss", "held_out") if count[name]}
+    return StageResult(
+        rows_in=count["rows"] + sum(drops.values()),
+        rows_out=count["rows"],
+        drops=drops,
+        metrics={**_metrics(outcome, count), **_sizes(left_dir, model)},
+        device="cpu" if context.use_cpu else "cuda",
+    )
+
+
+def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
+    """The component's plain settings from a node's configuration."""
+    launch = context.settings["launch"]
+    return TrainingSettings(
+        trainer={**context.config["trainer"], **context.settings["trainer"]},
+        global_batch_size=context.config["global_batch_size"],
+        seed=context.config["seed"],
+        world_size=context.world_size,
+        distributed_type=context.distributed_type,
+        use_cpu=launch["use_cpu"],
+        kind=kind,
+        peft=context.config.get("peft"),
+        loss=context.config.get("loss", "per_token"),
+        packing=context.settings["packing"],
+        checkpoint_minutes=context.settings["checkpoint_minutes"],
+        quantization=context.config.get("quantization"),
+    )
+
+
+def _sizes(left_dir: Path, model: Path) -> dict[str, int]:
+    """How many parameters were trained, and of an adapter's base, how many were not."""
+    frozen = {"frozen_parameters": num_parameters(model)} if is_adapter(left_dir) else {}
+    return {"parameters": num_parameters(left_dir), **frozen}
+
+
+def _metrics(outcome: TrainingOutcome, count: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "history": outcome.history,
+        "steps": outcome.steps,
+        "train_rows": count["rows"],
+        "train_tokens": count["tokens"],
+        "loss_tokens": count["loss_tokens"],
+        "rows_truncated": count["truncated"],
+        "rows_without_loss": count["without_loss"],
+        "rows_without_loss_ids": count["without_loss_ids"],
+        "resumed_from_step": outcome.resumed_from,
+        "micro_batch": outcome.micro_batch,
+        **{name: outcome.rates.get(name) for name in RATES},
+    }

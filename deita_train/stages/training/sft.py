@@ -1,0 +1,48 @@
+"""Stage `sft`: supervised fine-tuning on conversations, loss on the assistant's turns only."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import datasets
+
+from deita_train.data.rendering import load_tokenizer
+from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.rows import conversation_row, sft_max_length
+from deita_train.stages.stage_model import model_path
+from deita_train.stages.training.adapter_merge import check_adapter, finish_adapter
+from deita_train.stages.training.prepared_training import ROWS, train_prepared, write_count
+from deita_train.stages.training.stop_tokens import keep_end_of_turn, stop_at_end_of_turn
+from deita_train.training.parity import public_split
+from deita_train.training.rows import LabelledRow, write_training_rows
+
+
+def prepare(context: StageContext) -> None:
+    """Render every row once, but those that the public code holds out where the recipe wants its choices."""
+    check_adapter(context)
+    rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    keep_end_of_turn(context, rows)
+    held_out: list[int] = []
+    if context.config.get("parity"):
+        trained, held_out = public_split(len(rows))
+        rows = rows.select(trained)
+    count = write_training_rows(_rendered(context, rows), context.prepared_dir / ROWS)
+    count.held_out = len(held_out)
+    write_count(context, count)
+
+
+def run(context: StageContext) -> StageResult | None:
+    """Train and leave the model with the run's template."""
+    return train_prepared(context, model_path(context), context.config["chat_template"])
+
+
+def finish(context: StageContext) -> dict[str, Any]:
+    """Merge the adapter where the recipe says so, and let the model stop where an answer ends."""
+    return {**finish_adapter(context), **stop_at_end_of_turn(context)}
+
+
+def _rendered(context: StageContext, rows: datasets.Dataset) -> Iterator[LabelledRow]:
+    tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
+    max_length = sft_max_length(context.config)
+    for number, row in enumerate(rows):
+        context.progress.update(number + 1, len(rows), "rows rendered")
+        yield conversation_row(tokenizer, row, max_length)

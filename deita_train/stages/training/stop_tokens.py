@@ -1,0 +1,55 @@
+"""What the tuning stages do so that their model stops where its template ends a turn."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from deita_train.data.rendering import load_tokenizer
+from deita_train.models.adapter_files import is_adapter
+from deita_train.stages.context import StageContext
+from deita_train.stages.rows import answers_of, conversation_row, pair_row
+from deita_train.stages.stage_model import model_path
+from deita_train.store.atomic_io import read_json, write_json_atomically
+from deita_train.training.end_of_turn import end_of_turn_ids, stop_at
+
+_FILE = "end_of_turn.json"
+_ANSWERS = 200  # a template may end the last answer of a conversation otherwise than the others
+
+
+def keep_end_of_turn(context: StageContext, rows: datasets.Dataset) -> None:
+    """Find what ends the first answers, uncut, where that may be another token than the end of sequence."""
+    if not context.config.get("end_of_turn"):
+        return
+    tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
+    tokenizer.model_max_length = 10**9  # it warns of rows that are longer than the model's context
+    ids = end_of_turn_ids(tokenizer, islice(_answers(tokenizer, rows), _ANSWERS))
+    tokens = {str(tokenizer.convert_ids_to_tokens(token)): token for token in ids}
+    write_json_atomically(context.prepared_dir / _FILE, tokens)
+
+
+def stop_at_end_of_turn(context: StageContext) -> dict[str, Any]:
+    """Let the published model stop there; an adapter has no generation_config.json, and its base's is what counts."""
+    if not context.config.get("end_of_turn"):
+        return {}
+    tokens = read_json(context.prepared_dir / _FILE)
+    if not is_adapter(context.model_dir):
+        stop_at(context.model_dir, list(tokens.values()))
+    return {"end_of_turn": list(tokens)}
+
+
+def _answers(tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> Iterator[list[int]]:
+    """The trained tokens of each answer: those that the template marks, or of a pair what follows its prompt."""
+    of_row = _of_conversation if "messages" in rows.column_names else _of_pair
+    return (answer for row in rows for answer in of_row(tokenizer, row))
+
+
+def _of_conversation(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> list[list[int]]:
+    return answers_of(conversation_row(tokenizer, row, None))
+
+
+def _of_pair(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> list[list[int]]:
+    pair = pair_row(tokenizer, row, None)
+    return [pair.chosen_ids, pair.rejected_ids]

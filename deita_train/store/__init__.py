@@ -1,0 +1,1 @@
+"""The store of artefacts: content keys, locks, atomic writing, publishing."""

@@ -1,0 +1,124 @@
+"""The store: one folder per artefact, named by its key, published by one rename with the manifest inside.
+
+runs/store/<kind>-<key12>/         published: complete, never changed
+runs/store/.work/<kind>-<key12>/   being made: checkpoints, shards and logs of this and earlier attempts
+runs/store/.locks/                 who is at work
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deita_train.errors import UserError
+from deita_train.store.atomic_io import fsync_folder, fsync_tree, read_json, remove_tree, write_json_atomically
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+# What a published artefact consists of; everything else in the work folder only served to make it.
+PUBLISHED = (MANIFEST, METRICS, "data", "trace", "model", "logs")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artefact is, what it was made from and how; written last."""
+
+    id: str
+    key: str
+    kind: str
+    label: str
+    config: dict[str, Any]
+    parents: dict[str, str]
+    parent_digests: dict[str, str]
+    rows_in: int
+    rows_out: int
+    drops: dict[str, int]
+    content_digest: str
+    seed: int | None
+    versions: dict[str, str]
+    device: str
+    world_size: int
+    distributed_type: str
+    threads: int
+    command: str
+    started: str
+    wall_seconds: float
+
+
+class Store:
+    """Published artefacts and the folders in which new ones are made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, artefact_id: str) -> Path:
+        """Where the published artefact lies, or will lie."""
+        return self.folder / artefact_id
+
+    def work_path(self, artefact_id: str) -> Path:
+        """Where the artefact is being made."""
+        return self.folder / ".work" / artefact_id
+
+    def lock_path(self, artefact_id: str) -> Path:
+        """The lock that the run which makes the artefact holds."""
+        return self.folder / ".locks" / f"{artefact_id}.lock"
+
+    def workers_lock_path(self, artefact_id: str) -> Path:
+        """The lock that every process at work on the artefact shares."""
+        return self.folder / ".locks" / f"{artefact_id}.workers"
+
+    def has(self, artefact_id: str) -> bool:
+        """Whether the artefact is published; a folder without a manifest is not."""
+        return (self.path(artefact_id) / MANIFEST).is_file()
+
+    def published(self) -> list[str]:
+        """The ids of all published artefacts."""
+        return sorted(path.parent.name for path in self.folder.glob(f"*/{MANIFEST}"))
+
+    def manifest(self, artefact_id: str) -> Manifest:
+        """The manifest of a published artefact. Raises :class:`UserError` if it was damaged from outside."""
+        path = self.path(artefact_id) / MANIFEST
+        try:
+            return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); remove {path.parent} and run again.") from error
+
+    def metrics(self, artefact_id: str) -> dict[str, Any]:
+        """The metrics of a published artefact."""
+        metrics: dict[str, Any] = read_json(self.path(artefact_id) / METRICS)
+        return metrics
+
+    def publish(self, manifest: Manifest, metrics: dict[str, Any]) -> Path:
+        """Turn a finished work folder into the artefact: metrics, manifest last, fsync, one rename.
+
+        A published artefact under the same key (made anew by `--fresh`) is replaced, and stays until the new one is
+        complete.
+        """
+        work, final = self.work_path(manifest.id), self.path(manifest.id)
+        write_json_atomically(work / METRICS, metrics)
+        for name in ("data", "trace", "model"):
+            if (work / name).exists():
+                fsync_tree(work / name)
+        write_json_atomically(work / MANIFEST, asdict(manifest))
+        self.finish_publishing(manifest.id)
+        return final
+
+    def finish_publishing(self, artefact_id: str) -> bool:
+        """Move a work folder whose manifest is written to its place; False when there is none.
+
+        A kill between the manifest and the move leaves such a folder: the next run only has to move it.
+        """
+        work, final = self.work_path(artefact_id), self.path(artefact_id)
+        if not (work / MANIFEST).exists():
+            return False
+        for entry in work.iterdir():
+            if entry.name not in PUBLISHED:
+                remove_tree(entry) if entry.is_dir() else entry.unlink()
+        replaced = self.folder / ".work" / f"{artefact_id}.replaced"
+        remove_tree(replaced)
+        if final.exists():
+            final.rename(replaced)
+        work.rename(final)
+        fsync_folder(self.folder)
+        remove_tree(replaced)
+        return True

@@ -1,0 +1,144 @@
+"""LoRA: peft's configuration from its own fields, a trial of it on a model without weights, and merging."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from deita_train.errors import UserError
+from deita_train.inference.adapter_loading import load_adapter
+
+_PROBE_TOKENS = 16
+# Of the largest logit. Merging rounds every adapted weight once to the model's dtype.
+_MERGE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
+    """peft's configuration of a causal language model's adapter. Raises :class:`UserError` for what peft refuses."""
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **fields)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"peft: {error}") from error
+
+
+def try_adapter(fields: Mapping[str, Any], model_path: Path, *, merge: bool) -> None:
+    """Put an adapter on a model of the same shape without weights, before anything is trained.
+
+    Raises :class:`UserError` for what peft refuses, for names that match nothing (peft passes over them as long as any
+    other matches), and for an adapter that could not be merged where `merge` is wanted.
+    """
+    config = lora_config(fields)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
+        # With the adapter in place some layers have other names and types.
+        modules = dict(model.named_modules())
+        try:
+            adapted = get_peft_model(model, config)
+        except (ValueError, RuntimeError) as error:
+            advice = f" {_linear_layers(modules)}" if "target" in str(error) else ""
+            raise UserError(f"peft: {str(error).strip().rstrip('.')}.{advice}") from error
+        _check_names(fields, modules, adapted)
+        _check_head(adapted)
+        if merge:
+            _try_merge(adapted)
+
+
+def merge_adapter(adapter: Path, model_dir: Path, dtype: str) -> float:
+    """Merge an adapter into its base, loaded once in `dtype`, and save the whole model to `model_dir`.
+
+    Returns the largest difference that it made to the logits of a few tokens. Raises :class:`UserError` when that is
+    more than rounding explains.
+    """
+    adapted = load_adapter(adapter, dtype)
+    before = _probe(adapted)
+    merged: PreTrainedModel = adapted.merge_and_unload()
+    after = _probe(merged)
+    difference = float((after - before).abs().max())
+    limit = _MERGE_TOLERANCE[merged.dtype] * float(before.abs().max().clamp(min=1))
+    if not difference <= limit:
+        raise UserError(
+            f"merging changed the model: its logits differ by up to {difference:.3g}, and rounding explains "
+            f"{limit:.3g}. Leave merge_adapter: out, or adapt other layers."
+        )
+    merged.save_pretrained(model_dir)
+    return difference
+
+
+def _probe(model: torch.nn.Module) -> torch.Tensor:
+    """The logits of a few tokens, float32 [T, V]."""
+    vocabulary: int = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    ids = torch.linspace(0, vocabulary - 1, _PROBE_TOKENS).long()[None]
+    with torch.inference_mode():
+        logits: torch.Tensor = model(input_ids=ids).logits[0].float()
+    return logits
+
+
+def _linear_layers(modules: Mapping[str, torch.nn.Module]) -> str:
+    """Which layers may be named: the last parts of their names, without the output head."""
+    model = modules[""]
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in modules.items()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    }
+    return (
+        f"The linear layers of {type(model).__name__} are {', '.join(sorted(linear))}; state some of them as "
+        "target_modules, or all-linear."
+    )
+
+
+def _check_names(fields: Mapping[str, Any], modules: Mapping[str, torch.nn.Module], adapted: PeftModel) -> None:
+    for option in ("target_modules", "exclude_modules", "modules_to_save"):
+        names = fields.get(option)
+        strange = [name for name in names if not _ends(modules, name)] if isinstance(names, list) else []
+        if strange:
+            what = f"matches no module of {type(modules['']).__name__}. {_linear_layers(modules)}"
+            raise UserError(f"peft.{option}: {', '.join(strange)} {what}")
+    targeted: Any = adapted.base_model.targeted_module_names
+    for option in ("rank_pattern", "alpha_pattern"):
+        _refuse(option, [pattern for pattern in fields.get(option) or {} if not _matches(targeted, pattern)])
+    layers = fields.get("layers_to_transform")
+    numbers = [layers] if isinstance(layers, int) else layers or []
+    _refuse("layers_to_transform", [n for n in numbers if not any(f".{n}." in name for name in targeted)])
+
+
+def _ends(names: Iterable[str], wanted: str) -> bool:
+    return any(name == wanted or name.endswith(f".{wanted}") for name in names)
+
+
+def _matches(names: Iterable[str], pattern: str) -> bool:
+    """As peft applies the keys of `rank_pattern` and `alpha_pattern`."""
+    return any(re.match(rf"(.*\.)?({pattern})$", name) for name in names)
+
+
+def _refuse(option: str, strange: list[Any]) -> None:
+    if strange:
+        raise UserError(f"peft.{option}: {', '.join(map(str, strange))} matches no layer that gets an adapter.")
+
+
+def _check_head(adapted: PeftModel) -> None:
+    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
+        raise UserError(
+            "peft.target_modules: the output head cannot have an adapter, because trl multiplies by its weight "
+            "directly. Leave it out, or state it as modules_to_save."
+        )
+
+
+def _try_merge(adapted: PeftModel) -> None:
+    tied = adapted.config.get_text_config().tie_word_embeddings
+    if tied and isinstance(adapted.get_input_embeddings(), BaseTunerLayer):
+        raise UserError(
+            "peft.target_modules: the embedding shares its weight with the output head, and merging would change both. "
+            "Leave it out, or leave merge_adapter: out."
+        )
+    try:
+        adapted.merge_and_unload()
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise UserError(f"peft: such an adapter cannot be merged ({error}). Leave merge_adapter: out.") from error

@@ -1,0 +1,80 @@
+import io
+import json
+
+import pytest
+from rich.console import Console
+from tiny_recipe import no_gpus, plan, recipe  # noqa: F401
+
+from deita_train.commands.results import print_plan, print_results
+
+pytestmark = pytest.mark.usefixtures("no_gpus")
+MODELS = {
+    "base", "train_scorer.complexity", "score.complexity", "train_scorer.quality", "score.quality", "embed", "sft",
+    "evaluate.base", "evaluate.sft",
+}  # fmt: skip
+HINT = "`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."
+
+
+def shown(made, width=240):
+    console = Console(file=io.StringIO(), width=width)
+    print_plan(console, made)
+    return console.file.getvalue().splitlines()
+
+
+def table(lines):
+    """The cells of the rows, without the frame."""
+    return [[text.strip() for text in line.strip("│┃").replace("┃", "│").split("│")] for line in lines if "│" in line]
+
+
+def commands(lines):
+    return [line.rsplit(" ", 1)[1] for line in lines if line.startswith("  accelerate launch ")]
+
+
+def test_a_recipe_of_one_cell_has_no_column_for_cells_and_the_command_of_each_model_stage(tmp_path):
+    made = plan(tmp_path, recipe())
+    lines = shown(made)
+    assert lines[0].strip() == "tiny: 13 stages"
+    assert all(len(row) == 5 for row in table(lines)) and len(table(lines)) == 13
+    assert "The model stages by hand, in this order:" in lines and HINT not in lines
+    assert set(commands(lines)) == {made.cells[0].nodes[label].id for label in MODELS}
+
+
+def test_a_sweep_names_the_cells_and_prints_the_commands_of_the_recipe_as_written_alone(tmp_path):
+    sweep = {"select.method": ["random"], "select.seed,sft.seed": [1, 2], "until": "sft"}
+    made = plan(tmp_path, recipe(sweep=sweep))
+    lines = shown(made)
+    rows = table(lines)
+    assert lines[0].strip() == "tiny: 17 stages in 3 cells"
+    assert [row[:2] for row in rows if row[1]] == [
+        ["select", "random, seed 1"],
+        ["sft", "random, seed 1"],
+        ["select", "random, seed 2"],
+        ["sft", "random, seed 2"],
+    ]
+    assert len(rows) == 13 + 4
+    assert "The model stages of the recipe as written by hand, in this order:" in lines
+    assert set(commands(lines)) == {made.cells[0].nodes[label].id for label in MODELS}
+    assert lines[-1] == HINT
+
+
+def test_brackets_of_a_recipe_are_no_markup(tmp_path):
+    made = plan(tmp_path, recipe(sweep={"pool.instruction_share": [[0.0, 0.5]], "until": "pool"}))
+    assert ["pool", "instruction share [0.0, 0.5]"] in [row[:2] for row in table(shown(made))]
+
+
+def test_result_tables_are_printed_as_they_are(tmp_path):
+    (tmp_path / "report").mkdir()
+    row = ["deita, seed 1", "[Errno 12] no [bold]room[/bold]", "1 ± 2"]
+    result = {"title": "failed", "columns": ["cells", "why", "[red]number"], "rows": [row], "num_left": 2}
+    (tmp_path / "report" / "result.json").write_text(json.dumps([result]))
+    console = Console(file=io.StringIO(), width=120)
+    print_results(console, tmp_path)
+    lines = console.file.getvalue().splitlines()
+    assert table(lines) == [row] and any("[red]number" in line for line in lines)
+
+
+def test_packing_on_a_cpu_is_said_to_be_slower_until_it_is_done(tmp_path):
+    note = "train_scorer.quality, sft: packing: is slower on a CPU than batches of similar length, because attention"
+    packed = recipe(sft__packing=True, scorers__quality__train__packing=True)
+    assert [line for line in shown(plan(tmp_path, packed)) if line.startswith(note)]
+    assert not [line for line in shown(plan(tmp_path, recipe())) if "packing: is" in line]

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+from tiny_recipe import no_gpus, plan, recipe  # noqa: F401
+
+from deita_train.commands.data_validation import validate_data
+from deita_train.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("no_gpus")
+
+
+def lines(folder, **changes):
+    return list(validate_data(plan(folder, recipe(**changes))))
+
+
+def with_pairs(folder, rows, **settings):
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return {"preferences": {"dataset": str(folder / "pairs.jsonl"), **settings}, "global_batch_size": 8}
+
+
+def test_every_data_source_is_read(tmp_path):
+    section = {"preferences": {"builtin": "quickstart_preferences", "rows": 20}, "global_batch_size": 8}
+    heldout = {"builtin": "quickstart_heldout_preferences", "rows": 12}
+    told = lines(tmp_path, dpo=section, evaluate__preferences=heldout)
+    starts = [
+        "pretraining_data: 50 rows read, 50 usable",
+        "pool: 60 rows read, 60 usable",
+        "train_scorer.complexity data: 40 labelled rows",
+        "train_scorer.complexity heldout: 20 labelled rows",
+        "train_scorer.quality data: 40 labelled rows",
+        "train_scorer.quality heldout: 20 labelled rows",
+        "dpo_data: 20 rows read, 20 pairs kept",
+        "heldout_data: 16 rows read, 16 usable",
+        "heldout_pairs: 12 rows read, 12 pairs kept",
+    ]
+    assert [line[: len(start)] for line, start in zip(told, starts, strict=True)] == starts
+
+
+def test_pairs_with_their_lengths_and_what_is_dropped(tmp_path):
+    good = {"prompt": "q", "chosen": "yes, it is", "rejected": "no"}
+    section = with_pairs(tmp_path, [good, good, good, {**good, "rejected": good["chosen"]}], sample=2)
+    told = lines(tmp_path, dpo=section)
+    place = next(number for number, line in enumerate(told) if line.startswith("dpo_data"))
+    assert told[place : place + 4] == [
+        "dpo_data: 4 rows read, 2 pairs kept; 10 characters per chosen answer, 2 per rejected one; chosen is the longer"
+        " one in 100%",
+        "  answers_equal: 1",
+        f"    {tmp_path}/pairs.jsonl:4: both are 'yes, it is'",
+        "  not_sampled: 1",
+    ]
+
+
+def test_pairs_that_would_stop_the_run(tmp_path):
+    good = {"prompt": "q", "chosen": "yes", "rejected": "no"}
+    with pytest.raises(UserError, match="3 pairs are asked for, and pairs has 1 usable"):
+        lines(tmp_path, dpo=with_pairs(tmp_path, [good], sample=3))

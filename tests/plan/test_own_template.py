@@ -1,0 +1,204 @@
+"""`chat_template: tokenizer`: the model's own template, found in its files at planning time."""
+
+import json
+
+import pytest
+from tiny_recipe import graph, no_gpus, recipe  # noqa: F401
+
+from deita_train.errors import UserError
+from deita_train.plan.inputs import TEMPLATES_DIR
+from deita_train.plan.model_templates import own_template
+
+pytestmark = pytest.mark.usefixtures("no_gpus")
+COMMIT = "a" * 40
+MARKED = "{{ bos_token }}{% generation %}{{ messages[0]['content'] }}{% endgeneration %}"
+OTHER = MARKED.replace("bos_token", "eos_token")
+UNMARKED = "{{ messages[0]['content'] }}"
+
+
+def make_folder(folder, jinja=None, stated=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": stated} if stated is not None else {}))
+    if jinja is not None:
+        (folder / "chat_template.jinja").write_text(jinja)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"jinja": MARKED}, MARKED),
+        ({"stated": MARKED}, MARKED),
+        ({"jinja": MARKED, "stated": OTHER}, MARKED),
+        ({"stated": [{"name": "tool_use", "template": OTHER}, {"name": "default", "template": MARKED}]}, MARKED),
+        ({"stated": [{"name": "tool_use", "template": OTHER}]}, None),
+        ({}, None),
+    ],
+)
+def test_where_a_folder_has_its_template(tmp_path, files, found):
+    assert own_template({}, str(make_folder(tmp_path / "m", **files))) == found
+
+
+def test_it_is_what_transformers_reads(tmp_path):
+    from deita_train.data.rendering import load_tokenizer
+    from deita_train.training.miniature import train_tokenizer
+
+    train_tokenizer([], 259, MARKED, tmp_path)
+    assert own_template({}, str(tmp_path)) == load_tokenizer(str(tmp_path)).chat_template == MARKED
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": OTHER}))
+    assert own_template({}, str(tmp_path)) == load_tokenizer(str(tmp_path)).chat_template
+    (tmp_path / "chat_template.jinja").unlink()
+    assert own_template({}, str(tmp_path)) == load_tokenizer(str(tmp_path)).chat_template == OTHER
+
+
+def test_the_key_holds_the_text_of_the_models_own(tmp_path):
+    folder = make_folder(tmp_path / "m", jinja=MARKED)
+    own = {"sft__model": str(folder), "sft__chat_template": "tokenizer"}
+    sft = graph(tmp_path, recipe(**own))["sft"]
+    assert sft.config["chat_template"] == MARKED
+    counted = graph(tmp_path, recipe(**own, select__budget={"tokens": 1000}))["lengths"]
+    assert counted.config["chat_template"] == MARKED
+    (tmp_path / "mine.jinja").write_text(MARKED)
+    named = graph(tmp_path, recipe(**{**own, "sft__chat_template": str(tmp_path / "mine.jinja")}))["sft"]
+    assert named.key == sft.key
+
+
+def test_of_a_base_that_the_recipe_makes_it_is_the_bases(tmp_path):
+    keys = {graph(tmp_path, recipe(sft__chat_template=name))["sft"].key for name in ("tokenizer", "vicuna_v1.1")}
+    assert len(keys) == 1
+
+
+def test_evaluation_of_a_model_with_its_own(tmp_path):
+    folder = make_folder(tmp_path / "m", jinja=MARKED)
+    evaluate = {"model": str(folder), "chat_template": "tokenizer", "heldout": {"builtin": "quickstart_heldout"}}
+    evaluate["heldout"]["rows"] = 4
+    nodes = graph(tmp_path, {"name": "only", "evaluate": evaluate})
+    assert nodes["evaluate.base"].config["chat_template"] == MARKED
+
+
+def refusal(folder, **changes):
+    with pytest.raises(UserError) as caught:
+        graph(folder, recipe(sft__chat_template="tokenizer", **changes))
+    return str(caught.value).removeprefix(f"{folder / 'r.yaml'}: ")
+
+
+def test_a_model_without_a_template_or_with_an_unmarked_one_is_told(tmp_path):
+    bare, unmarked = make_folder(tmp_path / "bare"), make_folder(tmp_path / "unmarked", jinja=UNMARKED)
+    assert refusal(tmp_path, sft__model=str(bare)) == (
+        f"sft.chat_template: tokenizer: {bare} has no chat template of its own (a base model rarely has one); name a "
+        "template instead."
+    )
+    assert refusal(tmp_path, sft__model=str(unmarked)) == (
+        f"sft.chat_template: tokenizer: the template of {unmarked}: it does not mark what the assistant writes, so "
+        "there would be nothing to learn from; put the assistant's words and the end-of-turn token between "
+        "{% generation %} and {% endgeneration %}. Mend it in a copy, a .jinja file, and name that; or name a template "
+        "of this package."
+    )
+
+
+def test_a_damaged_file_is_told(tmp_path):
+    folder = make_folder(tmp_path / "m")
+    (folder / "tokenizer_config.json").write_text('{"chat_template": ')
+    assert "tokenizer_config.json is no JSON" in refusal(tmp_path, sft__model=str(folder))
+
+
+@pytest.mark.parametrize(("section", "label"), [("embedding", "embed"), ("perplexity", "perplexity")])
+def test_a_pass_over_the_pool_takes_the_models_own(tmp_path, section, label):
+    folder = make_folder(tmp_path / "m", jinja=MARKED)
+    (tmp_path / "mine.jinja").write_text(MARKED)
+    own, named = (
+        graph(tmp_path, recipe(**{section: {"model": str(folder), "chat_template": name}}))[label]
+        for name in ("tokenizer", str(tmp_path / "mine.jinja"))
+    )
+    assert own.config["chat_template"] == MARKED and own.key == named.key
+
+
+@pytest.mark.parametrize("section", ["embedding", "perplexity"])
+def test_a_pass_with_the_own_template_of_a_base_that_the_recipe_makes(tmp_path, section):
+    label = {"embedding": "embed"}.get(section, section)
+    keys = {
+        graph(tmp_path, recipe(**{section: {"model": "base", "chat_template": name}}))[label].key
+        for name in ("tokenizer", "vicuna_v1.1")
+    }
+    assert len(keys) == 1
+
+
+def test_an_embedding_needs_no_marks_and_perplexity_does(tmp_path):
+    own = {"model": str(make_folder(tmp_path / "m", jinja=UNMARKED)), "chat_template": "tokenizer"}
+    assert graph(tmp_path, recipe(embedding=own))["embed"].config["chat_template"] == UNMARKED
+    with pytest.raises(UserError, match=r"perplexity\.chat_template: tokenizer: .* does not mark what the assistant"):
+        graph(tmp_path, recipe(perplexity=own))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty Hub cache without a network; returns where the files of org/m at COMMIT belong."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "cache" / "models--org--m" / "snapshots" / COMMIT
+
+
+HUB = {"hub": "org/m", "revision": COMMIT}
+
+
+def test_a_hub_models_template_is_taken_from_the_cache(tmp_path, cache):
+    make_folder(cache, jinja=MARKED)
+    hub = {"sft__model": "org/m", "sft__revision": COMMIT, "sft__chat_template": "tokenizer"}
+    assert graph(tmp_path, recipe(**hub))["sft"].config["chat_template"] == MARKED
+    make_folder(cache, jinja=MARKED)
+    (cache / "chat_template.jinja").unlink()
+    (cache / "tokenizer_config.json").write_text(json.dumps({"chat_template": OTHER}))
+    assert own_template(HUB, "org/m") == OTHER
+
+
+def test_what_the_cache_has_needs_no_network(cache, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
+    make_folder(cache, jinja=MARKED)
+    assert own_template(HUB, "org/m") == MARKED
+    (cache / "chat_template.jinja").unlink()
+    known_absent = cache.parent.parent / ".no_exist" / COMMIT
+    known_absent.mkdir(parents=True)
+    (known_absent / "chat_template.jinja").touch()
+    assert own_template(HUB, "org/m") is None
+
+
+def test_what_is_missing_is_fetched_at_the_commit_of_the_plan(cache, monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    fetched = make_folder(tmp_path / "fetched", stated=MARKED)
+    asked = []
+
+    def download(hub, name, revision):
+        asked.append((hub, name, revision))
+        if not (fetched / name).exists():
+            raise RemoteEntryNotFoundError.__new__(RemoteEntryNotFoundError)
+        return str(fetched / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert own_template(HUB, "org/m") == MARKED
+    assert asked == [("org/m", name, COMMIT) for name in ("chat_template.jinja", "tokenizer_config.json")]
+
+
+def test_what_can_be_found_nowhere_is_told(tmp_path, cache):
+    told = refusal(tmp_path, sft__model="org/m", sft__revision=COMMIT)
+    assert told.startswith(
+        f"sft.chat_template: tokenizer: chat_template.jinja of org/m at {COMMIT} is not in the local"
+    )
+    assert told.endswith("Check the network and your access to it (hf auth login), or name a template.")
+
+
+def test_our_own_templates_can_be_a_models_own(tmp_path):
+    names = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
+    assert len(names) == 6
+    for name in names:
+        text = (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+        folder = make_folder(tmp_path / name, jinja=text)
+        sft = graph(tmp_path, recipe(sft__model=str(folder), sft__chat_template="tokenizer"))["sft"]
+        assert sft.config["chat_template"] == text

@@ -1,0 +1,230 @@
+"""Which fields of `select:` go into the selection's configuration, and which are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
+
+from deita_train.commands.data_validation import validate_data
+from deita_train.errors import UserError
+from deita_train.plan import launch
+from deita_train.plan.sections.selecting import SELECT_FIELDS
+from deita_train.plan.select_fields import unread_fields
+from deita_train.recipe.schema import Select
+from deita_train.selection.needs import METHOD_NEEDS
+
+pytestmark = pytest.mark.usefixtures("no_gpus")
+
+# What each method's artefact is decided by. Those of the methods that were there first must stay as they are, because
+# they are part of the keys of what is in people's stores.
+OF_DEITA = {"score": "evol", "threshold": 0.9, "center": False}
+CONFIGS = {
+    "deita": OF_DEITA,
+    "evol_score": {"score": "evol"},
+    "complexity": {"score": "complexity"},
+    "quality": {"score": "quality"},
+    "random": {"seed": 7},
+    "longest_response": {},
+    "whole_pool": {},
+    "longest_instruction": {},
+    "direct_score": {"column": "c"},
+    "perplexity": {"column": "c", "order": "highest"},
+    "ifd": {"column": "c"},
+    "instag": {"column": "c"},
+    "mig": {"column": "c", "label_similarity": 0.9, "score": "evol"},
+    "k_center": {"score": "evol", "center": False},
+    "kmeans": {"score": "evol", "center": False, "clusters": None, "seed": 7},
+    "facility_location": {"score": "evol", "center": False, "quality_weight": 0.5},
+}
+PARENTS = {
+    "scores": {"complexity": "score.complexity", "quality": "score.quality"},
+    "scores_if_any": {"complexity": "score.complexity", "quality": "score.quality"},
+    "embeddings": {"embed": "embed"},
+}
+
+
+def select_of(folder, method, *without, **changes):
+    changes = {f"select__{name}": value for name, value in changes.items()}
+    if "column" in METHOD_NEEDS[method]:
+        changes["select__column"] = "c"
+    if method == "whole_pool":
+        changes["select__budget"] = None
+    return graph(folder, recipe(*without, select__method=method, **changes))["select"]
+
+
+def parents_of(node):
+    return {name: parent.label for name, parent in node.parents.items()}
+
+
+def test_every_method_has_a_configuration():
+    assert set(CONFIGS) == set(METHOD_NEEDS)
+    assert {name for config in CONFIGS.values() for name in config} == {*SELECT_FIELDS, "score", "center", "seed"}
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_the_configuration_holds_what_the_method_reads(tmp_path, method):
+    node = select_of(tmp_path, method)
+    budget = None if method == "whole_pool" else 10
+    assert node.config == {"method": method, "budget": budget, **CONFIGS[method]}
+    wanted = {"pool": "pool"}
+    for need in METHOD_NEEDS[method]:
+        wanted |= PARENTS.get(need, {})
+    if method in ("complexity", "quality"):
+        wanted = {"pool": "pool", method: f"score.{method}"}
+    assert parents_of(node) == wanted
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [
+        ("perplexity", "order", "lowest"),
+        ("kmeans", "clusters", 4),
+        ("kmeans", "seed", 3),
+        ("facility_location", "quality_weight", 0.25),
+        ("mig", "label_similarity", 0.5),
+        ("deita", "threshold", 0.5),
+    ],
+)
+def test_what_is_stated_decides_the_key(tmp_path, method, field, value):
+    node = select_of(tmp_path, method, **{field: value})
+    assert node.config == {"method": method, "budget": 10, **CONFIGS[method], field: value}
+    assert node.key != select_of(tmp_path, method).key
+
+
+def test_one_dimension_is_enough_for_a_method_that_ranks_by_it(tmp_path):
+    node = select_of(tmp_path, "kmeans", score="quality")
+    assert parents_of(node) == {"pool": "pool", "quality": "score.quality", "embed": "embed"}
+    assert node.config["score"] == "quality"
+
+
+def test_k_center_takes_scores_where_they_are(tmp_path):
+    node = select_of(tmp_path, "k_center", "scorers")
+    assert parents_of(node) == {"pool": "pool", "embed": "embed"}
+    assert "score" not in node.config
+    with pytest.raises(UserError, match=r"select: needs scorers\.quality: or scores\.quality:"):
+        select_of(tmp_path, "k_center", "scorers", score="quality")
+
+
+def test_facility_location_without_a_weight_needs_no_scores(tmp_path):
+    node = select_of(tmp_path, "facility_location", "scorers", quality_weight=0.0)
+    assert parents_of(node) == {"pool": "pool", "embed": "embed"}
+    assert node.config == {"method": "facility_location", "budget": 10, "quality_weight": 0.0, "center": False}
+
+
+@pytest.mark.parametrize("method", [name for name, needs in METHOD_NEEDS.items() if "column" in needs])
+def test_a_missing_column_is_asked_for(tmp_path, method):
+    with pytest.raises(
+        UserError, match=f"r.yaml: select.column: method {method} wants column:, the column of the pool to read"
+    ):
+        graph(tmp_path, recipe(select__method=method))
+
+
+def refusal(folder, data, *sets):
+    with pytest.raises(UserError) as caught:
+        plan(folder, data, *sets)
+    return str(caught.value).removeprefix(f"{folder / 'recipe.yaml'}: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"select__method": "random", "select__launch": "cpu_ddp"},
+            "select.launch: would have no effect with method random; leave it out.",
+        ),
+        ({"select__column": "c"}, "select.column: would have no effect with method deita; leave it out."),
+        (
+            {"select__method": "random", "select__threshold": 0.8},
+            "select.threshold: would have no effect with method random; leave it out.",
+        ),
+        (
+            {"select__method": "quality", "select__score": "quality"},
+            "select.score: would have no effect with method quality; leave it out.",
+        ),
+        (
+            {"select__clusters": 3, "sweep": {"select.method": ["random", "k_center"]}},
+            "select.clusters: would have no effect with methods deita, random, k_center; leave it out.",
+        ),
+        (
+            {"sweep": {"select.quality_weight": [0.1, 0.9]}},
+            "select.quality_weight: would have no effect with method deita; leave it out.",
+        ),
+        (
+            {"select__method": "facility_location", "select__quality_weight": 0.0, "select__score": "quality"},
+            "select.score: would have no effect with method facility_location; leave it out.",
+        ),
+    ],
+)
+def test_a_field_that_no_method_reads_is_refused(tmp_path, changes, message):
+    assert refusal(tmp_path, recipe(**changes)) == message
+
+
+def test_a_sweep_over_methods_shares_one_section(tmp_path):
+    data = recipe(
+        select__threshold=0.8, select__clusters=3, sweep={"select.method": ["random", "kmeans"], "whole_pool": True}
+    )
+    made = plan(tmp_path, data)
+    configs = {cell.label: dict(cell.nodes["select"].config) for cell in made.cells}
+    assert configs["random"] == {"method": "random", "budget": 10, "seed": 7}
+    assert configs["kmeans"] == {"method": "kmeans", "budget": 10, **CONFIGS["kmeans"], "clusters": 3}
+    assert configs["as written"]["threshold"] == 0.8
+
+
+def test_another_method_by_set_leaves_the_file_as_it_is(tmp_path):
+    data = recipe(select__threshold=0.8)
+    assert plan(tmp_path, data, "select.method=random").cells[0].nodes["select"].config["method"] == "random"
+    message = "select.clusters: would have no effect with methods random, deita; leave it out."
+    assert refusal(tmp_path, data, "select.method=random", "select.clusters=3") == message
+
+
+def test_every_field_is_read_by_a_method():
+    assert unread_fields(Select(budget=1, column="c", clusters=2), METHOD_NEEDS) == []
+    stated = Select(
+        budget=1, threshold=0.5, score="quality", column="c", order="lowest", clusters=2, quality_weight=0.1,
+        label_similarity=0.5, seed=3, launch="cpu", allow_fewer=True,
+    )  # fmt: skip
+    assert set(unread_fields(stated, ["longest_response"])) == {*SELECT_FIELDS, "score", "launch"}
+
+
+def test_validate_reads_the_column(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "ifd": value, "tags": tags} for value, tags in [(0.5, ["a"]), (None, []), (1.5, ["b"])]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pool = {"dataset": str(tmp_path / "rows.jsonl")}
+
+    def told(**changes):
+        changes = {f"select__{name}": value for name, value in changes.items()}
+        lines = list(validate_data(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes))))
+        return lines[[line.startswith("select") for line in lines].index(True) :]
+
+    assert told(method="ifd", column="ifd") == [
+        "select: 1 of 3 rows can be ranked by column 'ifd'",
+        "  no_value: 1",
+        "  ifd_not_below_one: 1",
+    ]
+    assert told(method="mig", column="tags") == ["select: 2 of 3 rows can be ranked by column 'tags'", "  no_tags: 1"]
+    with pytest.raises(UserError, match="the pool has no column 'rating'"):
+        told(method="direct_score", column="rating")
+
+
+def test_only_deita_is_launched(tmp_path):
+    plain = select_of(tmp_path, "deita")
+    assert "launch" not in plain.settings  # one process on a CPU, as every other method
+    node = select_of(tmp_path, "deita", launch="cpu_ddp")
+    assert (node.settings["launch"]["num_processes"], node.settings["launch"]["use_cpu"]) == (2, True)
+    assert node.key == plain.key and node.config == plain.config
+    assert "launch" not in select_of(tmp_path, "k_center", launch="cpu_ddp").settings
+    with pytest.raises(UserError, match=r"select\.launch: nowhere is unknown; allowed: cpu, "):
+        select_of(tmp_path, "deita", launch="nowhere")
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_on_a_machine_with_gpus_deita_takes_one(tmp_path, monkeypatch, gpus):
+    monkeypatch.setattr(launch, "count_gpus", lambda: gpus)
+    launch.resolve_launch.cache_clear()
+    found = select_of(tmp_path, "deita").settings["launch"]
+    assert (Path(found["config_file"]).stem, found["num_processes"], found["use_cpu"]) == ("single_gpu", 1, False)
+    assert "launch" not in select_of(tmp_path, "random").settings
+    assert select_of(tmp_path, "deita", launch="ddp").settings["launch"]["num_processes"] == gpus
+    launch.resolve_launch.cache_clear()
