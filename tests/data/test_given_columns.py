@@ -39,8 +39,8 @@ def test_the_rounding_of_an_expectation_is_no_mistake(tmp_path):
 MISTAKES = [
     ([{"id": "a"}], "given.jsonl:1: column 'quality_scores' is missing; the row has 'id'"),
     ([{"quality_scores": [1]}], "given.jsonl:1: column 'id' is missing; the row has 'quality_scores'"),
-    ([{"id": None, "quality_scores": [1]}], "given.jsonl:1: id None is no id; text or a whole number wanted"),
-    ([{"id": "a", "quality_scores": [1]}] * 2, "id 'a' is there twice: at "),
+    ([{"id": None, "quality_scores": [1]}], "given.jsonl:1: id None is not an id; expected text or a whole number"),
+    ([{"id": "a", "quality_scores": [1]}] * 2, "id 'a' occurs twice: at "),
     ([{"id": "a", "quality_scores": [1, 2]}], "2 scores for 1 user turns; one for each turn wanted"),
     ([{"id": "a", "quality_scores": []}], "0 scores for 1 user turns"),
     ([{"id": "a", "quality_scores": [0.5]}], "(row 'a'): quality_scores: 0.5 is no score; a number from 1 to 6"),
