@@ -1,4 +1,4 @@
-"""Loading an adapter on its base."""
+"""Loading an adapter onto its base model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def base_folder(adapter: Path) -> Path:
-    """A local folder with the adapter's base; one of the Hub is downloaded at the commit that the adapter names."""
+    """A local folder with the adapter's base; a Hub base is downloaded at the commit that the adapter names."""
     base = locate_base(adapter)
     return base.folder or hub_folder(base.hub, base.revision, str(adapter), ignore=NOT_SAFETENSORS)
 
@@ -60,13 +60,13 @@ def put_adapter(model: PreTrainedModel, adapter: Path, base: Path) -> PeftModel:
 
 
 def _check_weights(model: PeftModel, adapter: Path, base: Path) -> None:
-    """peft passes over weights that it has no place for, and only warns of those that are missing."""
+    """peft ignores weights that it has no place for, and only warns about missing ones."""
     from peft import get_peft_model_state_dict
 
     own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as weights:
         saved = set(weights.keys())
-    # An embedding with an adapter is saved together with the base's own weights.
+    # An adapted embedding is saved together with the base's weights.
     strange = {name for name in saved - own if ".base_layer." not in name}
     if own - saved or strange:
         example = min(own - saved or strange)
