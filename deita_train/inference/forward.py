@@ -136,7 +136,7 @@ def last_logits(model: PreTrainedModel, batch: PaddedBatch, token_ids: Sequence[
 def summed_loss(model: PreTrainedModel, batch: PaddedBatch, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Negative log-likelihood summed over each row's labelled tokens, float64 [B], and their number, int64 [B].
 
-    `labels` is int64 [B, T], -100 where a token does not count. Only labelled positions meet the output head, in chunks.
+    `labels`: int64 [B, T], -100 where a token does not count. Only labelled positions meet the output head, in chunks.
     """
     states = _states(model.base_model, batch)
     targets = labels[:, 1:]

@@ -43,7 +43,7 @@ MODELS = [
     Case(
         "weights that git-lfs has not fetched",
         "stage embed",
-        ("lfs/model.safetensors is no whole safetensors file", "git-lfs"),
+        ("lfs/model.safetensors is not a complete safetensors file", "git-lfs"),
         embedding("lfs"),
         {
             "lfs/config.json": '{"model_type": "llama"}',

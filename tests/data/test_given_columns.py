@@ -53,7 +53,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("rows", "message"), MISTAKES)
-def test_scores_that_cannot_be_used_are_told(tmp_path, rows, message):
+def test_scores_that_cannot_be_used_are_reported(tmp_path, rows, message):
     with pytest.raises(UserError) as caught:
         scores(tmp_path, ["a"], [1], *rows)
     assert message in str(caught.value) and str(tmp_path) in str(caught.value)
@@ -92,7 +92,7 @@ def test_embeddings_are_joined_by_id(tmp_path):
         ([1.0, 1e300], "not finite in float32"),
     ],
 )
-def test_embeddings_that_cannot_be_used_are_told(tmp_path, second, message):
+def test_embeddings_that_cannot_be_used_are_reported(tmp_path, second, message):
     file = write(tmp_path, {"id": "a", "embedding": [1.0, 2.0]}, {"id": "b", "embedding": second})
     with pytest.raises(UserError) as caught:
         given_embeddings(file, ["a", "b"])

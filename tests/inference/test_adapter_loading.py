@@ -156,7 +156,7 @@ def test_a_folder_is_an_adapter_by_its_configuration(simple, base):
     [
         ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA adapters are read."),
         ({"peft_type": "removed"}, "peft_type is None; only LORA adapters are read."),
-        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens is stated"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens is set"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path is missing"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_base_must_be_a_whole_model(simple, base, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (other, tmp_path / "empty"):
         edit(simple, base_model_name_or_path=str(folder))
-        assert refusal(locate_base, simple).endswith(f"the base {folder} is no whole transformers model.")
+        assert refusal(locate_base, simple).endswith(f"the base {folder} is not a full transformers model.")
 
 
 def test_a_base_on_the_hub_needs_its_commit(simple, monkeypatch, base):

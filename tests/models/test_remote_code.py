@@ -48,7 +48,7 @@ def edit(path, **values):
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """The model's folder, the mark that its code leaves, and the logits that a plain LLaMA with its weights gives."""
-    monkeypatch.setattr(remote_code, "_told", set())
+    monkeypatch.setattr(remote_code, "_reported", set())
     folder, mark = tmp_path / "model", tmp_path / "mark"
     make_model(folder)
     ids = torch.arange(3, 40)[None]

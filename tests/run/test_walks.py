@@ -242,7 +242,7 @@ def test_the_configuration_of_tokens_and_of_turns(tmp_path):
         ),
     ],
 )
-def test_what_is_missing_or_without_effect_is_told(tmp_path, changes, message):
+def test_what_is_missing_or_without_effect_is_reported(tmp_path, changes, message):
     data = recipe("evaluate", **changes) if "sft" in changes else recipe(**changes)
     with pytest.raises(UserError) as caught:
         plan(tmp_path, data)

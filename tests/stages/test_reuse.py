@@ -102,7 +102,7 @@ def test_only_the_new_rows_are_computed(kind, model, first, tmp_path, capsys):
     num_new = NEW_TURNS if kind == "score" else 20
     log = capsys.readouterr().out
     num_old = {"score": 300, "embed": 200}[kind]
-    assert f"{kind}: {num_old} of {num_old + num_new} inputs are there already: {num_old} in {kind}-first" in log
+    assert f"{kind}: {num_old} of {num_old + num_new} inputs were computed before: {num_old} in {kind}-first" in log
     assert f"rank 0: {num_new} of {num_new} rows" in log
     metrics = result.metrics
     assert (metrics["rows"], metrics["rows_reused"]) == (220, num_old)
@@ -186,7 +186,7 @@ def test_a_pool_that_is_all_there_is_still_tried_on_the_model(model, first, tmp_
     assert result.metrics["digit_mass_turns"] == 16, "the turns that were tried before the pass"
     assert result.metrics["wrong_model_suspected"] is True
     context.settings["min_digit_mass"] = 0.1
-    with pytest.raises(UserError, match="This looks like a wrong model"):
+    with pytest.raises(UserError, match="This looks like the wrong model"):
         score.run(context)
 
 

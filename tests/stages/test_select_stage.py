@@ -120,7 +120,7 @@ def test_a_pool_without_a_row_to_rank(carry_out, tmp_path):
     )
 
 
-def test_a_missing_column_is_told(carry_out):
+def test_a_missing_column_is_reported(carry_out):
     with pytest.raises(UserError, match="the pool has no column 'ratings' for the method to read; it has id, messages"):
         carry_out(method="direct_score", budget=1, column="ratings")
 

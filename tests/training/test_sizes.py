@@ -55,7 +55,7 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("peft", [None, {"r": 64, "target_modules": ["q_proj", "down_proj"], "use_dora": True}])
-def test_a_real_checkpoint_has_the_size_that_was_told(model, tmp_path, peft):
+def test_a_real_checkpoint_has_the_size_that_was_reported(model, tmp_path, peft):
     folder, tokenizer = model
     trainer = {"learning_rate": 1e-3, "num_train_epochs": 1, "save_steps": 1}
     settings = TrainingSettings(trainer, 2, 7, 1, "NO", True, peft=peft)
