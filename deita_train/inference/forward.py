@@ -63,13 +63,19 @@ class PaddedBatch:
 
 def pad_batch(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedBatch:
     """Pad on the right with id 0, which need not be the tokenizer's padding id because it is never read."""
-    lengths = torch.tensor([len(row) for row in rows])
-    assert int(lengths.min()) > 0, "an empty row has no last token"
-    input_ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    input_ids = pad_right(rows, 0).to(device)
+    lengths = torch.tensor([len(row) for row in rows]).to(device)
+    mask = (torch.arange(input_ids.shape[1], device=device)[None, :] < lengths[:, None]).long()
+    return PaddedBatch(input_ids, mask, lengths - 1, on_the_right=True)
+
+
+def pad_right(rows: Sequence[Sequence[int]], filling: int) -> torch.Tensor:
+    """The rows as one int64 tensor [B, T] on the CPU, so that a batch is one copy to the device."""
+    assert all(rows), "an empty row has no last token"
+    padded = torch.full((len(rows), max(map(len, rows))), filling, dtype=torch.long)
     for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-    mask = (torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]).long()
-    return PaddedBatch(input_ids.to(device), mask.to(device), (lengths - 1).to(device), on_the_right=True)
+        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return padded
 
 
 def _states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:

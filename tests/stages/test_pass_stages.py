@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig
 
 from deita_train.data.conversations import user_turns
 from deita_train.errors import UserError
+from deita_train.inference import cpu_bfloat16
 from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import read_plan
 from deita_train.inference.forward import load_model
@@ -250,3 +251,15 @@ def test_a_pool_without_a_turn_to_score(work):
     assert table["quality_scores"] == [[None]]
     assert (result.metrics["digit_mass_mean"], result.metrics["digit_mass_turns"]) == (None, 0)
     assert (result.metrics["real_token_share"], result.metrics["tokens_per_second"]) == (1.0, None)
+
+
+def test_hours_in_bfloat16_on_a_cpu_are_refused_before_the_first_batch(work, monkeypatch):
+    slow = cpu_bfloat16.ProductRates(float32=1e6, bfloat16=1e3)  # of a CPU on which even this miniature takes hours
+    monkeypatch.setattr(cpu_bfloat16, "product_rates", lambda: slow)
+    monkeypatch.setattr(cpu_bfloat16, "_NEVER_SLOW", 0)
+    context = pass_context("score", work, ROWS, dtype="bfloat16")
+    with pytest.raises(UserError, match=r"1,000 times as long as in float32.*hours.*State dtype: float32"):
+        carry_out(score, context)
+    assert not list(context.work_dir.glob("shards/*"))
+    context.config["dtype"] = "float32"
+    carry_out(score, context)

@@ -28,7 +28,8 @@ from deita_train.inference.batches import (
     share_batches,
     write_plan,
 )
-from deita_train.inference.forward import check_plain_head, pad_batch, summed_loss
+from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
+from deita_train.inference.forward import check_plain_head, pad_batch, pad_right, summed_loss
 from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 from deita_train.models.model_shape import automatic_batch_tokens, load_config
@@ -45,6 +46,7 @@ _SHARDS = "shards"
 # Larger batches do not fit a core's cache: with four times as many tokens benchmarks/scoring.py is a quarter slower.
 _CPU_BATCH_TOKENS = 4_096
 _LOG_SECONDS = 30.0
+_FLOAT32 = "State dtype: float32, or run it on a GPU."
 
 
 def start_ranks(context: StageContext) -> torch.device:
@@ -91,6 +93,9 @@ def run_pass(
     speed = Speed()
     if model is not None:
         speed = Speed(flops_per_token(model), peak_flops(model.device, model.dtype))
+        if context.use_cpu and model.dtype == torch.bfloat16:
+            tokens = sum(plan.tokens(number) for number in numbers)
+            refuse_slow_bfloat16((speed.flops_per_token or 0) * tokens, _FLOAT32)
     watch = _Watch(context, plan, missing, numbers, speed)
     Pass(plan, shard_dir, compute, speed, watch.tick).run(numbers)
     if numbers:
@@ -250,10 +255,8 @@ def token_losses(context: StageContext) -> TokenLosses | None:
 
     def compute(positions: Sequence[int]) -> Columns:
         batch = pad_batch([rows[position] for position in positions], device)
-        wanted = torch.full_like(batch.input_ids, IGNORED)
-        for index, position in enumerate(positions):
-            wanted[index, : len(labels[position])] = torch.tensor(labels[position], device=device)
-        loss, tokens = summed_loss(model, batch, wanted)
+        wanted = pad_right([labels[position] for position in positions], IGNORED)
+        loss, tokens = summed_loss(model, batch, wanted.to(device))
         return {"loss": loss, "tokens": tokens}
 
     result = run_pass(context, model, compute, ("loss", "tokens"))
