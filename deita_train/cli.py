@@ -21,10 +21,6 @@ add_commands(app)
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 UntilOption = Annotated[str | None, typer.Option("--until", help="Stop after this stage, such as select or sft.")]
 StageOption = Annotated[str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.")]
-StagesOption = Annotated[
-    list[str],
-    typer.Option("--stage", help="The artefact's id, as `plan` prints it. Given again: one more, in this process."),
-]
 GpusOption = Annotated[
     int | None,
     typer.Option(
@@ -139,14 +135,11 @@ def inspect(
 
 
 @app.command()
-def stage(recipe: RecipeArgument, stage: StagesOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
-    """Carry out one stage in this process; what `accelerate launch` starts on each rank.
+def stage(recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
+    """Carry out one stage in this process; what `accelerate launch` starts on each rank."""
+    from deita_train.run.child.worker import run_stage
 
-    Several, of scoring and embedding, are carried out one after another; those over one base load it once.
-    """
-    from deita_train.run.child.worker import run_stages
-
-    run_stages(recipe, sets or [], runs, stage)
+    run_stage(recipe, sets or [], runs, stage)
 
 
 @app.command(hidden=True)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from deita_train.inference.trunk import shared_model
 from deita_train.models.adapter_files import is_adapter
 from deita_train.models.remote_code import own_code
 
@@ -22,11 +21,7 @@ def load_model(path: str, dtype: str, device: torch.device, *, head: bool, trust
 
     `path` is a folder with a whole model, or with an adapter, which is then active and unmerged inside its base.
     Code that the model brings along is executed where `trust_code` says so, and refused elsewhere.
-    Inside `trunk.sharing` the base is the one in memory, and the model is valid until the next one is loaded.
     """
-    shared = shared_model(Path(path), dtype, device, head=head, trust_code=trust_code)
-    if shared is not None:
-        return shared
     load = _load_adapted if is_adapter(Path(path)) else _load_whole
     model = load(path, getattr(torch, dtype), head=head, trust_code=trust_code)
     model.to(device)  # type: ignore[arg-type]  # transformers types the first argument as self

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ from deita_train.plan.launch import Launch
 from deita_train.plan.node import TRAININGS, Node
 from deita_train.plan.plan import Plan
 from deita_train.run.child.reporting import forked_report
-from deita_train.run.child.worker import forked_publish, forked_stages, publishes_itself
+from deita_train.run.child.worker import forked_publish, forked_stage, publishes_itself
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.training.stopping import STOP_FILE
 
@@ -46,16 +46,15 @@ class Children:
         """Start the fork server and wait until it has imported everything."""
         self._wait(self._context.Process(target=_nothing), tick)
 
-    def stages(self, plan: Plan, nodes: Sequence[Node], tick: Callable[[], None]) -> int:
-        """Carry out a stage, or several that share a process, in their order; the exit code of it or its launcher."""
-        first = nodes[0]
-        ids, log_dir = [node.id for node in nodes], plan.store.work_path(first.id) / "logs"
-        launch = Launch.from_dict(first.settings["launch"]) if "launch" in first.settings else None
+    def stage(self, plan: Plan, node: Node, tick: Callable[[], None]) -> int:
+        """Carry out a stage; the exit code of its process or its launcher."""
+        log_dir = plan.store.work_path(node.id) / "logs"
+        launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
         if launch is None or launch.forked:
-            return self._fork(forked_stages, plan, ids, log_dir / "rank0.log", tick)
-        code = self._launch(plan, nodes, launch, log_dir / "launch.log", tick)
-        if code == 0 and not publishes_itself(first):
-            code = self._fork(forked_publish, plan, first.id, log_dir / "publish.log", tick)
+            return self._fork(forked_stage, plan, node, log_dir / "rank0.log", tick)
+        code = self._launch(plan, node, launch, log_dir / "launch.log", tick)
+        if code == 0 and not publishes_itself(node):
+            code = self._fork(forked_publish, plan, node, log_dir / "publish.log", tick)
         return code
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
@@ -63,10 +62,8 @@ class Children:
         process = self._context.Process(target=forked_report, args=(str(run_dir), str(store_dir), str(log)))
         return self._wait(process, tick)
 
-    def _fork(
-        self, target: Callable[..., None], plan: Plan, what: str | list[str], log: Path, tick: Callable[[], None]
-    ) -> int:
-        arguments = (str(plan.loaded.path), list(plan.loaded.sets), str(plan.runs_dir), what, str(log))
+    def _fork(self, target: Callable[..., None], plan: Plan, node: Node, log: Path, tick: Callable[[], None]) -> int:
+        arguments = (str(plan.loaded.path), list(plan.loaded.sets), str(plan.runs_dir), node.id, str(log))
         return self._wait(self._context.Process(target=target, args=arguments), tick)
 
     def _wait(self, process: ForkServerProcess, tick: Callable[[], None]) -> int:
@@ -82,9 +79,8 @@ class Children:
         assert process.exitcode is not None
         return process.exitcode
 
-    def _launch(self, plan: Plan, nodes: Sequence[Node], launch: Launch, log: Path, tick: Callable[[], None]) -> int:
-        options = [part for node in nodes for part in ("--stage", node.id)]
-        command = launch.command(["stage", *plan.arguments(), *options])
+    def _launch(self, plan: Plan, node: Node, launch: Launch, log: Path, tick: Callable[[], None]) -> int:
+        command = launch.command(["stage", *plan.arguments(), "--stage", node.id])
         threads = max(1, int(os.environ["OMP_NUM_THREADS"]) // launch.num_processes)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as output:
@@ -101,9 +97,9 @@ class Children:
                     time.sleep(_POLL_SECONDS)
                     tick()
             except BaseException as end:
-                if isinstance(end, SystemExit) and nodes[0].kind in TRAININGS:
+                if isinstance(end, SystemExit) and node.kind in TRAININGS:
                     # The launcher would give its ranks half a minute, too little for a large checkpoint.
-                    (plan.store.work_path(nodes[0].id) / STOP_FILE).touch()
+                    (plan.store.work_path(node.id) / STOP_FILE).touch()
                 else:
                     process.send_signal(signal.SIGTERM)
                 process.wait()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from deita_train.plan.plan import Plan, is_current
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.failures import Failure, failures_error, keep_failures
-from deita_train.run.groups import in_groups
 from deita_train.store.artefacts import MANIFEST
 from deita_train.store.atomic_io import read_json, remove_tree, write_text_atomically
 from deita_train.store.locks import hold
@@ -46,7 +44,7 @@ class _Times:
         return self.earlier | {kind: sum(values) / len(values) for kind, values in self.seconds.items()}
 
 
-class Making:
+class Executor:
     """Makes artefacts one after another and remembers which failed."""
 
     def __init__(self, plan: Plan, children: Children, display: Display, renewed: set[str], *, waits: bool) -> None:
@@ -63,8 +61,15 @@ class Making:
     def make(self, nodes: Sequence[Node], *, goes_on: bool) -> None:
         """Make what is missing of `nodes`; unless it `goes_on`, the first failure is raised."""
         self._pending = {node.id: node.kind for node in nodes if not self._is_made(node)}
-        for group in in_groups(nodes, self._pending):
-            self._make(group, goes_on=goes_on)
+        for node in nodes:
+            failure = self._make_locked(node) if self._is_wanted(node) else None
+            if failure is None:
+                continue
+            self._failures.append(failure)
+            if len(self.plan.cells) > 1:
+                keep_failures(self.plan, failed=[failure])
+            if not goes_on:
+                raise failure.error()
 
     def error(self, report_error: str | None) -> Exception | None:
         """What to end with; None when no stage failed."""
@@ -72,20 +77,6 @@ class Making:
 
     def _is_made(self, node: Node) -> bool:
         return node.id not in self._renewed and is_current(self.plan.store, node)
-
-    def _make(self, group: Sequence[Node], *, goes_on: bool) -> None:
-        """Make the stages of one process; after a failure those behind it in another one."""
-        wanted = [node for node in group if self._is_wanted(node)]
-        while wanted:
-            failure = self._locked(wanted)
-            if failure is None:
-                return
-            self._failures.append(failure)
-            if len(self.plan.cells) > 1:
-                keep_failures(self.plan, failed=[failure])
-            if not goes_on:
-                raise failure.error()
-            wanted = wanted[wanted.index(failure.node) + 1 :]
 
     def _is_wanted(self, node: Node) -> bool:
         """Whether a stage is to be made and can be; says why not."""
@@ -103,18 +94,11 @@ class Making:
         self._pending.pop(node.id, None)
         self.display.skip(node.label, self.plan.cell_name(node), why)
 
-    def _locked(self, nodes: Sequence[Node]) -> Failure | None:
-        with ExitStack() as locks:
-            # In the same order in every run, so that no two wait for each other.
-            for node in sorted(nodes, key=lambda node: node.id):
-                locks.enter_context(self._hold(node))
-            left = [node for node in nodes if self._is_left(node)]
-            return self._carry_out(left) if left else None
-
-    def _hold(self, node: Node) -> AbstractContextManager[None]:
-        store = self.plan.store
-        on_wait = partial(self._say_who_is_at_work, node, self.plan.cell_name(node)) if self._waits else None
-        return hold(store.lock_path(node.id), store.workers_lock_path(node.id), node.label, on_wait)
+    def _make_locked(self, node: Node) -> Failure | None:
+        store, name = self.plan.store, self.plan.cell_name(node)
+        on_wait = partial(self._say_who_is_at_work, node, name) if self._waits else None
+        with hold(store.lock_path(node.id), store.workers_lock_path(node.id), node.label, on_wait):
+            return self._carry_out(node) if self._is_left(node) else None
 
     def _is_left(self, node: Node) -> bool:
         """Whether a stage is still to be made once its lock is held."""
@@ -133,71 +117,31 @@ class Making:
         shown = f"{node.label}{f'  ({cell})' if cell else ''}"
         self.display.note(f"{shown}: waiting for {holder}")
 
-    def _carry_out(self, nodes: Sequence[Node]) -> Failure | None:
-        for node in nodes:
-            for leftover in ("error.json", "result.json", "progress.json", STOP_FILE):
-                (self.plan.store.work_path(node.id) / leftover).unlink(missing_ok=True)
-        watch = _Watch(self, nodes)
+    def _carry_out(self, node: Node) -> Failure | None:
+        """Run a stage in a child and show how far it is."""
+        work_dir = self.plan.store.work_path(node.id)
+        for leftover in ("error.json", "result.json", "progress.json", STOP_FILE):
+            (work_dir / leftover).unlink(missing_ok=True)
+        self._pending.pop(node.id, None)
+        self.display.expect(self._times.means(), list(self._pending.values()))
+        self.display.start(node.label, self.plan.cell_name(node), work_dir / "progress.json")
+        before, began = self._mark(node), time.monotonic()
         try:
-            code = self.children.stages(self.plan, nodes, watch.tick)
+            code = self.children.stage(self.plan, node, self.display.tick)
         except BaseException:
             self.display.finish("stopped")
             raise
-        failed = watch.end(code)
-        return None if failed is None else _failure(self.plan, failed, code)
-
-    def begin(self, node: Node) -> None:
-        """Show that a stage is at work."""
-        self._pending.pop(node.id, None)
-        self.display.expect(self._times.means(), list(self._pending.values()))
-        progress = self.plan.store.work_path(node.id) / "progress.json"
-        self.display.start(node.label, self.plan.cell_name(node), progress)
-
-    def finish(self, node: Node, seconds: float) -> None:
-        """Show what a stage gave."""
+        if code != 0 or self._mark(node) in (None, before):
+            self.display.finish("failed")
+            return _failure(self.plan, node, code)
         self.display.finish(_published(self.plan, node))
-        self._times.add(node.kind, seconds)
-
-
-class _Watch:
-    """Follows the stages of one child: the first that is not published is the one at work."""
-
-    def __init__(self, making: Making, nodes: Sequence[Node]) -> None:
-        self._making = making
-        self._left = list(nodes)
-        self._before = {node.id: self._mark(node) for node in nodes}
-        self._began = time.monotonic()
-        making.begin(self._left[0])
-
-    def tick(self) -> None:
-        """Show how far the child is. The last stage ends with it: what follows its publishing belongs to it."""
-        while len(self._left) > 1 and self._is_published(self._left[0]):
-            self._finish_first()
-            self._making.begin(self._left[0])
-        self._making.display.tick()
-
-    def end(self, code: int) -> Node | None:
-        """The child has ended with this exit code: the stage that failed, if one did."""
-        self.tick()
-        if code == 0 and self._is_published(self._left[0]):
-            self._finish_first()
-            return None
-        self._making.display.finish("failed")
-        return self._left[0]
-
-    def _finish_first(self) -> None:
-        now = time.monotonic()
-        self._making.finish(self._left.pop(0), now - self._began)
-        self._began = now
-
-    def _is_published(self, node: Node) -> bool:
-        """By this child, and not before it."""
-        return self._mark(node) not in (None, self._before[node.id])
+        self._times.add(node.kind, time.monotonic() - began)
+        return None
 
     def _mark(self, node: Node) -> tuple[int, int] | None:
-        """What tells one published manifest from another that replaces it."""
+        """What tells a published manifest from one that replaces it; None when there is none."""
         try:
-            stat = (self._making.plan.store.path(node.id) / MANIFEST).stat()
+            stat = (self.plan.store.path(node.id) / MANIFEST).stat()
         except FileNotFoundError:
             return None
         return stat.st_ino, stat.st_mtime_ns

@@ -15,7 +15,7 @@ from deita_train.recipe.yaml_text import to_yaml
 from deita_train.run.child.logs import ERROR_MARK
 from deita_train.run.children import Children
 from deita_train.run.display import Display
-from deita_train.run.executor import Making
+from deita_train.run.executor import Executor
 from deita_train.run.failures import StageFailed, keep_failures, run_lock
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.store.atomic_io import write_json_atomically, write_text_atomically
@@ -46,13 +46,13 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     _write_record(plan)
     keep_failures(plan, tried=[node.id for node in nodes])
     display = Display(console, total=len(nodes) + 2)
-    making = Making(plan, _start_children(display), display, renewed, waits=cell is not None)
-    making.make(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
+    executor = Executor(plan, _start_children(display), display, renewed, waits=cell is not None)
+    executor.make(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
     keep_failures(plan)
     _warn_of_fewer(plan, nodes, display)
     if cell is not None and not _all_there(plan, display):
-        return Outcome(None, making.error(None))
-    return _outcome_with_report(plan, making)
+        return Outcome(None, executor.error(None))
+    return _outcome_with_report(plan, executor)
 
 
 def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], display: Display) -> None:
@@ -73,7 +73,7 @@ def make_stages(plan: Plan, console: Console) -> None:
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
     children = _start_children(display) if is_missing else _children()
-    Making(plan, children, display, set(), waits=False).make(plan.nodes, goes_on=False)
+    Executor(plan, children, display, set(), waits=False).make(plan.nodes, goes_on=False)
 
 
 def _check_machines(plan: Plan, missing: Sequence[Node]) -> None:
@@ -129,15 +129,15 @@ def _all_there(plan: Plan, display: Display) -> bool:
     return not missing
 
 
-def _outcome_with_report(plan: Plan, making: Making) -> Outcome:
+def _outcome_with_report(plan: Plan, executor: Executor) -> Outcome:
     """Write the report of what there is; that it fails too must not hide which stages failed."""
     log = plan.run_dir / "report.log"
-    code = _report(plan, making.children, making.display, log)
+    code = _report(plan, executor.children, executor.display, log)
     if code == 0:
-        return Outcome(plan.run_dir / "report" / "report.html", making.error(None))
+        return Outcome(plan.run_dir / "report" / "report.html", executor.error(None))
     mistake = _mistake_in(log) if code == 2 else None
     failed = f"report: {mistake}" if mistake else f"report failed: its log is {log}"
-    error = making.error(failed)
+    error = executor.error(failed)
     if error is None and mistake:
         raise UserError(failed)
     if error is None:

@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.forward import load_model
-from deita_train.inference.trunk import sharing
 from deita_train.models import remote_code
 from deita_train.models.model_folder import check_model_folder
 from deita_train.models.model_shape import load_config
@@ -84,16 +83,6 @@ def test_a_trusted_model_gives_its_own_numbers(own):
     model = load_model(str(folder), "float32", CPU, head=True, trust_code=True)
     assert type(model).__name__ == "OwnForCausalLM"
     assert torch.equal(model(ids).logits, expected)
-
-
-def test_one_base_in_memory_is_not_shared_with_what_does_not_trust_it(own):
-    folder, *_ = own
-    with sharing(lambda line: None) as trunk:
-        LOADS["model"](folder, True)
-        with pytest.raises(UserError, match="brings Python code"):
-            LOADS["model"](folder, False)
-        LOADS["model"](folder, True)
-        assert trunk.num_loads == 2
 
 
 def test_a_tokenizers_code_is_refused_like_a_models(own):

@@ -15,7 +15,7 @@ from deita_train.data.outputs import Output
 from deita_train.plan.plan import make_plan
 from deita_train.run.child import reusable_artefacts as siblings
 from deita_train.run.child.reusable_artefacts import find_siblings
-from deita_train.run.child.worker import run_stages
+from deita_train.run.child.worker import run_stage
 
 PASSES = ("score.quality", "score.complexity", "embed")
 
@@ -135,7 +135,7 @@ def two_pools(tmp_path, no_gpus, monkeypatch):  # noqa: F811
         nodes = made.cells[0].nodes
         for label in ("pool", "score.quality", "embed"):
             if not made.store.has(nodes[label].id):
-                run_stages(write(tmp_path, data), [], tmp_path / "runs", [nodes[label].id])
+                run_stage(write(tmp_path, data), [], tmp_path / "runs", nodes[label].id)
         return {label: made.store.path(node.id) for label, node in nodes.items()}
 
     return carry_out

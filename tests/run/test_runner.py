@@ -19,8 +19,6 @@ from deita_train.store import locks
 from deita_train.store.locks import BeingMade, hold
 
 pytestmark = [pytest.mark.usefixtures("no_gpus"), pytest.mark.timeout(60)]
-PEFT = {"scorers__complexity__train__peft": {"r": 4}, "scorers__quality__train__peft": {"r": 4}}
-TOGETHER = ["score.complexity", "score.quality", "embed"]
 SWEEP = {"select.method": ["random", "longest_response"], "until": "sft"}
 USERS = {"rank": 0, "user_error": True, "message": "the loss is nan"}
 OURS = {"rank": 1, "user_error": False, "message": "ValueError: no"}
@@ -42,7 +40,6 @@ class FakeChildren:
         self.metrics = {"budget_met": True}
         self.report_code = 0
         self.made = []
-        self.processes = []
         self.reports = 0
 
     def __call__(self, threads):
@@ -51,16 +48,8 @@ class FakeChildren:
     def load_libraries(self, tick):
         tick()
 
-    def stages(self, plan, nodes, tick):
-        self.processes.append([node.label for node in nodes])
-        for node in nodes:
-            code = self.stage(plan, node)
-            if code != 0:
-                return code
-            tick()
-        return 0
-
-    def stage(self, plan, node):
+    def stage(self, plan, node, tick):
+        tick()
         cell = plan.owners(node)[0].label
         self.made.append((cell, node.label))
         work = plan.store.work_path(node.id)
@@ -389,7 +378,7 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
             time.sleep(0.02)
         time.sleep(0.2)
         assert children.made == [("as written", "pretraining_data"), ("as written", "base")]
-        children.stage(made, pool)  # the other process publishes it and ends
+        children.stage(made, pool, lambda: None)  # the other process publishes it and ends
         other.kill()
         running.join()
     finally:
@@ -402,67 +391,19 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
     assert children.made[2:] == [("as written", "pool"), ("random", "select"), ("random", "sft")]
 
 
-def test_passes_over_one_base_share_a_process(tmp_path, children):
-    made = plan(tmp_path, recipe(**PEFT))
-    outcome, said = run(made)
-    assert [labels for labels in children.processes if len(labels) > 1] == [TOGETHER]
-    assert sorted(label for _, label in children.made) == sorted(LABELS) and outcome.error is None
-    # The counter goes on within the group, with what each gave; 13 stages, the libraries and the report.
-    assert [line.replace("[ ", "[").split()[:2] for line in said[6:9]] == [
-        ["[7/15]", "score.complexity"],
-        ["[8/15]", "score.quality"],
-        ["[9/15]", "embed"],
-    ]
-    assert all(line.endswith(" 5 rows") for line in said[6:9])
-
-
-def test_a_failure_in_a_group_leaves_what_came_before_and_stops_the_run(tmp_path, children):
-    made = plan(tmp_path, recipe(**PEFT))
-    children.fails = {("as written", "score.quality"): USERS}
-    with pytest.raises(UserError, match=r"^score\.quality: the loss is nan$"):
-        run(made)
-    assert children.processes[-1] == TOGETHER and children.made[-1] == ("as written", "score.quality")
-    children.fails.clear()
-    children.processes.clear()
+def test_a_stage_made_again_is_published_only_once_it_is_replaced(tmp_path, children):
+    """The older artefact under the same key does not count."""
+    made = plan(tmp_path, recipe())
     run(made)
-    assert children.processes[0] == ["score.quality", "embed"], "the first was published"
-
-
-def test_in_a_sweep_the_rest_of_a_group_is_made_after_a_failure(tmp_path, children):
-    made = plan(tmp_path, recipe(sweep=SWEEP, **PEFT))
-    children.fails = {("as written", "score.quality"): OURS}
-    outcome, said = run(made)
-    at = children.processes.index(TOGETHER)
-    assert children.processes[at + 1] == ["embed"]
-    assert [line.split()[-1] for line in said if " score.quality " in line and "skipped" not in line] == ["failed"]
-    assert ("random", "sft") in children.made and isinstance(outcome.error, StageFailed)
-
-
-def test_a_group_made_anew_waits_for_each_of_its_stages(tmp_path, children):
-    """That an older artefact is there does not count as published."""
-    made = plan(tmp_path, recipe(**PEFT))
-    run(made)
-    children.processes.clear()
-    children.fails = {("as written", "score.quality"): OURS}
-    with pytest.raises(StageFailed, match=r"^score\.quality failed"):
+    children.fails = {("as written", "score.quality"): 0}  # ends well and publishes nothing
+    with pytest.raises(StageFailed, match=r"^score\.quality failed: its process ended with code 0"):
         run(made, fresh="score")
-    assert children.processes == [["score.complexity", "score.quality"]]
+    assert made.store.has(node(made, "as written", "score.quality").id)
 
 
-def test_a_process_that_ends_badly_after_its_last_stage_has_failed(tmp_path, children):
-    made = plan(tmp_path, recipe(**PEFT))
-    plain = children.stages
-    children.stages = lambda plan, nodes, tick: plain(plan, nodes, tick) or (3 if len(nodes) > 1 else 0)
+def test_a_process_that_ends_badly_after_publishing_has_failed(tmp_path, children):
+    made = plan(tmp_path, recipe())
+    publishes = children.stage
+    children.stage = lambda plan, node, tick: publishes(plan, node, tick) or (3 if node.label == "embed" else 0)
     with pytest.raises(StageFailed, match=r"^embed failed: its process ended with code 3"):
         run(made)
-
-
-def test_a_group_beside_another_run_is_refused_before_it_begins(tmp_path, children):
-    made = plan(tmp_path, recipe(**PEFT))
-    embed = node(made, "as written", "embed")
-    with (
-        hold(made.store.lock_path(embed.id), None, "embed"),
-        pytest.raises(BeingMade, match=r"^embed is being made by"),
-    ):
-        run(made)
-    assert TOGETHER not in children.processes

@@ -17,7 +17,7 @@ from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 from deita_train.errors import UserError
 from deita_train.run.child import tracking as module
 from deita_train.run.child.tracking import Tracker, run_arguments, tracking
-from deita_train.run.child.worker import run_stages
+from deita_train.run.child.worker import run_stage
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 # Each fault is one of wandb's; every call is written down, so that a process may be read from outside.
@@ -352,7 +352,7 @@ def test_an_offline_training_leaves_its_run_below_the_runs_folder(tmp_path, monk
     made = plan(tmp_path, data)
     nodes = made.cells[0].nodes
     for label in ("pretraining_data", "base"):
-        run_stages(path, (), runs, [nodes[label].id])
+        run_stage(path, (), runs, nodes[label].id)
     (folder,) = (runs / "tiny" / "wandb").glob("offline-run-*")
     assert folder.name.split("-", 3)[3].startswith(f"{nodes['base'].id}-")
     assert not (tmp_path / "wandb").exists() and not list(runs.glob("store/**/*wandb*"))

@@ -11,7 +11,7 @@ from tiny_recipe import a_manifest, graph, no_gpus, plan, recipe, write  # noqa:
 from deita_train.errors import UserError
 from deita_train.run.child import reusable_artefacts as siblings
 from deita_train.run.child.reusable_artefacts import find_siblings
-from deita_train.run.child.worker import run_stages
+from deita_train.run.child.worker import run_stage
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 TOKENS = {"tokens": 900}
@@ -155,7 +155,7 @@ def test_a_sweep_over_budgets_is_one_walk_in_any_order(tmp_path, given):
         data = {**given, "sweep": {"select.budget": [budgets[place] for place in order]}}
         made = plan(folder, data)
         for node in made.nodes:
-            run_stages(write(folder, data), [], folder / "runs", [node.id])
+            run_stage(write(folder, data), [], folder / "runs", node.id)
         metrics = [made.store.metrics(cell.nodes["select"].id) for cell in made.cells]
         digests.append({cell.label: made.store.manifest(cell.nodes["select"].id).content_digest for cell in made.cells})
         seen, names = metrics[0]["seen"], [made.cells[0].nodes["select"].id]
@@ -174,7 +174,7 @@ def test_a_sweep_over_budgets_is_one_walk_in_any_order(tmp_path, given):
     made = plan(alone, data)
     assert "lengths" not in made.cells[0].nodes
     for node in made.nodes:
-        run_stages(write(alone, data), [], alone / "runs", [node.id])
+        run_stage(write(alone, data), [], alone / "runs", node.id)
     assert made.store.manifest(made.cells[0].nodes["select"].id).content_digest == digests[0]["budget 14"]
 
 

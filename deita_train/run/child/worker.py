@@ -21,11 +21,10 @@ from deita_train.errors import Stopped, UserError, machine_fault
 from deita_train.plan.launch import count_gpus
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, make_plan, parent_digests
-from deita_train.run.child.logs import redirect_output, run_logged
+from deita_train.run.child.logs import run_logged
 from deita_train.run.child.preparation import prepare, wait_for_preparation
 from deita_train.run.child.reusable_artefacts import find_siblings
 from deita_train.run.child.tracking import Tracker, tracking
-from deita_train.run.groups import shares_a_process
 from deita_train.stages.context import Progress, StageContext, StageResult
 from deita_train.stages.kinds import stage_module
 from deita_train.store.artefacts import Manifest
@@ -38,47 +37,15 @@ _ERROR = "error.json"
 _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "deita-train")
 
 
-def run_stages(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_ids: Sequence[str]) -> None:
-    """Carry out one stage in this process, as one rank of `WORLD_SIZE`, or several passes one after another.
-
-    Each is published when it is done. Passes over one base keep it in memory from one to the next.
-    """
+def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
+    """Carry out one stage in this process, as one rank of `WORLD_SIZE`, and publish it."""
     supervised = PARENT_VARIABLE in os.environ
     if supervised or "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     _set_threads()
     plan = make_plan(recipe_path, sets, runs_dir)
     _see_one_gpu()
-    nodes = [plan.node(artefact_id) for artefact_id in artefact_ids]
-    if len(nodes) == 1:
-        _run_stage(plan, nodes[0], supervised)
-        return
-    _check_together(nodes)
-    from deita_train.inference.trunk import sharing
-
-    with sharing(_write_line):
-        for number, node in enumerate(nodes):
-            if supervised and number > 0:  # the first one's log is open
-                redirect_output(plan.store.work_path(node.id) / "logs" / "rank0.log")
-            _run_stage(plan, node, supervised)
-
-
-def _check_together(nodes: Sequence[Node]) -> None:
-    """Refuse to carry out in one process what must have its own."""
-    alone = [node.label for node in nodes if not shares_a_process(node)]
-    if alone:
-        raise UserError(
-            f"--stage is given {len(nodes)} times, and {', '.join(alone)} cannot share a process: only scoring and "
-            "embedding in launches of one process can. Give --stage once, and start a command for each stage."
-        )
-
-
-def _write_line(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-def _run_stage(plan: Plan, node: Node, supervised: bool) -> None:
+    node = plan.node(artefact_id)
     rank = int(os.environ.get("RANK", "0"))
     if not supervised and plan.store.has(node.id):
         sys.stdout.write(f"{node.id} is published already.\n")
@@ -312,9 +279,9 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def forked_stages(recipe_path: str, sets: list[str], runs_dir: str, artefact_ids: list[str], log: str) -> None:
-    """Target of a forked child: output into the log, the stages, exit code 0, 1 or 2."""
-    run_logged(Path(log), lambda: run_stages(Path(recipe_path), sets, Path(runs_dir), artefact_ids))
+def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str) -> None:
+    """Target of a forked child: output into the log, the stage, exit code 0, 1 or 2."""
+    run_logged(Path(log), lambda: run_stage(Path(recipe_path), sets, Path(runs_dir), artefact_id))
 
 
 def forked_publish(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str) -> None:

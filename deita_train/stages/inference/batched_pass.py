@@ -31,7 +31,6 @@ from deita_train.inference.batches import (
 from deita_train.inference.forward import check_plain_head, pad_batch, summed_loss
 from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
-from deita_train.inference.trunk import free_gpu_bytes
 from deita_train.models.model_shape import automatic_batch_tokens, load_config
 from deita_train.stages.context import StageContext
 from deita_train.stages.rows import conversation_row, pass_max_length
@@ -189,7 +188,8 @@ def _batch_tokens(context: StageContext, longest: int) -> int:
             f"{context.label}: the launch wants a GPU, and torch finds none. Check the driver, or the launch."
         )
     config = load_config(model_path(context), trusts_code(context.config))
-    return automatic_batch_tokens(config, context.config["dtype"], free_gpu_bytes(), longest)
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return automatic_batch_tokens(config, context.config["dtype"], free_bytes, longest)
 
 
 def render_rows(context: StageContext, table: datasets.Dataset) -> None:
