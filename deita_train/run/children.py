@@ -28,8 +28,8 @@ _POLL_SECONDS = 0.1
 class Children:
     """Starts one child at a time and waits for it; children never outlive the run.
 
-    SIGTERM ends the run with code 143, after a running training has finished its step and saved a checkpoint; a second
-    SIGTERM ends everything at once.
+    SIGTERM ends the run with code 143: a training at work ends its step and leaves a checkpoint first, which the run
+    waits for; a second SIGTERM ends everything at once.
     """
 
     def __init__(self, threads: int) -> None:
@@ -47,7 +47,7 @@ class Children:
         self._wait(self._context.Process(target=_nothing), tick)
 
     def stage(self, plan: Plan, node: Node, tick: Callable[[], None]) -> int:
-        """Carry out a stage; the exit code of its process or its launcher. Calls `tick` ten times a second."""
+        """Carry out a stage; the exit code of its process or its launcher."""
         log_dir = plan.store.work_path(node.id) / "logs"
         launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
         if launch is None or launch.forked:
@@ -58,7 +58,7 @@ class Children:
         return code
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
-        """Write the report in a child process."""
+        """Write the report in a child of its own."""
         process = self._context.Process(target=forked_report, args=(str(run_dir), str(store_dir), str(log)))
         return self._wait(process, tick)
 
@@ -108,10 +108,10 @@ class Children:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM."""
-    sys.stderr.write("stopping: a running training saves a checkpoint first; the same command continues\n")
+    """At SIGTERM."""
+    sys.stderr.write("stopping: a training at work saves a checkpoint first; the same command continues\n")
     raise SystemExit(Stopped.exit_code)
 
 
 def _nothing() -> None:
-    """A child that does nothing: when it has ended, the fork server is ready."""
+    """A child that ends at once: it starts when the fork server is ready."""

@@ -1,4 +1,4 @@
-"""Makes the missing artefacts of a run one after another, in child processes, and remembers which failed."""
+"""Makes the artefacts of a run one after another: what is missing, in child processes, and what failed of it."""
 
 import time
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from deita_train.store.atomic_io import read_json, remove_tree, write_text_atomi
 from deita_train.store.locks import hold
 from deita_train.training.stopping import STOP_FILE
 
-# Longer than any error message that a child leaves.
+# No reason that a child leaves is longer.
 _PROBE_CHARS = 65536
 
 
 @dataclass
 class _Times:
-    """Seconds by kind of stage, to estimate the time left: from this run, or else from earlier ones in the store."""
+    """Seconds by kind of stage, for the time that is left: of this run, or of earlier ones in the same store."""
 
     earlier: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -62,7 +62,14 @@ class Executor:
         """Make what is missing of `nodes`; unless it `goes_on`, the first failure is raised."""
         self._pending = {node.id: node.kind for node in nodes if not self._is_made(node)}
         for node in nodes:
-            self._make(node, goes_on=goes_on)
+            failure = self._make_locked(node) if self._is_wanted(node) else None
+            if failure is None:
+                continue
+            self._failures.append(failure)
+            if len(self.plan.cells) > 1:
+                keep_failures(self.plan, failed=[failure])
+            if not goes_on:
+                raise failure.error()
 
     def error(self, report_error: str | None) -> Exception | None:
         """What to end with; None when no stage failed."""
@@ -71,18 +78,8 @@ class Executor:
     def _is_made(self, node: Node) -> bool:
         return node.id not in self._renewed and is_current(self.plan.store, node)
 
-    def _make(self, node: Node, *, goes_on: bool) -> None:
-        failure = self._locked(node) if self._is_wanted(node) else None
-        if failure is None:
-            return
-        self._failures.append(failure)
-        if len(self.plan.cells) > 1:
-            keep_failures(self.plan, failed=[failure])
-        if not goes_on:
-            raise failure.error()
-
     def _is_wanted(self, node: Node) -> bool:
-        """Whether a stage has to be made and can be; if not, shows why."""
+        """Whether a stage is to be made and can be; says why not."""
         if self._is_made(node):
             self._skip(node, "done before")
             return False
@@ -97,65 +94,61 @@ class Executor:
         self._pending.pop(node.id, None)
         self.display.skip(node.label, self.plan.cell_name(node), why)
 
-    def _locked(self, node: Node) -> Failure | None:
-        store = self.plan.store
-        on_wait = partial(self._show_holder, node) if self._waits else None
+    def _make_locked(self, node: Node) -> Failure | None:
+        store, name = self.plan.store, self.plan.cell_name(node)
+        on_wait = partial(self._say_who_is_at_work, node, name) if self._waits else None
         with hold(store.lock_path(node.id), store.workers_lock_path(node.id), node.label, on_wait):
             return self._carry_out(node) if self._is_left(node) else None
 
     def _is_left(self, node: Node) -> bool:
-        """Whether a stage still has to be made once its lock is held."""
+        """Whether a stage is still to be made once its lock is held."""
         store = self.plan.store
         if self._is_made(node):
             self._skip(node, "made by another run meanwhile")
             return False
         if store.has(node.id) or node.id in self._renewed:
-            remove_tree(
-                store.work_path(node.id)
-            )  # leftovers of an earlier attempt belong to other content, or are unwanted
+            remove_tree(store.work_path(node.id))  # what an earlier attempt left serves another content, or is unwanted
         elif store.finish_publishing(node.id):
             self._skip(node, "was published up to its last step")
             return False
         return True
 
-    def _show_holder(self, node: Node, holder: str) -> None:
-        cell = self.plan.cell_name(node)
+    def _say_who_is_at_work(self, node: Node, cell: str, holder: str) -> None:
         shown = f"{node.label}{f'  ({cell})' if cell else ''}"
         self.display.note(f"{shown}: waiting for {holder}")
 
     def _carry_out(self, node: Node) -> Failure | None:
-        """Run a stage in a child, and show how it goes."""
+        """Run a stage in a child and show how far it is."""
         work_dir = self.plan.store.work_path(node.id)
         for leftover in ("error.json", "result.json", "progress.json", STOP_FILE):
             (work_dir / leftover).unlink(missing_ok=True)
         self._pending.pop(node.id, None)
         self.display.expect(self._times.means(), list(self._pending.values()))
         self.display.start(node.label, self.plan.cell_name(node), work_dir / "progress.json")
-        before, began = _publication(self.plan, node), time.monotonic()
+        before, began = self._mark(node), time.monotonic()
         try:
             code = self.children.stage(self.plan, node, self.display.tick)
         except BaseException:
             self.display.finish("stopped")
             raise
-        if code != 0 or _publication(self.plan, node) in (None, before):
+        if code != 0 or self._mark(node) in (None, before):
             self.display.finish("failed")
             return _failure(self.plan, node, code)
         self.display.finish(_published(self.plan, node))
         self._times.add(node.kind, time.monotonic() - began)
         return None
 
-
-def _publication(plan: Plan, node: Node) -> tuple[int, int] | None:
-    """Identifies a published manifest, so that it can be told from one that replaces it; None without one."""
-    try:
-        stat = (plan.store.path(node.id) / MANIFEST).stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+    def _mark(self, node: Node) -> tuple[int, int] | None:
+        """What tells a published manifest from one that replaces it; None when there is none."""
+        try:
+            stat = (self.plan.store.path(node.id) / MANIFEST).stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
 
 
 def _failure(plan: Plan, node: Node, code: int) -> Failure:
-    """What happened in a child that failed, where its logs are, and the command that repeats it."""
+    """What a child that failed left: what happened, where its logs lie, and the command that repeats it."""
     work_dir = plan.store.work_path(node.id)
     error_file = work_dir / "error.json"
     user_error = False
@@ -172,7 +165,7 @@ def _failure(plan: Plan, node: Node, code: int) -> Failure:
 
 
 def _write_fault(folder: Path) -> UserError | None:
-    """Why a folder cannot be written to, if so: on a full disk a child cannot leave its own error."""
+    """Why nothing can be written in a folder now, if so: a child on a full disk cannot leave a word of it."""
     probe = folder / ".probe"
     try:
         write_text_atomically(probe, " " * _PROBE_CHARS)
@@ -183,7 +176,7 @@ def _write_fault(folder: Path) -> UserError | None:
 
 
 def _published(plan: Plan, node: Node) -> str:
-    """A short phrase on a stage's result."""
+    """One short phrase on what a stage gave."""
     manifest = plan.store.manifest(node.id)
     dropped = sum(manifest.drops.values())
     phrase = f"{manifest.rows_out:,} rows"

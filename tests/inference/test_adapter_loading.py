@@ -120,6 +120,23 @@ def test_the_passes_work_on_an_adapter_as_on_a_whole_model(adapter, base):
         assert sums[index] == pytest.approx(float(loss), rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_models_loaded_in_turn_have_bitwise_the_numbers_of_the_first_time(base, tmp_path, dtype):
+    """Two adapters and their base in one process, as passes use them: nothing of one is left in the next."""
+    folders = [base, *(make_adapter(tmp_path / name, base, **ADAPTERS[name]) for name in ("default", "dora"))]
+    batch = pad_batch(ROWS, CPU)
+
+    def numbers(folder):
+        hidden = last_hidden_states(load_model(str(folder), dtype, CPU, head=False), batch)
+        return [last_logits(load_model(str(folder), dtype, CPU, head=True), batch, [3, 9]), hidden]
+
+    first = [numbers(folder) for folder in folders]
+    assert not any(torch.equal(first[0][1], adapted[1]) for adapted in first[1:]), "the adapters do something"
+    for index in (1, 0, 2, 1):
+        for again, expected in zip(numbers(folders[index]), first[index], strict=True):
+            assert again.dtype == expected.dtype and torch.equal(again, expected)
+
+
 def test_plain_transformers_loads_an_adapter(simple, base):
     loaded = AutoModelForCausalLM.from_pretrained(simple)
     assert torch.equal(

@@ -391,17 +391,19 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
     assert children.made[2:] == [("as written", "pool"), ("random", "select"), ("random", "sft")]
 
 
-def test_an_older_artefact_does_not_count_as_published(tmp_path, children):
+def test_a_stage_made_again_is_published_only_once_it_is_replaced(tmp_path, children):
+    """The older artefact under the same key does not count."""
     made = plan(tmp_path, recipe())
     run(made)
-    children.fails = {("as written", "score.quality"): 0}  # it ends well and publishes nothing
+    children.fails = {("as written", "score.quality"): 0}  # ends well and publishes nothing
     with pytest.raises(StageFailed, match=r"^score\.quality failed: its process ended with code 0"):
-        run(made, fresh="score.quality")
+        run(made, fresh="score")
+    assert made.store.has(node(made, "as written", "score.quality").id)
 
 
 def test_a_process_that_ends_badly_after_publishing_has_failed(tmp_path, children):
     made = plan(tmp_path, recipe())
-    plain = children.stage
-    children.stage = lambda plan, node, tick: plain(plan, node, tick) or (3 if node.label == "embed" else 0)
+    publishes = children.stage
+    children.stage = lambda plan, node, tick: publishes(plan, node, tick) or (3 if node.label == "embed" else 0)
     with pytest.raises(StageFailed, match=r"^embed failed: its process ended with code 3"):
         run(made)

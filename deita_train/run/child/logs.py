@@ -20,7 +20,7 @@ def run_logged(log: Path, work: Callable[[], object]) -> None:
     """
     watch_parent()
     try:
-        redirect_output(log)
+        _redirect_output(log)
         work()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -33,8 +33,8 @@ def run_logged(log: Path, work: Callable[[], object]) -> None:
         raise SystemExit(mendable.exit_code) from None
 
 
-def redirect_output(log: Path) -> None:
-    """Append this process's output, and that of its libraries, to a log; what was written before goes where it went."""
+def _redirect_output(log: Path) -> None:
+    """Append this process's output, and that of its libraries, to a log."""
     sys.stdout.flush()
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -38,17 +38,14 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 
 def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
-    """Carry out one stage in this process, as one rank of `WORLD_SIZE`, and publish it when it is done."""
+    """Carry out one stage in this process, as one rank of `WORLD_SIZE`, and publish it."""
     supervised = PARENT_VARIABLE in os.environ
     if supervised or "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     _set_threads()
     plan = make_plan(recipe_path, sets, runs_dir)
     _see_one_gpu()
-    _run_stage(plan, plan.node(artefact_id), supervised)
-
-
-def _run_stage(plan: Plan, node: Node, supervised: bool) -> None:
+    node = plan.node(artefact_id)
     rank = int(os.environ.get("RANK", "0"))
     if not supervised and plan.store.has(node.id):
         sys.stdout.write(f"{node.id} is published already.\n")

@@ -196,7 +196,8 @@ def _batch_tokens(context: StageContext, longest: int) -> int:
             f"{context.label}: the launch needs a GPU, and torch finds none. Check the driver, or the launch."
         )
     config = load_config(model_path(context), trusts_code(context.config))
-    return automatic_batch_tokens(config, context.config["dtype"], torch.cuda.mem_get_info()[0], longest)
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return automatic_batch_tokens(config, context.config["dtype"], free_bytes, longest)
 
 
 def render_rows(context: StageContext, table: datasets.Dataset) -> None:
