@@ -70,7 +70,7 @@ def test_batch_arithmetic_by_hand(batch, world_size, stated, micro, accumulation
 
 def test_defaults_on_a_cpu():
     got = arguments()
-    assert (got.bf16, got.use_cpu, got.activation_checkpointing) == (False, True, False)
+    assert (got.bf16, got.use_cpu, got.gradient_checkpointing) == (False, True, False)
     assert (got.seed, got.data_seed, got.output_dir) == (7, 7, "checkpoints")
     # transformers would remove an old checkpoint before the new one is recorded as whole.
     assert got.save_total_limit is None
