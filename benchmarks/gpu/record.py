@@ -102,6 +102,7 @@ class Recorder:
         self.part, self.out, self.dry_run = part, out, dry_run
         self.device = torch.device("cpu" if dry_run else "cuda")
         self.dtype = torch.float32 if dry_run else torch.bfloat16
+        self._device_name = f"CPU {platform.machine()}" if dry_run else torch.cuda.get_device_name()
         self.num_failed = 0
         self._console = console
         self._ends = time.monotonic() + seconds
@@ -134,7 +135,7 @@ class Recorder:
         """
         import torch
 
-        product = self.product
+        assert self.product > 0  # measured now, so that no row's time or memory holds it
         self._forget()
         started = time.monotonic()
         figures, status, reason = None, OK, None
@@ -151,7 +152,8 @@ class Recorder:
             status, reason = FAILED, f"{type(error).__name__}: {error}"[:500]
             self.num_failed += 1
         seconds = time.monotonic() - started
-        self._write(what, status, reason, shape, figures or Figures(), seconds, product)
+        known = {"reason": reason, "shape": dict(shape), "seconds": seconds, **self._measured(figures or Figures())}
+        self._write(self._line(what, status, **known))
         return figures
 
     def _forget(self) -> None:
@@ -163,38 +165,30 @@ class Recorder:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def _write(
-        self,
-        what: str,
-        status: str,
-        reason: str | None,
-        shape: Mapping[str, Any],
-        figures: Figures,
-        seconds: float,
-        product: float,
-    ) -> None:
-        import torch
+    def note(self, what: str, status: str, reason: str | None, seconds: float) -> None:
+        """Write down a row that something else has carried out, without figures."""
+        self.num_failed += status == FAILED
+        self._write(self._line(what, status, reason=reason, seconds=seconds))
 
+    def _measured(self, figures: Figures) -> dict[str, Any]:
+        """The fields that follow from figures and from the device as it is now."""
         from deita_train.training.step_watch import peak_memory
 
         rate, flops = figures.tokens_per_second, figures.flops_per_token
         reached = None if rate is None or flops is None else rate * flops
-        result = line(
-            self.part,
-            what,
-            status,
-            reason=reason,
-            shape=dict(shape),
-            tokens_per_second=rate,
-            mfu=None if reached is None or self.peak is None else reached / self.peak,
-            share_of_product=None if reached is None else reached / product,
-            product_tflops=product / 1e12,
-            peak_memory_gib=peak_memory(self.device) / 2**30,
-            seconds=seconds,
-            details=dict(figures.details),
-            device=torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU {platform.machine()}",
-            dry_run=self.dry_run,
-        )
+        return {
+            "tokens_per_second": rate,
+            "mfu": None if reached is None or self.peak is None else reached / self.peak,
+            "share_of_product": None if reached is None else reached / self.product,
+            "product_tflops": self.product / 1e12,
+            "peak_memory_gib": peak_memory(self.device) / 2**30,
+            "details": dict(figures.details),
+        }
+
+    def _line(self, what: str, status: str, **known: Any) -> dict[str, Any]:
+        return line(self.part, what, status, device=self._device_name, dry_run=self.dry_run, **known)
+
+    def _write(self, result: Mapping[str, Any]) -> None:
         write_line(self.out, result)
         self._console.write(short(result) + "\n")
 
