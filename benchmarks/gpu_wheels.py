@@ -33,11 +33,12 @@ WANTED = (
 )  # fmt: skip
 # What the project's tests do not install: four-bit bases, and the kernels that trl can put in.
 EXTRA = ("bitsandbytes==0.50.2", "liger-kernel==0.8.5")
-PRESENT = frozenset(
-    "accelerate annotated-doc anyio certifi click filelock fsspec h11 hf-xet httpcore huggingface-hub hypothesis idna "
-    "jinja2 matplotlib numpy packaging pandas psutil pyarrow pytest pytest-timeout pytest-xdist pyyaml regex requests "
-    "rich safetensors scipy tokenizers torch tqdm transformers triton typer typing-extensions xxhash".split()
-)
+PRESENT = frozenset((
+    "accelerate", "annotated-doc", "anyio", "certifi", "click", "filelock", "fsspec", "h11", "hf-xet", "httpcore",
+    "huggingface-hub", "hypothesis", "idna", "jinja2", "matplotlib", "numpy", "packaging", "pandas", "psutil",
+    "pyarrow", "pytest", "pytest-timeout", "pytest-xdist", "pyyaml", "regex", "requests", "rich", "safetensors",
+    "scipy", "tokenizers", "torch", "tqdm", "transformers", "triton", "typer", "typing-extensions", "xxhash",
+))  # fmt: skip
 # Of the project's own dependencies, those that none of the parts needs.
 UNUSED = frozenset({"deepspeed", "wandb"})
 PLATFORMS = [f"manylinux_2_{glibc}_x86_64" for glibc in (28, 27, 24, 17)] + ["manylinux2014_x86_64"]

@@ -8,8 +8,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpu.record import RESULTS, Recorder
-from gpu.runner import Part, run_parts
+from gpu.record import RESULTS
+from gpu.runner import Named, Part, run_parts
 
 # In order of worth; together nine and a half minutes.
 SECONDS = {"smoke": 40.0, "passes": 80.0, "filter": 45.0, "sft": 260.0, "packing": 70.0, "rest": 75.0}
@@ -23,17 +23,6 @@ DESCRIPTION = """Measure on one GPU what can be measured there, part by part.
 Results go to the folder that OUT names (default: benchmarks/results/<date and time>): results.jsonl, a line for each
 row, and a log for each part. Seconds that a part leaves over are the next one's.
 """
-
-
-class Named:
-    """The function `run` of the module gpu.<name>, imported by the process that calls it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, record: Recorder) -> None:
-        """Run the part."""
-        importlib.import_module(f"gpu.{self.name}").run(record)
 
 
 def main() -> int:

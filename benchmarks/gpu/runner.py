@@ -1,5 +1,6 @@
 """The parts one after the other, each in a process of its own with a time limit and a log."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -24,6 +25,20 @@ class Part:
 
     run: Callable[[Recorder], None]
     seconds: float
+
+
+class Named:
+    """The function `run` of the module gpu.<name>, imported by the process that calls it.
+
+    A process that starts anew finds it here: what is defined in a package's `__main__` it would not.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, record: Recorder) -> None:
+        """Run the part."""
+        importlib.import_module(f"gpu.{self.name}").run(record)
 
 
 def run_parts(parts: Mapping[str, Part], out: Path, *, dry_run: bool) -> int:

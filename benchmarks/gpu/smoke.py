@@ -59,8 +59,7 @@ def machine(record: Recorder, shape: Shape) -> dict[str, Any]:
     if record.device.type == "cuda":
         found = torch.cuda.get_device_properties(0)
         facts |= {"memory_gib": found.total_memory / 2**30, "capability": f"{found.major}.{found.minor}"}
-        query = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm", "--format=csv,noheader"]
-        facts["driver_and_clock"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+        facts["driver_and_clock"] = _driver_and_clock()
     source = torch.ones(_COPIED_BYTES[record.device.type], dtype=torch.uint8, device=record.device)
     target = torch.empty_like(source)
     target.copy_(source)
@@ -68,6 +67,14 @@ def machine(record: Recorder, shape: Shape) -> dict[str, Any]:
     target.copy_(source)
     facts["copy_gb_per_second"] = 2 * len(source) / (_now(record.device) - started) / 1e9
     return facts
+
+
+def _driver_and_clock() -> str | None:
+    """By nvidia-smi, None where it is not there."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, timeout=20).stdout.strip()
 
 
 def _now(device: torch.device) -> float:
