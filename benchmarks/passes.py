@@ -148,9 +148,9 @@ def run_engine(
     return Measured(name, seconds, sum(lengths), padding_share(lengths, plan.batches), speed), columns
 
 
-def measured_product(device: str, dtype: torch.dtype) -> float:
-    """FLOP/s of a 4096 x 4096 matrix product on this machine, now."""
-    a = torch.randn(4096, 4096, device=device, dtype=dtype)
+def measured_product(device: str, dtype: torch.dtype, size: int = 4096) -> float:
+    """FLOP/s of a product of two matrices of `size` x `size` on this machine, now."""
+    a = torch.randn(size, size, device=device, dtype=dtype)
     repeats = 3 if device == "cpu" else 50
     (a @ a).sum().item()
     started = time.perf_counter()
@@ -158,7 +158,7 @@ def measured_product(device: str, dtype: torch.dtype) -> float:
         a @ a
     if device == "cuda":
         torch.cuda.synchronize()
-    return 2 * 4096**3 * repeats / (time.perf_counter() - started)
+    return 2 * size**3 * repeats / (time.perf_counter() - started)
 
 
 def dtypes(size: str, device: str) -> tuple[torch.dtype, ...]:
