@@ -1,7 +1,7 @@
 """Which selections are the same walk to another budget; and a sweep over budgets in one pass, whatever their order."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ from pass_stages import conversations, make_model
 from tiny_recipe import a_manifest, graph, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.run.child import reusable_artefacts as siblings
 from deita_train.run.child.reusable_artefacts import find_siblings
 from deita_train.run.child.worker import run_stage
+from deita_train.stages.kinds import STAGE_KINDS
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 TOKENS = {"tokens": 900}
@@ -82,7 +82,7 @@ def test_another_content_under_the_same_key_and_another_version_are_another_walk
     made = plan(tmp_path, recipe())
     node = made.cells[0].nodes["select"]
     with monkeypatch.context() as patched:
-        patched.setitem(siblings.VERSIONS, "select", siblings.VERSIONS["select"] + 1)
+        patched.setitem(STAGE_KINDS, "select", replace(STAGE_KINDS["select"], version=99))
         assert find_siblings(made.store, plan(tmp_path, recipe()).cells[0].nodes["select"]) == ()
     assert len(find_siblings(made.store, node)) == 1
     embed = made.store.path(node.parents["embed"].id) / "manifest.json"

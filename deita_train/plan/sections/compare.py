@@ -32,8 +32,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
         "token_column": compare.token_column,
     }
     if score is not None:
-        if chosen.score_turns != "sum":
-            identity["score_turns"] = chosen.score_turns
+        identity["score_turns"] = chosen.score_turns
         for name in score_dimensions(score):
             parents[name] = builder.either(f"scores.{name}", f"score.{name}", "compare", f"scores.{name}:")
     if builder.recipe.embeddings is not None or builder.recipe.embedding is not None:
