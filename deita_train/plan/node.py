@@ -30,8 +30,12 @@ class Node:
     def key(self) -> str:
         """64 hex digits; equal keys mean equal content."""
         parents = {name: node.key for name, node in self.parents.items()}
-        counted = hashed(self.kind, self.config, self.stated)
-        return content_key(self.kind, STAGE_KINDS[self.kind].version, counted, parents)
+        return content_key(self.kind, STAGE_KINDS[self.kind].version, self.hashed, parents)
+
+    @property
+    def hashed(self) -> dict[str, Any]:
+        """What of the identity counts in the key."""
+        return hashed(self.kind, self.config, self.stated)
 
     @property
     def id(self) -> str:

@@ -252,7 +252,8 @@ def _former(plan: Plan, node: Node, before: Mapping[str, Mapping[str, dict[str, 
 def _why(node: Node, old: dict[str, Any] | None) -> str:
     if old is None:
         return "not made yet"
-    changes = list(_differences(with_implied(node.kind, old["config"]), dict(node.config), ""))
+    before, now = (with_implied(node.kind, config) for config in (old["config"], node.config))
+    changes = list(_differences(before, now, ""))
     if changes:
         return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
     moved = [parent.label for name, parent in node.parents.items() if old["parents"].get(name) != parent.id]

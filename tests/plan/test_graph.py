@@ -76,7 +76,7 @@ def test_dpo_follows_sft_and_leaves_the_rest_as_it_is(tmp_path):
 
 def test_later_options_of_the_embedding_leave_the_default_key_be(tmp_path):
     embedding = graph(tmp_path, recipe())["embed"]
-    assert set(embedding.config) == {"chat_template", "max_length", "dtype"}
+    assert set(embedding.hashed) == {"chat_template", "max_length", "dtype"}
     stated = graph(tmp_path, recipe(embedding__pooling="last_token", embedding__storage="float32"))["embed"]
     assert stated.key == embedding.key
     for name, value in {"pooling": "mean", "storage": "float16"}.items():
@@ -91,7 +91,7 @@ def test_a_sentence_transformer_is_an_encoder_of_its_own(tmp_path):
     data = recipe(embedding={"sentence_transformer": str(folder)})
     node = graph(tmp_path, data)["embed"]
     assert (node.kind, list(node.parents), node.settings["model"]) == ("sentence_embed", ["pool"], str(folder))
-    assert set(node.config) == {"model", "max_length", "dtype"}
+    assert set(node.hashed) == {"model", "max_length", "dtype"}
     assert graph(tmp_path, data)["select"].parents["embed"] is not None
     with pytest.raises(UserError, match=r"r.yaml: embedding.sentence_transformer: no/such folder is neither"):
         graph(tmp_path, recipe(embedding={"sentence_transformer": "no/such folder"}))
@@ -103,7 +103,7 @@ def test_perplexity_measures_the_pool_and_serves_the_methods_of_its_columns(tmp_
     plain = graph(tmp_path, recipe())
     assert edges(nodes) == EDGES | {"perplexity": {"pool": "pool", "model": "base"}}
     assert {label: nodes[label].key for label in LABELS} == {label: plain[label].key for label in LABELS}
-    assert set(nodes["perplexity"].config) == {"chat_template", "max_length", "dtype"}
+    assert set(nodes["perplexity"].hashed) == {"chat_template", "max_length", "dtype"}
     for method in ("perplexity", "ifd"):
         select = graph(tmp_path, recipe(**measured, select__method=method))["select"]
         assert {name: parent.label for name, parent in select.parents.items()} == {
@@ -278,7 +278,7 @@ def test_a_published_scorer_is_not_trained(tmp_path):
     assert "train_scorer.quality" not in nodes
     score = nodes["score.quality"]
     assert list(score.parents) == ["pool"]
-    assert set(score.config["model"]) == {"content"}
+    assert set(score.hashed["model"]) == {"content"}
     assert score.settings["model"] == str(tmp_path / "model")
     assert set(nodes["select"].parents) == {"pool", "quality", "embed"}
 

@@ -199,7 +199,7 @@ def test_an_sft_on_rows_of_its_own_says_nothing_of_the_pools(tmp_path):
 def test_the_configuration_of_tokens_and_of_turns(tmp_path):
     def config(**changes):
         node = graph(tmp_path, recipe(**{f"select__{name}": value for name, value in changes.items()}))["select"]
-        return dict(node.config), "lengths" in node.parents
+        return node.hashed, "lengths" in node.parents
 
     plain = {"method": "deita", "budget": 10, "score": "evol", "threshold": 0.9, "center": False}
     assert config() == config(score_turns="sum", only_trained_turns=False) == (plain, False)
