@@ -49,7 +49,7 @@ def origin_of(cell: Cell, item: Artefact) -> Origin:
 
 
 def _made_here(cell: Cell, parent: Artefact) -> Origin:
-    if parent.manifest["kind"] != "base":
+    if "architecture" not in parent.manifest["config"]:
         before = origin_of(cell, parent)
         return replace(before, words=f"{_name(parent)} of this run, which started from {before.words}")
     shape = parent.manifest["config"]["architecture"]
@@ -196,10 +196,10 @@ def method_table(label: str, item: Artefact) -> CardTable:
         *(
             (name.replace("_", " "), str(value))
             for name, value in sorted(config.items())
-            if name not in (*_OF_THEIR_OWN, *trainer)
+            if name not in (*_OF_THEIR_OWN, *trainer) and value not in (None, False)
         ),
-        *((f"trainer.{name}", str(value)) for name, value in sorted(trainer.items())),
-        *((f"peft.{name}", str(value)) for name, value in sorted((config.get("peft") or {}).items())),
+        *_stated("trainer", trainer),
+        *_stated("peft", config.get("peft") or {}),
         ("parameters trained", count(metrics["parameters"])),
     ]
     if "frozen_parameters" in metrics:
@@ -217,9 +217,15 @@ def method_table(label: str, item: Artefact) -> CardTable:
     return CardTable(("setting", "value"), tuple(rows))
 
 
+def _stated(section: str, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A row for each field that has a value."""
+    return [(f"{section}.{name}", str(value)) for name, value in sorted(fields.items()) if value is not None]
+
+
 def _loss(label: str, config: Mapping[str, Any], trainer: dict[str, Any]) -> str:
     if label == "dpo":
-        kind = trainer.pop("loss_type", "sigmoid")
+        kinds = trainer.pop("loss_type", "sigmoid")
+        kind = kinds if isinstance(kinds, str) else ", ".join(kinds)
         return f"{kind}, beta {trainer.pop('beta', 0.1)}, against the log-probabilities of the model before DPO"
     weights = "mean over conversations" if config.get("loss") == "per_conversation" else "mean over tokens"
     return f"cross-entropy on the assistant's turns only, {weights} of a global batch"

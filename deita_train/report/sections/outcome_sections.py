@@ -42,7 +42,7 @@ def training_section(summary: RunSummary, groups: Sequence[Group]) -> Section | 
         return None
     panels = [*_tuning_figures(groups)]
     for label, item in summary.base_cell.stages.items():
-        if item.manifest["kind"] in ("base", "train_scorer"):
+        if "history" in item.metrics and label not in measures.TUNED:
             title = f"Training loss, {_model_title(label)}"
             name = f"loss-{label.replace('.', '-').replace('_', '-')}"
             svg = curves.training_curves(name, "loss", [label], [_curve(item, "loss", label)])
