@@ -81,13 +81,14 @@ def _reads_column(node: Node) -> bool:
 
 
 def _column(node: Node) -> Iterator[str]:
-    from deita_train.selection.methods import unusable_rows
+    from deita_train.selection.candidates import Candidates
+    from deita_train.selection.settings import SelectionSettings
+    from deita_train.selection.unrankable import unrankable_by_column
     from deita_train.stages.intake.pool import read_pool
 
     pool, _ = read_pool(node.parents["pool"].config, node.parents["pool"].settings)
-    # MIG reads the tags that InsTag reads, and scores besides, which are not made yet.
-    method = "instag" if node.config["method"] == "mig" else node.config["method"]
-    drops = Counter(filter(None, unusable_rows(method, pool, column=node.config["column"])))
+    candidates = Candidates(pool, SelectionSettings.of_stage(node.config))  # without scores, which are not made yet
+    drops = Counter(filter(None, unrankable_by_column(candidates)))
     usable = len(pool) - drops.total()
     yield f"{node.label}: {usable:,} of {len(pool):,} rows can be ranked by column {node.config['column']!r}"
     yield from _drops(drops, {})

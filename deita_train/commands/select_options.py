@@ -5,21 +5,19 @@ from pathlib import Path
 
 from deita_train.commands.single import Option, as_options
 from deita_train.errors import UserError
-from deita_train.plan.sections.builder import DIMENSIONS
 from deita_train.plan.sections.compare import selects_of
-from deita_train.plan.sections.selecting import MEASURED_METHODS, wanted_dimensions
 from deita_train.plan.select_fields import unread_fields
 from deita_train.recipe.schema import Recipe, Select
-from deita_train.selection.needs import needs_of
+from deita_train.selection.settings import DIMENSIONS, rules_of, score_dimensions
 
 # Option -> what a method must read for it to have an effect.
-_SERVES: Mapping[str, frozenset[str]] = {
-    "--scores": frozenset({"scores", "scores_if_any"}),
-    "--embeddings": frozenset({"embeddings"}),
-    "--center": frozenset({"embeddings"}),
-    "--threshold": frozenset({"threshold"}),
-    "--seed": frozenset({"seed"}),
-    "--launch": frozenset({"launch"}),
+_SERVES: Mapping[str, str] = {
+    "--scores": "scores",
+    "--embeddings": "embeddings",
+    "--center": "embeddings",
+    "--threshold": "threshold",
+    "--seed": "seed",
+    "--launch": "launch",
 }
 # What a comparison measures by, whatever its methods read.
 _MEASURED_BY = frozenset({"scores", "embeddings"})
@@ -85,10 +83,10 @@ def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[s
     """Refuse an option or a field that no method reads; a comparison reads scores and embeddings in any case."""
     assert recipe.select is not None
     methods = [select.method for select in selects]
-    needs = frozenset[str]().union(*(needs_of(method, recipe.select.quality_weight) for method in methods))
-    read = needs | (_MEASURED_BY if recipe.compare is not None else frozenset())
+    read = set(_MEASURED_BY if recipe.compare is not None else ())
+    read = read.union(*(rules_of(method, recipe.select.quality_weight).reads for method in methods))
     named = f"--method {methods[0]}" + (f" and --compare {','.join(methods[1:])}" if methods[1:] else "")
-    useless = next((name for name, need in _SERVES.items() if name in stated and not need & read), None)
+    useless = next((name for name, need in _SERVES.items() if name in stated and need not in read), None)
     if useless is not None:
         raise UserError(f"{useless}: would have no effect with {named}; leave it out.")
     for name in unread_fields(recipe.select, methods):
@@ -101,25 +99,25 @@ def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[s
 
 def _check_inputs(recipe: Recipe, select: Select, named: str) -> None:
     """Refuse a method whose scores, embeddings, column or tokenizer the options do not give."""
-    needs = needs_of(select.method, select.quality_weight)
+    rules = rules_of(select.method, select.quality_weight)
     if (select.in_tokens or select.only_trained_turns) and select.read_as is None:
         what = "a --budget of tokens" if select.in_tokens else "select.only_trained_turns"
         raise UserError(f"--tokenizer: {what} needs it. Name the model that will be trained.")
-    wanted = wanted_dimensions(select.method, select.score) if "scores" in needs else ()
+    wanted = score_dimensions(rules.score or select.score) if rules.scores == "required" else ()
     lacking = [f"{dimension}_scores" for dimension in _unscored(recipe, wanted)]
     if lacking:
         raise UserError(
             f"--scores: {named} ranks by {' and '.join(wanted)}, and no file has "
             f"{' or '.join(lacking)}. Name what `deita-train score` wrote, for each dimension."
         )
-    if "embeddings" in needs and recipe.embeddings is None and recipe.embedding is None:
+    if rules.embeddings and recipe.embeddings is None and recipe.embedding is None:
         raise UserError(f"--embeddings: {named} needs it. Name what `deita-train embed` wrote.")
-    is_measured = select.method in MEASURED_METHODS and recipe.perplexity is not None
-    if "column" in needs and select.column is None and not is_measured:
+    is_measured = rules.measured and recipe.perplexity is not None
+    if rules.column is not None and select.column is None and not is_measured:
         measured = ", or the model that measures it: --set perplexity.model=MODEL"
         raise UserError(
             f"{named}: reads a column. Name the pool's own: --set select.column=NAME"
-            f"{measured if select.method in MEASURED_METHODS else ''}."
+            f"{measured if rules.measured else ''}."
         )
 
 

@@ -1,18 +1,15 @@
 """Fields of `select:` that no method reads are refused, because they would have no effect."""
 
 from collections.abc import Iterable
-from functools import partial
 
 from deita_train.errors import UserError
 from deita_train.recipe.loading import LoadedRecipe
 from deita_train.recipe.schema import Select
 from deita_train.recipe.yaml_source import load_yaml
-from deita_train.selection.needs import METHOD_NEEDS, needs_of, reads_scores
+from deita_train.selection.settings import METHODS, rules_of
 
 # What `select:` says for every method; the seed, because sweeps move it together with other sections' seeds.
 _OF_ALL = frozenset({"method", "budget", "allow_fewer", "seed"})
-# What becomes of the scores of several turns.
-_OF_TURNS = frozenset({"score_turns", "only_trained_turns"})
 
 
 def unread_fields(select: Select, methods: Iterable[str], in_tokens: bool = False) -> list[str]:
@@ -20,16 +17,11 @@ def unread_fields(select: Select, methods: Iterable[str], in_tokens: bool = Fals
 
     `in_tokens` says that another cell's budget is one of tokens.
     """
-    read = _OF_ALL.union(*map(partial(_fields_of, select), methods))
+    read = _OF_ALL.union(*(rules_of(method, select.quality_weight).reads for method in methods))
     if in_tokens or select.in_tokens or (select.only_trained_turns and "only_trained_turns" in read):
         read |= {"read_as"}
     defaults = {name: field.default for name, field in Select.model_fields.items()}
     return [name for name, default in defaults.items() if name not in read and getattr(select, name) != default]
-
-
-def _fields_of(select: Select, method: str) -> frozenset[str]:
-    needs = needs_of(method, select.quality_weight)
-    return needs | _OF_TURNS if reads_scores(needs) else needs
 
 
 def check_select_fields(loaded: LoadedRecipe) -> None:
@@ -42,7 +34,7 @@ def check_select_fields(loaded: LoadedRecipe) -> None:
     stated = [select.method for select in selects if select.method != "whole_pool"]
     compare = loaded.recipe.compare
     methods = dict.fromkeys([*stated, *(compare.methods if compare is not None else ()), _of_file(loaded)])
-    tried = [method for method in methods if method in METHOD_NEEDS]
+    tried = [method for method in methods if method in METHODS]
     in_tokens = any(select.in_tokens for select in selects)
     for select in selects:
         for name in unread_fields(select, tried, in_tokens):

@@ -4,18 +4,19 @@ Nothing here reads a file or touches the network. Unknown keys are refused; :mod
 pydantic's errors into one line each with the recipe's file and line.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from deita_train.recipe.data_sections import Count, Pool, Preferences, Section, Source
 from deita_train.recipe.model_sections import Base, Dpo, Pass, ScorerTraining, Sft
+from deita_train.selection.settings import METHODS, SelectionSettings, check_budget
 
 Share = Annotated[float, Field(ge=0, le=1)]
-SelectMethod = Literal[
-    "deita", "evol_score", "complexity", "quality", "random", "longest_response", "longest_instruction", "direct_score",
-    "perplexity", "ifd", "instag", "mig", "k_center", "kmeans", "facility_location", "whole_pool",
-]  # fmt: skip
+if TYPE_CHECKING:
+    SelectMethod = str
+else:
+    SelectMethod = Literal[tuple(METHODS)]
 
 
 class Scorer(Pass):
@@ -146,39 +147,32 @@ class ReadAs(Section):
 
 
 class Select(Section):
-    """Which rows are kept: a method of the literal table in `selection/methods.py`, a budget, what the method reads.
+    """Which rows are kept: a method, a budget, and what the method reads.
 
-    `selection/needs.py` says which of the fields from `threshold` to `launch` a method reads, docs/selection.md what
+    `selection/settings.py` says which of the fields from `threshold` to `launch` a method reads, docs/selection.md what
     they mean.
     `read_as` serves a budget of tokens and `only_trained_turns`.
     """
 
     method: SelectMethod = "deita"
     budget: Count | PartOfPool | None = None
-    score_turns: Literal["sum", "mean"] = "sum"
+    score_turns: Literal["sum", "mean"] = SelectionSettings.score_turns
     only_trained_turns: bool = False
     read_as: ReadAs | None = None
-    threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = 0.9
-    score: Literal["evol", "complexity", "quality"] = "evol"
+    threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = SelectionSettings.threshold
+    score: Literal["evol", "complexity", "quality"] = SelectionSettings.score
     column: str | None = None
-    order: Literal["highest", "lowest"] = "highest"
+    order: Literal["highest", "lowest"] = SelectionSettings.order
     clusters: Count | None = None
-    quality_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    label_similarity: Annotated[float, Field(gt=0, le=1)] = 0.9
+    quality_weight: Annotated[float, Field(ge=0, lt=1)] = SelectionSettings.quality_weight
+    label_similarity: Annotated[float, Field(gt=0, le=1)] = SelectionSettings.label_similarity
     seed: int | None = None
     launch: str | None = None
     allow_fewer: bool = False
 
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:
-        if (self.method == "whole_pool") == (self.budget is not None):
-            wanted = "has no budget: leave it out" if self.method == "whole_pool" else "wants budget:, the rows to keep"
-            raise ValueError(f"method {self.method} {wanted}")
-        if self.method == "kmeans" and self.in_tokens:
-            raise ValueError(
-                "method kmeans takes no budget of tokens: how many rows each cluster may keep follows from the number "
-                "of rows; state that, or a share"
-            )
+        check_budget(self.method, has_budget=self.budget is not None, in_tokens=self.in_tokens)
         return self
 
     @property
@@ -211,8 +205,9 @@ class Compare(Section):
         twice = next((name for name in self.methods if self.methods.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"{twice} is named twice; name each method once")
-        if "whole_pool" in self.methods:
-            raise ValueError("whole_pool is in the tables as it is; leave it out")
+        without_budget = next((name for name in self.methods if not METHODS[name].has_budget), None)
+        if without_budget is not None:
+            raise ValueError(f"{without_budget} is in the tables as it is; leave it out")
         return self
 
 

@@ -1,114 +1,86 @@
-"""The pool that a method selects from and the settings of the selection, with the columns as methods read them."""
+"""The rows that a method selects from, with what it reads of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import datasets
 import numpy as np
-import torch
 
 from deita_train.errors import UserError
-from deita_train.scoring.evol_score import OverTurns, evol_score, over_turns
-from deita_train.selection.columns import number_column, tag_column
-from deita_train.selection.repr_filter.process_group import Group
-from deita_train.selection.repr_filter.repr_filter import Trace
+from deita_train.scoring.evol_score import evol_score, over_turns
+from deita_train.selection.pool_columns import number_column, tag_column
 from deita_train.selection.repr_filter.unit_rows import UnitRows
+from deita_train.selection.settings import SelectionSettings, score_dimensions
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """N rows and the settings; all sequences in the order of the rows.
+    """N rows and how to select from them; all sequences are in the order of the rows.
 
     Attributes:
-        rows: dataset with ``id``, and with ``messages``, ``complexity_scores``, ``quality_scores`` or ``column`` where
-            the method reads them.
-        budget: rows to keep at most; ``None`` for as many as the method lets pass.
-        embeddings: ``[N, D]`` float32 or float16, for the methods that need them.
-        seed: for the methods that draw at random.
-        threshold: highest cosine similarity that the Repr Filter lets pass.
-        center: whether the mean of the pool is subtracted from the embeddings first.
-        score: what is best: "evol", or one dimension alone.
-        column: the column of numbers or of tags that the method reads.
-        order: which perplexity goes first, "highest" or "lowest".
-        clusters: how many clusters k-means makes; ``None`` for the square root of N / 2.
-        quality_weight: what facility location weighs the score by, in [0, 1).
-        label_similarity: lowest similarity at which MIG joins two labels.
-        score_turns: whether a row's score is the "sum" or the "mean" over its turns.
-        counted_turns: for each row which of its user turns the score counts; all when None.
-        earlier: what the same selection with another budget decided, for the methods that go on from there.
-        device: where the Repr Filter multiplies.
-        group: the processes that carry out the Repr Filter together; ``None`` for this one alone.
+        rows: dataset with `id`, and with `messages`, `complexity_scores`, `quality_scores` (one score or null per user
+            turn) or the column of the settings where the method reads them.
+        settings: the method and its settings.
+        embeddings: `[N, D]` float32 or float16, for the methods that read them.
+        counted_turns: for each row which of its user turns the score counts; None for all.
     """
 
     rows: datasets.Dataset
-    budget: int | None = None
+    settings: SelectionSettings
     embeddings: np.ndarray | None = None
-    seed: int | None = None
-    threshold: float = 0.9
-    center: bool = False
-    score: str = "evol"
-    column: str | None = None
-    order: str = "highest"
-    clusters: int | None = None
-    quality_weight: float = 0.5
-    label_similarity: float = 0.9
-    score_turns: OverTurns = "sum"
     counted_turns: Sequence[Sequence[bool]] | None = None
-    earlier: Trace | None = None
-    device: torch.device | str = "cpu"
-    group: Group | None = None
+
+    def subset(self, positions: Sequence[int]) -> "Candidates":
+        """The rows at these positions, with the same settings."""
+        return replace(
+            self,
+            rows=self.rows.select(positions),
+            embeddings=None if self.embeddings is None else self.embeddings[positions],
+            counted_turns=None if self.counted_turns is None else [self.counted_turns[place] for place in positions],
+        )
 
     @cached_property
     def ids(self) -> list[str]:
         """The row ids."""
         return list(self.rows["id"])
 
-    @property
-    def limit(self) -> int:
-        """How many rows can be kept at most."""
-        return len(self.ids) if self.budget is None else min(self.budget, len(self.ids))
-
     @cached_property
     def scores(self) -> np.ndarray:
-        """``[N]`` float64 by ``score``: the evol score, or one dimension over the turns; nan for none."""
-        return self.scores_by(self.score)
-
-    def scores_by(self, score: str) -> np.ndarray:
-        """``[N]`` float64 by "evol", "complexity" or "quality"; nan for a row without a scored turn."""
-        columns = [self.values(f"{dimension}_scores") for dimension in self._dimensions(score)]
-        over_row = partial(evol_score if score == "evol" else over_turns, how=self.score_turns)
+        """`[N]` float64 scores that the method ranks by; nan for a row without a scored turn."""
+        turns = zip(*(self.values(name) for name in self._score_columns), strict=True)
         counted = [None] * len(self.ids) if self.counted_turns is None else self.counted_turns
-        found = [
-            over_row(*turns, counted=of_row) for turns, of_row in zip(zip(*columns, strict=True), counted, strict=True)
-        ]
+        score = evol_score if self.settings.ranked_by == "evol" else over_turns
+        over_row = partial(score, how=self.settings.score_turns)
+        found = [over_row(*of_row, counted=counts) for of_row, counts in zip(turns, counted, strict=True)]
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     @property
     def has_scores(self) -> bool:
-        """Whether the pool has the columns that ``scores`` reads."""
-        return all(f"{dimension}_scores" in self.rows.column_names for dimension in self._dimensions(self.score))
+        """Whether the rows have the columns that `scores` reads."""
+        return all(name in self.rows.column_names for name in self._score_columns)
 
-    def _dimensions(self, score: str) -> tuple[str, ...]:
-        return ("complexity", "quality") if score == "evol" else (score,)
+    @property
+    def _score_columns(self) -> list[str]:
+        return [f"{dimension}_scores" for dimension in score_dimensions(self.settings.ranked_by)]
 
     @cached_property
     def numbers(self) -> np.ndarray:
-        """``[N]`` float64, the numbers of ``column``; nan for none."""
-        assert self.column is not None
-        return number_column(self.rows, self.column)
+        """`[N]` float64 numbers of the column; nan for none."""
+        assert self.settings.column is not None
+        return number_column(self.rows, self.settings.column)
 
     @cached_property
     def tags(self) -> list[tuple[str, ...]]:
-        """The tags of each row in ``column``, sorted and each once."""
-        assert self.column is not None
-        return tag_column(self.rows, self.column)
+        """The distinct tags of each row, sorted."""
+        assert self.settings.column is not None
+        return tag_column(self.rows, self.settings.column)
 
     def unit_rows(self) -> UnitRows:
         """The embeddings as unit vectors."""
         assert self.embeddings is not None
-        return UnitRows.measure(self.embeddings, self.ids, center=self.center)
+        return UnitRows.measure(self.embeddings, self.ids, center=self.settings.center)
 
     def values(self, name: str) -> Sequence[Any]:
         """The values of a column that the pipeline writes.

@@ -3,8 +3,6 @@ from tiny_recipe import DPO_LABELS, LABELS, dpo_recipe, graph, no_gpus, plan, re
 
 from deita_train.errors import UserError
 from deita_train.plan.node import VERSIONS, stages_until
-from deita_train.selection.methods import METHODS
-from deita_train.selection.needs import METHOD_NEEDS
 from deita_train.stages.kinds import STAGES
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -227,11 +225,6 @@ def test_ancestors_are_all_that_is_read(tmp_path):
 
 def test_every_kind_has_a_version_and_a_module():
     assert set(VERSIONS) == set(STAGES)
-
-
-def test_every_method_states_what_it_reads():
-    assert len(METHOD_NEEDS) >= 6
-    assert set(METHOD_NEEDS) == set(METHODS)
 
 
 def test_ids_are_the_kind_and_twelve_digits_of_the_key(tmp_path):

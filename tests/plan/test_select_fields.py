@@ -9,10 +9,9 @@ from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
 from deita_train.commands.data_validation import validate_data
 from deita_train.errors import UserError
 from deita_train.plan import launch
-from deita_train.plan.sections.selecting import SELECT_FIELDS
 from deita_train.plan.select_fields import unread_fields
 from deita_train.recipe.schema import Select
-from deita_train.selection.needs import METHOD_NEEDS
+from deita_train.selection.settings import METHODS
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 
@@ -39,14 +38,13 @@ CONFIGS = {
 }
 PARENTS = {
     "scores": {"complexity": "score.complexity", "quality": "score.quality"},
-    "scores_if_any": {"complexity": "score.complexity", "quality": "score.quality"},
     "embeddings": {"embed": "embed"},
 }
 
 
 def select_of(folder, method, *without, **changes):
     changes = {f"select__{name}": value for name, value in changes.items()}
-    if "column" in METHOD_NEEDS[method]:
+    if METHODS[method].column:
         changes["select__column"] = "c"
     if method == "whole_pool":
         changes["select__budget"] = None
@@ -58,8 +56,9 @@ def parents_of(node):
 
 
 def test_every_method_has_a_configuration():
-    assert set(CONFIGS) == set(METHOD_NEEDS)
-    assert {name for config in CONFIGS.values() for name in config} == {*SELECT_FIELDS, "score", "center", "seed"}
+    assert set(CONFIGS) == set(METHODS)
+    stated = {name for config in CONFIGS.values() for name in config}
+    assert stated == {*(name for rules in METHODS.values() for name in rules.settings), "column", "score", "center"}
 
 
 @pytest.mark.parametrize("method", CONFIGS)
@@ -68,7 +67,7 @@ def test_the_configuration_holds_what_the_method_reads(tmp_path, method):
     budget = None if method == "whole_pool" else 10
     assert node.config == {"method": method, "budget": budget, **CONFIGS[method]}
     wanted = {"pool": "pool"}
-    for need in METHOD_NEEDS[method]:
+    for need in METHODS[method].reads:
         wanted |= PARENTS.get(need, {})
     if method in ("complexity", "quality"):
         wanted = {"pool": "pool", method: f"score.{method}"}
@@ -112,7 +111,7 @@ def test_facility_location_without_a_weight_needs_no_scores(tmp_path):
     assert node.config == {"method": "facility_location", "budget": 10, "quality_weight": 0.0, "center": False}
 
 
-@pytest.mark.parametrize("method", [name for name, needs in METHOD_NEEDS.items() if "column" in needs])
+@pytest.mark.parametrize("method", [name for name, rules in METHODS.items() if rules.column])
 def test_a_missing_column_is_asked_for(tmp_path, method):
     with pytest.raises(
         UserError, match=f"r.yaml: select.column: method {method} wants column:, the column of the pool to read"
@@ -179,12 +178,14 @@ def test_another_method_by_set_leaves_the_file_as_it_is(tmp_path):
 
 
 def test_every_field_is_read_by_a_method():
-    assert unread_fields(Select(budget=1, column="c", clusters=2), METHOD_NEEDS) == []
+    assert unread_fields(Select(budget=1, column="c", clusters=2), METHODS) == []
     stated = Select(
         budget=1, threshold=0.5, score="quality", column="c", order="lowest", clusters=2, quality_weight=0.1,
         label_similarity=0.5, seed=3, launch="cpu", allow_fewer=True,
     )  # fmt: skip
-    assert set(unread_fields(stated, ["longest_response"])) == {*SELECT_FIELDS, "score", "launch"}
+    assert set(unread_fields(stated, ["longest_response"])) == {
+        "threshold", "column", "order", "clusters", "quality_weight", "label_similarity", "score", "launch",
+    }  # fmt: skip
 
 
 def test_validate_reads_the_column(tmp_path):

@@ -3,8 +3,7 @@
 import datasets
 import numpy as np
 from hypothesis import strategies as st
-
-from deita_train.selection.methods import select_rows
+from select_by import select_by
 
 
 @st.composite
@@ -34,7 +33,7 @@ def kept_ids(method, rows, embeddings, budget, **settings):
     """The ids that a method keeps, by rank."""
     embeddings = np.asarray(embeddings)
     embeddings = embeddings if embeddings.dtype == np.float16 else embeddings.astype(np.float32)
-    trace = select_rows(method, rows, budget=budget, embeddings=embeddings, score="quality", **settings)
+    trace = select_by(method, rows, budget, embeddings, score="quality", **settings)
     kept = np.flatnonzero(trace.selection_rank >= 0)
     return [rows["id"][int(place)] for place in kept[np.argsort(trace.selection_rank[kept])]]
 

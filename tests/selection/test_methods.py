@@ -1,19 +1,23 @@
 import ast
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import datasets
 import numpy as np
 import pytest
+from select_by import select_by
 
 from deita_train.errors import UserError
 from deita_train.recipe.schema import Select, SelectMethod
-from deita_train.selection import needs
+from deita_train.selection import settings as rule_file
 from deita_train.selection.baselines.ranking import top_rows
-from deita_train.selection.methods import METHODS, select_rows, unusable_rows
+from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace
+from deita_train.selection.select_rows import method_function
+from deita_train.selection.settings import METHODS, SelectionSettings, rules_of
 from deita_train.selection.trace.trace_columns import attach_trace, keep_selected, nearest_summary
-from deita_train.selection.usable import IN_WORDS
+from deita_train.selection.unrankable import IN_WORDS, unrankable_by_column, unrankable_rows
 
 
 def chat(*turns):
@@ -73,34 +77,57 @@ def dataset(order=(0, 1, 2, 3)):
 
 def select_ids(method, order=(0, 1, 2, 3), **settings):
     rows = dataset(order)
-    trace = select_rows(method, rows, embeddings=EMBEDDINGS[list(order)], **settings)
+    trace = select_by(method, rows, embeddings=EMBEDDINGS[list(order)], **settings)
     ranked = sorted((rank, rows["id"][i]) for i, rank in enumerate(trace.selection_rank) if rank >= 0)
     assert [rank for rank, _ in ranked] == list(range(len(ranked)))
     return [row_id for _, row_id in ranked]
 
 
-def test_the_methods_the_needs_and_the_recipe_agree():
-    assert list(METHODS) == list(needs.METHOD_NEEDS) == list(get_args(SelectMethod))
+def unrankable(method, rows, **settings):
+    return unrankable_rows(Candidates(rows, SelectionSettings(method, **settings)))
+
+
+def test_the_methods_and_the_recipe_agree():
+    assert list(METHODS) == list(get_args(SelectMethod))
     assert len(METHODS) == 16
+    assert len({id(method_function(method)) for method in METHODS}) == 16 - 3  # those by score or number share theirs
 
 
 def test_what_methods_read_is_a_field_or_another_section():
-    read = frozenset().union(*needs.METHOD_NEEDS.values())
-    assert read - set(Select.model_fields) == needs.FROM_OTHER_SECTIONS
-    of_all = {"method", "budget", "allow_fewer", "read_as", "score_turns", "only_trained_turns"}
-    assert set(Select.model_fields) - read == of_all
+    read = frozenset().union(*(rules.reads for rules in METHODS.values()))
+    assert read - set(Select.model_fields) == {"scores", "embeddings"}
+    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer", "read_as"}
+
+
+def test_settings_have_one_default():
+    shared = [field for field in fields(SelectionSettings) if field.name in Select.model_fields]
+    assert {field.name for field in fields(SelectionSettings)} - {field.name for field in shared} == {"center"}
+    assert {field.name: field.default for field in shared} == {
+        field.name: Select.model_fields[field.name].default for field in shared
+    }
+    assert {name for rules in METHODS.values() for name in rules.settings} < {field.name for field in shared}
 
 
 def test_without_a_weight_facility_location_reads_no_scores():
-    assert needs.needs_of("facility_location", 0.5) == needs.METHOD_NEEDS["facility_location"]
-    assert needs.needs_of("facility_location", 0.0) == {"embeddings", "quality_weight"}
+    with_weight, without = rules_of("facility_location", 0.5), rules_of("facility_location", 0.0)
+    assert with_weight.reads == METHODS["facility_location"].reads >= {"embeddings", "scores", "score"}
+    assert without.reads == {"embeddings", "quality_weight"}
+    assert (with_weight.scores, without.scores) == ("required", "none")
     for method in sorted(set(METHODS) - {"facility_location"}):
-        assert needs.needs_of(method, 0.0) == needs.METHOD_NEEDS[method]
+        assert rules_of(method, 0.0) == METHODS[method]
 
 
-def test_the_table_of_needs_imports_nothing():
-    tree = ast.parse(Path(needs.__file__).read_text())
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+def test_the_rule_file_imports_nothing_heavy():
+    nodes = [ast.parse(Path(rule_file.__file__).read_text())]
+    imported = set()
+    while nodes:
+        node = nodes.pop()
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported.add(getattr(node, "module", None))
+    assert imported == {
+        "collections.abc", "dataclasses", "functools", "typing", "deita_train.errors", "deita_train.scoring.evol_score",
+    }  # fmt: skip
 
 
 def test_every_method_has_a_case():
@@ -132,7 +159,7 @@ def random_pool(seed, num_rows=40):
 
 def kept_ids(method, rows, embeddings, budget):
     settings = {"column": "tags" if method in ("instag", "mig") else "number", "seed": 3, "threshold": 0.5}
-    trace = select_rows(method, rows, budget=budget, embeddings=embeddings, **settings)
+    trace = select_by(method, rows, budget=budget, embeddings=embeddings, **settings)
     places = np.flatnonzero(trace.selection_rank >= 0)
     ranked = places[np.argsort(trace.selection_rank[places])]
     assert trace.selection_rank[ranked].tolist() == list(range(len(ranked)))
@@ -189,7 +216,7 @@ def test_top_rows_leaves_the_similarities_empty():
 
 def test_unknown_method():
     with pytest.raises(UserError, match=r"'dieta'; choose one of deita, evol_score"):
-        select_rows("dieta", dataset(), budget=1)
+        select_by("dieta", dataset(), budget=1)
 
 
 @pytest.mark.parametrize(
@@ -204,55 +231,57 @@ def test_unknown_method():
 )
 def test_missing_input(method, need):
     with pytest.raises(UserError, match=f"'{method}' needs {need}"):
-        select_rows(method, dataset(), budget=1)
+        select_by(method, dataset(), budget=1)
 
 
 def test_missing_column():
     with pytest.raises(UserError, match="needs the column 'quality_scores'"):
-        select_rows("quality", dataset().remove_columns("quality_scores"), budget=1)
-    assert select_rows("complexity", dataset().remove_columns("quality_scores"), budget=1).selection_rank[3] == 0
+        select_by("quality", dataset().remove_columns("quality_scores"), budget=1)
+    assert select_by("complexity", dataset().remove_columns("quality_scores"), budget=1).selection_rank[3] == 0
 
 
 @pytest.mark.parametrize("method", ["deita", "evol_score", "quality"])
 def test_a_row_without_a_score_is_named(method):
     rows = datasets.Dataset.from_dict({**ROWS, "quality_scores": [[3.0], [None, None], [1.0], [1.0, None]]})
     with pytest.raises(UserError, match=r"1 of 4 rows have no score.*'b'"):
-        select_rows(method, rows, budget=1, embeddings=EMBEDDINGS)
+        select_by(method, rows, budget=1, embeddings=EMBEDDINGS)
 
 
 def test_a_row_that_cannot_be_ranked_is_named():
     with pytest.raises(UserError, match=r"^1 of 4 rows have no tags in the column: 'd'\. Complete"):
-        select_rows("instag", dataset(), budget=1, column="tags")
+        select_by("instag", dataset(), budget=1, column="tags")
 
 
-def test_every_reason_is_reported_in_words():
+def test_every_reason_has_its_words():
     rows = dataset().add_column("ifd", [0.5, None, 1.0, float("nan")])
-    assert unusable_rows("ifd", rows, column="ifd") == [None, "no_value", "ifd_not_below_one", "no_value"]
-    assert unusable_rows("direct_score", rows, column="ifd") == [None, "no_value", None, "no_value"]
-    assert unusable_rows("instag", rows, column="tags") == [None, None, None, "no_tags"]
-    assert unusable_rows("deita", rows) == unusable_rows("random", rows) == [None] * 4
+    assert unrankable("ifd", rows, column="ifd") == [None, "no_value", "ifd_not_below_one", "no_value"]
+    assert unrankable("direct_score", rows, column="ifd") == [None, "no_value", None, "no_value"]
+    assert unrankable("instag", rows, column="tags") == [None, None, None, "no_tags"]
+    assert unrankable("deita", rows) == unrankable("random", rows) == [None] * 4
     unscored = rows.remove_columns("quality_scores").add_column(
         "quality_scores", [[None], [4.0, 1.0], [1.0], [None] * 2]
     )
     for method in ("deita", "evol_score", "kmeans", "facility_location", "quality"):
-        assert unusable_rows(method, unscored) == ["no_scored_turn", None, None, "no_scored_turn"]
-    assert unusable_rows("mig", unscored, column="tags") == ["no_scored_turn", None, None, "no_tags"]
+        assert unrankable(method, unscored) == ["no_scored_turn", None, None, "no_scored_turn"]
+    assert unrankable("mig", unscored, column="tags") == ["no_scored_turn", None, None, "no_tags"]
     for method in ("complexity", "k_center", "whole_pool", "longest_instruction"):
-        assert unusable_rows(method, unscored) == [None] * 4
-    assert unusable_rows("facility_location", unscored, quality_weight=0.0) == [None] * 4
-    assert unusable_rows("deita", unscored, score="complexity") == [None] * 4
+        assert unrankable(method, unscored) == [None] * 4
+    assert unrankable("facility_location", unscored, quality_weight=0.0) == [None] * 4
+    assert unrankable("deita", unscored, score="complexity") == [None] * 4
+    by_column = unrankable_by_column(Candidates(unscored, SelectionSettings("mig", column="tags")))
+    assert by_column == [None, None, None, "no_tags"]
     assert set(IN_WORDS) == {"no_scored_turn", "no_value", "ifd_not_below_one", "no_tags"}
 
 
 @pytest.mark.parametrize("budget", [0, -1])
 def test_budget_below_one(budget):
     with pytest.raises(UserError, match="at least 1"):
-        select_rows("quality", dataset(), budget=budget)
+        select_by("quality", dataset(), budget=budget)
 
 
 def test_attach_trace_and_keep_selected():
     rows = dataset((3, 1, 2, 0))
-    trace = select_rows("deita", rows, budget=None, embeddings=EMBEDDINGS[[3, 1, 2, 0]])
+    trace = select_by("deita", rows, budget=None, embeddings=EMBEDDINGS[[3, 1, 2, 0]])
     traced = attach_trace(rows, trace, rows["id"])
     assert list(traced["id"]) == ["d", "b", "c", "a"]
     assert list(traced["messages"]) == list(rows["messages"])
@@ -272,8 +301,8 @@ def test_attach_trace_and_keep_selected():
 
 def test_attaching_again_replaces_the_columns():
     rows = dataset()
-    first = attach_trace(rows, select_rows("deita", rows, budget=1, embeddings=EMBEDDINGS), rows["id"])
-    again = attach_trace(first, select_rows("quality", first, budget=2), rows["id"])
+    first = attach_trace(rows, select_by("deita", rows, budget=1, embeddings=EMBEDDINGS), rows["id"])
+    again = attach_trace(first, select_by("quality", first, budget=2), rows["id"])
     assert list(again["selection_rank"]) == [1, 0, None, None]
     assert list(again["nearest_similarity"]) == list(again["blocked_by"]) == [None] * 4
     assert again.features == first.features
@@ -283,7 +312,7 @@ def test_an_unselected_dataset_on_disk_is_left_as_it_is(tmp_path):
     dataset().save_to_disk(tmp_path / "pool")
     rows = datasets.load_from_disk(tmp_path / "pool")
     for budget in (1, 3):  # the second call must not be answered from a cache of the first
-        traced = attach_trace(rows, select_rows("quality", rows, budget=budget), rows["id"])
+        traced = attach_trace(rows, select_by("quality", rows, budget=budget), rows["id"])
         assert list(keep_selected(traced, None)["id"]) == EXPECTED["quality"][:budget]
     assert rows.column_names == list(ROWS)
 

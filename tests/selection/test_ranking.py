@@ -3,13 +3,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from deita_train.selection.methods import select_rows
+from select_by import select_by
 
 
 def ids_of(method, values, budget=None, ids=None, **options):
     rows = datasets.Dataset.from_dict({"id": ids or [f"r{i}" for i in range(len(values))], "value": values})
-    rank = select_rows(method, rows, budget=budget, column="value", **options).selection_rank
+    rank = select_by(method, rows, budget, column="value", **options).selection_rank
     return [
         rows["id"][int(i)] for i in np.argsort(np.where(rank < 0, len(rank), rank), kind="stable")[: (rank >= 0).sum()]
     ]

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-from deita_train.selection.methods import select_rows
+from select_by import select_by
 
 checked = partial(settings, derandomize=True, deadline=None)
 TAGS = st.lists(st.lists(st.sampled_from("uvwxyz"), min_size=1, max_size=4), min_size=1, max_size=20)
@@ -17,7 +16,7 @@ def kept_ids(method, tags, budget=None, scores=None, ids=None, **settings):
     if scores is not None:
         columns["quality_scores"] = [[float(score)] for score in scores]
     rows = datasets.Dataset.from_dict(columns)
-    trace = select_rows(method, rows, budget=budget, column="tags", score="quality", **settings)
+    trace = select_by(method, rows, budget, column="tags", score="quality", **settings)
     kept = np.flatnonzero(trace.selection_rank >= 0)
     return [rows["id"][int(place)] for place in kept[np.argsort(trace.selection_rank[kept])]]
 

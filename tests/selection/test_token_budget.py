@@ -7,9 +7,9 @@ import pytest
 from embedded_pools import embedded, has_directions, scored
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from select_by import select_by
 
 from deita_train.errors import UserError
-from deita_train.selection.methods import select_rows
 from deita_train.selection.repr_filter.sufficient_threshold import sufficient_threshold
 from deita_train.selection.token_budget import rows_within, trained_lengths, walk_tokens
 
@@ -64,7 +64,7 @@ def test_a_walk_to_a_number_of_tokens_is_that_to_the_rows_they_are(pool, method,
     def walk(num_rows, earlier):
         walks.append(num_rows)
         rows = scored(ids, quality)
-        return select_rows(name, rows, budget=num_rows, embeddings=embeddings, score="quality", earlier=earlier, **more)
+        return select_by(name, rows, num_rows, embeddings, earlier, score="quality", **more)
 
     whole = walk(len(ids), None)
     number, full = brute_force(whole.kept, lengths, tokens)
@@ -94,7 +94,7 @@ def test_it_takes_few_walks():
         def walk(num_rows, earlier, scores=scores, asked=asked):
             asked.append(num_rows)
             rows = scored([f"{row:03}" for row in range(300)], scores)
-            return select_rows("quality", rows, budget=num_rows, earlier=earlier)
+            return select_by("quality", rows, num_rows, earlier=earlier)
 
         trace, _ = walk_tokens(walk, lengths, 10_000)
         assert lengths[trace.kept].sum() <= 10_000

@@ -5,12 +5,9 @@ from typing import Any
 from deita_train.errors import UserError
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import DIMENSIONS
-from deita_train.plan.sections.selecting import MEASURED_METHODS, SelectingSections, wanted_dimensions
+from deita_train.plan.sections.selecting import SelectingSections
 from deita_train.recipe.schema import Compare, Recipe, Select, SelectMethod
-from deita_train.selection.needs import METHOD_NEEDS
-
-# Methods that read the same column, of tags; every other column of numbers is one method's own.
-_BY_TAGS = frozenset({"instag", "mig"})
+from deita_train.selection.settings import METHODS, check_compared, check_shared_column, score_dimensions
 
 
 class ComparingSections(SelectingSections):
@@ -29,7 +26,7 @@ class ComparingSections(SelectingSections):
         if self.recipe.select.score_turns != "sum" and config["score"] is not None:
             config["score_turns"] = self.recipe.select.score_turns
         if config["score"] is not None:
-            parents |= {name: self._scores(name) for name in wanted_dimensions("deita", config["score"])}
+            parents |= {name: self._scores(name) for name in score_dimensions(config["score"])}
         encoder = self.recipe.embeddings or self.recipe.embedding
         if encoder is not None:
             parents["embed"] = self._either("embeddings", "embed", "compare", "embedding: or embeddings:")
@@ -48,7 +45,7 @@ class ComparingSections(SelectingSections):
         """What the mean score is of: `select.score` where the recipe has its scores, else a dimension that it has."""
         assert self.recipe.select is not None
         there = [name for name in DIMENSIONS if self._has_scores(name)]
-        if set(wanted_dimensions("deita", self.recipe.select.score)) <= set(there):
+        if set(score_dimensions(self.recipe.select.score)) <= set(there):
             return self.recipe.select.score
         return there[0] if there else None
 
@@ -64,18 +61,15 @@ def selects_of(recipe: Recipe) -> list[Select]:
 
     Raises :class:`UserError` for methods that cannot stand beside that selection. The recipe must have one.
     """
-    assert recipe.select is not None
-    if recipe.compare is None:
-        return [recipe.select]
-    _check_methods(recipe.select, recipe.compare)
-    columns: dict[str, str | None] = {
-        method: _column_of(recipe, recipe.compare, method) for method in recipe.compare.methods
-    }
-    _check_columns(recipe.select, recipe.compare, columns)
-    return [
-        recipe.select,
-        *(recipe.select.model_copy(update={"method": method, "column": column}) for method, column in columns.items()),
-    ]
+    select, compare = recipe.select, recipe.compare
+    assert select is not None
+    if compare is None:
+        return [select]
+    check_compared(select.method, compare.methods, compare.columns, in_tokens=select.in_tokens)
+    columns = {method: _column_of(recipe, compare, method) for method in compare.methods}
+    shared = [name for name, column in columns.items() if column == select.column and name not in compare.columns]
+    check_shared_column(select.column, [select.method, *shared])
+    return [select, *(select.model_copy(update={"method": name, "column": of}) for name, of in columns.items())]
 
 
 def _column_of(recipe: Recipe, compare: Compare, method: SelectMethod) -> str | None:
@@ -83,33 +77,4 @@ def _column_of(recipe: Recipe, compare: Compare, method: SelectMethod) -> str | 
     assert recipe.select is not None
     if method in compare.columns:
         return compare.columns[method]
-    return None if method in MEASURED_METHODS and recipe.perplexity is not None else recipe.select.column
-
-
-def _check_methods(select: Select, compare: Compare) -> None:
-    if select.method == "whole_pool":
-        raise UserError("select.method whole_pool keeps every row; compare a method that has a budget")
-    if select.method in compare.methods:
-        raise UserError(f"{select.method} is the method of the selection itself; leave it out")
-    if select.in_tokens and "kmeans" in compare.methods:
-        raise UserError("kmeans takes no budget of tokens; state a number of rows or a share, or leave kmeans out")
-    useless = next((name for name in compare.columns if not _reads_column(name) or name not in compare.methods), None)
-    if useless is not None:
-        why = "is not compared" if useless not in compare.methods else "reads no column"
-        raise UserError(f"columns.{useless}: {useless} {why}; leave it out")
-
-
-def _check_columns(select: Select, compare: Compare, columns: dict[str, str | None]) -> None:
-    """Refuse that methods which want different things read one column, because nothing else would tell."""
-    shared = [name for name, column in columns.items() if column == select.column and name not in compare.columns]
-    readers = [name for name in (select.method, *shared) if _reads_column(name)]
-    if select.column is None or len({"tags" if name in _BY_TAGS else name for name in readers}) < 2:
-        return
-    raise UserError(
-        f"{' and '.join(readers)} would all read select.column {select.column}; name the column of each compared "
-        f"method by compare.columns, such as compare.columns.{readers[-1]}: NAME"
-    )
-
-
-def _reads_column(method: str) -> bool:
-    return "column" in METHOD_NEEDS[method]
+    return None if METHODS[method].measured and recipe.perplexity is not None else recipe.select.column

@@ -15,12 +15,7 @@ from deita_train.recipe.schema import (
     Scorer,
     Select,
 )
-from deita_train.selection.needs import needs_of
-
-# Fields of `select:` that go into the selection's configuration as they are, where the method reads them.
-SELECT_FIELDS = ("threshold", "column", "order", "clusters", "quality_weight", "label_similarity")
-# Methods that read the column of their own name from the table of `perplexity:`.
-MEASURED_METHODS = ("perplexity", "ifd")
+from deita_train.selection.settings import Method, rules_of, score_dimensions
 
 
 class SelectingSections(Sections):
@@ -153,37 +148,38 @@ class SelectingSections(Sections):
 
     def _add_selection(self, label: str, select: Select, where: str = "select.column") -> Node:
         """A selection; `where` is the place in the recipe that a message names when its column is missing."""
-        needs = needs_of(select.method, select.quality_weight)
-        measured = self._measured_column(select)
-        if "column" in needs and select.column is None and measured is None:
-            section = " or perplexity:, which measures one" if select.method in MEASURED_METHODS else ""
+        rules = rules_of(select.method, select.quality_weight)
+        measured = self.nodes.get("perplexity") if rules.measured and select.column is None else None
+        if rules.column is not None and select.column is None and measured is None:
+            section = " or perplexity:, which measures one" if rules.measured else ""
             raise self.inputs.error(
                 where, f"method {select.method} wants column:, the column of the pool to read{section}"
             )
         parents = {"pool": self._required("pool", "select", "pool:")}
         config: dict[str, Any] = {"method": select.method, "budget": select.plain_budget}
-        config |= {name: getattr(select, name) for name in SELECT_FIELDS if name in needs}
+        config |= {name: getattr(select, name) for name in rules.settings}
+        if rules.column is not None:
+            config["column"] = select.column if measured is None else select.method
         if measured is not None:
-            config["column"] = select.method
             parents["perplexity"] = measured
-        dimensions = self._ranked_by(select, needs)
+        dimensions = self._dimensions(select, rules)
         for dimension in dimensions:
             reason = f"scorers.{dimension}: or scores.{dimension}: (select.method {select.method} ranks by it)"
             parents[dimension] = self._either(f"scores.{dimension}", f"score.{dimension}", "select", reason)
         if dimensions:
-            config["score"] = dimensions[0] if len(dimensions) == 1 else "evol"
+            config["score"] = rules.score or select.score
             config |= _of_turns(select)
-        if "embeddings" in needs:
+        if rules.embeddings:
             parents["embed"] = self._either("embeddings", "embed", "select", "embedding: or embeddings:")
             embedding = self.recipe.embeddings or self.recipe.embedding
             assert embedding is not None
             config["center"] = embedding.center
-        if "seed" in needs:
-            config["seed"] = select.seed if select.seed is not None else self.recipe.seed
+        if "seed" in config and select.seed is None:
+            config["seed"] = self.recipe.seed
         if select.in_tokens or "only_trained_turns" in config:
             parents["lengths"], config["max_length"] = self._add_lengths(select, parents["pool"])
         settings: dict[str, Any] = {"allow_fewer": select.allow_fewer}
-        launch = self.inputs.optional_launch(select.launch, "select.launch") if "launch" in needs else None
+        launch = self.inputs.optional_launch(select.launch, "select.launch") if rules.launch else None
         if launch is not None:
             settings["launch"] = launch
         return self._add(Node(label, "select", config, settings, parents))
@@ -218,28 +214,16 @@ class SelectingSections(Sections):
         config = {**identity, "chat_template": self._chat_template(chat_template, where, model)}
         return self._add(Node("lengths", "lengths", config, location, {"pool": pool, **parents}))
 
-    def _ranked_by(self, select: Select, needs: frozenset[str]) -> tuple[str, ...]:
+    def _dimensions(self, select: Select, rules: Method) -> tuple[str, ...]:
         """The dimensions whose scores the selection reads; a method that can do without takes them where they are."""
-        wanted = wanted_dimensions(select.method, select.score)
+        wanted = score_dimensions(rules.score or select.score)
         there = all(self.nodes.keys() & {f"scores.{name}", f"score.{name}"} for name in wanted)
-        if "scores" in needs or ("scores_if_any" in needs and (there or select.score != "evol")):
+        if rules.scores == "required" or (rules.scores == "if_any" and (there or select.score != "evol")):
             return wanted
         return ()
-
-    def _measured_column(self, select: Select) -> Node | None:
-        """The stage whose table has the column that the method reads, unless the recipe names one of the pool's own."""
-        is_measured = select.method in MEASURED_METHODS and select.column is None
-        return self.nodes.get("perplexity") if is_measured else None
 
 
 def _of_turns(select: Select) -> dict[str, Any]:
     """What becomes of the scores of several turns, where it is not the paper's sum over all of them."""
     stated = {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
     return {name: value for name, value in stated.items() if value not in ("sum", False)}
-
-
-def wanted_dimensions(method: str, score: str) -> tuple[str, ...]:
-    """The dimensions whose scores a method ranks by."""
-    if method in DIMENSIONS:
-        return (method,)
-    return DIMENSIONS if score == "evol" or method == "evol_score" else (score,)

@@ -9,11 +9,9 @@ from typing import Any
 
 from deita_train.plan.node import VERSIONS, Node
 from deita_train.plan.plan import is_current
+from deita_train.selection.settings import METHODS
 from deita_train.store.artefacts import Manifest, Store
 from deita_train.store.keys import canonical_json, content_key
-
-# Methods whose walk is dear, and whose smaller budgets are the beginning of larger ones.
-_WALKING = frozenset({"deita", "k_center", "facility_location"})
 
 
 def find_siblings(store: Store, node: Node) -> tuple[Path, ...]:
@@ -24,7 +22,7 @@ def find_siblings(store: Store, node: Node) -> tuple[Path, ...]:
     """
     if node.kind == "select":
         is_sibling, made_anew = _is_same_walk, is_current(store, node)
-        reuses = node.config["method"] in _WALKING
+        reuses = METHODS[node.config["method"]].expensive
     else:
         is_sibling, made_anew = _is_sibling, store.has(node.id)
         reuses = node.settings.get("reuse_rows", False)

@@ -16,7 +16,7 @@ from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows
 MAX_ROUNDS = 100
 
 
-def kmeans(candidates: Candidates) -> Trace:
+def kmeans(candidates: Candidates, budget: int) -> Trace:
     """The best rows of each k-means cluster, as many as its share of the pool.
 
     Clusters as in CaR (Clustering and Ranking, Ge et al. 2024), which makes sqrt(N / 2) of them: the default. A quota
@@ -31,11 +31,11 @@ def kmeans(candidates: Candidates) -> Trace:
         UserError: more clusters are asked for than there are rows.
     """
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
-    rng = np.random.default_rng(candidates.seed)
+    rng = np.random.default_rng(candidates.settings.seed)
     starts = _spread_out(pool, order, _number_of_clusters(candidates), rng)
     labels = np.empty(len(order), dtype=np.int64)
     labels[order] = lloyd(pool, order, pool.unit_rows(order[starts], np.float32))
-    left = quotas(np.bincount(labels), candidates.limit)
+    left = quotas(np.bincount(labels), budget)
     kept = []
     for position in walk_order(candidates.ids, candidates.scores):
         if left[labels[position]]:
@@ -46,7 +46,7 @@ def kmeans(candidates: Candidates) -> Trace:
 
 def _number_of_clusters(candidates: Candidates) -> int:
     num_rows = len(candidates.ids)
-    wanted = candidates.clusters or max(1, round(math.sqrt(num_rows / 2)))
+    wanted = candidates.settings.clusters or max(1, round(math.sqrt(num_rows / 2)))
     if wanted > num_rows:
         raise UserError(f"clusters is {wanted}, and there are only {num_rows} rows; ask for fewer clusters.")
     return wanted

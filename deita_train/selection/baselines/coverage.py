@@ -17,7 +17,7 @@ from deita_train.selection.repr_filter.repr_filter import Trace
 from deita_train.selection.repr_filter.unit_rows import UnitRows
 
 
-def k_center(candidates: Candidates) -> Trace:
+def k_center(candidates: Candidates, budget: int) -> Trace:
     """Greedy k-center: always the row farthest from its nearest kept row (Sener and Savarese 2018, core-set selection).
 
     The first row is the one with the best score where the pool has scores, else the one with the lowest id; of equally
@@ -29,7 +29,7 @@ def k_center(candidates: Candidates) -> Trace:
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
     kept = [_first_center(candidates, order)]
     nearest = np.full(len(order), -np.inf, dtype=np.float32)  # highest similarity to a kept row, along `order`
-    while len(kept) < candidates.limit:
+    while len(kept) < budget:
         center = pool.unit_rows(order[kept[-1:]], np.float32)
         for block, similarity in products(pool, center, order):
             np.maximum(nearest[block], similarity[:, 0], out=nearest[block])
@@ -45,7 +45,7 @@ def _first_center(candidates: Candidates, order: np.ndarray) -> int:
     return int(np.nan_to_num(candidates.scores[order], nan=-np.inf).argmax())
 
 
-def facility_location(candidates: Candidates) -> Trace:
+def facility_location(candidates: Candidates, budget: int) -> Trace:
     """Rows that stand for the pool and are good: QDIT (Bukharin and Zhao 2023), by exact lazy greedy.
 
     Each step keeps the row with the highest (1 - w) * g + w * q, of equals the one with the lowest id. g is the gain in
@@ -61,14 +61,14 @@ def facility_location(candidates: Candidates) -> Trace:
     and N numbers.
     """
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
-    weight, coverage = candidates.quality_weight, _Coverage(pool, order)
+    weight, coverage = candidates.settings.quality_weight, _Coverage(pool, order)
     quality = _scaled(candidates.scores[order]) if weight else np.zeros(len(order))
 
     def gains_of(rows: np.ndarray) -> np.ndarray:
         gains: np.ndarray = (1 - weight) * coverage.gains_of(rows) + weight * quality[rows]
         return gains
 
-    kept = lazy_greedy(len(order), candidates.limit, gains_of, coverage.keep)
+    kept = lazy_greedy(len(order), budget, gains_of, coverage.keep)
     return trace_of(len(order), order[kept])
 
 

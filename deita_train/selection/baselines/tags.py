@@ -18,7 +18,7 @@ from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
 _EXPONENT, _OFFSET = 0.8, 1e-6
 
 
-def instag(candidates: Candidates) -> Trace:
+def instag(candidates: Candidates, budget: int) -> Trace:
     """Complexity-first diverse sampling (InsTag, Lu et al. 2023, algorithm 1).
 
     Rows go by their number of tags, the highest first, ties by id. A round walks down the rows that are left and keeps
@@ -32,10 +32,10 @@ def instag(candidates: Candidates) -> Trace:
         for tag in tags_at[place]:
             left.setdefault(tag, []).append(place)
     kept: list[int] = []
-    while left and len(kept) < candidates.limit:
+    while left and len(kept) < budget:
         kept += _round(left, tags_at)
         left = _without(left, set(kept))
-    return trace_of(len(order), order[kept[: candidates.limit]])
+    return trace_of(len(order), order[kept[:budget]])
 
 
 def _round(left: Mapping[str, Sequence[int]], tags_at: Sequence[Sequence[str]]) -> list[int]:
@@ -56,7 +56,7 @@ def _without(left: Mapping[str, list[int]], kept: Set[int]) -> dict[str, list[in
     return {tag: places for tag, places in left.items() if places}
 
 
-def mig(candidates: Candidates) -> Trace:
+def mig(candidates: Candidates, budget: int) -> Trace:
     """Greedy maximisation of the information on a label graph (MIG, Chen et al. 2025).
 
     A row gives its score, divided by its number of tags, to each of its tags (labels). A label passes what it gets on
@@ -76,9 +76,9 @@ def mig(candidates: Candidates) -> Trace:
     order = order_of_ids(candidates.ids)
     scores = candidates.scores[order]
     assert (scores >= 0).all(), "information is not negative"
-    amounts = _amounts([candidates.tags[position] for position in order], scores, candidates.label_similarity)
+    amounts = _amounts([candidates.tags[position] for position in order], scores, candidates.settings.label_similarity)
     information = _Information(amounts)
-    kept = lazy_greedy(len(order), candidates.limit, information.gains_of, information.keep)
+    kept = lazy_greedy(len(order), budget, information.gains_of, information.keep)
     return trace_of(len(order), order[kept])
 
 

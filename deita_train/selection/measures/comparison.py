@@ -7,7 +7,6 @@ import datasets
 import numpy as np
 
 from deita_train.errors import UserError
-from deita_train.selection.columns import number_column
 from deita_train.selection.measures.compared import Comparison, Composition, Diversity, Measured
 from deita_train.selection.measures.composition import (
     conversation_sizes,
@@ -19,6 +18,7 @@ from deita_train.selection.measures.composition import (
 )
 from deita_train.selection.measures.diversity import facility_location, nearest_similarities, vendi_score
 from deita_train.selection.measures.novel_sum import density_factors, novel_sum
+from deita_train.selection.pool_columns import number_column
 from deita_train.selection.repr_filter.unit_rows import UnitRows, name_rows
 
 # Told before each step of the work: how many steps are done, of how many, and what comes next.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:  # it needs torch, and who only prints a comparison does not
     from deita_train.selection.repr_filter.repr_filter import Trace
@@ -42,6 +44,21 @@ def attach_trace(dataset: datasets.Dataset, trace: Trace, ids: Sequence[str]) ->
         features=features,
         load_from_cache_file=False,
         desc="attaching the selection",
+    )
+
+
+def trace_in_columns(table: pa.Table, ids: Sequence[str]) -> Trace:
+    """The inverse of :func:`attach_trace`, for N rows in the order of `ids`; `table` has the same rows in any order."""
+    from deita_train.selection.repr_filter.repr_filter import Trace
+
+    places = pc.index_in(pa.array(ids), value_set=table["id"].combine_chunks())
+    assert places.null_count == 0 and len(table) == len(ids), "the trace is of other rows"
+    rows = table.take(places)
+    blockers = pc.index_in(rows["blocked_by"].combine_chunks(), value_set=pa.array(ids, pa.string()))
+    return Trace(
+        selection_rank=rows["selection_rank"].fill_null(-1).to_numpy().astype(np.int64),
+        nearest_similarity=rows["nearest_similarity"].fill_null(float("nan")).to_numpy().astype(np.float32),
+        blocked_by=blockers.fill_null(-1).to_numpy().astype(np.int64),
     )
 
 

@@ -1,7 +1,7 @@
 """Stage `compare`: selections of one pool by several methods, measured alike.
 
 Its table has a row for each row of the pool, and for each method a column with the row's rank, null where it was not
-selected. The measures are its metric `comparison`, as `selection/measures/compared.py` writes them.
+selected. Its metric `comparison` has the measures, in the form of `selection/measures/compared.py`.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,12 @@ from deita_train.data.embeddings import embeddings_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.measures.compared import as_json
 from deita_train.selection.measures.comparison import compare
+from deita_train.selection.settings import DIMENSIONS, SelectionSettings
 from deita_train.stages.context import StageContext, StageResult
-
-DIMENSIONS = ("complexity", "quality")
 
 
 def run(context: StageContext) -> StageResult:
-    """Read the selections, measure them, keep who selected which row."""
+    """Measure the selections, and write which row each of them keeps."""
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     ids = list(pool["id"])
     selections = {method: _selected_ids(context, method) for method in context.config["methods"]}
@@ -50,7 +49,7 @@ def _scores(context: StageContext, ids: Sequence[str]) -> np.ndarray | None:
     columns = {f"{name}_scores": _turns(context, name, ids) for name in DIMENSIONS if name in context.parents}
     rows = datasets.Dataset.from_dict({"id": ids, **columns})
     how = context.config.get("score_turns", "sum")
-    return Candidates(rows, score=context.config["score"], score_turns=how).scores
+    return Candidates(rows, SelectionSettings(score=context.config["score"], score_turns=how)).scores
 
 
 def _turns(context: StageContext, dimension: str, ids: Sequence[str]) -> list[list[float | None]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from deita_train.budget import SHARE, TOKENS, form_of, in_words
@@ -12,53 +13,60 @@ from deita_train.selection.repr_filter.sufficient_threshold import sufficient_th
 from deita_train.selection.trace.fewer_than_budget import sufficient_in_words
 from deita_train.selection.trace.trace_columns import nearest_summary
 from deita_train.stages.context import StageContext
-from deita_train.stages.selecting.walk import Ranked, Walked
+from deita_train.stages.selecting.walk import Walked
 
 
 def shortfall(
-    context: StageContext, ranked: Ranked, walked: Walked, dropped: str, device: torch.device
+    context: StageContext,
+    candidates: Candidates,
+    tokens: np.ndarray | None,
+    walked: Walked,
+    dropped: str,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Metrics of a budget that was not met; empty for one that was.
 
+    Args:
+        context: of the stage.
+        candidates: the N rows that could be ranked.
+        tokens: `[N]` int64, the training tokens of each row, for a budget of tokens.
+        walked: the selection.
+        dropped: which rows could not be ranked, for the message.
+        device: where the walks for a sufficient threshold multiply.
+
     Raises:
-        UserError: less than half the budget was found and the recipe does not allow fewer: the settings were not meant
-            so. `dropped` says which rows could not be ranked.
+        UserError: less than half the budget was found, which cannot be what was meant, and the recipe does not allow
+            fewer.
     """
     if walked.met:
         return {}
-    sufficient = _sufficient(context, ranked, walked, device)
     assert walked.wanted is not None
+    sufficient = _sufficient(context, candidates, tokens, walked.wanted, device)
     if walked.found * 2 < walked.wanted and not context.settings["allow_fewer"]:
-        raise UserError(_too_few(context, len(ranked.rows), walked, dropped, sufficient))
+        raise UserError(_too_few(context, len(candidates.ids), walked, dropped, sufficient))
     return {"sufficient_threshold": sufficient}
 
 
-def _sufficient(context: StageContext, ranked: Ranked, walked: Walked, device: torch.device) -> dict[str, Any] | None:
+def _sufficient(
+    context: StageContext, candidates: Candidates, tokens: np.ndarray | None, wanted: int, device: torch.device
+) -> dict[str, Any] | None:
     """The threshold that would meet the budget; None for a method without one, or when no threshold would.
 
     Found by at most 11 more walks, 7 of them at the usual 0.9.
     """
-    threshold, wanted = context.config.get("threshold"), walked.wanted
-    assert wanted is not None
-    enough = len(ranked.rows) >= wanted if ranked.tokens is None else ranked.tokens.sum() >= wanted
-    if threshold is None or threshold >= 1 or not enough:
+    settings = candidates.settings
+    there = len(candidates.ids) if tokens is None else tokens.sum()
+    if "threshold" not in settings.rules.settings or settings.threshold >= 1 or there < wanted:
         return None
-    assert ranked.embeddings is not None
-    config = context.config
-    candidates = Candidates(
-        ranked.rows,
-        score=config["score"],
-        score_turns=config.get("score_turns", "sum"),
-        counted_turns=ranked.counted_turns,
-    )
+    assert candidates.embeddings is not None
     found = sufficient_threshold(
-        ranked.embeddings,
+        candidates.embeddings,
         candidates.ids,
         candidates.scores,
         budget=wanted,
-        lengths=ranked.tokens,
-        above=threshold,
-        center=config["center"],
+        lengths=tokens,
+        above=settings.threshold,
+        center=settings.center,
         device=device,
         progress=lambda walks, most: context.progress.update(walks, most, "walks for a sufficient threshold"),
     )
@@ -73,11 +81,12 @@ def _too_few(
     if not summary["num_rejected"]:
         return f"{found}{dropped}. Add rows to the pool, lower select.budget, or allow_fewer: true."
     quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items())
-    raise_it = "Raise select.threshold, lower select.budget, set embedding.center: true"
-    mend = "Add rows to the pool, lower select.budget" if sufficient is None else raise_it
+    fix = "Add rows to the pool, lower select.budget"
+    if sufficient is not None:
+        fix = "Raise select.threshold, lower select.budget, set embedding.center: true"
     return (
         f"{found}. Similarity to the nearest kept row by quantile: {quantiles}.{sufficient_in_words(sufficient)} "
-        f"{mend}, or allow_fewer: true."
+        f"{fix}, or allow_fewer: true."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the table of the stage `lengths` says for one max_length: the tokens that SFT reads, and the turns within it."""
+"""The table of the stage `lengths` for one `max_length`: the tokens that SFT reads, and the turns that end in them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,12 @@ from deita_train.selection.token_budget import trained_lengths
 
 @dataclass(frozen=True)
 class TrainedLengths:
-    """Of each row of the pool by id: how many tokens SFT reads, and which user turns have an answer that ends in it."""
+    """Lengths of each row of the pool, by id.
+
+    Attributes:
+        tokens: how many tokens SFT reads.
+        turns: for each user turn, whether its answer ends within them.
+    """
 
     tokens: Mapping[str, int]
     turns: Mapping[str, list[bool]]
@@ -22,12 +27,12 @@ class TrainedLengths:
         return np.array([self.tokens[row_id] for row_id in ids], dtype=np.int64)
 
     def turns_of(self, ids: Sequence[str]) -> list[list[bool]]:
-        """For each row which of its user turns are trained to the end of the answer."""
+        """For each row, which of its user turns are trained to the end of the answer."""
         return [self.turns[row_id] for row_id in ids]
 
 
 def read_trained_lengths(artefact: Path, max_length: int | None) -> TrainedLengths:
-    """The published table, with the cut that SFT makes; None for no cut."""
+    """Read the published table, cut at `max_length` tokens; None for no cut."""
     table = datasets.load_from_disk(str(artefact / "data")).with_format("arrow")[:]
     num_tokens = table["num_tokens"].to_numpy().astype(np.int64)
     first_trained = table["first_trained"].fill_null(-1).to_numpy().astype(np.int64)

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from deita_train.errors import UserError
-from deita_train.selection.columns import number_column, tag_column
+from deita_train.selection.pool_columns import number_column, tag_column
 
 
 def rows(values, kind=None):

@@ -1,0 +1,53 @@
+"""Which rows a method cannot rank, and why."""
+
+import numpy as np
+
+from deita_train.selection.candidates import Candidates
+
+# For each row the reason under which it is counted, a key of IN_WORDS, or None for a row that can be ranked.
+Reasons = list[str | None]
+
+# The reasons, as what is wrong with rows.
+IN_WORDS = {
+    "no_scored_turn": "have no score to be ranked by",
+    "no_value": "have no number in the column",
+    "ifd_not_below_one": "have an IFD of 1 or more",
+    "no_tags": "have no tags in the column",
+}
+
+
+def unrankable_rows(candidates: Candidates) -> Reasons:
+    """Why the method cannot rank each row: for its column, else for its score.
+
+    Raises:
+        UserError: a column that the method reads is missing or holds something else.
+    """
+    by_column = unrankable_by_column(candidates)
+    if candidates.settings.rules.scores != "required":
+        return by_column
+    unscored = np.isnan(candidates.scores)
+    return [
+        reason or ("no_scored_turn" if is_unscored else None)
+        for reason, is_unscored in zip(by_column, unscored, strict=True)
+    ]
+
+
+def unrankable_by_column(candidates: Candidates) -> Reasons:
+    """Why the method cannot rank each row for what it has in the column that the user names.
+
+    Raises:
+        UserError: the column is missing or holds something else.
+    """
+    column = candidates.settings.rules.column
+    if column is None:
+        return [None] * len(candidates.ids)
+    if column == "tags":
+        return [None if tags else "no_tags" for tags in candidates.tags]
+    limit = 1.0 if column == "numbers_below_one" else np.inf
+    return [_reason(number, limit) for number in candidates.numbers]
+
+
+def _reason(number: float, limit: float) -> str | None:
+    if np.isnan(number):
+        return "no_value"
+    return None if number < limit else "ifd_not_below_one"

@@ -1,0 +1,55 @@
+"""The pool with what its scorers and the stage `perplexity` say of each row."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from deita_train.errors import UserError
+from deita_train.selection.candidates import Candidates
+from deita_train.selection.settings import DIMENSIONS
+from deita_train.stages.context import StageContext
+
+
+def scored_pool(context: StageContext) -> datasets.Dataset:
+    """The pool with the columns that the method reads from other stages, joined by id."""
+    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    for dimension in DIMENSIONS:
+        if dimension in context.parents:
+            turns = datasets.List(datasets.Value("float32"))
+            pool = _joined(pool, context.parents[dimension], f"{dimension}_scores", turns)
+    if "perplexity" in context.parents:
+        pool = _with_measured(pool, context)
+    return pool
+
+
+def with_evol_score(candidates: Candidates) -> datasets.Dataset:
+    """The rows with a column `evol_score`, null for none, where they have both scores."""
+    if candidates.settings.ranked_by != "evol" or not candidates.has_scores:
+        return candidates.rows
+    scores = [None if np.isnan(score) else score for score in candidates.scores.tolist()]
+    rows = candidates.rows
+    if "evol_score" in rows.column_names:  # of an earlier selection
+        rows = rows.remove_columns("evol_score")
+    return rows.add_column("evol_score", scores, feature=datasets.Value("float64"))
+
+
+def _with_measured(pool: datasets.Dataset, context: StageContext) -> datasets.Dataset:
+    """The pool with the column that the stage `perplexity` measured and the method reads."""
+    column = context.config["column"]
+    if column in pool.column_names:
+        raise UserError(
+            f"{context.label}: the pool has a column {column!r}, and perplexity: measures one. State select.column: "
+            f"{column} to take the pool's, or rename it in the data."
+        )
+    return _joined(pool, context.parents["perplexity"], column, datasets.Value("float64"))
+
+
+def _joined(pool: datasets.Dataset, artefact: Path, column: str, feature: Any) -> datasets.Dataset:
+    """The pool with a column of another table, joined by id."""
+    table = datasets.load_from_disk(str(artefact / "data"))
+    by_id = dict(zip(table["id"], table[column], strict=True))
+    missing = [row_id for row_id in pool["id"] if row_id not in by_id]
+    assert not missing, f"{len(missing)} rows of the pool have no entry in {artefact}"
+    return pool.add_column(column, [by_id[row_id] for row_id in pool["id"]], feature=feature)
