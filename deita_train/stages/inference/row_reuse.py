@@ -1,7 +1,7 @@
 """Results found again by row: an item that a published artefact holds already is taken from there.
 
 An item is what a model reads in one go, and is known by the hash of its token ids. Which artefacts may be asked is the
-run's to say (`StageContext.siblings`): those of the same kind, configuration and model, over other pools.
+run's to say (`StageContext.reusable`): those of the same kind, configuration and model, over other pools.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from deita_train.stages.inference.batched_pass import log, plan_pass
 _REUSED = "reused.parquet"
 _JOINED = "joined.matrix"
 _ROWS_PER_PART = 1024
-# A pair of places: where an item lies in a sibling's table, and its number in this pass.
+# A pair of places: where an item lies in a reusable table, and its number in this pass.
 Found = tuple[int, int]
 
 
@@ -44,7 +44,7 @@ def input_hash(ids: Sequence[int]) -> str:
 
 
 def plan_missing(context: StageContext, inputs: Sequence[Sequence[int]], stored: Stored, facts: dict[str, Any]) -> None:
-    """Write down what the siblings hold of the items, and plan batches over the others.
+    """Write down what reusable artefacts hold of the items, and plan batches over the others.
 
     The plan's positions count the missing items; `facts["missing"]` has their numbers among all. A restart that finds
     the preparation complete does not come here, so what counts as missing never changes during a pass.
@@ -98,17 +98,17 @@ def find_items(
 
 def _keep(context: StageContext, hashes: Sequence[str], stored: Stored) -> set[int]:
     """Copy what is found into the prepared data; the numbers of these items."""
-    tables = ((sibling, _hashes(context, sibling, stored.hashes)) for sibling in context.siblings)
+    tables = ((artefact, _hashes(context, artefact, stored.hashes)) for artefact in context.reusable)
     writer: pq.ParquetWriter | None = None
     counts: dict[str, int] = {}
     reused: set[int] = set()
-    for sibling, found in find_items(hashes, tables):
-        for table in _taken(_chunks(context, sibling, stored.values), found, sibling.name):
+    for artefact, found in find_items(hashes, tables):
+        for table in _taken(_chunks(context, artefact, stored.values), found, artefact.name):
             if writer is None:
                 path = context.prepared_dir / _REUSED
                 writer = pq.ParquetWriter(path, table.schema, write_page_checksum=True)
             writer.write_table(table)
-        counts[sibling.name] = len(found)
+        counts[artefact.name] = len(found)
         reused.update(item for _, item in found)
     if writer is not None:
         writer.close()
@@ -131,18 +131,18 @@ def _taken(chunks: Iterable[pa.Array], found: Sequence[Found], source: str) -> I
         start += len(chunk)
 
 
-def _hashes(context: StageContext, sibling: Path, column: str) -> Iterator[str | None]:
-    for chunk in _chunks(context, sibling, column):
+def _hashes(context: StageContext, artefact: Path, column: str) -> Iterator[str | None]:
+    for chunk in _chunks(context, artefact, column):
         yield from chunk.to_pylist()
 
 
-def _chunks(context: StageContext, sibling: Path, column: str) -> list[pa.Array]:
+def _chunks(context: StageContext, artefact: Path, column: str) -> list[pa.Array]:
     """A column of a published table with an entry per item, memory-mapped, in parts; lists one after the other."""
     try:
-        chunks = datasets.load_from_disk(str(sibling / "data")).data.column(column).chunks
+        chunks = datasets.load_from_disk(str(artefact / "data")).data.column(column).chunks
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"{context.label}: the table of {sibling}, which may hold some of these rows, cannot be read ({error}). "
+            f"{context.label}: the table of {artefact}, which may hold some of these rows, cannot be read ({error}). "
             "Remove that folder, and it is made anew when it is needed; or state reuse_rows: false."
         ) from error
     return [

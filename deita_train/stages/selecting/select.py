@@ -44,7 +44,7 @@ def run(context: StageContext) -> StageResult | None:
     embedded = context.parents.get("embed")
     embeddings = embeddings_of(embedded / "data", list(rows["id"])) if embedded is not None else None
     ranked = Ranked.of(context, rows, embeddings, lengths)
-    walked = walk(replace(context, siblings=_siblings(context)), ranked, len(pool), device, group)
+    walked = walk(replace(context, reusable=_reusable(context)), ranked, len(pool), device, group)
     if context.rank != 0:
         return None
     fewer = shortfall(context, ranked, walked, f" ({_counts(drops)})" if drops else "", device)
@@ -57,11 +57,11 @@ def run(context: StageContext) -> StageResult | None:
     return StageResult(len(pool), len(selected), {k: v for k, v in drops.items() if v}, metrics, device.type)
 
 
-def _siblings(context: StageContext) -> tuple[Path, ...]:
+def _reusable(context: StageContext) -> tuple[Path, ...]:
     """Those of rank 0: what the ranks go on from must be the same, whatever is published or removed meanwhile."""
     if context.world_size == 1:
-        return context.siblings
-    told = [context.siblings]
+        return context.reusable
+    told = [context.reusable]
     torch.distributed.broadcast_object_list(told, src=0)
     return told[0]
 
