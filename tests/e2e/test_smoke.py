@@ -123,6 +123,6 @@ def test_the_same_command_again_changes_nothing(undisturbed):
     times = {path: path.stat().st_mtime_ns for path in (undisturbed / "store").glob("*/manifest.json")}
     answer = run_smoke(undisturbed)
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count("done before") == len(LABELS)
+    assert answer.stdout.count("already done") == len(LABELS)
     assert digests(undisturbed) == before
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "store").glob("*/manifest.json")} == times

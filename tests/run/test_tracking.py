@@ -16,8 +16,8 @@ from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.run.child import tracking as module
+from deita_train.run.child.stage_process import run_stage
 from deita_train.run.child.tracking import Tracker, run_arguments, tracking
-from deita_train.run.child.worker import run_stage
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 # Each fault is one of wandb's; every call is written down, so that a process may be read from outside.
