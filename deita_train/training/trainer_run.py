@@ -17,6 +17,7 @@ from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
 from deita_train.training.arguments import TrainingSettings, planned_steps, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
+from deita_train.training.cpu_memory import keep_freed_memory
 from deita_train.training.lora import lora_config
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
@@ -57,6 +58,8 @@ def train(
     checkpoint and raises :class:`Stopped`. Raises :class:`UserError` when the loss is not finite, when the memory does
     not hold a micro-batch, or when other ranks wrote a checkpoint than can go on with it.
     """
+    if settings.use_cpu:
+        keep_freed_memory()
     # Before the arguments, after which DeepSpeed divides every model that is made.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
