@@ -128,7 +128,8 @@ def check_recipe(
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise UserError(str(explain(error, model=Recipe, path=path, positions=positions, sets=sets)) + suffix) from None
+        problem = explain(error, model=Recipe, data=data, path=path, positions=positions, sets=sets)
+        raise UserError(f"{problem}{suffix}") from None
     problems = [
         problem.split(": ", 1) for section, training in trainings(recipe) for problem in _check(section, training)
     ]
