@@ -113,6 +113,7 @@ def _train(trainer: OwnBatches, resume: Path | None) -> None:
 
 def _check_precision(trainer: OwnBatches, settings: TrainingSettings, lengths: list[int]) -> None:
     """Refuse hours of training in bfloat16 on a CPU that takes minutes in float32."""
+    assert trainer.model is not None
     in_bfloat16 = trainer.args.bf16 or trainer.model.dtype == torch.bfloat16
     if not settings.use_cpu or not in_bfloat16 or not lengths:
         return
