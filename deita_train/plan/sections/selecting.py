@@ -6,15 +6,8 @@ from deita_train.plan.inputs import shipped_template
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import DEFAULT_CHAT_TEMPLATE, DIMENSIONS, SFT_MAX_LENGTH, Model, Sections
 from deita_train.recipe.model_sections import ScorerTraining
-from deita_train.recipe.schema import (
-    Embedding,
-    EmbeddingFile,
-    Perplexity,
-    ReadAs,
-    ScoreFiles,
-    Scorer,
-    Select,
-)
+from deita_train.recipe.schema import ReadAs, Select
+from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorer
 from deita_train.selection.needs import needs_of
 
 # Fields of `select:` that go into the selection's configuration as they are, where the method reads them.

@@ -8,8 +8,7 @@ from deita_train.plan.inputs import parity_pairs_template, shipped_template
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import DEFAULT_CHAT_TEMPLATE, Model, Sections
 from deita_train.recipe.data_sections import Preferences
-from deita_train.recipe.model_sections import Dpo, Sft
-from deita_train.recipe.schema import Evaluate
+from deita_train.recipe.model_sections import Dpo, Evaluate, Sft
 
 # trl would cut at 1,024 without a word; the public code's length is 2,048.
 DPO_MAX_LENGTH = 2048
