@@ -18,8 +18,8 @@ _INTRODUCTION = """\
 # The keys of a recipe
 
 Written by `python -m deita_train.recipe.reference` from the docstrings of the schema (`deita_train/recipe/`); a test
-compares the two. `deita-train validate RECIPE` checks a recipe against it. A key without a default may be left out unless
-it is required; its text says what happens then.
+compares the two. `deita-train validate RECIPE` checks a recipe against it. A key without a default may be left out
+unless it is required; its text says what happens then.
 """
 _WORDS: Mapping[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "anything"}
 _LIMITS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
