@@ -5,7 +5,7 @@ from typing import Any
 
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
-from deita_train.recipe.schema import Evaluate
+from deita_train.recipe.model_sections import Evaluate
 
 DPO_BETA = 0.1  # trl's default, and the public code's value
 

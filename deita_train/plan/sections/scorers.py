@@ -5,7 +5,7 @@ from typing import Any
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import ScorerTraining
-from deita_train.recipe.schema import Scorer, Scorers
+from deita_train.recipe.scoring_sections import Scorer, Scorers
 from deita_train.selection.settings import DIMENSIONS
 
 
