@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from deita_train.commands.single_commands import RunsOption, SetOption, add_commands
+from deita_train.commands.options import RunsOption, SetOption
+from deita_train.commands.single_commands import add_commands
 from deita_train.errors import UserError, machine_fault
 
 app = typer.Typer(
@@ -53,7 +54,7 @@ def run(
     try:
         outcome = run_plan(plan, console, fresh, cell)
     except KeyboardInterrupt:
-        console.print("stopped; the same command continues from here")
+        console.print("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
     if outcome.page is not None:
         print_results(console, plan.run_dir)

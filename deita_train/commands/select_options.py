@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deita_train.commands.single import Option, as_options
 from deita_train.errors import UserError
 from deita_train.plan.sections.builder import DIMENSIONS
 from deita_train.plan.sections.compare import selects_of
@@ -53,16 +52,6 @@ def _columns(file: str) -> list[str]:
     if not Path(file).expanduser().exists():
         raise UserError(f"--scores {file}: does not exist (looked in {Path.cwd()}). Correct the path.")
     return list(next(iter_rows(file)).row)
-
-
-def compare_options(compare: str | None) -> tuple[Option, ...]:
-    """`--compare`, methods with commas between them, as an option; and what messages call its parts by."""
-    methods = None if compare is None else [name.strip() for name in compare.split(",")]
-    parts = [f"compare.methods.{number}" for number in range(len(methods or ()))]
-    return as_options(
-        ("--compare", "compare.methods", methods),
-        *(("--compare", path, None) for path in ("compare", *parts)),
-    )
 
 
 def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
