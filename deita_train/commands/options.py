@@ -13,7 +13,7 @@ from deita_train.errors import UserError
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one value: dotted.path=value. May be repeated.")
 ]
-RunsOption = Annotated[Path, typer.Option("--runs", envvar="DEITA_RUNS", help="Where runs and their artefacts lie.")]
+RunsOption = Annotated[Path, typer.Option("--runs", envvar="DEITA_RUNS", help="The folder of runs and artefacts.")]
 REQUIRED = inspect.Parameter.empty
 _OWN_FILES = (".yaml", ".yml", ".jinja")
 
@@ -83,7 +83,11 @@ def place_of_file(text: str) -> str:
 
 
 def trainer_fields(settings: list[str]) -> dict[str, Any]:
-    """The fields in `field=value` texts. Raises :class:`UserError` for other text."""
+    """The fields in `field=value` texts.
+
+    Raises:
+        UserError: a text has another form.
+    """
     from deita_train.recipe.yaml_source import parse_value
 
     fields = {}

@@ -1,4 +1,4 @@
-"""What the options of `deita-train select` mean together: which file holds which scores, and what a method reads."""
+"""Which score files `deita-train select` is given, and whether its options suit its methods."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _SERVES: Mapping[str, frozenset[str]] = {
     "--seed": frozenset({"seed"}),
     "--launch": frozenset({"launch"}),
 }
-# What a comparison measures by, whatever its methods read.
+# What a comparison reads besides what its methods read.
 _MEASURED_BY = frozenset({"scores", "embeddings"})
 
 
@@ -55,11 +55,16 @@ def _columns(file: str) -> list[str]:
 
 
 def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
-    """Raise :class:`UserError` for an option that a method lacks or that has no effect on any.
+    """Check that the options of `select` suit its methods.
 
-    `stated` are the names of the options that were given.
+    Args:
+        recipe: what the options became.
+        stated: the names of the options that were given.
+
+    Raises:
+        UserError: a method lacks an option, or an option has no effect on any method.
     """
-    if recipe.select is None:  # taken away by --set, which the plan tells
+    if recipe.select is None:  # removed by --set, which the plan reports
         return
     try:
         selects = selects_of(recipe)
@@ -71,7 +76,7 @@ def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
 
 
 def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[str]) -> None:
-    """Refuse an option or a field that no method reads; a comparison reads scores and embeddings in any case."""
+    """Refuse an option or a field that no method reads; a comparison always reads scores and embeddings."""
     assert recipe.select is not None
     methods = [select.method for select in selects]
     needs = frozenset[str]().union(*(needs_of(method, recipe.select.quality_weight) for method in methods))

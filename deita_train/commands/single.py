@@ -1,4 +1,4 @@
-"""One stage without a recipe of one's own: a command's options become a recipe, whose stage is made as any other."""
+"""One stage without a recipe: a command's options become one, and its stage is built like any other."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ from deita_train.store.keys import canonical_json
 
 
 def _check_nothing(recipe: Recipe) -> None:
-    """For commands whose options always fit together."""
+    """Of commands whose options always fit together."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Single:
     """A command that makes one stage.
 
     Attributes:
-        name: the command's.
+        name: of the command.
         label: of the stage; None for every stage of the recipe.
         fields: the recipe's fields by dotted path, with their values.
         names: the option that states a field, by the field; messages name it.
-        sets: `--set` settings laid over it.
+        sets: `--set` overrides.
         check: raises :class:`UserError` for options that do not fit together.
     """
 
@@ -49,7 +49,7 @@ class Single:
 
     @property
     def title(self) -> str:
-        """The command as it is typed; it stands where messages name a recipe's file."""
+        """The command as it is typed; messages name it in place of a recipe's file."""
         return f"deita-train {self.name}"
 
     def sections(self) -> dict[str, Any]:
@@ -61,10 +61,16 @@ class Single:
 
 
 def carry_out(single: Single, runs_dir: Path, outputs: Sequence[tuple[str, Output]], console: Console) -> Plan:
-    """Make what is missing of a command's stage.
+    """Build what is missing of a command's stage.
 
-    `outputs` are places for what stages give, each with the stage's label. Raises :class:`UserError` before anything is
-    made when one is there, unless its stage is made already: then it may be this command's own.
+    Args:
+        single: the command.
+        runs_dir: the folder of all runs.
+        outputs: where results will be written, each with the label of its stage.
+        console: shows the progress.
+
+    Raises:
+        UserError: an output exists and its stage is not built yet. If the stage is built, the output may be its own.
     """
     for _, output in outputs:
         _refuse_input(single, output)
@@ -80,7 +86,8 @@ def carry_out(single: Single, runs_dir: Path, outputs: Sequence[tuple[str, Outpu
 def lay_out(single: Single, runs_dir: Path) -> Plan:
     """Check a command's recipe, write it to `<runs>/commands/<name>-<key>/recipe.yaml`, and plan it.
 
-    Raises :class:`UserError` in terms of the options, before anything is written.
+    Raises:
+        UserError: in terms of the options, before anything is written.
     """
     data = single.sections()
     if "sweep" in data:
@@ -111,7 +118,7 @@ def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _refuse_input(single: Single, output: Output) -> None:
-    """A result in the place of what it was made from could not be made again."""
+    """Refuse to write a result over one of its inputs."""
     for field, value in single.fields.items():
         is_path = isinstance(value, str) and Path(value).exists()
         if is_path and output.path.exists() and output.path.samefile(value):
@@ -119,7 +126,7 @@ def _refuse_input(single: Single, output: Output) -> None:
 
 
 def _in_options(error: UserError, single: Single) -> UserError:
-    """The same message with the command's options in the place of the recipe's fields."""
+    """The same message with options in place of the recipe's fields."""
     pattern = rf"^{re.escape(single.title)}: ([\w.]+): "
     text = re.sub(pattern, lambda match: f"{_option(match[1], single)}: ", str(error), flags=re.MULTILINE)
     return UserError(text)
