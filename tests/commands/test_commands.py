@@ -7,7 +7,8 @@ from tiny_recipe import no_gpus  # noqa: F401
 from typer.testing import CliRunner
 
 from deita_train.cli import app
-from deita_train.commands import single
+from deita_train.commands import finishing, single
+from deita_train.commands.options import place, place_of_file
 from deita_train.errors import UserError
 from deita_train.plan.plan import make_plan, run_folder, store_folder
 from deita_train.recipe.yaml_source import load_yaml
@@ -40,7 +41,7 @@ def started(monkeypatch):
     def carry_out(request, runs, outputs, console):
         raise Started(request, runs, outputs)
 
-    monkeypatch.setattr(single, "carry_out", carry_out)
+    monkeypatch.setattr(finishing, "carry_out", carry_out)
 
 
 def command(line):
@@ -177,8 +178,8 @@ def test_options_become_a_recipe(here, started, line, label, recipe):
 
 def lay_out(here, name, label, sets=(), **fields):
     """The plan of a command whose options state these fields, as `section__key=value`."""
-    options = single.as_options(*(("--option", path.replace("__", "."), value) for path, value in fields.items()))
-    return single.lay_out(single.Single(name, label, options, sets), here / "runs")
+    stated = {field.replace("__", "."): value for field, value in fields.items()}
+    return single.lay_out(single.Single(name, label, stated, dict.fromkeys(stated, "--option"), sets), here / "runs")
 
 
 SFT = {"sft__data__dataset": "data.jsonl", "sft__model": "m", "sft__global_batch_size": 8}
@@ -368,8 +369,7 @@ def test_the_numbers_of_a_selection_that_found_too_few():
 def test_places_do_not_depend_on_the_working_folder(here):
     (here / "mine.yaml").write_text("")
     (here / "ddp").mkdir()
-    assert single.place("pool.jsonl") == str(here / "pool.jsonl") == single.place(str(here / "pool.jsonl"))
-    assert single.place("org/pool") == "org/pool" and single.place(None) is None
-    assert single.place_file("mine.yaml") == str(here / "mine.yaml")
-    assert single.place_file("ddp") == "ddp" and single.place_file("other.yaml") == "other.yaml"
-    assert single.place_file(None) is None
+    assert place("pool.jsonl") == str(here / "pool.jsonl") == place(str(here / "pool.jsonl"))
+    assert place("org/pool") == "org/pool"
+    assert place_of_file("mine.yaml") == str(here / "mine.yaml")
+    assert place_of_file("ddp") == "ddp" and place_of_file("other.yaml") == "other.yaml"
