@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import socket
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
@@ -20,9 +22,10 @@ def fork_server():
 
     A pytest worker has one of them, which the runs inside the worker use too; so it starts with their environment.
     """
-    os.environ.setdefault(PARENT_VARIABLE, str(os.getpid()))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deita_train.stages.preload"])
+    with patch.dict(os.environ, {PARENT_VARIABLE: str(os.getpid())}):
+        forkserver.ensure_running()
     return context
 
 
