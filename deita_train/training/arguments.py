@@ -38,7 +38,7 @@ class TrainingSettings:
     Attributes:
         trainer: trl's own fields, as the recipe states them.
         global_batch_size: Conversations, or pairs, per optimizer step.
-        seed: Seed of the weights' initialisation, the data order and dropout.
+        seed: Seed of the data order, of dropout and of an adapter's initial weights.
         world_size: Number of ranks.
         distributed_type: accelerate's name for the launch.
         use_cpu: Whether to train on the CPU.
