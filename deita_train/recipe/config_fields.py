@@ -64,9 +64,9 @@ def read_config(package: str, name: str) -> Mapping[str, ConfigField]:
 def value_problem(field: ConfigField, value: Any) -> str | None:
     """Return what is wrong with a value, as YAML gives it, for one field; None when it fits."""
     if not field.init:
-        return "no field to state: the configuration computes it"
+        return "cannot be set: the configuration computes it"
     if not is_finite(value):
-        return f"{describe(value)}; finite numbers wanted"
+        return f"{describe(value)}; expected finite numbers"
     if isinstance(value, str) and field.choices:
         return None if value in field.choices else not_allowed(value, field.choices)
     if not accepts(field.annotation, value):

@@ -63,7 +63,7 @@ def _step(container: Any, key: Any, reached: tuple[str, ...], source: str) -> An
         inner = container[key] = {}
     if not isinstance(inner, dict | list):
         raise UserError(
-            f"{source}: {'.'.join(reached)} is no section: {describe(inner)}; set {'.'.join(reached)} itself instead"
+            f"{source}: {'.'.join(reached)} is not a section: {describe(inner)}; set {'.'.join(reached)} itself instead"
         )
     return inner
 
@@ -71,5 +71,5 @@ def _step(container: Any, key: Any, reached: tuple[str, ...], source: str) -> An
 def _index(items: list[Any], reached: tuple[str, ...], key: str, source: str) -> int:
     if not (key.isascii() and key.isdigit()) or int(key) >= len(items):
         allowed = f"0 to {len(items) - 1}" if items else "none, as it is empty"
-        raise UserError(f"{source}: {'.'.join(reached)} is a list, {key!r} is no index of it; allowed: {allowed}")
+        raise UserError(f"{source}: {'.'.join(reached)} is a list, {key!r} is not an index of it; allowed: {allowed}")
     return int(key)

@@ -104,14 +104,14 @@ def _initialisation_problem(value: str) -> str | None:
     allowed = ("true", "false", *INITIALISATIONS)
     if not value.startswith(_REFUSED_INITIALISATIONS):
         return not_allowed(value, allowed)
-    return f"{value!r} is not offered: it changes the base's weights or reads the data; {either(allowed)} wanted"
+    return f"{value!r} is not offered: it changes the base's weights or reads the data; expected {either(allowed)}"
 
 
 def _range_problem(name: str, value: Any) -> str | None:
     if name == "r" and value < 1:
-        return f"{describe(value)}; more than 0 wanted"
+        return f"{describe(value)}; expected more than 0"
     if name == "lora_dropout" and not 0 <= value < 1:
-        return f"{describe(value)}; 0 or more and less than 1 wanted"
+        return f"{describe(value)}; expected 0 or more and less than 1"
     if name == "rank_pattern" and any(rank < 1 for rank in (value or {}).values()):
-        return f"{value}: ranks of more than 0 wanted"
+        return f"{value}; expected ranks of more than 0"
     return None

@@ -50,7 +50,7 @@ def expand(data: Mapping[str, Any], where: str) -> tuple[list[CellData], str | N
     if sweep is None:
         return cells, None
     if not isinstance(sweep, dict):
-        raise UserError(f"{where}: sweep: {sweep!r} is no mapping of dotted paths to lists of values")
+        raise UserError(f"{where}: sweep: {sweep!r} is not a mapping of dotted paths to lists of values")
     whole_pool = _wants_whole_pool(sweep, plain, where)
     axes = _axes(sweep, where)
     if not axes and not whole_pool:
@@ -66,7 +66,7 @@ def expand(data: Mapping[str, Any], where: str) -> tuple[list[CellData], str | N
 def _wants_whole_pool(sweep: Mapping[str, Any], plain: Mapping[str, Any], where: str) -> bool:
     wanted = sweep.get("whole_pool", False)
     if not isinstance(wanted, bool):
-        raise UserError(f"{where}: sweep.whole_pool: {wanted!r} is not allowed; true or false wanted")
+        raise UserError(f"{where}: sweep.whole_pool: {wanted!r} is not allowed; expected true or false")
     if wanted and plain.get("select") is None:
         raise UserError(
             f"{where}: sweep.whole_pool: is compared with a selection, and the recipe has no select: section. "
@@ -80,7 +80,7 @@ def _axes(sweep: Mapping[str, Any], where: str) -> dict[Paths, list[Any]]:
     axes = {key: values for key, values in sweep.items() if key not in _OPTIONS}
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
-            raise UserError(f"{where}: sweep.{key}: {values!r} is no list of values to try, such as [1, 2, 3]")
+            raise UserError(f"{where}: sweep.{key}: {values!r} is not a list of values to try, such as [1, 2, 3]")
     parsed = [(tuple(path.strip() for path in key.split(",")), values) for key, values in axes.items()]
     of_as_written = [path for paths, _ in parsed for path in paths if path.split(".")[0] in _OF_AS_WRITTEN]
     if of_as_written:

@@ -45,7 +45,7 @@ def not_allowed(value: str, choices: Sequence[str]) -> str:
     near = nearest(value, choices)
     hint = f" (did you mean {near}?)" if near else ""
     return f"{value!r} is not allowed{hint}" + (
-        f"; {either(choices)} wanted" if not near or len(choices) <= _MOST_CHOICES else ""
+        f"; expected {either(choices)}" if not near or len(choices) <= _MOST_CHOICES else ""
     )
 
 
@@ -56,7 +56,7 @@ def describe(value: Any) -> str:
 
 def wrong_value(value: Any, wanted: Sequence[str]) -> str:
     """Say what ``value`` is, which of the ``wanted`` is allowed, and how YAML 1.2 may explain the difference."""
-    return f"{describe(value)}; {either(wanted)} wanted{_advice(value, wanted)}"
+    return f"{describe(value)}; expected {either(wanted)}{_advice(value, wanted)}"
 
 
 def _written(value: Any) -> str:

@@ -235,7 +235,7 @@ TUNED = "sft --data data.jsonl --model m"
 MISTAKES = [
     ("score none.jsonl --dimension quality --model m --output o.jsonl", "POOL: none.jsonl does not exist (looked in "),
     ("score pool.jsonl --dimension quality --model ./m2 --output o.jsonl", "--model: ./m2 is neither a folder"),
-    ("embed pool.jsonl --model m --output o.jsonl --dtype fp16", "--dtype: 'fp16' is not allowed; auto, float32 or"),
+    ("embed pool.jsonl --model m --output o.jsonl --dtype fp16", "--dtype: 'fp16' is not allowed; expected auto, float32 or"),
     ("embed pool.jsonl --model m --output o.jsonl --launch gpus", "--launch: gpus is unknown; allowed: cpu, "),
     ("embed pool.jsonl --model m --output o.jsonl --chat-template mine", "--chat-template: mine is unknown; allowed: "),
     (
@@ -321,7 +321,7 @@ MISTAKES = [
         f"{COMPARED} longest_response --threshold 0.5",
         "--threshold: would have no effect with --method random and --compare longest_response; leave it out.",
     ),
-    (f"{TUNED} --batch 0", "--batch: 0 is a whole number; more than 0 wanted"),
+    (f"{TUNED} --batch 0", "--batch: 0 is a whole number; expected more than 0"),
     (f"{TUNED} --batch 3 --launch cpu_ddp", "--batch: 3 is not a multiple of 2 (2 ranks)"),
     (f"{TUNED} --batch 8 --trainer learning_rat=1", "--trainer learning_rat: unknown field of SFTConfig"),
     (f"{TUNED} --batch 8 --trainer packing=true", "--trainer packing: set by the framework"),
