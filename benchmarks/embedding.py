@@ -22,6 +22,7 @@ from passes import (
     measured_product,
     print_table,
     run_engine,
+    say,
 )
 from transformers import PreTrainedModel
 
@@ -60,15 +61,17 @@ def main() -> None:
     step = max(1, len(rows) // options.loop_rows)
     results: list[Measured] = []
     products, expected = {}, np.empty(0)
-    for dtype in dtypes(options.size):
+    for dtype in dtypes(options.size, options.device):
         model = make_model(options.size, options.device, dtype)
         if not results:
+            say(f"one at a time, {options.loop_rows} rows")
             looped, expected = loop(model, rows[::step])
             results.append(looped)
 
         def compute(batch: PaddedBatch, model: PreTrainedModel = model) -> Columns:
             return {"embedding": last_hidden_states(model.base_model, batch).float().cpu().numpy()}
 
+        say(f"engine, {dtype_name(dtype)}")
         measured, columns = run_engine(f"engine, {dtype_name(dtype)}", model, rows, compute)
         assert cosines(columns["embedding"][::step], expected).min() > MIN_COSINE[dtype]
         products[measured.name] = measured_product(options.device, dtype)

@@ -4,6 +4,8 @@ Run benchmarks/scoring.py or benchmarks/embedding.py, not this file.
 """
 
 import argparse
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from deita_train.data.builtin import builtin_conversations
 from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import BatchPlan, padding_share, plan_batches
+from deita_train.inference.cpu_bfloat16 import slow_bfloat16
 from deita_train.inference.forward import PaddedBatch, pad_batch
 from deita_train.inference.shards import Columns, collect
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops
@@ -46,7 +49,33 @@ def arguments(description: str, default_rows: int) -> argparse.Namespace:
     parser.add_argument("--size", choices=list(SHAPES), default="7B" if torch.cuda.is_available() else "25M")
     parser.add_argument("--rows", type=int, default=default_rows, help="conversations of the generated pool")
     parser.add_argument("--loop-rows", type=int, default=60, help="rows of the one-at-a-time loop; its time is scaled")
-    return parser.parse_args()
+    add_time_limit(parser)
+    options = parser.parse_args()
+    start_time_limit(options.minutes)
+    return options
+
+
+def add_time_limit(parser: argparse.ArgumentParser) -> None:
+    """The option `--minutes`."""
+    parser.add_argument("--minutes", type=float, default=10, help="give up after this many")
+
+
+def start_time_limit(minutes: float) -> None:
+    """End the process with a message after that time, whatever it is doing then."""
+
+    def give_up(*_: object) -> None:
+        sys.stderr.write(f"not done after {minutes:g} minutes; --minutes allows more, fewer --rows need less\n")
+        sys.stderr.flush()
+        raise SystemExit(1)
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+
+
+def say(line: str) -> None:
+    """Show what is being measured now."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def conversations(num_rows: int) -> list[list[dict[str, str]]]:
@@ -119,9 +148,9 @@ def run_engine(
     return Measured(name, seconds, sum(lengths), padding_share(lengths, plan.batches), speed), columns
 
 
-def measured_product(device: str, dtype: torch.dtype) -> float:
-    """FLOP/s of a 4096 x 4096 matrix product on this machine, now."""
-    a = torch.randn(4096, 4096, device=device, dtype=dtype)
+def measured_product(device: str, dtype: torch.dtype, size: int = 4096) -> float:
+    """FLOP/s of a product of two matrices of `size` x `size` on this machine, now."""
+    a = torch.randn(size, size, device=device, dtype=dtype)
     repeats = 3 if device == "cpu" else 50
     (a @ a).sum().item()
     started = time.perf_counter()
@@ -129,11 +158,15 @@ def measured_product(device: str, dtype: torch.dtype) -> float:
         a @ a
     if device == "cuda":
         torch.cuda.synchronize()
-    return 2 * 4096**3 * repeats / (time.perf_counter() - started)
+    return 2 * size**3 * repeats / (time.perf_counter() - started)
 
 
-def dtypes(size: str) -> tuple[torch.dtype, ...]:
-    """The precisions to measure: float32 too where two copies of the model are small."""
+def dtypes(size: str, device: str) -> tuple[torch.dtype, ...]:
+    """The precisions to measure: float32 if two copies of the model are small, bfloat16 unless a CPU is slow in it."""
+    reason = slow_bfloat16() if device == "cpu" else None
+    if reason is not None:
+        say(f"bfloat16 is left out: {reason}")
+        return (torch.float32,)
     return (torch.bfloat16,) if size == "7B" else (torch.float32, torch.bfloat16)
 
 

@@ -22,6 +22,7 @@ from passes import (
     measured_product,
     print_table,
     run_engine,
+    say,
 )
 from transformers import PreTrainedModel
 
@@ -68,9 +69,10 @@ def main() -> None:
     step = max(1, len(prompts) // options.loop_rows)
     results: list[Measured] = []
     products, expected = {}, np.empty(0)
-    for dtype in dtypes(options.size):
+    for dtype in dtypes(options.size, options.device):
         model = make_model(options.size, options.device, dtype)
         if not results:
+            say(f"one at a time, {options.loop_rows} rows")
             looped, expected = loop(model, prompts[::step], encoder.digit_ids)
             results.append(looped)
 
@@ -78,6 +80,7 @@ def main() -> None:
             logits = last_logits(model, batch, encoder.digit_ids)
             return {"score": digit_expectation(logits).cpu().numpy()}
 
+        say(f"engine, {dtype_name(dtype)}")
         measured, columns = run_engine(f"engine, {dtype_name(dtype)}", model, prompts, compute)
         np.testing.assert_allclose(columns["score"][::step], expected, atol=TOLERANCE[dtype])
         products[measured.name] = measured_product(options.device, dtype)

@@ -36,8 +36,8 @@ import numpy as np
 import torch
 
 from deita_train.selection.measures.text_table import TextTable, number_text
+from deita_train.selection.repr_filter import repr_filter as ours
 from deita_train.selection.repr_filter.repr_filter import Trace
-from deita_train.selection.repr_filter.repr_filter import repr_filter as ours
 
 THRESHOLD = 0.9
 GIB = 2**30

@@ -21,10 +21,6 @@ add_commands(app)
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 UntilOption = Annotated[str | None, typer.Option("--until", help="Stop after this stage, such as select or sft.")]
 StageOption = Annotated[str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.")]
-StagesOption = Annotated[
-    list[str],
-    typer.Option("--stage", help="The artefact's id, as `plan` prints it. Given again: one more, in this process."),
-]
 GpusOption = Annotated[
     int | None,
     typer.Option(
@@ -39,7 +35,7 @@ def run(
     sets: SetOption = None,
     runs: RunsOption = Path("runs"),
     until: UntilOption = None,
-    fresh: Annotated[str | None, typer.Option("--fresh", help="Make this stage anew; what reads it follows.")] = None,
+    fresh: Annotated[str | None, typer.Option("--fresh", help="Rebuild this stage; what reads it follows.")] = None,
     cell: Annotated[
         str | None,
         typer.Option("--cell", help="One cell of a sweep: its label or number, or shared for what several cells need."),
@@ -139,14 +135,11 @@ def inspect(
 
 
 @app.command()
-def stage(recipe: RecipeArgument, stage: StagesOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
-    """Carry out one stage in this process; what `accelerate launch` starts on each rank.
+def stage(recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
+    """Carry out one stage in this process; what `accelerate launch` starts on each rank."""
+    from deita_train.run.child.stage_process import run_stage
 
-    Several, of scoring and embedding, are carried out one after another; those over one base load it once.
-    """
-    from deita_train.run.child.worker import run_stages
-
-    run_stages(recipe, sets or [], runs, stage)
+    run_stage(recipe, sets or [], runs, stage)
 
 
 @app.command(hidden=True)
@@ -154,9 +147,9 @@ def publish(
     recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")
 ) -> None:
     """Check and publish a stage that several ranks have finished."""
-    from deita_train.run.child.worker import publish_by_name
+    from deita_train.run.child.publishing import publish_stage
 
-    publish_by_name(recipe, sets or [], runs, stage)
+    publish_stage(recipe, sets or [], runs, stage)
 
 
 @app.command()
@@ -169,8 +162,6 @@ def report(
     from deita_train.report.page import write_report
 
     console = _console()
-    if not (run_dir / "stages.json").is_file():
-        raise UserError(f"{run_dir} is no run: it has no stages.json. Give the folder that `run` wrote, runs/<name>.")
     page = write_report(run_dir, store_folder(run_dir))
     print_results(console, run_dir)
     console.print(f"Report: {page}", soft_wrap=True)

@@ -1,12 +1,23 @@
-"""Shared by all tests: where ../shared lies, and one undisturbed smoke run that the long tests compare with."""
+"""Shared by all tests: where ../shared lies, children that start at once, and one smoke run to compare with."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
 
+# pytest-xdist has a worker for each core; threads beside them would only wait for one another. Read when torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from filelock import FileLock
+from forked_ranks import fork_server
 from smoke_run import run_smoke
+
+
+def pytest_collection_finish() -> None:
+    """Keep the libraries' objects out of garbage collections: every training begins with a full one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +27,12 @@ def shared() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("DEITA_SHARED names no folder with the shared data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Where forked children come from: `processes.Process(target=...)`."""
+    return fork_server()
 
 
 @pytest.fixture(scope="session")

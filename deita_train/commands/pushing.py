@@ -13,7 +13,7 @@ from deita_train.models.adapter_files import BASE_NAME, is_adapter, read_adapter
 from deita_train.plan.plan import store_folder
 from deita_train.report.cards.card_names import FOLDER, card_file, name_place
 from deita_train.store.artefacts import Store
-from deita_train.store.atomic_io import read_json
+from deita_train.store.run_record import RunRecord
 
 CARD = "README.md"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -38,9 +38,7 @@ def find_upload(run_dir: Path, stage: str, cell: str | None) -> Upload:
     Raises :class:`UserError` when there is no such run, stage, cell or model, when the report does not know the model,
     or when it is an adapter whose base nobody else could find.
     """
-    if not (run_dir / "stages.json").is_file():
-        raise UserError(f"{run_dir} is no run: it has no stages.json. Give the folder that `run` wrote, runs/<name>.")
-    record = read_json(run_dir / "stages.json")
+    record = RunRecord.read(run_dir)
     artefact = _artefact(record, run_dir, stage, cell)
     store = Store(store_folder(run_dir))
     if not store.has(artefact):
@@ -48,7 +46,7 @@ def find_upload(run_dir: Path, stage: str, cell: str | None) -> Upload:
     model = store.path(artefact) / "model"
     _check_base(model)
     card = _card(run_dir, stage, artefact, store.manifest(artefact).content_digest)
-    return Upload(artefact, record["name"], {path.name: path for path in _model_files(model)}, card)
+    return Upload(artefact, record.name, {path.name: path for path in _model_files(model)}, card)
 
 
 def push(upload: Upload, repo: str, *, private: bool) -> str:
@@ -82,22 +80,22 @@ def push(upload: Upload, repo: str, *, private: bool) -> str:
     return address
 
 
-def _artefact(record: dict[str, Any], run_dir: Path, stage: str, chosen: str | None) -> str:
-    cells = record["cells"]
-    if chosen is None:
-        cell = next(one for one in cells if one["base"])
-    else:
-        found = (one for number, one in enumerate(cells) if chosen in (one["label"], str(number)))
-        cell = next(found, None)
-        if cell is None:
-            named = "; ".join(f"{number} {one['label']!r}" for number, one in enumerate(cells[:20]))
+def _artefact(record: RunRecord, run_dir: Path, stage: str, chosen: str | None) -> str:
+    """The id of the artefact that `stage` left in the chosen cell."""
+    cell = record.base_cell
+    if chosen is not None:
+        numbered = list(enumerate(record.cells))
+        found = next((one for number, one in numbered if chosen in (one.label, str(number))), None)
+        if found is None:
+            named = "; ".join(f"{number} {one.label!r}" for number, one in numbered[:20])
             raise UserError(
                 f"--cell {chosen}: {run_dir} has no such cell; its first ones by number and label: {named}."
             )
-    if stage not in cell["stages"]:
-        there = [label for label in ("sft", "dpo") if label in cell["stages"]]
+        cell = found
+    if stage not in cell.stages:
+        there = [label for label in ("sft", "dpo") if label in cell.stages]
         raise UserError(f"--stage {stage}: {run_dir} has no such stage; it tunes {' and '.join(there) or 'no model'}.")
-    return str(cell["stages"][stage])
+    return cell.stages[stage]
 
 
 def _check_base(model: Path) -> None:

@@ -19,7 +19,7 @@ from deita_train.recipe.overrides import apply_overrides
 from deita_train.recipe.schema import Recipe
 from deita_train.recipe.yaml_source import parse_value
 from deita_train.recipe.yaml_text import to_yaml
-from deita_train.run.runner import make_stages
+from deita_train.run.runner import build_stages
 from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.keys import canonical_json
 
@@ -115,7 +115,7 @@ def carry_out(single: Single, runs_dir: Path, outputs: Sequence[tuple[str, Outpu
         node = plan.cells[0].nodes[label]
         if not all(is_current(plan.store, read) for read in (node, *node.ancestors())):
             output.refuse_replacing()
-    make_stages(plan, console)
+    build_stages(plan, console)
     return plan
 
 

@@ -1,4 +1,4 @@
-"""The data that the project generates itself, by the names that recipes use."""
+"""Generated data, by the names that recipes use."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a chat template must be before anything is rendered with it: Jinja, with the assistant's words marked."""
+"""Checks on a chat template before anything is rendered: valid Jinja, with the assistant's words marked."""
 
 import re
 
@@ -12,7 +12,7 @@ _MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 
 class _Generation(Extension):
-    """The block that transformers adds to Jinja for the assistant's words."""
+    """The `generation` block that transformers adds to Jinja."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja's own declaration
 
@@ -22,23 +22,26 @@ class _Generation(Extension):
 
 
 def check_chat_template(text: str, *, marked: bool) -> None:
-    """Check that ``text`` is a Jinja template that writes the same today and tomorrow, and if ``marked`` that it marks
-    the assistant's words.
+    """Check that ``text`` is a Jinja template whose output does not depend on the date.
+
+    Args:
+        text: the template.
+        marked: whether it must also mark the assistant's words.
 
     Raises:
-        UserError: with the template's line, or with what to write around the assistant's words.
+        UserError: naming the template's line, or what to put around the assistant's words.
     """
     try:
         Environment(extensions=[_Generation, loopcontrols]).parse(text)
     except TemplateSyntaxError as error:
-        raise UserError(f"line {error.lineno} is no Jinja: {error.message}; mend the template") from None
+        raise UserError(f"line {error.lineno} is not valid Jinja: {error.message}; fix the template") from None
     if "strftime_now" in text:
         raise UserError(
-            "it writes the date of the day (strftime_now), so that the same rows would be other tokens tomorrow; put a "
-            "fixed text in its place"
+            "it writes the current date (strftime_now), so the same rows would become different tokens tomorrow; "
+            "replace it with fixed text"
         )
     if marked and _MARK.search(text) is None:
         raise UserError(
-            "it does not mark what the assistant writes, so there would be nothing to learn from; put the assistant's "
+            "it does not mark what the assistant writes, so there would be nothing to train on; put the assistant's "
             "words and the end-of-turn token between {% generation %} and {% endgeneration %}"
         )

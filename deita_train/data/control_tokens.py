@@ -1,5 +1,4 @@
-"""The tokens that steer a model and stand for no text: those that a chat template writes must be the model's own, and
-their names in a message are text."""
+"""Control tokens: a chat template may write only the model's own; spelled in a message, they are text."""
 
 import json
 import re
@@ -16,23 +15,23 @@ from deita_train.errors import UserError
 
 Span = tuple[int, int]
 
-# Two planes of characters that mean nothing to anyone else.
+# The start of two Unicode planes reserved for private use.
 _PRIVATE = 0xF0000
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 _PLAIN_TEXT = re.compile(r"\{#[-+]?\s*plain text:(.*?)[-+]?#\}", re.DOTALL)
-# As published formats spell them: ChatML and Llama 3, DeepSeek (with a wide bar), LLaMA and Mistral, Gemma.
+# As spelled by published formats: ChatML and Llama 3, DeepSeek (with a wide bar), LLaMA and Mistral, Gemma.
 _WRITTEN = re.compile(r"<[|\uff5c][^<>|\uff5c\s]+[|\uff5c]>|</?s>|<(?:start|end)_of_turn>")
 
 
 def check_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
-    """Check that each control token that `template` writes is one token of the model's.
+    """Check that each control token that `template` writes is a single token of the model.
 
-    A control token is text like `<|im_end|>` that stands in the template, unless a comment of the template,
-    `{# plain text: <|user|> #}`, says that its format has no token for it. A template that is the tokenizer's own is
-    what the model was trained with: there only what the assistant writes is looked at.
+    A control token is text like `<|im_end|>` in the template, unless a comment in the template,
+    `{# plain text: <|user|> #}`, says that its format has no token for it. The tokenizer's own template is what the
+    model was trained with, so only the assistant's part of it is checked.
 
     Raises:
-        UserError: with the tokens that would be split into pieces of text, and the ways out.
+        UserError: naming the tokens that would be split into pieces of text, and what to do.
     """
     looked_at = "".join(marked_answers(template)) if template == tokenizer.chat_template else template
     plain = {token for tokens in _PLAIN_TEXT.findall(template) for token in tokens.split()}
@@ -43,7 +42,7 @@ def check_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> N
             f"the chat template writes {', '.join(split)}, which the tokenizer of {tokenizer.name_or_path} does not "
             "have as one token: the model would learn the pieces of its text. Choose a chat_template whose control "
             "tokens the model has, or add them to the tokenizer and the model (add_special_tokens, "
-            "resize_token_embeddings) and save both; a template whose format means them as text says so: "
+            "resize_token_embeddings) and save both. If the template's format means them as text, say so in it: "
             f"{{# plain text: {' '.join(split)} #}}."
         )
 
@@ -55,23 +54,23 @@ def _is_one_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """Token ids of a text, and for each token the characters that it stands for."""
+    """Token ids of a text, and for each token the characters it covers."""
 
     ids: list[int]
     offsets: list[Span]
 
 
 class ControlTokens:
-    """A tokenizer's control tokens, and encoding in which their names may also be text.
+    """A tokenizer's control tokens, and an encoder that can treat their names as text.
 
-    Control tokens are those that the tokenizer calls special, and those of its added tokens that are spelled like one
-    of a published format. Other added tokens (`<think>`) are vocabulary: whoever writes them means them.
+    Control tokens are the tokenizer's special tokens, and those of its added tokens that are spelled like a published
+    format's. Other added tokens (`<think>`) are vocabulary: whoever writes them means them.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
             raise UserError(
-                f"the tokenizer of {tokenizer.name_or_path} does not tell where its tokens lie in a text; save it as a "
+                f"the tokenizer of {tokenizer.name_or_path} cannot tell which characters a token covers; save it as a "
                 "fast tokenizer, with a tokenizer.json beside the model."
             )
         added = tokenizer.added_tokens_decoder.items()
@@ -87,14 +86,14 @@ class ControlTokens:
         return frozenset(self._ids.values())
 
     def spans(self, text: str) -> list[Span]:
-        """Where the names of control tokens stand in a text."""
+        """Where a text spells control tokens."""
         return [match.span() for match in self._pattern.finditer(text)]
 
     def encode(self, text: str, literals: Sequence[Span], *, add_special_tokens: bool) -> EncodedText:
-        """The tokens of a text in which what stands at `literals` is text, whatever it reads.
+        """The tokens of a text in which the spans at `literals` are plain text, even if they spell control tokens.
 
-        Everything else is as the tokenizer encodes it. To that end every control token has another name, a character
-        that the text does not have, in the text and in a copy of the tokenizer, which then knows the old names as text.
+        Everything else is encoded as usual. Each control token is renamed to a character that the text does not
+        contain, both in the text and in a copy of the tokenizer, to which the old names are then ordinary text.
         """
         first, characters = self._characters(text)
         changes = [
@@ -111,13 +110,13 @@ class ControlTokens:
         return EncodedText(encoding.ids, [(origins[start], origins[end]) for start, end in encoding.offsets])
 
     def hide(self, texts: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """The texts with one character in place of each control token's name, and the name behind each character."""
+        """The texts with each control token's name replaced by one character, and the name behind each character."""
         _, characters = self._characters("".join(texts))
         hidden = [self._pattern.sub(lambda match: characters[match[0]], text) for text in texts]
         return hidden, {character: name for name, character in characters.items()}
 
     def _characters(self, text: str) -> tuple[int, dict[str, str]]:
-        """The number of the first, and for each control token a character that the text has nowhere."""
+        """The first code point, and for each control token a character that does not occur in the text."""
         first = _unused(text, len(self._ids))
         return first, {name: chr(first + place) for place, name in enumerate(self._ids)}
 
@@ -135,7 +134,7 @@ _FOUND: WeakKeyDictionary[PreTrainedTokenizerBase, ControlTokens] = WeakKeyDicti
 def encode(
     tokenizer: PreTrainedTokenizerBase, text: str, literals: Sequence[Span], *, add_special_tokens: bool
 ) -> EncodedText:
-    """The tokens of a text in which the names of control tokens at `literals` are text, and everywhere else tokens."""
+    """The tokens of a text in which control tokens spelled at `literals` are text, and all others are tokens."""
     if literals:
         return control_tokens(tokenizer).encode(text, literals, add_special_tokens=add_special_tokens)
     encoding = tokenizer(text, add_special_tokens=add_special_tokens).encodings[0]
@@ -143,9 +142,15 @@ def encode(
 
 
 def replaced(text: str, changes: Sequence[tuple[int, int, str]]) -> tuple[str, list[int], list[int]]:
-    """A text with new pieces in place of spans of it; where each old place is now, and where each new one was.
+    """Replace spans of a text.
 
-    `changes` are start, end and new piece, in the text's order. The inside of a piece is placed at its beginning.
+    Args:
+        text: the text.
+        changes: (start, end, new piece), in the text's order.
+
+    Returns:
+        The new text; for each old position the new one; for each new position the old one. Positions inside a piece
+        map to its beginning.
     """
     pieces: list[str] = []
     places: list[int] = []
@@ -162,12 +167,12 @@ def replaced(text: str, changes: Sequence[tuple[int, int, str]]) -> tuple[str, l
 
 
 def _between(spans: Sequence[Span], length: int) -> list[Span]:
-    """What lies between the spans of a text of that length, and before and after them."""
+    """The gaps between, before and after the spans of a text of that length."""
     return list(zip([0, *(end for _, end in spans)], [*(start for start, _ in spans), length], strict=True))
 
 
 def _unused(text: str, count: int) -> int:
-    """The first of `count` characters in a row that a text has none of, of those that Unicode leaves to private use."""
+    """The first of `count` consecutive private-use code points that do not occur in a text."""
     private = sorted({ord(character) for character in text if ord(character) >= _PRIVATE})
     first = _PRIVATE
     for taken in private:

@@ -1,4 +1,4 @@
-"""The row formats of instruction data, read into lists of user and assistant messages."""
+"""Row formats of instruction data, read into lists of messages."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -39,7 +39,7 @@ DEFAULT_ROLES: Mapping[str, str] = MappingProxyType(
         "system": "system",
     }
 )
-"""Names of speakers in published data, in lower case, and the role each stands for."""
+"""Speaker names in published data, in lower case, and their roles."""
 
 DropReason = Literal[
     "missing_conversation",  # a column of the format is absent, null or no list of objects, or the list is empty
@@ -52,7 +52,7 @@ DropReason = Literal[
     "roles_do_not_alternate",  # two user or two assistant messages in a row
 ]
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
-"""Why a row is not used. A row that several fit is dropped for the first in this order."""
+"""Why a row is not used; if several apply, the first in this order."""
 
 _MESSAGE_KEYS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
     {"sharegpt": (("from", "value"), ("role", "content")), "messages": (("role", "content"),)}
@@ -63,10 +63,12 @@ Message = dict[str, str]
 
 
 class UnusableRow(Exception):
-    """A row that cannot be used: ``reason`` says why in a word, ``detail`` what was found.
+    """A row that cannot be used.
 
-    ``reason`` is one of ``DROP_REASONS``, or of ``data.preferences.PAIR_DROP_REASONS``. ``unknown_roles`` holds the
-    distinct speakers that no role is known for, in order of appearance.
+    Attributes:
+        reason: one of ``DROP_REASONS``, or of ``data.preferences.PAIR_DROP_REASONS``.
+        detail: what was found.
+        unknown_roles: the distinct speakers without a known role, in order of appearance.
     """
 
     def __init__(self, reason: str, detail: str, unknown_roles: Sequence[str] = ()) -> None:
@@ -77,7 +79,7 @@ class UnusableRow(Exception):
 
 
 def merge_roles(additional: Mapping[str, str]) -> dict[str, str]:
-    """``DEFAULT_ROLES`` with ``additional`` speakers, which win; speakers are compared in lower case.
+    """``DEFAULT_ROLES`` overridden by ``additional`` speakers; speakers are compared in lower case.
 
     Raises:
         UserError: if a speaker is mapped to anything but system, user or assistant.
@@ -117,10 +119,10 @@ def detect_format(row: Mapping[str, Any]) -> Format:
 
 
 def to_messages(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFAULT_ROLES) -> list[Message]:
-    """The conversation of one row. Texts are taken as they are, without stripping.
+    """The conversation of one row. Texts are not stripped.
 
-    One leading system message is allowed. A leading assistant message and a trailing user message are kept, though
-    neither makes a scored pair. An Alpaca row with an input asks instruction, blank line, input.
+    One leading system message is allowed. A leading assistant message and a trailing user message are kept, although
+    neither forms a scored pair. An Alpaca row with an input becomes instruction, blank line, input.
 
     Args:
         row: the raw row.
@@ -147,8 +149,8 @@ def to_messages(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = 
 def user_turns(messages: Sequence[Message]) -> list[tuple[str, str | None]]:
     """(instruction, response) for every user message.
 
-    The response is the assistant message that directly follows, or None where none does (a trailing user turn).
-    Turns are paired by role, not by position, so that a leading system or assistant message shifts nothing.
+    The response is the assistant message that directly follows, or None (a trailing user turn). Turns are paired by
+    role, not by position, so a leading system or assistant message shifts nothing.
     """
     following = [*messages[1:], None]
     return [
@@ -177,7 +179,7 @@ def _alpaca_pairs(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     for column, value in (("instruction", instruction), ("input", context)):
         if value is not None and not isinstance(value, str):
             raise UnusableRow("not_text", f"column {column!r} is {type(value).__name__}, not a string")
-    # An instruction that is blank stays so: joined with an input it would pass for a text.
+    # A blank instruction stays blank, to be dropped: joined with an input it would look like text.
     if instruction.strip() and context is not None and context.strip():
         instruction = f"{instruction}\n\n{context}"
     return [("user", instruction), ("assistant", output)]
@@ -214,7 +216,7 @@ def _message_pair(message: Any, number: int, column: str, format: Format) -> tup
 def checked_messages(
     pairs: Sequence[tuple[Any, Any]], roles: Mapping[str, str], column: str | None = None
 ) -> list[Message]:
-    """(speaker, text) pairs as messages, every speaker known and every text there; details name ``column`` if given.
+    """(speaker, text) pairs as messages; every speaker must be known and every text present.
 
     Raises:
         UnusableRow: for the first of ``DROP_REASONS`` that fits.
@@ -223,14 +225,14 @@ def checked_messages(
     unknown = [(number, speaker) for number, (speaker, _) in enumerate(pairs, start=1) if not _is_known(speaker, roles)]
     if unknown:
         number, speaker = unknown[0]
-        # Whatever is no string (a missing speaker is None) is counted under its literal.
+        # A speaker that is not a string (None if missing) is counted under its literal.
         names = dict.fromkeys(name if isinstance(name, str) else repr(name) for _, name in unknown)
         raise UnusableRow("unknown_role", f"{place} {number} has the role {speaker!r}", tuple(names))
     for number, (_, text) in enumerate(pairs, start=1):
         if not isinstance(text, str):
             raise UnusableRow("not_text", f"{place} {number} holds {_describe(text)}, not a string")
         if not is_unicode_text(text):
-            raise UnusableRow("not_text", f"{place} {number} holds a lone surrogate, which is no Unicode text")
+            raise UnusableRow("not_text", f"{place} {number} holds a lone surrogate, which is not Unicode text")
     for number, (speaker, text) in enumerate(pairs, start=1):
         if not text.strip():
             raise UnusableRow("empty_message", f"{place} {number} ({speaker}) is {text[:20]!r}")
@@ -246,7 +248,7 @@ def _describe(value: Any) -> str:
 
 
 def is_unicode_text(text: str) -> bool:
-    """False if ``text`` holds a lone surrogate, as a torn JSON escape leaves one: it has no UTF-8 form."""
+    """Whether ``text`` can be encoded as UTF-8; a lone surrogate from a broken JSON escape cannot."""
     if text.isascii():
         return True
     try:
@@ -257,7 +259,7 @@ def is_unicode_text(text: str) -> bool:
 
 
 def check_order(roles: Sequence[str]) -> None:
-    """Refuse what is no conversation: a late system message, nobody who asks or answers, one role twice in a row.
+    """Refuse a late system message, a missing user or assistant, and one role twice in a row.
 
     Raises:
         UnusableRow: for the first of ``DROP_REASONS`` that fits.

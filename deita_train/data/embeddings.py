@@ -1,4 +1,4 @@
-"""The table of embeddings, `id` and `embedding` [D], in one record batch: in the mapped file it is one matrix."""
+"""The table of embeddings, `id` and `embedding` [D], in one record batch: one matrix in the mapped file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ def write_embeddings(
 ) -> None:
     """Write a `save_to_disk` folder with the rows of `matrix`, float32 or float16 [N, D], N at least 1.
 
-    `matrix` may be a mapped file: it is never copied in memory. `texts` are more columns, of a text for each row.
+    `matrix` may be a mapped file; it is never copied in memory. `texts` are further columns, with one text per row.
     """
     assert matrix.dtype.name in STORED_TYPES and matrix.ndim == 2 and len(matrix) == len(ids) > 0, matrix.shape
     table = _as_table({"id": ids, **(texts or {})}, matrix)
     datasets.disable_progress_bars()
-    # The library writes 1,000 rows a batch, each with a buffer of its own. So it writes one row and what stands beside
-    # the rows, and the rows follow in one batch.
+    # datasets writes batches of 1,000 rows, each with its own buffer. So let it write one row and the metadata files,
+    # then replace the rows by a single batch.
     datasets.Dataset(InMemoryTable(table.slice(0, 1)), fingerprint=fingerprint(table)).save_to_disk(str(folder))
     (file,) = folder.glob("*.arrow")
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
@@ -34,11 +34,11 @@ def write_embeddings(
 def embeddings_of(folder: Path, ids: Sequence[str]) -> np.ndarray:
     """The embeddings of the rows with `ids`, float32 or float16 [N, D], from a folder with `id` and `embedding`.
 
-    Where `ids` are the table's in its order, a read-only view of the mapped file; else a copy of the wanted rows.
+    A read-only view of the mapped file if `ids` are the table's in its order, else a copy of the requested rows.
     """
     table = datasets.load_from_disk(str(folder))
     parts = [_as_matrix(chunk) for chunk in table.data.column("embedding").chunks]
-    matrix = parts[0] if len(parts) == 1 else np.concatenate(parts)  # more of them: a folder that datasets wrote
+    matrix = parts[0] if len(parts) == 1 else np.concatenate(parts)  # several chunks: written by datasets itself
     stored = list(table["id"])
     if stored == list(ids):
         return matrix
@@ -47,7 +47,7 @@ def embeddings_of(folder: Path, ids: Sequence[str]) -> np.ndarray:
 
 
 def _as_table(texts: Mapping[str, Sequence[str]], matrix: np.ndarray) -> pa.Table:
-    """The columns of texts, and the matrix as an Arrow column over the same memory."""
+    """The text columns, and the matrix as an Arrow column that shares its memory."""
     rows, width = matrix.shape
     numbers = pa.Array.from_buffers(
         pa.from_numpy_dtype(matrix.dtype), rows * width, [None, pa.py_buffer(np.ascontiguousarray(matrix))]
@@ -55,11 +55,11 @@ def _as_table(texts: Mapping[str, Sequence[str]], matrix: np.ndarray) -> pa.Tabl
     column = pa.FixedSizeListArray.from_arrays(numbers, width)
     columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
     table = pa.table({**columns, "embedding": column})
-    # The library reads a table's types from this metadata.
+    # datasets reads a table's types from this metadata.
     return table.replace_schema_metadata(datasets.Features.from_arrow_schema(table.schema).arrow_schema.metadata)
 
 
 def _as_matrix(chunk: pa.FixedSizeListArray) -> np.ndarray:
-    """[N, D] over the chunk's own memory."""
+    """[N, D], sharing the chunk's memory."""
     matrix: np.ndarray = chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, chunk.type.list_size)
     return matrix

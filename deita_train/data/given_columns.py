@@ -1,4 +1,4 @@
-"""Columns made elsewhere: the scores or embeddings of a pool's rows, read from a table with `id` and joined by it."""
+"""Scores or embeddings made elsewhere, read from a table with an `id` column and joined to a pool by it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from deita_train.data.sources import SourceRow, iter_rows
 from deita_train.errors import UserError
 
 LOWEST, HIGHEST = 1.0, 6.0
-# An expectation over six float32 probabilities may leave the range by their rounding.
+# An expectation over six float32 probabilities can exceed the range by rounding.
 _ROUNDING = 1e-5
 _NUM_NAMED = 5
 
@@ -22,7 +22,7 @@ class GivenColumn:
     Iterating yields (position in ``ids``, where the value stands, value), each position once, in the table's order.
 
     Raises:
-        UserError: the column or a row of ``ids`` is missing, or an id is none or there twice.
+        UserError: the column or a row of ``ids`` is missing, or an id is invalid or repeated.
     """
 
     dataset: str
@@ -36,10 +36,10 @@ class GivenColumn:
         for row in iter_rows(self.dataset):
             row_id, value = _value(row, "id"), _value(row, self.column)
             if type(row_id) not in (str, int):
-                raise UserError(f"{row.where}: id {row_id!r} is no id; text or a whole number wanted")
+                raise UserError(f"{row.where}: id {row_id!r} is not an id; expected text or a whole number")
             row_id = str(row_id)
             if row_id in first_seen:
-                raise UserError(f"id {row_id!r} is there twice: at {first_seen[row_id]} and {row.where}; keep one")
+                raise UserError(f"id {row_id!r} occurs twice: at {first_seen[row_id]} and {row.where}; keep one")
             first_seen[row_id] = row.where
             if row_id in places:
                 yield places[row_id], f"{row.where} (row {row_id!r})", value
@@ -64,7 +64,7 @@ def _value(row: SourceRow, column: str) -> Any:
 
 @dataclass(frozen=True)
 class GivenScores:
-    """For each row one score or None per user turn, and how many rows of the table were for no row of the pool."""
+    """For each row one score or None per user turn, and how many rows of the table match no row of the pool."""
 
     scores: list[list[float | None]]
     num_unused: int
@@ -73,7 +73,7 @@ class GivenScores:
 def given_scores(dataset: str, column: str, ids: Sequence[str], num_turns: Sequence[int]) -> GivenScores:
     """The scores of the rows with ``ids``, which have ``num_turns`` user turns.
 
-    A value is a list with a number from 1 to 6 or null for each user turn; for a row with one turn also that alone.
+    A value is a list with a number from 1 to 6 or null per user turn; for a single turn the number alone works too.
 
     Raises:
         UserError: as ``GivenColumn`` does, and for a value that is not of this form.
@@ -106,7 +106,7 @@ def _score(value: Any, where: str) -> float | None:
 
 @dataclass(frozen=True)
 class GivenEmbeddings:
-    """Float32 [N, D] in the order of the ids, and how many rows of the table were for no row of the pool."""
+    """Float32 [N, D] in the order of the ids, and how many rows of the table match no row of the pool."""
 
     matrix: np.ndarray
     num_unused: int
@@ -132,7 +132,7 @@ def given_embeddings(dataset: str, ids: Sequence[str]) -> GivenEmbeddings:
 
 
 def _vector(value: Any, where: str) -> np.ndarray:
-    """Float32 [D]; its dtype is settled last, so that text or null is told from a number."""
+    """Float32 [D]; converted last, so that text and null are not mistaken for numbers."""
     try:
         vector = np.asarray(value)
     except ValueError:  # lists of different lengths

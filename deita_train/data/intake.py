@@ -1,4 +1,4 @@
-"""What every reading of raw rows into a table needs: the rows asked for, their ids, the account of the rest."""
+"""Shared by everything that reads raw rows into a table: sources, ids, and the account of unused rows."""
 
 import hashlib
 from collections import Counter
@@ -28,9 +28,12 @@ def instruction_fraction(messages: Sequence[Message]) -> float:
 class RowSource:
     """Rows to read, and how.
 
-    ``name`` starts the ids of rows without one. ``format`` is None to let the first row decide. ``roles`` adds speakers
-    to ``DEFAULT_ROLES``. With ``instruction_share`` (lo, hi) only rows whose ``instruction_fraction`` lies in [lo, hi)
-    are read.
+    Attributes:
+        name: prefix of the ids of rows without one.
+        rows: the raw rows.
+        format: None to let the first row decide.
+        roles: speakers in addition to ``DEFAULT_ROLES``.
+        instruction_share: (lo, hi) to read only rows whose ``instruction_fraction`` lies in [lo, hi).
     """
 
     name: str
@@ -75,13 +78,13 @@ class IntakeReport:
     Attributes:
         rows_in: rows read, without those outside an instruction share.
         rows_out: rows of the table.
-        rows_outside_share: usable rows passed over because of an instruction share.
-        drops: rows not used, by reason.
-        examples: for each reason why a row is unusable the first five as "where: detail".
+        rows_outside_share: usable rows skipped because of an instruction share.
+        drops: unused rows, by reason.
+        examples: for each reason the first five rows, as "where: detail".
         unknown_roles: for each speaker without a role, the number of rows it appears in.
-        columns_left_out: columns of the input that are not in the table, because they hold no scalars or because the
-            pipeline writes a column of that name; ``source`` if it holds anything but strings, the source's name
-            standing in for these.
+        columns_left_out: input columns that are not in the table, because they hold no scalars or because the pipeline
+            writes a column of that name; includes ``source`` if any of its values is not a string and was replaced by
+            the source's name.
     """
 
     rows_in: int
@@ -99,7 +102,7 @@ class IntakeReport:
 
 @dataclass
 class Account:
-    """Counts rows while they are read; the fields are those of ``IntakeReport``."""
+    """Counts rows while they are read; same fields as ``IntakeReport``."""
 
     rows_in: int = 0
     rows_outside_share: int = 0
@@ -108,7 +111,7 @@ class Account:
     unknown_roles: Counter[str] = field(default_factory=Counter)
 
     def drop(self, row: SourceRow, verdict: UnusableRow) -> None:
-        """Count an unusable row, and keep it as an example while its reason has few."""
+        """Count an unusable row, and keep the first few of each reason as examples."""
         self.rows_in += 1
         self.drops[verdict.reason] += 1
         self.unknown_roles.update(verdict.unknown_roles)
@@ -117,7 +120,7 @@ class Account:
             examples.append(f"{row.where}: {verdict.detail}")
 
     def closed(self, rows_out: int, columns_left_out: Iterable[str]) -> dict[str, Any]:
-        """The fields of an ``IntakeReport`` about a table of ``rows_out`` rows."""
+        """The fields of an ``IntakeReport`` for a table of ``rows_out`` rows."""
         assert self.rows_in == rows_out + self.drops.total()
         return {
             "rows_in": self.rows_in,
@@ -145,11 +148,11 @@ class Account:
 
 
 class RowIds:
-    """The ids of one source and where each was met, in ``positions``.
+    """The ids of one source and where each was found, in ``positions``.
 
-    A row's id is the first of ``columns`` that it has, else "<source name>:<row index>". The first column must be
-    unique. Any other names a group that rows may share (a prompt with several pairs): where one comes again,
-    ":<row index>" is put behind it.
+    A row's id is the first of ``columns`` that it has, else "<source name>:<row index>". Values of the first column
+    must be unique. Any other column names a group that rows may share (a prompt with several pairs): a repeated value
+    gets the suffix ":<row index>".
     """
 
     def __init__(self, source: str, columns: Sequence[str] = ("id",)) -> None:
@@ -161,7 +164,7 @@ class RowIds:
         """The id of the next row.
 
         Raises:
-            UserError: if it is no id, or was met before.
+            UserError: if it is invalid or repeated.
         """
         column = next((name for name in self.columns if row.row.get(name) is not None), None)
         identifier = f"{self.source}:{row.index}" if column is None else _own_id(row, column)
@@ -180,5 +183,5 @@ class RowIds:
 def _own_id(row: SourceRow, column: str) -> str:
     own = row.row[column]
     if type(own) not in (str, int) or own == "":
-        raise UserError(f"{row.where}: {column} {own!r} is no id; a non-empty string, an integer or null is allowed")
+        raise UserError(f"{row.where}: {column} {own!r} is not an id; allowed: a non-empty string, an integer or null")
     return require_unicode(str(own), column, row)

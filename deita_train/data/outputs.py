@@ -1,4 +1,4 @@
-"""Where a command leaves its result: checked before the work begins, written beside the place, moved there whole."""
+"""A command's output path: checked before the work begins, written beside it, then renamed into place."""
 
 import filecmp
 import os
@@ -12,7 +12,7 @@ from deita_train.data.suffixes import SUFFIXES, data_suffix
 from deita_train.errors import UserError
 from deita_train.store.atomic_io import fsync_folder, fsync_tree, remove_tree
 
-# What a folder of ours holds: only such a one is ever replaced.
+# Files that identify a folder we wrote: only such a folder is ever replaced.
 _TABLE_MARKS = ("state.json",)
 _MODEL_MARKS = ("config.json", "adapter_config.json")
 
@@ -24,8 +24,8 @@ class Output:
     Attributes:
         path: the file or folder.
         suffix: one of ``SUFFIXES`` for a file, None for a folder.
-        overwrite: whether what is there may be replaced.
-        marks: files of which a folder that is replaced must hold one.
+        overwrite: whether an existing result may be replaced.
+        marks: a folder is replaced only if it holds one of these files.
     """
 
     path: Path
@@ -35,10 +35,10 @@ class Output:
 
     @classmethod
     def for_rows(cls, name: str, overwrite: bool) -> "Output":
-        """A table: a file by its suffix, or for a name without one, or that ends in "/", a ``save_to_disk`` folder.
+        """A table: a file by its suffix; a ``save_to_disk`` folder if there is no suffix or the name ends in "/".
 
         Raises:
-            UserError: for another suffix, a parent folder that is not there, or something of another kind in its place.
+            UserError: for another suffix, a missing parent folder, or something of another kind at that path.
         """
         path = Path(name).expanduser()
         suffix = None if name.endswith("/") else data_suffix(path.name)
@@ -66,13 +66,13 @@ class Output:
         if not folder.is_dir():
             raise UserError(f"--output {self.path}: the folder {folder} does not exist. Make it, or correct the path.")
         if not os.access(folder, os.W_OK):
-            raise UserError(f"--output {self.path}: no right to write in {folder}. Name another folder.")
+            raise UserError(f"--output {self.path}: {folder} is not writable. Name another folder.")
         if self.path.exists():
             self._check_kind()
         return self
 
     def _check_kind(self) -> None:
-        """Refuse what even ``overwrite`` must not replace."""
+        """Refuse to replace what ``overwrite`` does not cover."""
         if self.path.is_dir() != (self.suffix is None):
             found, wanted = ("folder", "file") if self.path.is_dir() else ("file", "folder")
             raise UserError(f"--output {self.path} is a {found}, and a {wanted} would be written. Give another name.")
@@ -83,18 +83,18 @@ class Output:
             )
 
     def refuse_replacing(self) -> None:
-        """Raise :class:`UserError` when something is there that must stay."""
+        """Raise :class:`UserError` if something exists there and may not be replaced."""
         if self.path.exists() and not self.overwrite:
             raise UserError(f"--output {self.path} is there already. Give another name, or --overwrite to replace it.")
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """Write to the path that is given; at the end it becomes ``path`` by one rename, on an error it is removed.
+        """Yield a temporary path to write to; it is renamed to ``path`` at the end, or removed on an error.
 
-        What is there already and has the same bytes is left as it is.
+        An existing result with the same bytes is left alone.
 
         Raises:
-            UserError: something else is there, and ``overwrite`` is false.
+            UserError: something else exists, and ``overwrite`` is false.
         """
         place = self.path.absolute()
         temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
@@ -108,7 +108,7 @@ class Output:
 
 
 def _move(temporary: Path, place: Path) -> None:
-    """Make the new content durable, then put it in its place; a file changes in one step, a folder is moved aside."""
+    """Sync the new content, then rename it into place; an existing folder is moved aside first."""
     if not temporary.is_dir():
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

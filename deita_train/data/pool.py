@@ -1,4 +1,4 @@
-"""The pool: conversations of one or several sources as one dataset, and the account of what was not used."""
+"""The pool: conversations from one or several sources as one dataset, and the account of unused rows."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,11 +23,11 @@ from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 
 RESERVED_COLUMNS = ("complexity_scores", "quality_scores", "embedding")
-"""Columns that later stages write as lists; an input's own ones of these names are never taken over."""
+"""Columns that later stages write; input columns with these names are never copied."""
 
 
 class PoolSource(RowSource):
-    """Rows to read into a pool: ``format`` is one of ``FORMATS``; the names of a pool's sources must differ."""
+    """Rows to read into a pool: ``format`` is one of ``FORMATS``; source names must be unique within a pool."""
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -52,14 +52,13 @@ def build_pool(sources: Sequence[PoolSource]) -> tuple[datasets.Dataset, PoolRep
     """Merge ``sources``, in their order, into one dataset held in Arrow memory.
 
     Columns: ``id`` (str, unique), ``messages`` (list of {role, content}), ``source`` (the row's own, else the source's
-    name), then every other column whose values are scalars (int beside float becomes float64; missing is null) or
-    lists of texts, such as tags.
-    An id is the row's own, else "<source name>:<row index>"; one found in several sources gets "<source name>:" in
-    front in each of them, whatever their order.
+    name), then every other column whose values are scalars (int mixed with float becomes float64; missing is null) or
+    lists of strings, such as tags. An id is the row's own, else "<source name>:<row index>"; an id found in several
+    sources is prefixed with "<source name>:" in each of them, whatever their order.
 
     Raises:
-        UserError: if two sources have one name, an id repeats within a source, a column's type changes, no format
-            fits, or not one row is usable.
+        UserError: if two sources have the same name, an id repeats within a source, a column's type changes, no format
+            fits, or no row is usable.
     """
     names = [source.name for source in sources]
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
@@ -72,7 +71,7 @@ def build_pool(sources: Sequence[PoolSource]) -> tuple[datasets.Dataset, PoolRep
 
 
 class _PoolBuilder:
-    """Reads sources one after the other into Arrow chunks and counts."""
+    """Reads sources one after another into Arrow chunks, counting rows."""
 
     def __init__(self) -> None:
         self.table = RowTable({"messages": MESSAGES_TYPE}, RESERVED_COLUMNS, with_lists=True)
@@ -127,10 +126,10 @@ def _detect_format(row: SourceRow) -> Format:
 
 
 def unique_ids(ids_by_source: Mapping[str, Iterable[str]]) -> list[str]:
-    """The ids of all sources in order, those found in several sources with "<source name>:" in front.
+    """The ids of all sources in order; those found in several sources are prefixed with "<source name>:".
 
     Raises:
-        UserError: if even so an id is there twice (a source holds an id that looks like another's prefixed one).
+        UserError: if an id is still repeated (a source has an id that looks like another's prefixed one).
     """
     counts = Counter(identifier for ids in ids_by_source.values() for identifier in ids)
     unique = [

@@ -1,9 +1,9 @@
-"""Preference pairs: one prompt with a chosen and a rejected answer, read into one dataset with an account of the rest.
+"""Preference pairs: a prompt with a chosen and a rejected answer, as one dataset with an account of unused rows.
 
-The formats differ in where the prompt is:
+Formats differ in where the prompt is:
 
-- ultrafeedback: ``chosen`` and ``rejected`` are whole conversations, and the prompt is what both have before their last
-  message. A column ``prompt`` repeats it and is not read.
+- ultrafeedback: ``chosen`` and ``rejected`` are whole conversations that share everything but their last message, the
+  prompt. A column ``prompt`` repeats it and is not read.
 - sharegpt_pairs: the prompt is ``conversations``, and each answer is one message.
 - prompt_pairs: the prompt is ``prompt``, a string or a list of messages; so is each answer.
 """
@@ -57,11 +57,11 @@ PairDropReason = Literal[
     "system_not_first",
     "no_user_turn",
     "roles_do_not_alternate",
-    "answers_equal",  # nothing is preferred
+    "answers_equal",  # there is no preference
     "not_sampled",  # usable, but not drawn
 ]
 PAIR_DROP_REASONS: tuple[PairDropReason, ...] = get_args(PairDropReason)
-"""Why a row is not used. A row that several fit is dropped for the first one met in reading."""
+"""Why a row is not used; if several apply, the first one encountered."""
 
 _TYPES = {"prompt": MESSAGES_TYPE, "chosen": pa.string(), "rejected": pa.string()}
 
@@ -76,7 +76,7 @@ class PreferencePair:
 
 
 class PreferenceSource(RowSource):
-    """Rows to read preference pairs from: ``format`` is one of ``PAIR_FORMATS``, the share one of prompts."""
+    """Rows to read pairs from: ``format`` is one of ``PAIR_FORMATS``; ``instruction_share`` applies to prompts."""
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -114,7 +114,7 @@ def require_pair_format(name: str) -> PairFormat:
 
 
 def detect_pair_format(row: Mapping[str, Any]) -> PairFormat:
-    """The format of a row by its columns; beside a ``prompt``, answers that are whole conversations are ultrafeedback.
+    """The format of a row by its columns; with a ``prompt``, answers that are whole conversations mean ultrafeedback.
 
     Raises:
         UserError: listing the row's columns, if they fit no format.
@@ -134,9 +134,9 @@ def detect_pair_format(row: Mapping[str, Any]) -> PairFormat:
 
 
 def to_pair(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFAULT_ROLES) -> PreferencePair:
-    """The pair of one row. Texts are taken as they are, without stripping.
+    """The pair of one row. Texts are not stripped.
 
-    A prompt may start with one system message, and after it with the assistant's; roles alternate from there.
+    A prompt may start with a system message, then with an assistant message; roles alternate from there.
 
     Args:
         row: the raw row.
@@ -171,9 +171,9 @@ def build_preferences(
 
     Args:
         source: the rows.
-        sample: pairs to draw of the usable ones, all of them if None. Which are drawn depends on their ids and not on
-            their order; they keep the order of the input.
-        seed: of the draw; needed with ``sample`` and unused without.
+        sample: number of usable pairs to draw; None for all. The draw depends on the ids, not on their order; drawn
+            pairs keep the order of the input.
+        seed: of the draw; required with ``sample``, unused otherwise.
 
     Raises:
         UserError: if an id repeats, a column's type changes, no format fits, no row is usable, or fewer rows than
@@ -185,7 +185,7 @@ def build_preferences(
 
 
 class _PreferenceBuilder:
-    """Reads a source into Arrow chunks and counts."""
+    """Reads a source into Arrow chunks, counting rows."""
 
     def __init__(self, source: PreferenceSource) -> None:
         self.source = source

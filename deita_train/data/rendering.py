@@ -1,4 +1,4 @@
-"""Conversations as token ids, through the run's one chat template, with the assistant's tokens marked."""
+"""Conversations as token ids, rendered by the run's chat template, with the assistant's tokens marked."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -18,8 +18,13 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class RenderedConversation:
-    """`input_ids` and `labels` of equal length T; a label is the token's id in an assistant span (its content and the
-    end-of-turn token) and -100 elsewhere. `truncated` tells that tokens beyond the limit were cut off on the right."""
+    """One conversation as the model reads it.
+
+    Attributes:
+        input_ids: [T].
+        labels: [T]; the token's id in an assistant span (its content and end-of-turn token), -100 elsewhere.
+        truncated: whether tokens beyond the limit were cut off on the right.
+    """
 
     input_ids: list[int]
     labels: list[int]
@@ -28,8 +33,13 @@ class RenderedConversation:
 
 @dataclass(frozen=True)
 class RenderedText:
-    """What the template writes of a conversation: where in `text` the name of a control token is a message's own text
-    (`literals`), and where the assistant's words and end-of-turn tokens are (`answers`)."""
+    """A conversation rendered by the template.
+
+    Attributes:
+        text: the rendered text.
+        literals: where `text` spells a control token as part of a message.
+        answers: where the assistant's words and end-of-turn tokens are.
+    """
 
     text: str
     literals: list[Span]
@@ -40,7 +50,7 @@ class RenderedText:
 class RenderedPair:
     """The token ids of a prompt, up to where the assistant begins, and of two answers, each with its end of turn.
 
-    `truncated` tells that a sequence of prompt and answer was cut on the right.
+    `truncated` says whether prompt plus answer was cut on the right.
     """
 
     prompt_ids: list[int]
@@ -50,15 +60,20 @@ class RenderedPair:
 
     @property
     def differs(self) -> bool:
-        """Whether the answers have tokens left and are not the same: otherwise nothing can be learnt or measured."""
+        """Whether both answers have tokens left and differ; otherwise there is nothing to train on or measure."""
         return bool(self.chosen_ids and self.rejected_ids) and self.chosen_ids != self.rejected_ids
 
 
 def load_tokenizer(path: str, chat_template: str | None = None, *, trust_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer as its files say, with the run's chat template in place of its own.
+    """The tokenizer in a folder, with the run's chat template instead of its own.
 
-    Raises :class:`UserError` when the files are not there or make no tokenizer, and when the tokenizer lacks a control
-    token that the template writes. Code that the tokenizer brings along is executed where `trust_code` says so.
+    Args:
+        path: the folder.
+        chat_template: the template's text; None keeps the tokenizer's own.
+        trust_code: whether Python code in the folder may run.
+
+    Raises:
+        UserError: the folder holds no usable tokenizer, or the tokenizer lacks a control token of the template.
     """
     try:
         with own_code(path, trust_code):
@@ -69,7 +84,7 @@ def load_tokenizer(path: str, chat_template: str | None = None, *, trust_code: b
         reason = str(error).strip().splitlines()[0].rstrip(".: ")
         raise UserError(
             f"{path}: transformers finds no tokenizer there ({reason}); copy the tokenizer's files (tokenizer.json and "
-            "tokenizer_config.json) beside the model."
+            "tokenizer_config.json) into the model's folder."
         ) from error
     if chat_template is not None:
         check_control_tokens(tokenizer, chat_template)
@@ -82,13 +97,13 @@ def render(
 ) -> RenderedConversation:
     """Render and mark one conversation, cut on the right to `max_length` tokens.
 
-    The template writes the beginning-of-sequence token, so the tokenizer must not add a second one. The name of a
-    control token in a message is text, and becomes no control token.
+    The template writes the beginning-of-sequence token, so the tokenizer must not add another. A control token spelled
+    in a message stays text.
     """
     ids, mask = _encoded(tokenizer, messages)
     assert len(ids) == len(mask)
     if tokenizer.bos_token_id is not None and ids[:2].count(tokenizer.bos_token_id) > 1:
-        raise UserError(f"a conversation starts with {tokenizer.bos_token} twice; mend the chat template.")
+        raise UserError(f"a conversation starts with {tokenizer.bos_token} twice; fix the chat template.")
     labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
     truncated = max_length is not None and len(ids) > max_length
     return RenderedConversation(ids[:max_length], labels[:max_length], truncated)
@@ -97,14 +112,14 @@ def render(
 def _encoded(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
 ) -> tuple[list[int], list[bool]]:
-    """The ids of a conversation, and which of them the assistant writes."""
+    """The ids of a conversation, and for each whether the assistant writes it."""
     rendered = rendered_text(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     encoded = encode(tokenizer, rendered.text, rendered.literals, add_special_tokens=False)
     return encoded.ids, _inside(encoded.offsets, rendered.answers)
 
 
 def _inside(offsets: Sequence[Span], answers: Sequence[Span]) -> list[bool]:
-    """Which tokens lie in an answer: from the one that has its first character to the one that has its last."""
+    """For each token whether it is part of an answer, including tokens that only overlap its ends."""
     starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
     mask = [False] * len(offsets)
     for start, end in answers:
@@ -116,7 +131,7 @@ def _inside(offsets: Sequence[Span], answers: Sequence[Span]) -> list[bool]:
 def rendered_text(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
 ) -> RenderedText:
-    """The text whose tokens `render` gives. Raises :class:`UserError` where the template refuses the conversation."""
+    """The text behind the tokens of `render`. Raises :class:`UserError` if the template refuses the conversation."""
     control = control_tokens(tokenizer)
     contents = [message["content"] for message in messages]
     names: dict[str, str] = {}
@@ -142,7 +157,7 @@ def _filled(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool
 ) -> tuple[str, list[Span]]:
     names: Any = tokenizer.special_tokens_map
-    # Its annotations are those of one text; it gives a list of texts, and for each the spans between the marks.
+    # Annotated for one text; it returns a list of texts and, for each, the spans between the generation markers.
     rendered: Any = render_jinja_template(
         [messages],
         chat_template=tokenizer.get_chat_template(),
@@ -163,8 +178,10 @@ def render_pair(
 ) -> RenderedPair:
     """Render two answers to one prompt, each sequence cut on the right to `max_length` tokens.
 
-    The prompt ends with the template's generation prompt, as it will when the model is asked. Raises
-    :class:`UserError` when the template writes a prompt that is no token prefix of prompt and answer.
+    The prompt ends with the template's generation prompt, as at inference.
+
+    Raises:
+        UserError: the tokens of the prompt are not a prefix of those of prompt plus answer.
     """
     prompt_ids, _ = _encoded(tokenizer, prompt, add_generation_prompt=True)
     answers = [
@@ -174,9 +191,9 @@ def render_pair(
     for ids in answers:
         if ids[: len(prompt_ids)] != prompt_ids:
             raise UserError(
-                "the chat template's prompt (add_generation_prompt) is no token prefix of prompt and answer, at "
-                f"{prompt[-1]['content'][:40]!r}: the answer would be scored from another place than it is generated "
-                "from. Choose another chat_template."
+                "the chat template's prompt (add_generation_prompt) is not a token prefix of prompt plus answer, at "
+                f"{prompt[-1]['content'][:40]!r}: the answer would be scored from a different position than it is "
+                "generated from. Choose another chat_template."
             )
     kept = [ids[len(prompt_ids) : max_length] for ids in answers]
     truncated = max_length is not None and max(map(len, answers)) > max_length

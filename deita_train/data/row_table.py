@@ -1,4 +1,4 @@
-"""Rows gathered into Arrow tables: columns of a stated type, and extra ones that are typed as they come."""
+"""Rows collected into Arrow tables: columns of fixed types, and extra ones typed by their values."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -28,11 +28,11 @@ _ARROW_TYPES = {
 
 
 class RowTable:
-    """Rows gathered into Arrow tables of ``ROWS_PER_CHUNK``, so that no Python copy of the data is held.
+    """Rows collected into Arrow tables of ``ROWS_PER_CHUNK`` rows, so no Python copy of the data is held.
 
-    Columns: ``id``, those of ``types``, ``source``, then whatever scalars the rows have, and lists of texts where
-    ``with_lists``. ``reserved`` are names that later stages write. An input's own columns of any of these names are
-    never taken over, but for a ``source`` of strings; ``left_out`` names what is not taken over.
+    Columns: ``id``, those of ``types``, ``source``, then the rows' own scalar columns and, if ``with_lists``, their
+    lists of strings. Input columns named like one of these, or like one of ``reserved`` (written by later stages), are
+    not copied, except a ``source`` of strings; ``left_out`` names what was not copied.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class RowTable:
         self.types = {**types, "source": pa.string()}
         self.reserved = {*types, *reserved}
         self.with_lists = with_lists
-        self.kinds: dict[str, str | None] = {}  # column -> kind of its values; None while all of them are null
+        self.kinds: dict[str, str | None] = {}  # column -> kind of its values; None while all are null
         self.first_seen: dict[str, str] = {}  # column -> where its kind was first seen
         self.left_out: set[str] = set()
         self.pending: list[dict[str, Any]] = []
         self.chunks: list[pa.Table] = []
 
     def append(self, row: SourceRow, source: str, values: Mapping[str, Any], consumed: Collection[str]) -> None:
-        """Add one row: ``values`` of all ``types``, and whatever else ``row`` has outside ``consumed``.
+        """Add one row: ``values`` for all ``types``, and every other column of ``row`` that is not in ``consumed``.
 
-        Its ``source`` is its own where that is a string, else ``source``.
+        The row's own ``source`` is used if it is a string, else ``source``.
 
         Raises:
             UserError: if a column changes its type or holds what Arrow cannot store.
@@ -69,9 +69,9 @@ class RowTable:
             self._flush()
 
     def _observe(self, name: str, value: Any, row: SourceRow) -> None:
-        """Settle what ``value`` means for its column: left out, as before, widened to float, or an error."""
+        """Update the column's kind by ``value``: unchanged, widened to float, left out, or an error."""
         kind = None if value is None else self._kind(value)
-        # A column that has lists in some rows and something else in others is no list of texts: left out, as any list.
+        # A column with lists in some rows and other values elsewhere is left out, like any other list.
         mixed = TEXTS in (kind, self.kinds.get(name)) and len({kind, self.kinds.get(name)} - {None}) > 1
         if name in self.reserved or mixed or (value is not None and kind is None):
             self.left_out.add(name)
@@ -114,7 +114,7 @@ class RowTable:
         self.pending.clear()
 
     def finish(self, ids: Sequence[str]) -> pa.Table:
-        """All rows (at least one) as one table with ``ids`` in front; early chunks take the types settled since."""
+        """All rows (at least one) as one table, ``ids`` first; early chunks are cast to the final types."""
         if self.pending:
             self._flush()
         names = [*self.types, *self.kinds]
@@ -138,19 +138,19 @@ def _scalar_array(name: str, values: list[Any] | pa.ChunkedArray, kind: str | No
             return pa.array(values, type=_ARROW_TYPES[kind])
         return values.cast(_ARROW_TYPES[kind])
     except pa.ArrowInvalid as error:
-        # Beyond 2**53 a whole number has no exact float64.
+        # Integers beyond 2**53 have no exact float64.
         raise UserError(
             f"column {name!r} mixes fractions with whole numbers too large for float64 ({error})"
         ) from error
 
 
 def as_dataset(table: pa.Table) -> datasets.Dataset:
-    """A table in memory as a dataset. Left to itself, datasets would pickle it whole to find a fingerprint."""
+    """A table in memory as a dataset; without our fingerprint, datasets would pickle the whole table to make one."""
     return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint(table))
 
 
 def fingerprint(table: pa.Table) -> str:
-    """A digest of the schema and contents, equal for equal tables built alike."""
+    """A digest of schema and contents; equal for equal tables built the same way."""
     digest = hashlib.blake2b(table.schema.to_string().encode(), digest_size=8)
     for column in table.columns:
         for chunk in column.chunks:
@@ -166,5 +166,5 @@ def require_unicode(text: str, column: str, row: SourceRow) -> str:
         UserError: naming column and position, if it holds a lone surrogate.
     """
     if not is_unicode_text(text):
-        raise UserError(f"{row.where}: column {column!r} holds a lone surrogate, which is no Unicode text; mend it")
+        raise UserError(f"{row.where}: column {column!r} holds a lone surrogate, which is not Unicode text; fix it")
     return text

@@ -1,4 +1,4 @@
-"""Raw rows from a file, a ``save_to_disk`` folder or the Hub, each with the position it came from."""
+"""Raw rows from a file, a ``save_to_disk`` folder or the Hub, each with its position."""
 
 import codecs
 import gzip
@@ -29,7 +29,7 @@ _HUB_FAILURES = (OSError, ValueError, RuntimeError, datasets.exceptions.Datasets
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row as it was read: ``index`` from 0; ``where`` is "<file>:<line>" (from 1) or "<dataset>, row <index>"."""
+    """One raw row: ``index`` from 0; ``where`` is "<file>:<line>" (from 1) or "<dataset>, row <index>"."""
 
     index: int
     where: str
@@ -39,18 +39,18 @@ class SourceRow:
 def iter_rows(dataset: str, *, revision: str | None = None, split: str | None = None) -> Iterator[SourceRow]:
     """Read ``dataset`` row by row, in order.
 
-    A .json file may hold an array of objects or, as some published ones do, one object per line. Blank lines are
-    passed over; ``where`` counts every line from 1. Parquet files and datasets are read 1,000 rows at a time; the
-    text of a JSON array is held whole, its rows are not.
+    A .json file may hold an array of objects or, like some published ones, one object per line. Blank lines are
+    skipped but counted in ``where``. Parquet files and datasets are read 1,000 rows at a time; of a JSON array the text
+    is held in memory, the rows are not.
 
     Args:
         dataset: a file with one of ``SUFFIXES``, a folder written by ``save_to_disk``, or a Hub id ("owner/name").
         revision: a Hub commit, tag or branch; only for a Hub id.
-        split: which split; only for a Hub id or a saved ``DatasetDict``, and needed there if there are several.
+        split: only for a Hub id or a saved ``DatasetDict``; required if there are several.
 
     Raises:
-        UserError: at once if ``dataset`` is neither there nor a Hub id; while reading if it is damaged, empty,
-            malformed, or cannot be had from the Hub.
+        UserError: at once if ``dataset`` neither exists nor is a Hub id; while reading if it is damaged, empty,
+            malformed, or not available from the Hub.
     """
     path = _local_path(dataset)
     if path is None:
@@ -65,7 +65,7 @@ def iter_rows(dataset: str, *, revision: str | None = None, split: str | None = 
 
 
 def source_name(dataset: str) -> str:
-    """The name that ids start with: a file's name without its suffixes, a folder's name, or the Hub id itself."""
+    """The prefix of ids: a file's name without its suffixes, a folder's name, or the Hub id."""
     path = _local_path(dataset)
     if path is None:
         return dataset
@@ -110,7 +110,7 @@ def _open_binary(path: Path) -> io.BufferedIOBase:
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rb")
     if path.suffix.lower() == ".zst":
-        # Not zstandard's own stream reader: it ends a truncated stream silently, Arrow's raises.
+        # Not zstandard's stream reader: it ends a truncated stream silently; Arrow's raises.
         return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
     return path.open("rb")
 
@@ -120,7 +120,7 @@ def _damaged(where: str, error: Exception) -> UserError:
 
 
 def _first_character(path: Path, label: str) -> bytes:
-    """The first byte that is neither whitespace nor byte order mark; empty if there is none."""
+    """The first byte after whitespace and a byte order mark; empty if there is none."""
     try:
         with _open_binary(path) as stream:
             while block := stream.read(4096):
@@ -159,7 +159,7 @@ def _parse_line(line: bytes, where: str) -> Any:
             " (an array of objects belongs in a .json file and starts with '[')"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not readable as UTF-8 JSON: {error}; mend or remove this line") from error
+        raise UserError(f"{where}: not readable as UTF-8 JSON: {error}; fix or remove this line") from error
 
 
 def _require_object(value: Any, where: str) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _require_object(value: Any, where: str) -> dict[str, Any]:
 
 
 def _iter_json_array(path: Path, label: str) -> Iterator[SourceRow]:
-    """Decode one element at a time, so that only the text is held."""
+    """Decode one element at a time, so only the text is held."""
     text = _read_text(path, label)
     position = _skip_whitespace(text, _skip_whitespace(text, 0) + 1)
     is_closed = text[position : position + 1] == "]"
@@ -210,11 +210,11 @@ def _decode_element(text: str, position: int, label: str) -> tuple[Any, int]:
         raise _malformed(error, label) from error
     except (ValueError, RecursionError) as error:
         line = text.count("\n", 0, position) + 1
-        raise UserError(f"{label}:{line}: not readable as JSON: {error}; mend or remove this row") from error
+        raise UserError(f"{label}:{line}: not readable as JSON: {error}; fix or remove this row") from error
 
 
 def _after_element(text: str, position: int, label: str) -> tuple[int, bool]:
-    """The position of the next element, or of the closing bracket and True."""
+    """The position of the next element and False, or of the closing bracket and True."""
     position = _skip_whitespace(text, position)
     delimiter = text[position : position + 1]
     if delimiter == "]":
@@ -227,7 +227,7 @@ def _after_element(text: str, position: int, label: str) -> tuple[int, bool]:
 def _malformed(error: json.JSONDecodeError, label: str) -> UserError:
     return UserError(
         f"{label}:{error.lineno}: malformed JSON array: {error.msg} at column {error.colno};"
-        " mend the file, or write or download it again"
+        " fix the file, or write or download it again"
     )
 
 
@@ -245,7 +245,7 @@ def _iter_parquet(path: Path, label: str) -> Iterator[SourceRow]:
 
 def _iter_dataset(dataset: datasets.Dataset, label: str) -> Iterator[SourceRow]:
     index = 0
-    # The arrow format leaves images and sounds undecoded.
+    # The arrow format leaves images and audio undecoded.
     for table in dataset.with_format("arrow").iter(batch_size=ROWS_PER_BATCH):
         for row in table.to_pylist():
             yield SourceRow(index, f"{label}, row {index}", row)
@@ -302,7 +302,7 @@ def _hub_error(dataset: str, revision: str | None, split: str | None, error: Exc
     elif isinstance(error, datasets.exceptions.DatasetNotFoundError):
         advice = "correct the name or revision; log in with 'hf auth login' if it is private or gated"
     else:
-        advice = "correct what it names, or download the data file that you want and give its path"
+        advice = "correct the name, or download the data file you want and give its path"
     kind = type(error).__name__
     return UserError(
         f"dataset {dataset!r}{asked}: no such local path, and the Hub cannot serve it ({kind}: {error}); {advice}"

@@ -1,4 +1,4 @@
-"""Tokens beside the text that they stand for, so that a sequence can be shown as the model sees it."""
+"""Tokens with the text they stand for, to show a sequence as the model sees it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,14 @@ from deita_train.errors import UserError
 class TokenText:
     """One token of a sequence.
 
-    `text` is what it adds to the text: the texts of all tokens that are not `added`, joined, are the whole. Where
-    several tokens write one character, the first of them has it and the others have none. `piece` is the vocabulary's
-    own name of the token. `readable` tells that `text` is all that the token stands for: it is no control token and
-    shares no character. `added` tells that the token was put beside the text and its name stands as its text.
+    Attributes:
+        id: the token's id.
+        text: its share of the text; joined over all tokens that are not `added`, this is the whole text. If several
+            tokens write one character, the first one gets it.
+        piece: the token's name in the vocabulary.
+        is_control: whether it is a control token.
+        readable: whether `text` is all that the token stands for: not a control token, and no shared character.
+        added: whether the token was added to the text by its id; its name then serves as its text.
     """
 
     id: int
@@ -36,15 +40,22 @@ def token_texts(
     add_special_tokens: bool,
     literals: Sequence[Span] = (),
 ) -> list[TokenText]:
-    """The tokens of `text`, one for each of `input_ids`, which must be the ids that the tokenizer gives it when the
-    names of control tokens at `literals` are text.
+    """The tokens of `text`, one for each of `input_ids`.
 
-    Raises :class:`UserError` for a tokenizer that cannot tell which text a token stands for.
+    Args:
+        tokenizer: a fast tokenizer.
+        text: the text.
+        input_ids: the ids that the tokenizer gives `text` when control tokens spelled at `literals` are text.
+        add_special_tokens: whether the tokenizer added its special tokens.
+        literals: spans of control tokens that are text.
+
+    Raises:
+        UserError: the tokenizer is not a fast one, so it cannot map tokens to text.
     """
     if not tokenizer.is_fast:
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path} has no tokenizer.json, so it cannot tell which text a token "
-            "stands for. Save it once as a fast tokenizer of transformers."
+            "stands for. Save it as a fast tokenizer of transformers."
         )
     encoded = encode(tokenizer, text, literals, add_special_tokens=add_special_tokens)
     assert encoded.ids == list(input_ids), "these are not the ids of this text"
@@ -54,7 +65,7 @@ def token_texts(
 
 
 def control_token(tokenizer: PreTrainedTokenizerBase, token: int) -> TokenText:
-    """A token that is put beside a text by its id, such as an end of sequence: its name is its text."""
+    """A token added to a text by its id, such as an end of sequence: its name is its text."""
     piece = str(tokenizer.convert_ids_to_tokens(token))
     return TokenText(token, piece, piece, is_control=True, readable=False, added=True)
 
@@ -69,8 +80,10 @@ def _token(tokenizer: PreTrainedTokenizerBase, token: int, span: Span, added: st
 
 
 def _added_texts(text: str, spans: Sequence[Span]) -> list[str]:
-    """What each span adds to those before it. Characters that no span covers (a space that the tokenizer trims off its
-    spans) belong to the next span, at the end to the last."""
+    """What each span adds to those before it.
+
+    Characters that no span covers (a space trimmed by the tokenizer) go to the next span, at the end to the last.
+    """
     ends, reached = [], 0
     for start, end in spans:
         reached = max(reached, end) if end > start else reached
@@ -81,6 +94,6 @@ def _added_texts(text: str, spans: Sequence[Span]) -> list[str]:
 
 
 def _sharing(spans: Sequence[Span]) -> list[bool]:
-    """Which spans overlap the one before or after them: their tokens write parts of one character."""
+    """For each span whether it overlaps a neighbour: such tokens write parts of one character."""
     overlaps = [first[1] > second[0] and second[1] > first[0] for first, second in pairwise(spans)]
     return [before or after for before, after in zip([False, *overlaps], [*overlaps, False], strict=True)]

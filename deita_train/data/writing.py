@@ -1,4 +1,4 @@
-"""A table written by its suffix: JSON lines, a JSON array, Parquet, or a ``save_to_disk`` folder."""
+"""Writes a table in the format of its suffix: JSON Lines, a JSON array, Parquet, or a ``save_to_disk`` folder."""
 
 import gzip
 import json
@@ -18,10 +18,10 @@ ROWS_PER_BATCH = 1000
 
 
 def write_rows(rows: datasets.Dataset, output: Output) -> None:
-    """Write a table to ``output``, whole or not at all; equal tables give equal bytes.
+    """Write a table to ``output`` atomically; equal tables give equal bytes.
 
     Raises:
-        UserError: something else is there and ``output`` may not replace it, or a number has no JSON.
+        UserError: something exists that ``output`` may not replace, or a number has no JSON form.
     """
     with output.writing() as path:
         if output.suffix is None:
@@ -79,7 +79,7 @@ def _open(path: Path, suffix: str) -> Iterator[IO[bytes]]:
     with ExitStack() as stack:
         file: Any = stack.enter_context(path.open("wb"))
         if suffix.endswith(".gz"):
-            # Without name and time, so that the same rows give the same bytes.
+            # Without name and time, so the same rows give the same bytes.
             file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
         elif suffix.endswith(".zst"):
             file = stack.enter_context(pa.CompressedOutputStream(file, "zstd"))

@@ -1,4 +1,4 @@
-"""Loading an adapter on its base."""
+"""Loading an adapter onto its base model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import ADAPTER_WEIGHTS, locate_base
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def base_folder(adapter: Path) -> Path:
-    """A local folder with the adapter's base; one of the Hub is downloaded at the commit that the adapter names."""
+    """A local folder with the adapter's base; a Hub base is downloaded at the commit that the adapter names."""
     base = locate_base(adapter)
     return base.folder or hub_folder(base.hub, base.revision, str(adapter), ignore=NOT_SAFETENSORS)
 
@@ -30,27 +30,13 @@ def load_adapter(adapter: Path, dtype: torch.dtype | str, trust_code: bool = Fal
 
     Raises :class:`UserError` when the adapter does not fit its base, or when some of its weights have no place there.
     """
-    base = base_folder(adapter)
-    return put_adapter(load_base(base, dtype, trust_code), adapter, base)
-
-
-def load_base(folder: Path, dtype: torch.dtype | str, trust_code: bool = False) -> PreTrainedModel:
-    """The whole causal language model that an adapter belongs to, with its output head, on the CPU."""
-    with own_code(folder, trust_code):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_code
-        )
-    return model
-
-
-def put_adapter(model: PreTrainedModel, adapter: Path, base: Path) -> PeftModel:
-    """Put an adapter's layers into a model that holds none, active and unmerged, on the model's own device.
-
-    `base` is where the model came from, for the messages. Raises as :func:`load_adapter` does; the model must then not
-    be used any more.
-    """
     from peft import PeftModel
 
+    base = base_folder(adapter)
+    with own_code(base, trust_code):
+        model = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, use_safetensors=True, trust_remote_code=trust_code
+        )
     try:
         adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
     except (ValueError, RuntimeError) as error:
@@ -60,13 +46,13 @@ def put_adapter(model: PreTrainedModel, adapter: Path, base: Path) -> PeftModel:
 
 
 def _check_weights(model: PeftModel, adapter: Path, base: Path) -> None:
-    """peft passes over weights that it has no place for, and only warns of those that are missing."""
+    """peft ignores weights that it has no place for, and only warns about missing ones."""
     from peft import get_peft_model_state_dict
 
     own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as weights:
         saved = set(weights.keys())
-    # An embedding with an adapter is saved together with the base's own weights.
+    # An adapted embedding is saved together with the base's weights.
     strange = {name for name in saved - own if ".base_layer." not in name}
     if own - saved or strange:
         example = min(own - saved or strange)

@@ -1,4 +1,4 @@
-"""A pass of one rank over its batches: computed in order, halved where the memory is too small, kept in shards."""
+"""Batch inference of one rank: batches computed in order, halved if memory is too small, kept in shards."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from deita_train.inference.batches import BatchPlan
 from deita_train.inference.shards import Columns, batch_table, write_shard
 from deita_train.inference.speed import Speed
 
-# After a batch of n tokens was too large, batches above this share of n are halved without a try.
+# After a batch of n tokens was too large, batches above this share of n are halved without trying.
 _TRIED_SHARE = 0.75
 
 
@@ -58,13 +58,13 @@ class Pass:
         return batch_table(number, positions, columns, parts)
 
     def _compute(self, positions: Sequence[int]) -> tuple[Columns, int]:
-        """The columns, and in how many pieces they were computed."""
+        """The columns, and the number of pieces they were computed in."""
         tokens = len(positions) * max(self.plan.lengths[position] for position in positions)
         if len(positions) == 1 or tokens <= self._limit_tokens:
             try:
                 return self.compute(positions), 1
             except torch.cuda.OutOfMemoryError:
-                # Halved only after this block, which keeps the failed attempt's tensors alive.
+                # Halved after this block: inside it, the exception keeps the failed attempt's tensors alive.
                 self._limit_tokens = _TRIED_SHARE * tokens
             torch.cuda.empty_cache()
         if len(positions) == 1:

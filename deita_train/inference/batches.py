@@ -1,5 +1,7 @@
-"""Batches by token budget, planned once from the lengths alone, so that every world size computes the same ones; and
-how the ranks share them."""
+"""Batches by token budget, and how ranks share them.
+
+Batches are planned once, from the lengths alone, so every world size computes the same ones.
+"""
 
 import heapq
 import json
@@ -8,17 +10,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A batch with this many tokens keeps a device busy; beyond it, padding is the greater waste.
+# A batch of this many tokens keeps a device busy; beyond that, padding wastes more.
 _BUSY_TOKENS = 4096
 _MAX_PADDING_SHARE = 0.05
-# The length at which attention costs a token as much as its matrix products do: see `BatchPlan.cost`.
+# The length at which attention costs as much per token as the matrix products: see `BatchPlan.cost`.
 _ATTENTION_LENGTH = 24_576
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The batches of one pass, as positions; the length of each position's row in tokens; the budget they were planned
-    for; and what else the preparation found out."""
+    """The planned batches of one stage.
+
+    Attributes:
+        batches: positions of the rows of each batch.
+        lengths: of each position's row, in tokens.
+        max_batch_tokens: the budget they were planned for.
+        facts: whatever else the preparation found out.
+    """
 
     batches: list[list[int]]
     lengths: list[int]
@@ -26,15 +34,15 @@ class BatchPlan:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def tokens(self, number: int) -> int:
-        """The tokens of a batch, without padding."""
+        """Number of tokens in a batch, without padding."""
         return sum(self.lengths[position] for position in self.batches[number])
 
     def cost(self, number: int) -> int:
-        """What a batch of B rows padded to T tokens costs, in a unit of no meaning: B x T x (24,576 + T).
+        """The relative cost of a batch of B rows padded to T tokens: B x T x (24,576 + T).
 
-        A layer of width D multiplies each token with about 12 D x D weights, and attention adds about 2 T D for its
-        two products (half of that could be left out as masked; kernels given a mask compute all of it). So attention is
-        T / 6D of the rest, and 6D is 24,576 at the width 4,096 of a 7B model.
+        A layer of width D multiplies each token by about 12 D x D weights, and attention adds about 2 T D for its two
+        products (half of it is masked, but kernels that are given a mask compute all of it). So attention costs T / 6D
+        of the rest, and 6D is 24,576 at the width 4,096 of a 7B model.
         """
         longest = self.lengths[self.batches[number][0]]
         return len(self.batches[number]) * longest * (_ATTENTION_LENGTH + longest)
@@ -43,9 +51,12 @@ class BatchPlan:
 def plan_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
     """Group items so that rows x longest length stays within `max_batch_tokens`, longest items first.
 
-    Sorted by (length descending, position), so padding is small. A batch that is large enough to keep a device busy
-    also ends where another item would make more than a twentieth of it padding. An item longer than the budget gets a
-    batch of its own. Returns positions; every position exactly once.
+    Items are sorted by (length descending, position), which keeps padding small. A batch that is large enough to keep a
+    device busy also ends where another item would make more than a twentieth of it padding. An item longer than the
+    budget gets its own batch.
+
+    Returns:
+        The positions in each batch; every position exactly once.
     """
     order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
     batches: list[list[int]] = []
@@ -74,10 +85,10 @@ def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> f
 
 
 def share_batches(costs: Mapping[int, int], world_size: int) -> list[list[int]]:
-    """The batches of each rank: the most expensive first, each to the rank with the least to do so far.
+    """The batches of each rank: the most expensive first, each to the rank with the least work so far.
 
-    The same on every rank, because nothing but the batches' costs by number and the world size decides. The longest
-    rank's cost is at most 4/3 of the least possible.
+    Depends only on the costs by number and the world size, so every rank gets the same answer. The busiest rank's cost
+    is at most 4/3 of the optimum.
     """
     shares: list[list[int]] = [[] for _ in range(world_size)]
     loads = [(0, rank) for rank in range(world_size)]
@@ -89,10 +100,10 @@ def share_batches(costs: Mapping[int, int], world_size: int) -> list[list[int]]:
 
 
 def write_plan(path: Path, plan: BatchPlan) -> None:
-    """Keep the planned batches beside the prepared data."""
+    """Write the planned batches beside the prepared data."""
     path.write_text(json.dumps(asdict(plan)))
 
 
 def read_plan(path: Path) -> BatchPlan:
-    """The planned batches and what was kept with them."""
+    """Read the planned batches."""
     return BatchPlan(**json.loads(path.read_text()))

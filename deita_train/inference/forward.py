@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from deita_train.inference.trunk import shared_model
 from deita_train.models.adapter_files import is_adapter
 from deita_train.models.remote_code import own_code
 
-# Rows of the output head that are multiplied at once: [chunk, V] logits instead of [B, T, V].
+# Positions per product with the output head: [chunk, V] logits instead of [B, T, V].
 _HEAD_CHUNK_TOKENS = 1024
 
 
@@ -22,11 +21,7 @@ def load_model(path: str, dtype: str, device: torch.device, *, head: bool, trust
 
     `path` is a folder with a whole model, or with an adapter, which is then active and unmerged inside its base.
     Code that the model brings along is executed where `trust_code` says so, and refused elsewhere.
-    Inside `trunk.sharing` the base is the one in memory, and the model is valid until the next one is loaded.
     """
-    shared = shared_model(Path(path), dtype, device, head=head, trust_code=trust_code)
-    if shared is not None:
-        return shared
     load = _load_adapted if is_adapter(Path(path)) else _load_whole
     model = load(path, getattr(torch, dtype), head=head, trust_code=trust_code)
     model.to(device)  # type: ignore[arg-type]  # transformers types the first argument as self
@@ -51,8 +46,14 @@ def _load_adapted(path: str, dtype: torch.dtype, *, head: bool, trust_code: bool
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """Padded token ids: `input_ids` and `attention_mask` int64 [B, T]; `last` int64 [B], the place of each row's last
-    token; `on_the_right`, whether all padding stands behind the rows, which spares a causal model the mask."""
+    """Padded token ids.
+
+    Attributes:
+        input_ids: int64 [B, T].
+        attention_mask: int64 [B, T].
+        last: int64 [B], the position of each row's last token.
+        on_the_right: whether all padding is on the right, so that a causal model needs no mask.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -61,21 +62,27 @@ class PaddedBatch:
 
 
 def pad_batch(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedBatch:
-    """Pad on the right. The padding id is 0: the mask hides it, so it need not be the tokenizer's."""
-    lengths = torch.tensor([len(row) for row in rows])
-    assert int(lengths.min()) > 0, "an empty row has no last token"
-    input_ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    """Pad on the right with id 0, which need not be the tokenizer's padding id because it is never read."""
+    input_ids = pad_right(rows, 0).to(device)
+    lengths = torch.tensor([len(row) for row in rows]).to(device)
+    mask = (torch.arange(input_ids.shape[1], device=device)[None, :] < lengths[:, None]).long()
+    return PaddedBatch(input_ids, mask, lengths - 1, on_the_right=True)
+
+
+def pad_right(rows: Sequence[Sequence[int]], filling: int) -> torch.Tensor:
+    """The rows as one int64 tensor [B, T] on the CPU, so that a batch is one copy to the device."""
+    assert all(rows), "an empty row has no last token"
+    padded = torch.full((len(rows), max(map(len, rows))), filling, dtype=torch.long)
     for index, row in enumerate(rows):
-        input_ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
-    mask = (torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]).long()
-    return PaddedBatch(input_ids.to(device), mask.to(device), (lengths - 1).to(device), on_the_right=True)
+        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return padded
 
 
 def _states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
-    """The last layer's hidden states (after the final norm) at every place, [B, T, D]; those of padding mean nothing.
+    """The last layer's hidden states (after the final norm), [B, T, D]; those of padding are meaningless.
 
-    In a causal model no token sees what stands to its right, so padding there needs no mask. Without one, attention
-    kernels leave out the masked half and need no [B, T, T] mask in memory.
+    In a causal model no token sees what is to its right, so padding there needs no mask. Without one, attention kernels
+    skip the masked half and need no [B, T, T] mask in memory.
     """
     mask = None if batch.on_the_right and _is_causal(trunk) else batch.attention_mask
     states: torch.Tensor = trunk(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
@@ -83,7 +90,7 @@ def _states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
 
 
 def _is_causal(trunk: torch.nn.Module) -> bool:
-    """Whether every attention layer says so of itself, as transformers' do."""
+    """Whether every attention layer declares itself causal, as transformers' layers do."""
     layers = [module.is_causal for module in trunk.modules() if hasattr(module, "is_causal")]
     return bool(layers) and all(layers)
 
@@ -100,7 +107,7 @@ def mean_hidden_states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tens
     """The mean over each row's attended tokens of the last layer's hidden states (after its norm), float32 [B, D]."""
     states = _states(trunk, batch)
     attended = batch.attention_mask[:, :, None].bool()
-    # What stands at a padded place may be nan, which no factor of zero removes.
+    # Padding positions may hold nan, which multiplying by zero would not remove.
     total = states.float().masked_fill(~attended, 0.0).sum(dim=1)
     return total / batch.attention_mask.sum(dim=1, keepdim=True)
 
@@ -109,7 +116,7 @@ def mean_hidden_states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tens
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor, token_ids: Sequence[int] | None = None) -> torch.Tensor:
     """The output head on hidden states [B, D]: float32 logits [B, V] or, for some tokens alone, [B, len(token_ids)].
 
-    For a few tokens only their rows of the head are read, unless the head is more than one matrix (an adapter in it).
+    For a few tokens only their rows of the head are read, unless the head is more than one matrix (it has an adapter).
     """
     head: Any = model.get_output_embeddings()
     if token_ids is None:
@@ -122,8 +129,7 @@ def head_logits(model: PreTrainedModel, hidden: torch.Tensor, token_ids: Sequenc
 
 
 def last_logits(model: PreTrainedModel, batch: PaddedBatch, token_ids: Sequence[int] | None = None) -> torch.Tensor:
-    """The next-token logits after each row's last token, float32 [B, V] or [B, len(token_ids)]; the head sees one
-    position per row."""
+    """The next-token logits after each row's last token, float32 [B, V] or [B, len(token_ids)]."""
     return head_logits(model, last_hidden_states(model.base_model, batch), token_ids)
 
 
@@ -131,7 +137,7 @@ def last_logits(model: PreTrainedModel, batch: PaddedBatch, token_ids: Sequence[
 def summed_loss(model: PreTrainedModel, batch: PaddedBatch, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Negative log-likelihood summed over each row's labelled tokens, float64 [B], and their number, int64 [B].
 
-    `labels` int64 [B, T], -100 where a token does not count. Only labelled positions meet the output head, in chunks.
+    `labels`: int64 [B, T], -100 where a token does not count. Only labelled positions meet the output head, in chunks.
     """
     states = _states(model.base_model, batch)
     targets = labels[:, 1:]
@@ -150,7 +156,7 @@ def summed_loss(model: PreTrainedModel, batch: PaddedBatch, labels: torch.Tensor
 
 
 def check_plain_head(model: PreTrainedModel, input_ids: Sequence[int], device: torch.device) -> None:
-    """Assert that the model's own logits are its head times its last hidden state.
+    """Assert that the model's logits are its output head times its last hidden state.
 
     Some architectures scale or cap their logits after the head; for those the shortcut above would be silently wrong.
     """

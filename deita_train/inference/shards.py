@@ -1,7 +1,7 @@
-"""Shards: the results of whole batches in one file each, which survive a kill or are not trusted.
+"""Shards: files with the results of whole batches, which survive a kill.
 
-A shard is fsynced and appears by one rename. What is there can still be damaged, by a disk or by a hand, so a restart
-reads every shard against the plan before it counts as done.
+A shard is fsynced and appears by one rename. It can still be damaged later, by a disk or by hand, so a restart checks
+every shard against the plan before its batches count as done.
 """
 
 import os
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from deita_train.inference.batches import BatchPlan
 from deita_train.store.atomic_io import fsync_folder
 
-# Of every row: its batch's number, its position, and in how many pieces its batch was computed.
+# For each row: its batch's number, its position, and the number of pieces its batch was computed in.
 BATCH, ITEM, PARTS = "batch", "item", "parts"
 Columns = dict[str, np.ndarray]
 # Decoding a part takes several times its own size.
@@ -36,7 +36,7 @@ def batch_table(number: int, positions: Sequence[int], columns: Columns, parts: 
 
 
 def write_shard(folder: Path, batches: Sequence[pa.Table]) -> None:
-    """Write whole batches as one shard; no file for none."""
+    """Write whole batches as one shard; write nothing if there are none."""
     if not batches:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def write_shard(folder: Path, batches: Sequence[pa.Table]) -> None:
 
 
 def check_shards(folder: Path, plan: BatchPlan, columns: Iterable[str]) -> tuple[set[int], dict[Path, str]]:
-    """The numbers of the batches that are there, and the shards that are not to be trusted, each with the reason."""
+    """The numbers of the finished batches, and the shards that cannot be trusted, each with the reason."""
     done: set[int] = set()
     distrusted: dict[Path, str] = {}
     wanted = {BATCH, ITEM, PARTS, *columns}
@@ -68,15 +68,16 @@ def check_shards(folder: Path, plan: BatchPlan, columns: Iterable[str]) -> tuple
 
 
 def remove_leftovers(folder: Path, distrusted: Iterable[Path]) -> None:
-    """Remove what cannot be trusted, and what a killed process had not finished. Nobody may be writing there."""
+    """Remove untrusted shards and the temporary files of killed processes. Nobody may be writing there."""
     for path in (*distrusted, *folder.glob("*.tmp")):
         path.unlink()
 
 
 def collect(folder: Path, num_items: int) -> Columns:
-    """The columns of every item in item order: arrays [num_items], and [num_items, D] as files mapped into memory.
+    """The columns of all items in item order: arrays [num_items], and memory-mapped files [num_items, D].
 
-    Such a matrix lies in `folder`, as `<column>.matrix`. Memory holds one shard. Every item exactly once.
+    Such a matrix is `<column>.matrix` in `folder`. Memory holds one shard at a time. Asserts that every item occurs
+    exactly once.
     """
     columns: Columns = {}
     found = np.zeros(num_items, dtype=bool)
@@ -89,7 +90,7 @@ def collect(folder: Path, num_items: int) -> Columns:
 
 
 def _place(part: pa.RecordBatch, folder: Path, found: np.ndarray, columns: Columns) -> None:
-    """Write the rows of a part of a shard to the places of their items."""
+    """Write part of a shard to the positions of its items."""
     items = part[ITEM].to_numpy()
     fresh = len(np.unique(items)) == len(items) and items.max() < len(found) and not found[items].any()
     assert fresh, "an item is missing or came twice"
@@ -103,12 +104,12 @@ def _place(part: pa.RecordBatch, folder: Path, found: np.ndarray, columns: Colum
 
 
 def allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Numbers yet to be written: [N] in memory, [N, D] in the mapped file `path`."""
+    """An uninitialised array: [N] in memory, [N, D] in the memory-mapped file `path`."""
     return np.empty(shape, dtype) if len(shape) == 1 else np.memmap(path, dtype, "w+", shape=shape)
 
 
 def split_batches(folder: Path) -> list[int]:
-    """The numbers of the batches that were too large for the memory and were computed in pieces."""
+    """The numbers of the batches that did not fit in memory and were computed in pieces."""
     split: set[int] = set()
     for path in folder.glob("*.parquet"):
         table = pq.read_table(path, columns=[BATCH, PARTS])
@@ -117,9 +118,9 @@ def split_batches(folder: Path) -> list[int]:
 
 
 def _read_batches(path: Path, plan: BatchPlan, wanted: set[str]) -> tuple[set[int], str]:
-    """The batches of a shard, or none and the reason why it is not trusted."""
+    """The batches of a shard, or none and the reason why it cannot be trusted."""
     try:
-        # Every page is read and compared with its checksum: an intact end does not mean that the rest is.
+        # Verify every page's checksum: an intact footer does not mean that the rest is intact.
         table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""How fast a pass is: real tokens a second, and which share of the GPU's peak its matrix products reach."""
+"""Speed of batch inference: real tokens per second, and the share of the GPU's peak."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-# Dense bfloat16 FLOP/s of NVIDIA's data sheets, by words of the device's name; the first whose words are all there.
+# Dense bfloat16 FLOP/s from NVIDIA's data sheets, by words in the device's name; the first match counts.
 _PEAK_FLOPS = (
     ({"H200", "NVL"}, 835e12),
     ({"H100", "NVL"}, 835e12),
@@ -25,10 +25,7 @@ _PEAK_FLOPS = (
 
 @dataclass
 class Speed:
-    """What one rank has computed since it started.
-
-    `flops_per_token` is None where it is not known, `peak_flops` where the device's is not.
-    """
+    """What one rank has computed since it started; `flops_per_token` and `peak_flops` are None if unknown."""
 
     flops_per_token: int | None = None
     peak_flops: float | None = None
@@ -44,12 +41,12 @@ class Speed:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Real tokens a second; None before the first batch."""
+        """Real tokens per second; None before the first batch."""
         return self.tokens / self.seconds if self.seconds else None
 
     @property
     def mfu(self) -> float | None:
-        """The share of the device's peak that the real tokens' matrix products took (model FLOPs utilization)."""
+        """Model FLOPs utilization: the share of the device's peak used for the real tokens' matrix products."""
         rate = self.tokens_per_second
         if rate is None or self.flops_per_token is None or self.peak_flops is None:
             return None
@@ -61,7 +58,7 @@ class Speed:
 
 
 def speed_metrics(speeds: Sequence[Speed]) -> dict[str, Any]:
-    """The speed of all ranks together, by the seconds of the one that computed longest; rates None if none computed."""
+    """The speed of all ranks together, over the slowest rank's seconds; rates are None if nothing was computed."""
     seconds = max(speed.seconds for speed in speeds)
     first = speeds[0]
     peak = None if first.peak_flops is None else first.peak_flops * len(speeds)
@@ -75,9 +72,9 @@ def speed_metrics(speeds: Sequence[Speed]) -> dict[str, Any]:
 
 
 def flops_per_token(model: PreTrainedModel) -> int | None:
-    """Two for each weight of the trunk that a token is multiplied with: not the embedding table, which is looked up.
+    """Two for each weight of the trunk except the embedding table, which is looked up.
 
-    None for a mixture of experts, of whose weights a token meets only some.
+    None for a mixture of experts, where a token uses only some of the weights.
     """
     if getattr(model.config, "num_experts_per_tok", None):
         return None
@@ -87,14 +84,14 @@ def flops_per_token(model: PreTrainedModel) -> int | None:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """The data sheet's dense peak of a GPU in bfloat16; None in other dtypes, on a CPU and for an unknown GPU."""
+    """A GPU's dense bfloat16 peak in FLOP/s by its data sheet; None for other dtypes, CPUs and unknown GPUs."""
     if device.type != "cuda" or dtype != torch.bfloat16:
         return None
     return named_peak(torch.cuda.get_device_name(device))
 
 
 def named_peak(name: str) -> float | None:
-    """The same by the device's name. A slice of a GPU (MIG) has no data sheet."""
+    """The same by the device's name; None for a MIG slice, which has no data sheet."""
     words = set(name.replace("-", " ").split())
     if "MIG" in words:
         return None

@@ -1,4 +1,4 @@
-"""Adapter folders as files: what they hold, and which whole model they belong to. Imports nothing heavy."""
+"""Adapter folders: what they hold, and which base model they belong to. Imports nothing heavy."""
 
 import json
 import re
@@ -16,7 +16,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class AdapterBase:
-    """The whole model that an adapter belongs to: a local `folder`, or else a Hub model at a commit."""
+    """An adapter's base model: a local `folder`, else a Hub model at a commit."""
 
     folder: Path | None = None
     hub: str = ""
@@ -24,15 +24,16 @@ class AdapterBase:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and not a whole model; transformers decides by the same file."""
+    """Whether a folder holds an adapter rather than a full model; transformers checks the same file."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 
 def read_adapter(folder: Path) -> dict[str, Any]:
     """The adapter's configuration.
 
-    Raises :class:`UserError` for an adapter that cannot be read here: broken, without its base's name, not in
-    safetensors, not LoRA, or one that acts on some of the tokens only.
+    Raises:
+        UserError: the adapter is broken, does not name its base, is not in safetensors, is not LoRA, or acts on only
+            some of the tokens.
     """
     path = folder / ADAPTER_CONFIG
     try:
@@ -40,12 +41,12 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise UserError(f"{path} is no adapter's configuration: it holds {type(config).__name__}, not a mapping.")
+        raise UserError(f"{path} is not an adapter configuration: it holds {type(config).__name__}, not a mapping.")
     if config.get("peft_type") != "LORA":
         raise UserError(f"{path}: peft_type is {config.get('peft_type')!r}; only LORA adapters are read.")
     if config.get("alora_invocation_tokens"):
         raise UserError(
-            f"{path}: alora_invocation_tokens is stated, and adapters that act on some tokens are not read."
+            f"{path}: alora_invocation_tokens is set; adapters that act on only some tokens are not supported."
         )
     if not config.get(BASE_NAME):
         raise UserError(f"{path}: {BASE_NAME} is missing; write the folder or the Hub id of the adapter's base there.")
@@ -57,8 +58,10 @@ def read_adapter(folder: Path) -> dict[str, Any]:
 def locate_base(folder: Path) -> AdapterBase:
     """The base of an adapter.
 
-    A store that was moved is found again: the base is then looked for beside the adapter's own artefact, under the name
-    of the artefact that it was. Raises :class:`UserError` when it is nowhere, or when a Hub base has no commit.
+    If the store was moved, the base is found beside the adapter's own artefact, under its artefact's name.
+
+    Raises:
+        UserError: the base does not exist, or a Hub base has no commit.
     """
     config = read_adapter(folder)
     stated = Path(config[BASE_NAME])
@@ -82,7 +85,7 @@ def locate_base(folder: Path) -> AdapterBase:
 
 
 def name_base(folder: Path, base: str, revision: str | None) -> None:
-    """Write which base an adapter belongs to; peft's sets are put in order, so that equal adapters are equal files."""
+    """Record an adapter's base; peft's sets are sorted so that equal adapters are equal files."""
     path = folder / ADAPTER_CONFIG
     config = _in_order(json.loads(path.read_text(encoding="utf-8")))
     config |= {BASE_NAME: base, "revision": revision}
@@ -90,18 +93,18 @@ def name_base(folder: Path, base: str, revision: str | None) -> None:
 
 
 def placeless_text(path: Path) -> str:
-    """The text of an adapter's configuration without the base's place: a store may be moved."""
+    """The text of an adapter's configuration without the base's location, which changes when a store is moved."""
     config = json.loads(path.read_text(encoding="utf-8"))
     return json.dumps({name: value for name, value in config.items() if name != BASE_NAME}, sort_keys=True)
 
 
 def _whole(base: Path, adapter: Path) -> Path:
     if is_adapter(base) or not (base / "config.json").is_file():
-        raise UserError(f"{adapter / ADAPTER_CONFIG}: the base {base} is no whole transformers model.")
+        raise UserError(f"{adapter / ADAPTER_CONFIG}: the base {base} is not a full transformers model.")
     return base
 
 
-# peft keeps these as sets, whose order changes from process to process.
+# peft keeps these as sets, whose order differs between processes.
 _SETS = ("target_modules", "exclude_modules")
 
 

@@ -1,4 +1,4 @@
-"""Models of the Hub as local folders."""
+"""Hub models as local folders."""
 
 from pathlib import Path
 
@@ -11,10 +11,17 @@ NOT_SAFETENSORS = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
 def hub_folder(
     hub: str, revision: str, label: str, *, allow: list[str] | None = None, ignore: list[str] | None = None
 ) -> Path:
-    """The local snapshot of a Hub model at a commit, downloaded when it is not there.
+    """The local snapshot of a Hub model at a commit, downloaded if necessary.
 
-    `allow` and `ignore` are patterns of file names. Raises :class:`UserError`, beginning with `label`, when it cannot
-    be had.
+    Args:
+        hub: the model's id.
+        revision: the commit.
+        label: start of the error message.
+        allow: patterns of file names to download; None for all.
+        ignore: patterns of file names to skip.
+
+    Raises:
+        UserError: it cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -1,4 +1,4 @@
-"""Whether a folder from outside holds a model that can be loaded, found before anything is computed."""
+"""Checks that a user's folder holds a loadable model, before anything is computed."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ _AGAIN = "download or copy the model again"
 
 
 def check_model_folder(folder: Path, trust_code: bool = False) -> None:
-    """Read the configuration and the headers of the weights; no weight is loaded.
+    """Check the configuration and the headers of the weights, without loading any weight.
 
     Raises:
-        UserError: naming the file that is missing, cut off, or unknown to the installed transformers; for a model that
-            needs code of its own, unless `trust_code`.
+        UserError: a file is missing, truncated, or unknown to the installed transformers, or the model needs its own
+            Python code and `trust_code` is false.
     """
     try:
         with own_code(folder, trust_code):
@@ -40,5 +40,7 @@ def _check_header(file: Path) -> None:
         with safe_open(file, framework="np"):
             pass
     except SafetensorError as error:
-        # What `git clone` leaves without git-lfs is a text of three lines.
-        raise UserError(f"{file} is no whole safetensors file ({error}); {_AGAIN}, from git with git-lfs.") from error
+        # `git clone` without git-lfs leaves a three-line text file.
+        raise UserError(
+            f"{file} is not a complete safetensors file ({error}); {_AGAIN}, from git with git-lfs."
+        ) from error

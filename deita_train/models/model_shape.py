@@ -1,4 +1,4 @@
-"""What a model's config.json says of its shape: its context, its weights, the memory that a batch takes."""
+"""A model's shape from its config.json: context length, number of weights, memory per batch."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from deita_train.models.hub import hub_folder
 from deita_train.models.remote_code import own_code
 
 MIN_BATCH_TOKENS, MAX_BATCH_TOKENS = 4096, 262_144
-# Of the memory that the weights leave; the rest is for the output head's chunks, kernels' workspaces, fragments.
+# Share of the memory left by the weights; the rest is for output head chunks, kernel workspaces, fragmentation.
 _USED_SHARE = 0.5
 
 
 def load_config(folder: Path, trust_code: bool = False) -> Any:
-    """The transformers configuration of a model, or of an adapter's base; of its text part where it has others."""
+    """The transformers configuration of a model or of an adapter's base; of a multimodal model, its text part."""
     if is_adapter(folder):
         base = locate_base(folder)
         folder = base.folder or hub_folder(base.hub, base.revision, str(folder), allow=["config.json"])
@@ -25,33 +25,34 @@ def load_config(folder: Path, trust_code: bool = False) -> Any:
 
 
 def context_length(config: Any) -> int | None:
-    """How many positions the model was made for; None where its configuration states none."""
+    """The model's context length in tokens; None if its configuration states none."""
     length: int | None = getattr(config, "max_position_embeddings", None)
     return length
 
 
 def num_weights(config: Any) -> int:
-    """How many parameters a causal language model of this shape has, its output head included; nothing is allocated."""
+    """Number of parameters of a causal model of this shape, output head included; allocates nothing."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     return sum(weight.numel() for weight in model.parameters())
 
 
 def automatic_batch_tokens(config: Any, dtype: str, free_bytes: int, longest: int) -> int:
-    """How many tokens a padded batch may have on a GPU with `free_bytes` before the model is loaded.
+    """Tokens that a padded batch may have on a GPU with `free_bytes` before the model is loaded.
 
-    Half of what the weights leave, divided by the bytes of one token, and between 4,096 and 262,144. Only one layer's
-    activations live at a time, and logits exist for single positions alone. With width D, H heads of E numbers for
-    queries (Q = H x E) and fewer for keys (K), MLP width I, rows of up to T tokens and s bytes per number, a token has
+    Half of the memory that the weights leave, divided by the bytes per token, clamped to 4,096..262,144. Only one
+    layer's activations are alive at a time, and logits exist only for single positions. With width D, H heads of E
+    numbers for queries (Q = H x E) and fewer for keys (K), MLP width I, rows of up to T tokens and s bytes per number,
+    a token takes
 
-        s x 2D + 4 x 2D     residual stream and its normed copy; the norm computes with two float32 copies
-        s x (6Q + 3K)       queries, keys and values, what rotates them, keys and values repeated for all heads, output
+        s x 2D + 4 x 2D     residual stream and its normed copy; the norm uses two float32 copies
+        s x (6Q + 3K)       queries, keys, values, their rotations, keys and values repeated for all heads, output
         T x (1 + s)         its row of the attention mask, as booleans and as numbers
         s x 3I              the MLP's gate, its other half and their product
 
-    as if nothing of a layer were freed before its end. Attention scores [T, T] are not kept: the kernels of torch's
-    `scaled_dot_product_attention` never write them. What is wrong here costs time and no result: a batch that is too
-    large after all is computed in halves.
+    assuming that nothing of a layer is freed before its end. Attention scores [T, T] are not stored: the kernels of
+    torch's `scaled_dot_product_attention` never write them. An error here costs time but never a result, because a
+    batch that turns out too large is computed in halves.
     """
     size = torch.finfo(getattr(torch, dtype)).bits // 8
     free = free_bytes - size * num_weights(config)

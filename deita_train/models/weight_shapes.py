@@ -1,6 +1,6 @@
-"""The shapes of a model's weights, from the headers of its safetensors files or from its config.json alone.
+"""The shapes of a model's weights, from the headers of its safetensors files or from config.json.
 
-Nothing is allocated and nothing heavy imported, so that a plan can tell sizes at once.
+Allocates nothing and imports nothing heavy, so `plan` can report sizes immediately.
 """
 
 import json
@@ -17,17 +17,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def shapes_in_folder(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every saved weight by its name; empty where the folder holds no safetensors."""
+    """The shape of each saved weight by name; empty if the folder holds no safetensors."""
     return {name: shape for path in weight_files(folder) for name, shape in _header(path)}
 
 
 def count_weights(shapes: Shapes) -> int:
-    """How many numbers the weights hold together."""
+    """Total number of parameters."""
     return sum(math.prod(shape) for shape in shapes.values())
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers reads; models of the Hub may hold the same weights once more in another layout."""
+    """The files that transformers reads; Hub models may contain the same weights in a second layout."""
     index, single = folder / INDEX, folder / "model.safetensors"
     if index.exists():
         return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
@@ -35,20 +35,20 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _header(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """A safetensors file begins with the length of a JSON text as a 64-bit little-endian number, and then that text."""
+    """A safetensors file starts with the length of a JSON text (64-bit little-endian), then the text."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
     return [(name, tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
 
 
-# Architectures whose weights follow from these few numbers.
+# Architectures whose weight shapes follow from these few numbers.
 _LLAMA_LIKE = ("llama", "mistral", "qwen2")
 _NUMBERS = ("hidden_size", "vocab_size", "num_attention_heads", "num_hidden_layers", "intermediate_size")
 
 
 def shapes_of_config(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
-    """The weights of a LLaMA, Mistral or Qwen2 model by its config.json; None where it cannot be told."""
+    """The weight shapes of a LLaMA, Mistral or Qwen2 model from its config.json; None for other models."""
     kind = config.get("model_type")
     if kind not in _LLAMA_LIKE or not all(name in config for name in _NUMBERS):
         return None
@@ -74,7 +74,7 @@ def shapes_of_config(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | 
 
 
 def _with_bias(kind: str, config: Mapping[str, Any]) -> list[str]:
-    """The linear layers of one block that have a bias."""
+    """The linear layers of a block that have a bias."""
     attention = [f"self_attn.{name}_proj" for name in "qkvo"]
     if kind == "qwen2":
         return attention[:3]

@@ -1,4 +1,4 @@
-"""The run's child processes: forked from one that has imported everything, or started by `accelerate launch`."""
+"""The run's child processes: forked from a server that has imported everything, or started by `accelerate launch`."""
 
 import multiprocessing
 import os
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
@@ -15,12 +15,12 @@ from deita_train.errors import Stopped
 from deita_train.plan.launch import Launch
 from deita_train.plan.node import TRAININGS, Node
 from deita_train.plan.plan import Plan
-from deita_train.run.child.reporting import forked_report
-from deita_train.run.child.worker import forked_publish, forked_stages, publishes_itself
+from deita_train.run.child.publishing import publishes_itself
+from deita_train.run.child.targets import forked_publish, forked_report, forked_stage
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.training.stopping import STOP_FILE
 
-# Imported once by the fork server: a forked child then starts in a second instead of ten.
+# Imported once by the fork server, so that a forked child starts in a second instead of ten.
 PRELOAD = ["deita_train.stages.preload"]
 _POLL_SECONDS = 0.1
 
@@ -28,8 +28,8 @@ _POLL_SECONDS = 0.1
 class Children:
     """Starts one child at a time and waits for it; children never outlive the run.
 
-    SIGTERM ends the run with code 143: a training at work ends its step and leaves a checkpoint first, which the run
-    waits for; a second SIGTERM ends everything at once.
+    SIGTERM ends the run with code 143, after a training in progress has ended its step and saved a checkpoint. A second
+    SIGTERM ends everything at once.
     """
 
     def __init__(self, threads: int) -> None:
@@ -46,27 +46,24 @@ class Children:
         """Start the fork server and wait until it has imported everything."""
         self._wait(self._context.Process(target=_nothing), tick)
 
-    def stages(self, plan: Plan, nodes: Sequence[Node], tick: Callable[[], None]) -> int:
-        """Carry out a stage, or several that share a process, in their order; the exit code of it or its launcher."""
-        first = nodes[0]
-        ids, log_dir = [node.id for node in nodes], plan.store.work_path(first.id) / "logs"
-        launch = Launch.from_dict(first.settings["launch"]) if "launch" in first.settings else None
+    def stage(self, plan: Plan, node: Node, tick: Callable[[], None]) -> int:
+        """Carry out a stage; the exit code of its process or its launcher."""
+        log_dir = plan.store.work_path(node.id) / "logs"
+        launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
         if launch is None or launch.forked:
-            return self._fork(forked_stages, plan, ids, log_dir / "rank0.log", tick)
-        code = self._launch(plan, nodes, launch, log_dir / "launch.log", tick)
-        if code == 0 and not publishes_itself(first):
-            code = self._fork(forked_publish, plan, first.id, log_dir / "publish.log", tick)
+            return self._fork(forked_stage, plan, node, log_dir / "rank0.log", tick)
+        code = self._launch(plan, node, launch, log_dir / "launch.log", tick)
+        if code == 0 and not publishes_itself(node):
+            code = self._fork(forked_publish, plan, node, log_dir / "publish.log", tick)
         return code
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
-        """Write the report in a child of its own."""
+        """Write the report; the exit code of its process."""
         process = self._context.Process(target=forked_report, args=(str(run_dir), str(store_dir), str(log)))
         return self._wait(process, tick)
 
-    def _fork(
-        self, target: Callable[..., None], plan: Plan, what: str | list[str], log: Path, tick: Callable[[], None]
-    ) -> int:
-        arguments = (str(plan.loaded.path), list(plan.loaded.sets), str(plan.runs_dir), what, str(log))
+    def _fork(self, target: Callable[..., None], plan: Plan, node: Node, log: Path, tick: Callable[[], None]) -> int:
+        arguments = (str(plan.loaded.path), list(plan.loaded.sets), str(plan.runs_dir), node.id, str(log))
         return self._wait(self._context.Process(target=target, args=arguments), tick)
 
     def _wait(self, process: ForkServerProcess, tick: Callable[[], None]) -> int:
@@ -82,9 +79,8 @@ class Children:
         assert process.exitcode is not None
         return process.exitcode
 
-    def _launch(self, plan: Plan, nodes: Sequence[Node], launch: Launch, log: Path, tick: Callable[[], None]) -> int:
-        options = [part for node in nodes for part in ("--stage", node.id)]
-        command = launch.command(["stage", *plan.arguments(), *options])
+    def _launch(self, plan: Plan, node: Node, launch: Launch, log: Path, tick: Callable[[], None]) -> int:
+        command = launch.command(["stage", *plan.arguments(), "--stage", node.id])
         threads = max(1, int(os.environ["OMP_NUM_THREADS"]) // launch.num_processes)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as output:
@@ -101,9 +97,9 @@ class Children:
                     time.sleep(_POLL_SECONDS)
                     tick()
             except BaseException as end:
-                if isinstance(end, SystemExit) and nodes[0].kind in TRAININGS:
-                    # The launcher would give its ranks half a minute, too little for a large checkpoint.
-                    (plan.store.work_path(nodes[0].id) / STOP_FILE).touch()
+                if isinstance(end, SystemExit) and node.kind in TRAININGS:
+                    # The launcher would give its ranks 30 seconds, too little for a large checkpoint.
+                    (plan.store.work_path(node.id) / STOP_FILE).touch()
                 else:
                     process.send_signal(signal.SIGTERM)
                 process.wait()
@@ -112,10 +108,10 @@ class Children:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """At SIGTERM."""
-    sys.stderr.write("stopping: a training at work saves a checkpoint first; the same command continues\n")
+    """Handle SIGTERM."""
+    sys.stderr.write("stopping: a training in progress saves a checkpoint first; run the same command to continue\n")
     raise SystemExit(Stopped.exit_code)
 
 
 def _nothing() -> None:
-    """A child that ends at once: it starts when the fork server is ready."""
+    """A child that ends at once; it starts when the fork server is ready."""

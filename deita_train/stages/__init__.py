@@ -1,1 +1,1 @@
-"""One thin file per stage: configuration and artefacts in, a component called, an artefact out."""
+"""One thin file per kind of stage: it reads artefacts, calls a component, and leaves an artefact."""

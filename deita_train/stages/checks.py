@@ -1,4 +1,4 @@
-"""What is checked after every stage, because each of these has succeeded silently somewhere: see each function."""
+"""Checks after every stage, each against a failure that would otherwise pass silently."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ from deita_train.stages.stage_model import model_path
 from deita_train.store.atomic_io import read_json
 
 _ROWS_PER_BATCH = 1000
-# Text whose ids change when a tokenizer is saved carelessly: control tokens next to words, spaces, digits.
+# Text whose ids change when a tokenizer is re-saved carelessly: control tokens next to words, spaces, digits.
 PROBES = ("Hello, world", "</s>USER: 12345", "  two  spaces\n\nand\ttabs", "naïve café 東京", "<s>ASSISTANT: 6</s>")
 
 
 def check_artefact(context: StageContext, left: Mapping[str, Any]) -> None:
-    """All checks that apply to what a stage left."""
+    """Run all checks that apply to a stage's result."""
     check_rows(context, left)
     check_finite(context.label, left["metrics"])
     if context.model_dir.exists():
@@ -39,7 +39,7 @@ def check_artefact(context: StageContext, left: Mapping[str, Any]) -> None:
 
 
 def check_rows(context: StageContext, left: Mapping[str, Any]) -> None:
-    """Rows in = rows out + drops, rows in = what the parent published, rows out = what lies in the table."""
+    """Rows in = rows out + drops; rows in = what the parent published; rows out = rows of the table."""
     label, dropped = context.label, sum(left["drops"].values())
     assert left["rows_in"] == left["rows_out"] + dropped, (
         f"{label}: {left['rows_in']} rows in, {left['rows_out']} out and {dropped} dropped"
@@ -54,16 +54,16 @@ def check_rows(context: StageContext, left: Mapping[str, Any]) -> None:
 
 
 def check_finite(label: str, metrics: Mapping[str, Any]) -> None:
-    """Every number in the metrics is finite."""
+    """Raise :class:`UserError` if a number in the metrics is not finite."""
     for path, value in _leaves(metrics, ""):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(
-                f"{label}: {path.lstrip('.')} is {value}. Nothing is published; its logs say what came before."
+                f"{label}: {path.lstrip('.')} is {value}. Nothing is published; the logs show what came before."
             )
 
 
 def check_model(model_dir: Path) -> None:
-    """The model loads with plain transformers, all weights finite, one forward pass finite, and nothing else there."""
+    """The folder holds only a model, which loads with plain transformers; weights and one forward pass are finite."""
     extra = unexpected_files(model_dir)
     assert not extra, f"a published model must not hold {extra}"
     model = load_model(str(model_dir), "float32", torch.device("cpu"), head=True)
@@ -76,7 +76,7 @@ def check_model(model_dir: Path) -> None:
 
 
 def check_tokenizer(source: Path, model_dir: Path) -> None:
-    """The published tokenizer writes the ids that the source's does."""
+    """The published tokenizer gives the same ids as the source's."""
     before, after = load_tokenizer(str(source)), load_tokenizer(str(model_dir))
     for probe in PROBES:
         assert before(probe)["input_ids"] == after(probe)["input_ids"], (
@@ -85,7 +85,7 @@ def check_tokenizer(source: Path, model_dir: Path) -> None:
 
 
 def content_digest(work_dir: Path) -> str:
-    """SHA-256 over a stage's result: tables by ordered ids and columns, models by their files."""
+    """SHA-256 over a stage's result: tables by their ordered rows and columns, models by their files."""
     digest = hashlib.sha256()
     for name in ("data", "trace"):
         if (work_dir / name).exists():

@@ -1,4 +1,4 @@
-"""What a stage is given and what it gives back; plain data, so that a stage knows nothing of recipes or runs."""
+"""What a stage receives and returns: plain data, so that a stage knows nothing of recipes or runs."""
 
 import json
 import time
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class Progress:
-    """A small file that tells the run how far a stage is. Only rank 0 writes it, at most five times a second."""
+    """A small file through which a stage reports progress. Only rank 0 writes it, at most five times a second."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._last = 0.0
 
     def update(self, done: int, total: int, unit: str, detail: str = "") -> None:
-        """Tell how many of how many units are done."""
+        """Report that `done` of `total` units are done."""
         now = time.monotonic()
         if self._path is None or (now - self._last < 0.2 and done < total):
             return
@@ -27,12 +27,12 @@ class Progress:
 
 
 def _log_nothing(values: Mapping[str, float], step: int) -> None:
-    """What a stage logs with where nobody tracks it."""
+    """The default log: nobody tracks the stage."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `siblings` are
+    """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `reusable` are
     published artefacts in which it may find again what it would compute; ranks other than 0 have none."""
 
     kind: str
@@ -45,16 +45,16 @@ class StageContext:
     world_size: int
     progress: Progress
     log: Callable[[Mapping[str, float], int], None] = _log_nothing
-    siblings: tuple[Path, ...] = ()
+    reusable: tuple[Path, ...] = ()
 
     @property
     def data_dir(self) -> Path:
-        """Where a stage leaves its table."""
+        """Where a stage writes its table."""
         return self.work_dir / "data"
 
     @property
     def model_dir(self) -> Path:
-        """Where a stage leaves its model."""
+        """Where a stage writes its model."""
         return self.work_dir / "model"
 
     @property
@@ -64,19 +64,19 @@ class StageContext:
 
     @property
     def distributed_type(self) -> str:
-        """What accelerate calls the promised kind of launch once its ranks are up."""
+        """accelerate's name for the launch once its ranks have started."""
         promised = str(self.settings["launch"]["distributed_type"])
         return "MULTI_CPU" if promised == "MULTI_GPU" and self.use_cpu else promised
 
     @property
     def use_cpu(self) -> bool:
-        """Whether the launch is one for CPUs."""
+        """Whether the launch runs on CPUs."""
         return bool(self.settings["launch"]["use_cpu"])
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did: rows in = rows out + drops, and the metrics that the report reads."""
+    """What a stage did: rows in = rows out + drops, and the metrics for the report."""
 
     rows_in: int
     rows_out: int

@@ -1,5 +1,6 @@
-"""Imported once by the fork server, so that every forked stage starts with its libraries loaded."""
+"""Imported once by the fork server, so every forked stage starts with its libraries loaded."""
 
+import gc
 import os
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import trl.trainer.sft_trainer
 import deita_train.report.page
 from deita_train.stages.kinds import STAGES, stage_module
 
-# The fork server serves CPUs alone; told so, deepspeed does not warn that it found no GPU. No launched rank sees this.
+# The fork server serves only CPUs; this keeps deepspeed from warning that it found no GPU.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 MODULES = (
     matplotlib.figure,
@@ -23,6 +24,9 @@ MODULES = (
     trl.trainer.sft_trainer,
     deita_train.report.page,
     *(stage_module(kind) for kind in STAGES),
-    # accelerate imports it at the first training, in every child anew
+    # accelerate would import it at the first training, again in every child
     *([import_module("deepspeed")] if find_spec("deepspeed") else []),
 )
+# Every training begins with a full collection, which need not walk the libraries' objects in each child.
+gc.collect()
+gc.freeze()

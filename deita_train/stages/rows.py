@@ -1,4 +1,4 @@
-"""What a stage makes of one row: the token ids and labels that its preparation writes and that `inspect` shows."""
+"""Token ids and labels of one row, as a stage's preparation writes them and `inspect` shows them."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,22 +18,22 @@ from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.stages.stage_model import trusts_code
 from deita_train.training.rows import LabelledRow
 
-# trl would cut at 1,024 without a word; the paper's length is 2,048 [App. A].
+# trl would silently cut at 1,024; the paper's length is 2,048 [App. A].
 SFT_MAX_LENGTH = 2048
-# The public code's length [code]; a model's context may be far longer, and a pass over it far dearer.
+# The public code's length [code]; a model's context may be far longer, and far more expensive.
 _PASS_MAX_LENGTH = 2048
 
 
 def sft_max_length(config: Mapping[str, Any]) -> int | None:
-    """The length to which `sft` cuts a row; None when the recipe says that nothing is cut."""
+    """The length at which `sft` cuts a row; None if the recipe says not to cut."""
     length: int | None = config["trainer"].get("max_length", SFT_MAX_LENGTH)
     return length
 
 
 def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
-    """The length to which a pass cuts its rows: as stated, or else the model's context, and 2,048 at most.
+    """The length at which batch inference cuts rows: as stated, else the model's context, at most 2,048.
 
-    With parity nothing is cut, and it is where the model's context ends.
+    With parity it is the model's context.
     """
     stated: int | None = config["max_length"]
     if stated is not None:
@@ -45,7 +45,7 @@ def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
 
 
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
-    """A conversation as text to pretrain on: every token is a label."""
+    """A conversation as pretraining text: every token is a label."""
     rendered = render(tokenizer, row["messages"], max_length)
     return LabelledRow(row["id"], rendered.input_ids, rendered.input_ids, rendered.truncated)
 
@@ -59,15 +59,15 @@ def conversation_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any],
 def answers_alone(row: LabelledRow) -> list[LabelledRow]:
     """Each answer of a conversation by itself, after the first token that the template writes.
 
-    An answer is a run of labelled tokens; those that the conversation was cut to. The first token of a conversation is
-    never predicted, so a label on it is none.
+    An answer is a run of labelled tokens, as far as the conversation was not cut. The first token of a conversation is
+    never predicted, so a label on it does not count.
     """
     start = row.input_ids[0]
     return [LabelledRow(row.id, [start, *answer], [IGNORED, *answer]) for answer in answers_of(row)]
 
 
 def answers_of(row: LabelledRow) -> list[list[int]]:
-    """The runs of labelled tokens of a row, but a label on its first token."""
+    """The runs of labelled tokens of a row, ignoring a label on its first token."""
     runs = groupby(row.labels[1:], key=lambda label: label != IGNORED)
     return [list(run) for is_answer, run in runs if is_answer]
 
@@ -78,12 +78,12 @@ def pair_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_len
 
 
 def training_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any]) -> PromptEncoder:
-    """The encoder of a scorer's training; two places are kept free for the digit and the end of sequence."""
+    """The encoder for training a scorer; reserves two positions for the digit and the end of sequence."""
     return PromptEncoder(tokenizer, config["dimension"], config["max_length"] - 2)
 
 
 def scoring_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any], max_length: int) -> PromptEncoder:
-    """The encoder of a pass; with parity it shortens nothing."""
+    """The encoder for scoring; with parity it never shortens."""
     return PromptEncoder(tokenizer, config["dimension"], max_length, shortens=not config.get("parity", False))
 
 
@@ -104,7 +104,7 @@ def scorer_row(encoder: PromptEncoder, example: ScorerExample, prompt: PromptIds
 
 @dataclass(frozen=True)
 class TurnPrompt:
-    """One turn of a conversation for a scorer: its texts and its prompt, or the reason why it cannot be scored."""
+    """One turn as a scorer sees it: its texts and its prompt, or the reason why it cannot be scored."""
 
     instruction: str
     response: str | None
@@ -113,7 +113,7 @@ class TurnPrompt:
 
 
 def turn_prompts(encoder: PromptEncoder, dimension: str, messages: Sequence[Message]) -> Iterator[TurnPrompt]:
-    """The prompts of a conversation, one for each user turn."""
+    """The prompts of a conversation, one per user turn."""
     for instruction, answer in user_turns(messages):
         response = answer if dimension == "quality" else None
         if dimension == "quality" and response is None:

@@ -1,4 +1,4 @@
-"""Where a stage's model lies: in a parent artefact, in a local folder, or in the Hub's cache."""
+"""A stage's model: in a parent artefact, a local folder, or the Hub's cache."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from deita_train.stages.context import StageContext
 
 
 def model_path(context: StageContext) -> Path:
-    """A local folder with the stage's model; a Hub model is downloaded at the commit of the plan."""
+    """A local folder with the stage's model; a Hub model is downloaded at the planned commit."""
     if "model" in context.parents:
         return context.parents["model"] / "model"
     identity = context.config["model"]
@@ -29,26 +29,26 @@ def model_path(context: StageContext) -> Path:
     folder = hub_folder(identity["hub"], identity["revision"], context.label, ignore=NOT_SAFETENSORS)
     if is_adapter(folder):
         raise UserError(
-            f"{context.label}: {identity['hub']} is an adapter. Download it, and name its folder, which then says in "
-            f"{ADAPTER_CONFIG} which base it belongs to."
+            f"{context.label}: {identity['hub']} is an adapter. Download it and name its folder, whose "
+            f"{ADAPTER_CONFIG} then says which base it belongs to."
         )
     check_model_folder(folder, trusts_code(context.config))
     return folder
 
 
 def load_stage_model(context: StageContext, device: torch.device, *, head: bool) -> PreTrainedModel:
-    """The stage's model in its dtype, as `load_model` gives it."""
+    """The stage's model in its dtype, loaded by `load_model`."""
     trusted = trusts_code(context.config)
     return load_model(str(model_path(context)), context.config["dtype"], device, head=head, trust_code=trusted)
 
 
 def trusts_code(config: Mapping[str, Any]) -> bool:
-    """Whether the recipe lets the model of a stage execute code of its own; never one that the run made."""
+    """Whether the stage's model may execute its own code; never true for a model made by the run."""
     return bool(config.get("model", {}).get("trust_remote_code", False))
 
 
 def tokenizer_path(identity: Mapping[str, Any], location: str, label: str) -> Path:
-    """A local folder with the tokenizer of a model that is no artefact; of a Hub model no weights are downloaded."""
+    """A local folder with the tokenizer of an outside model; of a Hub model no weights are downloaded."""
     if "hub" not in identity:
         return Path(location)
     files = ["config.json", TEMPLATE_FILE, *TOKENIZER_FILES, *(["*.py"] if identity.get("trust_remote_code") else [])]

@@ -13,6 +13,10 @@ from deita_train.training.sizes import model_options
 
 # A run keeps about this many checkpoints' worth of progress; a kill costs at most one part.
 _CHECKPOINTS_PER_RUN = 5
+# What the installed transformers calls activation checkpointing: some versions know one name, later ones both.
+CHECKPOINTING = [
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if name in SFTConfig.__dataclass_fields__
+]
 # Sequences per micro-batch at most, unless stated; a preference pair is two.
 _MICRO_BATCH = 32
 
@@ -71,11 +75,9 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
     save_steps = _in_steps(stated.pop("save_steps", None), steps) or _round_up(
         math.ceil(steps / _CHECKPOINTS_PER_RUN), logging_steps
     )
-    device_defaults = {
-        "bf16": not settings.use_cpu,
-        "activation_checkpointing": not settings.use_cpu,
-        "dataloader_pin_memory": not settings.use_cpu,
-    }
+    device_defaults = {"bf16": not settings.use_cpu, "dataloader_pin_memory": not settings.use_cpu}
+    if not any(name in stated for name in CHECKPOINTING):
+        device_defaults[CHECKPOINTING[0]] = not settings.use_cpu
     if settings.packing:
         stated = _packed(stated, use_cpu=settings.use_cpu)
     if settings.quantization is not None:

@@ -7,7 +7,7 @@ from torch.distributed import ReduceOp
 from trl import DPOConfig, SFTConfig
 
 from deita_train.store.atomic_io import read_json
-from deita_train.training.arguments import TrainingSettings, largest_divisor
+from deita_train.training.arguments import CHECKPOINTING, TrainingSettings, largest_divisor
 from deita_train.training.checkpoints import writers_of, zero_stage
 from deita_train.training.memory import ModelShape, Precision, free_bytes, sequences_that_fit
 from deita_train.training.ranks import over_ranks
@@ -56,7 +56,7 @@ def _fits(arguments: Any, settings: TrainingSettings, shape: ModelShape, lengths
     sequences = sequences_that_fit(
         shape,
         Precision.of(arguments.model_init_kwargs, bf16=arguments.bf16),
-        checkpointing=bool(arguments.activation_checkpointing or arguments.gradient_checkpointing),
+        checkpointing=any(getattr(arguments, name) for name in CHECKPOINTING),
         sharding=(_sharding(settings.distributed_type), settings.world_size),
         longest=max(lengths),
         free_bytes=free_bytes(arguments.device),

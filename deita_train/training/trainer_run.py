@@ -13,9 +13,11 @@ import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from deita_train.errors import Stopped, UserError
-from deita_train.training.arguments import TrainingSettings, training_arguments
+from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
+from deita_train.training.arguments import TrainingSettings, planned_steps, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
+from deita_train.training.cpu_memory import keep_freed_memory
 from deita_train.training.lora import lora_config
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
@@ -56,6 +58,8 @@ def train(
     checkpoint and raises :class:`Stopped`. Raises :class:`UserError` when the loss is not finite, when the memory does
     not hold a micro-batch, or when other ranks wrote a checkpoint than can go on with it.
     """
+    if settings.use_cpu:
+        keep_freed_memory()
     # Before the arguments, after which DeepSpeed divides every model that is made.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
@@ -78,6 +82,7 @@ def train(
             peft_config=None if settings.peft is None else lora_config(settings.peft),
         )
         check_launch(trainer, settings)
+        _check_precision(trainer, settings, lengths)
         _train(trainer, resume)
         _check_end(trainer, saving)
     trainer.save_model(str(model_dir))
@@ -104,6 +109,18 @@ def _train(trainer: OwnBatches, resume: Path | None) -> None:
             f"the GPU's memory does not hold a micro-batch of {micro} ({error}): {smaller}. "
             "The same command then goes on from the last checkpoint."
         ) from error
+
+
+def _check_precision(trainer: OwnBatches, settings: TrainingSettings, lengths: list[int]) -> None:
+    """Refuse hours of training in bfloat16 on a CPU that takes minutes in float32."""
+    assert trainer.model is not None
+    in_bfloat16 = trainer.args.bf16 or trainer.model.dtype == torch.bfloat16
+    if not settings.use_cpu or not in_bfloat16 or not lengths:
+        return
+    rows = settings.global_batch_size * planned_steps(len(lengths), settings.global_batch_size, settings.trainer)
+    tokens = rows * sum(lengths) / len(lengths) / settings.world_size
+    advice = "Leave out trainer.bf16 and a bfloat16 dtype in trainer.model_init_kwargs, or train on a GPU."
+    refuse_slow_bfloat16((trainer.flops_per_token or 0) * tokens, advice)
 
 
 def _check_end(trainer: Trainer, saving: SaveWhenDue) -> None:

@@ -34,7 +34,7 @@ class OwnBatches(Trainer):
         self._watch = watch
         super().__init__(**arguments)
         self.data_collator = KeepRows(self.data_collator)
-        self._flops_per_token = training_flops_per_token(self.model)
+        self.flops_per_token = training_flops_per_token(self.model)
         self._peak_flops = peak_flops(self.args.device, torch.bfloat16) if self.args.bf16 else None
         self.add_callback(watch)
 
@@ -67,7 +67,7 @@ class OwnBatches(Trainer):
 
     def _mean(self, rates: Rates) -> dict[str, float]:
         """Over the ranks."""
-        mine = rates.numbers(self._flops_per_token, self._peak_flops)
+        mine = rates.numbers(self.flops_per_token, self._peak_flops)
         numbers = torch.tensor(list(mine.values()), dtype=torch.float64, device=self.args.device)
         mean: torch.Tensor = self.accelerator.reduce(numbers, reduction="mean")
         return dict(zip(mine, mean.tolist(), strict=True))

@@ -59,7 +59,7 @@ DATA = [
     Case(
         "an array that is no JSON",
         "stage pool",
-        ("pool.json:3: malformed JSON array", "mend the file"),
+        ("pool.json:3: malformed JSON array", "fix the file"),
         {DATASET: "dataset: pool.json"},
         {"pool.json": '[\n {"conversations": []},\n {"conversations" []}\n]\n'},
     ),

@@ -43,7 +43,7 @@ MODELS = [
     Case(
         "weights that git-lfs has not fetched",
         "stage embed",
-        ("lfs/model.safetensors is no whole safetensors file", "git-lfs"),
+        ("lfs/model.safetensors is not a complete safetensors file", "git-lfs"),
         embedding("lfs"),
         {
             "lfs/config.json": '{"model_type": "llama"}',
@@ -89,7 +89,7 @@ MODELS = [
     Case(
         "a chat template with a syntax error",
         "plan recipe.yaml",
-        ("recipe.yaml: sft.chat_template: mine.jinja: line 2 is no Jinja", "mend the template"),
+        ("recipe.yaml: sft.chat_template: mine.jinja: line 2 is not valid Jinja", "fix the template"),
         template("mine.jinja"),
         {"mine.jinja": "{% for m in messages %}\n{{ m['content'] }\n{% endfor %}\n"},
     ),

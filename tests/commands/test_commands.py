@@ -333,7 +333,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("line", "message"), MISTAKES, ids=[line for line, _ in MISTAKES])
 def test_a_mistake_is_told_in_terms_of_the_options(here, monkeypatch, line, message):
-    monkeypatch.setattr(single, "make_stages", lambda *arguments: pytest.fail("the work has begun"))
+    monkeypatch.setattr(single, "build_stages", lambda *arguments: pytest.fail("the work has begun"))
     with pytest.raises(UserError) as caught:
         command(line)
     assert str(caught.value).startswith(message) and "recipe.yaml" not in str(caught.value)

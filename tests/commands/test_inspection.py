@@ -71,7 +71,7 @@ def test_a_published_selection_is_what_sft_reads(tmp_path):
         inspect_row(made, "sft", "no")
 
 
-def test_a_row_that_parity_holds_out_is_told(tmp_path):
+def test_a_row_that_parity_holds_out_is_reported(tmp_path):
     made = planned(tmp_path, dpo_recipe(sft__parity=True))
     rows = [{name: row[name] for name in ("id", "messages", "source")} for row in make_pool(ROWS, SEED)[:10]]
     assert "note" not in facts(inspect_row(made, "sft", rows[5]["id"]))  # until select is made nobody can tell

@@ -51,10 +51,17 @@ def run(tmp_path):
     (folder / "report" / "cards" / "sft.md").write_text(CARD)
     (folder / "report" / "cards" / "sft-b.md").write_text("of " + "f" * 64)
     cells = [
-        {"label": "recipe as written", "base": True, "stages": {"sft": "sft-a", "dpo": "dpo-a", "pool": "pool-a"}},
-        {"label": "seed 2", "base": False, "stages": {"sft": "sft-b"}},
+        {
+            "label": "recipe as written",
+            "settings": {},
+            "base": True,
+            "stages": {"sft": "sft-a", "dpo": "dpo-a", "pool": "pool-a"},
+        },
+        {"label": "seed 2", "settings": {"sft.seed": 2}, "base": False, "stages": {"sft": "sft-b"}},
     ]
-    (folder / "stages.json").write_text(json.dumps({"name": "mine", "cells": cells}))
+    (folder / "stages.json").write_text(
+        json.dumps({"name": "mine", "description": "", "seed": 1, "cells": cells, "nodes": {}})
+    )
     return folder
 
 
@@ -189,7 +196,7 @@ def push_to(run, endpoint, **environment):
 @pytest.mark.parametrize(
     ("status", "told"), [(401, "log in again"), (403, "the token may not write there"), (404, "no such user")]
 )
-def test_a_servers_refusal_is_told_with_what_to_do(run, status, told):
+def test_a_servers_refusal_is_reported_with_what_to_do(run, status, told):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     server.status, server.asked = status, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -202,14 +209,14 @@ def test_a_servers_refusal_is_told_with_what_to_do(run, status, told):
     assert "/api/repos/create" in server.asked
 
 
-def test_no_network_and_a_hub_that_is_switched_off_are_told(run):
+def test_no_network_and_a_hub_that_is_switched_off_are_reported(run):
     assert "the Hub does not answer" in push_to(run, "http://127.0.0.1:9")
     assert "HF_HUB_OFFLINE" in push_to(run, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert "not logged in" in push_to(run, "http://127.0.0.1:9", HF_TOKEN="")
 
 
 @pytest.mark.parametrize("field", ["push_to_hub: true", "hub_token: hf_abc", "hub_model_id: me/model"])
-def test_a_recipe_that_wants_to_push_is_told_of_the_command(tmp_path, field):
+def test_a_recipe_that_wants_to_push_is_reported_of_the_command(tmp_path, field):
     path = tmp_path / "r.yaml"
     path.write_text(f"name: r\nsft:\n  model: org/base\n  global_batch_size: 8\n  trainer: {{{field}}}\n")
     with pytest.raises(UserError, match="deita-train push"):

@@ -43,10 +43,10 @@ def test_marks_are_wanted_only_where_something_is_learnt():
     ],
 )
 def test_a_syntax_error_has_its_line(text, line):
-    with pytest.raises(UserError, match=f"^line {line} is no Jinja: "):
+    with pytest.raises(UserError, match=f"^line {line} is not valid Jinja: "):
         check_chat_template(text, marked=True)
 
 
 def test_a_template_that_writes_the_date_is_refused():
-    with pytest.raises(UserError, match="writes the date of the day"):
+    with pytest.raises(UserError, match="writes the current date"):
         check_chat_template("{{ strftime_now('%d %b %Y') }}", marked=False)

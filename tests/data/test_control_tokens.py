@@ -126,5 +126,5 @@ def test_replaced_pieces_and_places():
 
 
 def test_a_tokenizer_without_offsets_is_refused():
-    with pytest.raises(UserError, match="some/model does not tell where its tokens lie"):
+    with pytest.raises(UserError, match="some/model cannot tell which characters a token covers"):
         ControlTokens(SimpleNamespace(is_fast=False, name_or_path="some/model"))  # type: ignore[arg-type]

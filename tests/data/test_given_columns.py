@@ -39,8 +39,8 @@ def test_the_rounding_of_an_expectation_is_no_mistake(tmp_path):
 MISTAKES = [
     ([{"id": "a"}], "given.jsonl:1: column 'quality_scores' is missing; the row has 'id'"),
     ([{"quality_scores": [1]}], "given.jsonl:1: column 'id' is missing; the row has 'quality_scores'"),
-    ([{"id": None, "quality_scores": [1]}], "given.jsonl:1: id None is no id; text or a whole number wanted"),
-    ([{"id": "a", "quality_scores": [1]}] * 2, "id 'a' is there twice: at "),
+    ([{"id": None, "quality_scores": [1]}], "given.jsonl:1: id None is not an id; expected text or a whole number"),
+    ([{"id": "a", "quality_scores": [1]}] * 2, "id 'a' occurs twice: at "),
     ([{"id": "a", "quality_scores": [1, 2]}], "2 scores for 1 user turns; one for each turn wanted"),
     ([{"id": "a", "quality_scores": []}], "0 scores for 1 user turns"),
     ([{"id": "a", "quality_scores": [0.5]}], "(row 'a'): quality_scores: 0.5 is no score; a number from 1 to 6"),
@@ -53,7 +53,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("rows", "message"), MISTAKES)
-def test_scores_that_cannot_be_used_are_told(tmp_path, rows, message):
+def test_scores_that_cannot_be_used_are_reported(tmp_path, rows, message):
     with pytest.raises(UserError) as caught:
         scores(tmp_path, ["a"], [1], *rows)
     assert message in str(caught.value) and str(tmp_path) in str(caught.value)
@@ -92,7 +92,7 @@ def test_embeddings_are_joined_by_id(tmp_path):
         ([1.0, 1e300], "not finite in float32"),
     ],
 )
-def test_embeddings_that_cannot_be_used_are_told(tmp_path, second, message):
+def test_embeddings_that_cannot_be_used_are_reported(tmp_path, second, message):
     file = write(tmp_path, {"id": "a", "embedding": [1.0, 2.0]}, {"id": "b", "embedding": second})
     with pytest.raises(UserError) as caught:
         given_embeddings(file, ["a", "b"])

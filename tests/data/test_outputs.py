@@ -113,7 +113,7 @@ def test_a_folder_with_one_file_more_is_another(tmp_path):
         write_folder(path, state="1")
 
 
-def test_a_place_that_must_stay_is_told_at_once(tmp_path):
+def test_a_place_that_must_stay_is_reported_at_once(tmp_path):
     (tmp_path / "a.jsonl").write_text("mine")
     with pytest.raises(UserError, match="is there already"):
         text(tmp_path / "a.jsonl").refuse_replacing()

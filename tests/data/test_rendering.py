@@ -164,7 +164,7 @@ def test_each_sequence_of_a_pair_is_cut_on_the_right(tokenizer):
 def test_a_template_whose_prompt_is_no_prefix_is_refused(tmp_path):
     other = TEMPLATE.replace("{{- ' ASSISTANT:' -}}", "{{- ' Assistant says:' -}}")
     tokenizer = train_tokenizer(["Hi"], 300, other, tmp_path)
-    with pytest.raises(UserError, match="no token prefix of prompt and answer, at 'Hi'"):
+    with pytest.raises(UserError, match="not a token prefix of prompt plus answer, at 'Hi'"):
         render_pair(tokenizer, [user("Hi")], "Yo", "No", None)
 
 

@@ -170,7 +170,7 @@ def test_the_same_command_again_does_nothing(folder, made):
     before = state(folder)
     for line in (scored("complexity", "c.jsonl.gz"), "embed pool.jsonl --model model --output vectors"):
         answer = command(folder, line)
-        assert "done before" in answer.output and "loading libraries" not in answer.output
+        assert "already done" in answer.output and "loading libraries" not in answer.output
     assert state(folder) == before
     # The other form of what is published is written without the model.
     command(folder, scored("complexity", "c.parquet"))

@@ -96,7 +96,7 @@ def test_a_pasted_command_carries_out_its_cell_alone(carried_out):
     shown = lines(cell.stdout)
     assert shown[0] == 'the "budgets" of $HOME, isn\'t it'
     assert [line.split()[1] for line in shown if line.startswith(("[2", "[3"))] == ["pool", "select"]
-    assert shown[-1] == "[4/4] report not written: still missing 5 of the sweep's 7 artefacts"
+    assert shown[-1] == "[4/4] report not written: 5 of the sweep's 7 artefacts are still missing"
 
 
 def test_a_task_of_the_script_fails_with_its_cell(carried_out):
@@ -109,10 +109,10 @@ def test_a_task_of_the_script_fails_with_its_cell(carried_out):
 def test_the_run_makes_the_rest_and_reports_what_there_is(carried_out, folder):
     run = carried_out["run"]
     assert run.returncode == 2
-    assert run.stdout.count("done before") == 2  # the pool, and the selection of the pasted cell
+    assert run.stdout.count("already done") == 2  # the pool, and the selection of the pasted cell
     assert selected(folder) == {"as written": 8, "budget 4, seed 1": 4, "budget 4, seed 2": 4, "whole pool": 24}
     message = run.stderr.splitlines()
-    assert message[0] == "error: 2 stages failed; everything else is made."
+    assert message[0] == "error: 2 stages failed; everything else is done."
     assert [line for line in message if "cells:" in line] == [
         "  cells:   budget 400, seed 1",
         "  cells:   budget 400, seed 2",

@@ -120,6 +120,23 @@ def test_the_passes_work_on_an_adapter_as_on_a_whole_model(adapter, base):
         assert sums[index] == pytest.approx(float(loss), rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_models_loaded_in_turn_have_bitwise_the_numbers_of_the_first_time(base, tmp_path, dtype):
+    """Two adapters and their base in one process, as passes use them: nothing of one is left in the next."""
+    folders = [base, *(make_adapter(tmp_path / name, base, **ADAPTERS[name]) for name in ("default", "dora"))]
+    batch = pad_batch(ROWS, CPU)
+
+    def numbers(folder):
+        hidden = last_hidden_states(load_model(str(folder), dtype, CPU, head=False), batch)
+        return [last_logits(load_model(str(folder), dtype, CPU, head=True), batch, [3, 9]), hidden]
+
+    first = [numbers(folder) for folder in folders]
+    assert not any(torch.equal(first[0][1], adapted[1]) for adapted in first[1:]), "the adapters do something"
+    for index in (1, 0, 2, 1):
+        for again, expected in zip(numbers(folders[index]), first[index], strict=True):
+            assert again.dtype == expected.dtype and torch.equal(again, expected)
+
+
 def test_plain_transformers_loads_an_adapter(simple, base):
     loaded = AutoModelForCausalLM.from_pretrained(simple)
     assert torch.equal(
@@ -156,7 +173,7 @@ def test_a_folder_is_an_adapter_by_its_configuration(simple, base):
     [
         ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA adapters are read."),
         ({"peft_type": "removed"}, "peft_type is None; only LORA adapters are read."),
-        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens is stated"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens is set"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path is missing"),
     ],
 )
@@ -228,7 +245,7 @@ def test_a_base_must_be_a_whole_model(simple, base, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (other, tmp_path / "empty"):
         edit(simple, base_model_name_or_path=str(folder))
-        assert refusal(locate_base, simple).endswith(f"the base {folder} is no whole transformers model.")
+        assert refusal(locate_base, simple).endswith(f"the base {folder} is not a full transformers model.")
 
 
 def test_a_base_on_the_hub_needs_its_commit(simple, monkeypatch, base):

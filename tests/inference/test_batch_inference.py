@@ -125,7 +125,7 @@ def test_nothing_to_do(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_computed_is_counted_and_told_after_each_batch(tmp_path):
+def test_what_was_computed_is_counted_and_reported_after_each_batch(tmp_path):
     speed, seen = Speed(), []
     Pass(PLAN, tmp_path, Counted(), speed, lambda: seen.append((speed.rows, speed.tokens))).run([0, 2, 3])
     # Rows of 8 and 8 tokens; of 4, 3 and 2; of 3.

@@ -39,7 +39,7 @@ def test_missing_weights(folder):
 def test_weights_that_are_cut_off(folder):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    assert refusal(folder).startswith(f"{file} is no whole safetensors file (")
+    assert refusal(folder).startswith(f"{file} is not a complete safetensors file (")
 
 
 @pytest.mark.parametrize("config", ["{", "{}", '{"model_type": "nonesuch"}'])

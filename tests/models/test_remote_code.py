@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.forward import load_model
-from deita_train.inference.trunk import sharing
 from deita_train.models import remote_code
 from deita_train.models.model_folder import check_model_folder
 from deita_train.models.model_shape import load_config
@@ -48,7 +47,7 @@ def edit(path, **values):
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """The model's folder, the mark that its code leaves, and the logits that a plain LLaMA with its weights gives."""
-    monkeypatch.setattr(remote_code, "_told", set())
+    monkeypatch.setattr(remote_code, "_reported", set())
     folder, mark = tmp_path / "model", tmp_path / "mark"
     make_model(folder)
     ids = torch.arange(3, 40)[None]
@@ -69,7 +68,7 @@ LOADS = {
 @pytest.mark.parametrize("what", LOADS)
 def test_code_is_executed_where_it_is_trusted_and_nowhere_else(own, what, capsys):
     folder, mark, *_ = own
-    with pytest.raises(UserError, match=r"brings Python code of its own.*trust_remote_code: at the top of the recipe"):
+    with pytest.raises(UserError, match=r"brings its own Python code.*trust_remote_code: at the top of the recipe"):
         LOADS[what](folder, False)
     assert not mark.exists() and "executing" not in capsys.readouterr().out
     LOADS[what](folder, True)
@@ -86,21 +85,11 @@ def test_a_trusted_model_gives_its_own_numbers(own):
     assert torch.equal(model(ids).logits, expected)
 
 
-def test_one_base_in_memory_is_not_shared_with_what_does_not_trust_it(own):
-    folder, *_ = own
-    with sharing(lambda line: None) as trunk:
-        LOADS["model"](folder, True)
-        with pytest.raises(UserError, match="brings Python code"):
-            LOADS["model"](folder, False)
-        LOADS["model"](folder, True)
-        assert trunk.num_loads == 2
-
-
 def test_a_tokenizers_code_is_refused_like_a_models(own):
     folder, mark, *_ = own
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "own_code.OwnTokenizer"]},
          tokenizer_class="OwnTokenizer")  # fmt: skip
-    with pytest.raises(UserError, match="brings Python code of its own"):
+    with pytest.raises(UserError, match="brings its own Python code"):
         load_tokenizer(str(folder))
     assert not mark.exists()
     assert type(load_tokenizer(str(folder), trust_code=True)).__name__ == "OwnTokenizer"
@@ -109,7 +98,7 @@ def test_a_tokenizers_code_is_refused_like_a_models(own):
 def test_code_of_another_repository_is_refused_though_trusted(own):
     folder, mark, *_ = own
     edit(folder / "config.json", auto_map=CLASSES | {"AutoConfig": "org/code--own_code.OwnConfig"})
-    with pytest.raises(UserError, match=r"config.json: the model's code lies in another repository \(org/code\)"):
+    with pytest.raises(UserError, match=r"config.json: the model's code is in another repository \(org/code\)"):
         check_model_folder(folder, True)
     assert not mark.exists()
 
@@ -119,7 +108,7 @@ def test_a_stage_hears_from_its_configuration(own, tmp_path):
     context = pass_context("embed", tmp_path, conversations(4))
     del context.parents["model"]
     context.settings["model"], context.config["model"] = str(folder), {"content": "c" * 64}
-    with pytest.raises(UserError, match="brings Python code"):
+    with pytest.raises(UserError, match="brings its own Python code"):
         embed.prepare(context)
     assert not mark.exists()
     context.config["model"]["trust_remote_code"] = True

@@ -84,7 +84,7 @@ def refusal(folder, **changes):
     return str(caught.value).removeprefix(f"{folder / 'r.yaml'}: ")
 
 
-def test_a_model_without_a_template_or_with_an_unmarked_one_is_told(tmp_path):
+def test_a_model_without_a_template_or_with_an_unmarked_one_is_reported(tmp_path):
     bare, unmarked = make_folder(tmp_path / "bare"), make_folder(tmp_path / "unmarked", jinja=UNMARKED)
     assert refusal(tmp_path, sft__model=str(bare)) == (
         f"sft.chat_template: tokenizer: {bare} has no chat template of its own (a base model rarely has one); name a "
@@ -92,13 +92,13 @@ def test_a_model_without_a_template_or_with_an_unmarked_one_is_told(tmp_path):
     )
     assert refusal(tmp_path, sft__model=str(unmarked)) == (
         f"sft.chat_template: tokenizer: the template of {unmarked}: it does not mark what the assistant writes, so "
-        "there would be nothing to learn from; put the assistant's words and the end-of-turn token between "
+        "there would be nothing to train on; put the assistant's words and the end-of-turn token between "
         "{% generation %} and {% endgeneration %}. Mend it in a copy, a .jinja file, and name that; or name a template "
         "of this package."
     )
 
 
-def test_a_damaged_file_is_told(tmp_path):
+def test_a_damaged_file_is_reported(tmp_path):
     folder = make_folder(tmp_path / "m")
     (folder / "tokenizer_config.json").write_text('{"chat_template": ')
     assert "tokenizer_config.json is no JSON" in refusal(tmp_path, sft__model=str(folder))
@@ -186,7 +186,7 @@ def test_what_is_missing_is_fetched_at_the_commit_of_the_plan(cache, monkeypatch
     assert asked == [("org/m", name, COMMIT) for name in ("chat_template.jinja", "tokenizer_config.json")]
 
 
-def test_what_can_be_found_nowhere_is_told(tmp_path, cache):
+def test_what_can_be_found_nowhere_is_reported(tmp_path, cache):
     told = refusal(tmp_path, sft__model="org/m", sft__revision=COMMIT)
     assert told.startswith(
         f"sft.chat_template: tokenizer: chat_template.jinja of org/m at {COMMIT} is not in the local"

@@ -4,8 +4,8 @@ import pytest
 
 import deita_train
 from deita_train.errors import UserError
-from deita_train.recipe.loading import OWNED_FIELDS, load_recipe, trainings
-from deita_train.recipe.trainer_fields import GONE, trainer_fields
+from deita_train.recipe.loading import load_recipe, trainings
+from deita_train.recipe.trainer_fields import GONE, OWNED_FIELDS, trainer_fields
 
 RECIPES = sorted((Path(deita_train.__file__).parent.parent / "recipes").rglob("*.yaml"))
 RECIPE = """\

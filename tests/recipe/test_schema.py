@@ -1,10 +1,12 @@
 import json
+from types import NoneType, UnionType
+from typing import Annotated, Union, get_args, get_origin
 
 import pytest
 from pydantic import ValidationError
 
 from deita_train.errors import UserError
-from deita_train.recipe.data_sections import Pool, Source
+from deita_train.recipe.data_sections import Pool, Section, Source
 from deita_train.recipe.loading import load_recipe
 from deita_train.recipe.schema import Recipe
 
@@ -147,6 +149,31 @@ def test_a_pool_is_one_source_or_several():
 
 def test_a_pool_and_a_source_have_the_same_keys():
     assert set(Pool.model_fields) - {"sources"} == set(Source.model_fields)
+
+
+def members(annotation):
+    """The types in a field's annotation, those of unions and in lists included."""
+    if get_origin(annotation) is Annotated:
+        return members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType, list):
+        return [member for argument in get_args(annotation) for member in members(argument)]
+    return [] if annotation is NoneType else [annotation]
+
+
+def test_one_field_is_a_union_of_a_number_and_a_section():
+    """What `validation` relies on when it looks for the section that a key stands in."""
+    todo, seen, unions = [Recipe], set(), []
+    while todo:
+        section = todo.pop()
+        seen.add(section)
+        for name, field in section.model_fields.items():
+            inside = members(field.annotation)
+            sections = [one for one in inside if isinstance(one, type) and issubclass(one, Section)]
+            assert "sections." not in str([one for one in inside if one not in sections])
+            if sections and len(inside) > 1:
+                unions.append(f"{section.__name__}.{name}")
+            todo += [one for one in sections if one not in seen]
+    assert len(seen) > 15 and unions == ["Select.budget"]
 
 
 def test_the_defaults_of_the_paper():

@@ -77,7 +77,7 @@ def test_only_a_selection_that_read_scores_tells_of_scorers(swept):
     assert "scores" not in at_random["Data"] + at_random["Limits"]
 
 
-def test_every_field_of_a_training_is_told(run):
+def test_every_field_of_a_training_is_reported(run):
     manifest = run[1] / "sft-deita-1" / "manifest.json"
     config = json.loads(manifest.read_text())["config"]
     change(manifest, config=config | {"loss": "per_conversation", "parity": True, "new_field": "x|y"})

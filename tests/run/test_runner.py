@@ -19,8 +19,6 @@ from deita_train.store import locks
 from deita_train.store.locks import BeingMade, hold
 
 pytestmark = [pytest.mark.usefixtures("no_gpus"), pytest.mark.timeout(60)]
-PEFT = {"scorers__complexity__train__peft": {"r": 4}, "scorers__quality__train__peft": {"r": 4}}
-TOGETHER = ["score.complexity", "score.quality", "embed"]
 SWEEP = {"select.method": ["random", "longest_response"], "until": "sft"}
 USERS = {"rank": 0, "user_error": True, "message": "the loss is nan"}
 OURS = {"rank": 1, "user_error": False, "message": "ValueError: no"}
@@ -42,7 +40,6 @@ class FakeChildren:
         self.metrics = {"budget_met": True}
         self.report_code = 0
         self.made = []
-        self.processes = []
         self.reports = 0
 
     def __call__(self, threads):
@@ -51,16 +48,8 @@ class FakeChildren:
     def load_libraries(self, tick):
         tick()
 
-    def stages(self, plan, nodes, tick):
-        self.processes.append([node.label for node in nodes])
-        for node in nodes:
-            code = self.stage(plan, node)
-            if code != 0:
-                return code
-            tick()
-        return 0
-
-    def stage(self, plan, node):
+    def stage(self, plan, node, tick):
+        tick()
         cell = plan.owners(node)[0].label
         self.made.append((cell, node.label))
         work = plan.store.work_path(node.id)
@@ -137,7 +126,7 @@ def test_everything_that_is_missing_is_made_once_and_reported(tmp_path, children
     children.made.clear()
     outcome, said = run(made)
     assert (children.made, children.reports, outcome.error) == ([], 2, None)
-    assert sum(line.endswith("done before") for line in said) == len(LABELS) + 4
+    assert sum(line.endswith("already done") for line in said) == len(LABELS) + 4
 
 
 def test_a_failed_cell_does_not_stop_the_others(tmp_path, children):
@@ -163,13 +152,13 @@ def test_a_failed_cell_does_not_stop_the_others(tmp_path, children):
     assert isinstance(outcome.error, UserError)
     arguments = f"{tmp_path / 'recipe.yaml'} --runs {tmp_path / 'runs'}"
     assert str(outcome.error) == (
-        "1 stage failed, and 1 more could not be made without it; everything else is made.\n"
+        "1 stage failed and 1 more could not be built without it; everything else is done.\n"
         "1. select\n"
         "  error:   the loss is nan\n"
         "  cells:   random\n"
         f"  logs:    {made.store.work_path(select.id) / 'logs'}\n"
-        f"  again:   deita-train stage {arguments} --stage {select.id}\n"
-        "What is published stays; the same `deita-train run` tries the failed stages again."
+        f"  retry:   deita-train stage {arguments} --stage {select.id}\n"
+        "Published artefacts are kept; the same `deita-train run` tries the failed stages again."
     )
 
 
@@ -191,7 +180,7 @@ def test_a_shared_stage_that_fails_takes_with_it_only_what_reads_it(tmp_path, ch
     ]
     assert isinstance(outcome.error, StageFailed)
     assert str(outcome.error).startswith(
-        "2 stages failed, and 4 more could not be made without them; everything else is made.\n"
+        "2 stages failed and 4 more could not be built without them; everything else is done.\n"
     )
 
 
@@ -241,7 +230,7 @@ def test_a_report_alone_that_fails(tmp_path, children):
         run(made)
     assert str(caught.value) == (
         f"report failed: its log is {made.run_dir / 'report.log'}\n"
-        "The artefacts are complete; the same command tries again."
+        "The artefacts are complete; run the same command again to retry."
     )
 
 
@@ -261,8 +250,8 @@ def test_a_recipe_of_one_cell_stops_at_its_first_failure(tmp_path, children, fai
         assert str(caught.value) == (
             "score.complexity failed: rank 1: ValueError: no\n"
             f"  logs:    {made.store.work_path(score.id) / 'logs'}\n"
-            f"  again:   deita-train stage {arguments} --stage {score.id}\n"
-            "What is published stays; the same command continues here."
+            f"  retry:   deita-train stage {arguments} --stage {score.id}\n"
+            "Published artefacts are kept; run the same command again to continue from here."
         )
 
 
@@ -302,7 +291,7 @@ def test_one_cell_makes_its_own_artefacts_and_leaves_the_report(tmp_path, childr
         ("random", "sft"),
     ]
     assert (outcome.page, outcome.error, children.reports) == (None, None, 0)
-    assert said[-1] == "[7/7] report not written: still missing 12 of the sweep's 17 artefacts"
+    assert said[-1] == "[7/7] report not written: 12 of the sweep's 17 artefacts are still missing"
     kept = json.loads((made.run_dir / "stages.json").read_text())
     assert [cell["label"] for cell in kept["cells"]] == ["as written", "random", "longest_response"]
 
@@ -315,7 +304,7 @@ def test_the_last_cell_writes_the_report(tmp_path, children):
     outcome, said = run(made, cell="0")
     assert outcome.page is not None and children.reports == 1
     assert len(children.made) == len(set(children.made)) == len(made.nodes)
-    assert "all of the sweep's 17 artefacts are made" in said
+    assert "all of the sweep's 17 artefacts are built" in said
 
 
 def test_a_cell_that_fails_stops_and_leaves_a_record(tmp_path, children):
@@ -389,7 +378,7 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
             time.sleep(0.02)
         time.sleep(0.2)
         assert children.made == [("as written", "pretraining_data"), ("as written", "base")]
-        children.stage(made, pool)  # the other process publishes it and ends
+        children.stage(made, pool, lambda: None)  # the other process publishes it and ends
         other.kill()
         running.join()
     finally:
@@ -398,71 +387,23 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
     said = lines(console)
     (waited,) = [line for line in said if "waiting" in line]
     assert waited.startswith(f"pool: waiting for process {other.pid} on ")
-    assert "[4/7] pool made by another run meanwhile" in said
+    assert "[4/7] pool built by another run meanwhile" in said
     assert children.made[2:] == [("as written", "pool"), ("random", "select"), ("random", "sft")]
 
 
-def test_passes_over_one_base_share_a_process(tmp_path, children):
-    made = plan(tmp_path, recipe(**PEFT))
-    outcome, said = run(made)
-    assert [labels for labels in children.processes if len(labels) > 1] == [TOGETHER]
-    assert sorted(label for _, label in children.made) == sorted(LABELS) and outcome.error is None
-    # The counter goes on within the group, with what each gave; 13 stages, the libraries and the report.
-    assert [line.replace("[ ", "[").split()[:2] for line in said[6:9]] == [
-        ["[7/15]", "score.complexity"],
-        ["[8/15]", "score.quality"],
-        ["[9/15]", "embed"],
-    ]
-    assert all(line.endswith(" 5 rows") for line in said[6:9])
-
-
-def test_a_failure_in_a_group_leaves_what_came_before_and_stops_the_run(tmp_path, children):
-    made = plan(tmp_path, recipe(**PEFT))
-    children.fails = {("as written", "score.quality"): USERS}
-    with pytest.raises(UserError, match=r"^score\.quality: the loss is nan$"):
-        run(made)
-    assert children.processes[-1] == TOGETHER and children.made[-1] == ("as written", "score.quality")
-    children.fails.clear()
-    children.processes.clear()
+def test_a_stage_made_again_is_published_only_once_it_is_replaced(tmp_path, children):
+    """The older artefact under the same key does not count."""
+    made = plan(tmp_path, recipe())
     run(made)
-    assert children.processes[0] == ["score.quality", "embed"], "the first was published"
-
-
-def test_in_a_sweep_the_rest_of_a_group_is_made_after_a_failure(tmp_path, children):
-    made = plan(tmp_path, recipe(sweep=SWEEP, **PEFT))
-    children.fails = {("as written", "score.quality"): OURS}
-    outcome, said = run(made)
-    at = children.processes.index(TOGETHER)
-    assert children.processes[at + 1] == ["embed"]
-    assert [line.split()[-1] for line in said if " score.quality " in line and "skipped" not in line] == ["failed"]
-    assert ("random", "sft") in children.made and isinstance(outcome.error, StageFailed)
-
-
-def test_a_group_made_anew_waits_for_each_of_its_stages(tmp_path, children):
-    """That an older artefact is there does not count as published."""
-    made = plan(tmp_path, recipe(**PEFT))
-    run(made)
-    children.processes.clear()
-    children.fails = {("as written", "score.quality"): OURS}
-    with pytest.raises(StageFailed, match=r"^score\.quality failed"):
+    children.fails = {("as written", "score.quality"): 0}  # ends well and publishes nothing
+    with pytest.raises(StageFailed, match=r"^score\.quality failed: its process ended with code 0"):
         run(made, fresh="score")
-    assert children.processes == [["score.complexity", "score.quality"]]
+    assert made.store.has(node(made, "as written", "score.quality").id)
 
 
-def test_a_process_that_ends_badly_after_its_last_stage_has_failed(tmp_path, children):
-    made = plan(tmp_path, recipe(**PEFT))
-    plain = children.stages
-    children.stages = lambda plan, nodes, tick: plain(plan, nodes, tick) or (3 if len(nodes) > 1 else 0)
+def test_a_process_that_ends_badly_after_publishing_has_failed(tmp_path, children):
+    made = plan(tmp_path, recipe())
+    publishes = children.stage
+    children.stage = lambda plan, node, tick: publishes(plan, node, tick) or (3 if node.label == "embed" else 0)
     with pytest.raises(StageFailed, match=r"^embed failed: its process ended with code 3"):
         run(made)
-
-
-def test_a_group_beside_another_run_is_refused_before_it_begins(tmp_path, children):
-    made = plan(tmp_path, recipe(**PEFT))
-    embed = node(made, "as written", "embed")
-    with (
-        hold(made.store.lock_path(embed.id), None, "embed"),
-        pytest.raises(BeingMade, match=r"^embed is being made by"),
-    ):
-        run(made)
-    assert TOGETHER not in children.processes

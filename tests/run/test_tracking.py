@@ -16,8 +16,8 @@ from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.run.child import tracking as module
+from deita_train.run.child.stage_process import run_stage
 from deita_train.run.child.tracking import Tracker, run_arguments, tracking
-from deita_train.run.child.worker import run_stages
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 # Each fault is one of wandb's; every call is written down, so that a process may be read from outside.
@@ -241,7 +241,7 @@ def test_the_environment_may_ask_for_less(tmp_path, monkeypatch, stated, environ
         ("dies", "wandb: its process ended with code 9; what came after is not logged."),
     ],
 )
-def test_a_fault_is_told_once_and_the_stage_goes_on(tmp_path, fake, monkeypatch, capfd, fault, message):
+def test_a_fault_is_reported_once_and_the_stage_goes_on(tmp_path, fake, monkeypatch, capfd, fault, message):
     monkeypatch.setenv("FAKE_FAULT", fault)
     # A hang is waited for in vain, and the others may take as long as a busy machine needs.
     monkeypatch.setattr(module, "FINISH_SECONDS", 0.5 if fault.endswith("hangs") else 20.0)
@@ -251,7 +251,7 @@ def test_a_fault_is_told_once_and_the_stage_goes_on(tmp_path, fake, monkeypatch,
     assert not left_over()
 
 
-def test_without_a_key_a_stage_is_logged_offline_and_told_what_to_do(tmp_path, fake, monkeypatch, capfd):
+def test_without_a_key_a_stage_is_logged_offline_and_reported_what_to_do(tmp_path, fake, monkeypatch, capfd):
     monkeypatch.setenv("FAKE_FAULT", "no key")
     track(plan(tmp_path, with_wandb(mode="online")))
     modes = [call[1]["mode"] for call in fake() if call[0] == "init"]
@@ -262,7 +262,7 @@ def test_without_a_key_a_stage_is_logged_offline_and_told_what_to_do(tmp_path, f
     assert "`wandb sync /somewhere/offline-run` uploads it" in told
 
 
-def test_a_process_that_cannot_be_started_is_told_too(tmp_path, monkeypatch, capfd):
+def test_a_process_that_cannot_be_started_is_reported_too(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
     track(plan(tmp_path, with_wandb()))
     assert re.fullmatch(
@@ -352,7 +352,7 @@ def test_an_offline_training_leaves_its_run_below_the_runs_folder(tmp_path, monk
     made = plan(tmp_path, data)
     nodes = made.cells[0].nodes
     for label in ("pretraining_data", "base"):
-        run_stages(path, (), runs, [nodes[label].id])
+        run_stage(path, (), runs, nodes[label].id)
     (folder,) = (runs / "tiny" / "wandb").glob("offline-run-*")
     assert folder.name.split("-", 3)[3].startswith(f"{nodes['base'].id}-")
     assert not (tmp_path / "wandb").exists() and not list(runs.glob("store/**/*wandb*"))

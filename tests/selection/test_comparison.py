@@ -200,7 +200,7 @@ def test_a_comparison_comes_back_from_json(embeddings):
     assert json.loads(text)["pool"]["characters"]["quantiles"]["0.5"] == 25
 
 
-def test_each_step_is_told():
+def test_each_step_is_reported():
     told = []
     compared(on_step=lambda *step: told.append(step))
     assert told == [(0, 4, "how dense the pool is"), (1, 4, "best"), (2, 4, "all but b"), (3, 4, "only"), (4, 4, "")]

@@ -252,7 +252,7 @@ def test_a_row_that_cannot_be_ranked_is_named():
         select_by("instag", dataset(), budget=1, column="tags")
 
 
-def test_every_reason_has_its_words():
+def test_every_reason_is_reported_in_words():
     rows = dataset().add_column("ifd", [0.5, None, 1.0, float("nan")])
     assert unrankable("ifd", rows, column="ifd") == [None, "no_value", "ifd_not_below_one", "no_value"]
     assert unrankable("direct_score", rows, column="ifd") == [None, "no_value", None, "no_value"]

@@ -90,7 +90,7 @@ def test_the_nearest_distance_weighs_most():
     assert novel_sum(pool, np.arange(3), np.ones(3)) == pytest.approx(sum(by_row) / 3, rel=1e-6)
 
 
-def test_the_density_of_near_duplicates_is_told_apart():
+def test_the_density_of_near_duplicates_is_reported_apart():
     # Squared distances of about 1e-10 and 4e-10, far below what a float32 cosine resolves.
     rows = np.array([(0.6, 0.8, 0.3), (0.6, 0.8, 0.30001), (0.3, 0.2, 0.9), (0.3, 0.20002, 0.9)], dtype=np.float32)
     unit = unit64(rows)

@@ -53,6 +53,6 @@ def test_what_holds_no_tags_is_refused(values, held):
 
 
 @pytest.mark.parametrize("read", [number_column, tag_column])
-def test_a_missing_column_is_told_with_those_that_are_there(read):
+def test_a_missing_column_is_reported_with_those_that_are_there(read):
     with pytest.raises(UserError, match=r"^the pool has no column 'y' for the method to read; it has id, x\."):
         read(rows([1]), "y")

@@ -153,7 +153,7 @@ def test_equally_near_blockers_resolve_to_the_earliest_kept(block_size):
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 1024])
-def test_almost_equally_near_blockers_are_told_apart_in_float64(block_size):
+def test_almost_equally_near_blockers_are_reported_apart_in_float64(block_size):
     # The diagonal is near to a row and to the same row with its entries shuffled and one of them moved by one float32
     # step: float32 products cannot rank these two, float64 ranks them well above its own rounding.
     rng = np.random.default_rng(0)

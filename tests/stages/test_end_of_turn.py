@@ -197,7 +197,7 @@ def test_a_merged_adapter_stops_there_too(store):
     assert new_tokens(folder) == ["<|im_end|>"] and metrics["end_of_turn"] == ["<|im_end|>"]
 
 
-def test_an_adapter_stops_where_its_base_does_or_it_is_told(store):
+def test_an_adapter_stops_where_its_base_does_or_it_is_reported(store):
     config = {"end_of_turn": True, "peft": {"r": 2}, "merge_adapter": False}
     folder, metrics = carry_out(sft, store, "sft", "chatml", **config)
     assert not (folder / "generation_config.json").exists() and metrics == {"end_of_turn": ["<|im_end|>"]}

@@ -102,5 +102,5 @@ def test_a_template_that_joins_answers_is_refused(made):
         "{% endfor %}{{ eos_token }}{% endgeneration %}"
     )
     tokenizer = load_tokenizer(str(folder / "model"), text)
-    with pytest.raises(UserError, match="row row-1 has 2 answers, and the chat template marks 1 stretches"):
+    with pytest.raises(UserError, match="row row-1 has 2 answers, but the chat template marks 1 spans"):
         lengths.row_lengths(tokenizer, conversations(2)[1])

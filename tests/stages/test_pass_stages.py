@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig
 
 from deita_train.data.conversations import user_turns
 from deita_train.errors import UserError
+from deita_train.inference import cpu_bfloat16
 from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import read_plan
 from deita_train.inference.forward import load_model
@@ -67,7 +68,7 @@ def test_torn_shards_are_named_removed_and_computed_again(work, one_shard_per_ba
     assert third_time.metrics["seconds_computing"] == 0.0
 
 
-def test_the_speed_is_measured_and_told(work, capsys):
+def test_the_speed_is_measured_and_reported(work, capsys):
     context = pass_context("evaluate", work, ROWS, max_length=2048, max_batch_tokens=900)
     _, result = carry_out(evaluate, context)
     metrics = result.metrics
@@ -135,7 +136,7 @@ def test_the_mass_on_the_digits_is_read_on_every_tenth_batch(work, made, capsys)
         masses.append(float(probabilities[plan.facts["digit_ids"]].sum()))
     assert metrics["digit_mass_mean"] == pytest.approx(np.mean(masses), rel=1e-4)
     assert metrics["wrong_model_suspected"] is True
-    assert "This looks like a wrong model: check scorers.quality." in capsys.readouterr().out
+    assert "This looks like the wrong model: check scorers.quality." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("mass", "suspected"), [(0.11, True), (0.49, True), (0.51, False)])
@@ -156,7 +157,7 @@ def test_a_model_that_does_not_answer_with_digits_is_refused_before_the_pass(wor
 
 def test_it_is_refused_after_the_pass_when_only_the_sample_shows_it(work, monkeypatch):
     monkeypatch.setattr(score, "_try_digits", lambda *arguments: None)
-    with pytest.raises(UserError, match="This looks like a wrong model, and its scores would be noise"):
+    with pytest.raises(UserError, match="This looks like the wrong model, and its scores would be noise"):
         carry_out(score, pass_context("score", work, ROWS, min_digit_mass=0.1))
 
 
@@ -236,7 +237,7 @@ def test_a_gpu_takes_what_its_free_memory_holds(tmp_path, monkeypatch):
     monkeypatch.setattr(passes, "model_path", lambda context: tmp_path / "model")
     context.settings["launch"] = {**context.settings["launch"], "use_cpu": False}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="the launch wants a GPU, and torch finds none"):
+    with pytest.raises(UserError, match="the launch needs a GPU, and torch finds none"):
         plan_pass(context, [5, 3], {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (24 * 2**30, 80 * 2**30))
@@ -250,3 +251,15 @@ def test_a_pool_without_a_turn_to_score(work):
     assert table["quality_scores"] == [[None]]
     assert (result.metrics["digit_mass_mean"], result.metrics["digit_mass_turns"]) == (None, 0)
     assert (result.metrics["real_token_share"], result.metrics["tokens_per_second"]) == (1.0, None)
+
+
+def test_hours_in_bfloat16_on_a_cpu_are_refused_before_the_first_batch(work, monkeypatch):
+    slow = cpu_bfloat16.ProductRates(float32=1e6, bfloat16=1e3)  # of a CPU on which even this miniature takes hours
+    monkeypatch.setattr(cpu_bfloat16, "product_rates", lambda: slow)
+    monkeypatch.setattr(cpu_bfloat16, "_NEVER_SLOW", 0)
+    context = pass_context("score", work, ROWS, dtype="bfloat16")
+    with pytest.raises(UserError, match=r"1,000 times as long as in float32.*hours.*State dtype: float32"):
+        carry_out(score, context)
+    assert not list(context.work_dir.glob("shards/*"))
+    context.config["dtype"] = "float32"
+    carry_out(score, context)

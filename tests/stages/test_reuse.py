@@ -48,9 +48,9 @@ def first(model, tmp_path_factory):
     return made
 
 
-def stage(kind, folder, model, rows, *siblings, **changes):
+def stage(kind, folder, model, rows, *reusable, **changes):
     (folder / "model").symlink_to(model)
-    return replace(pass_context(kind, folder, rows, **changes), siblings=siblings)
+    return replace(pass_context(kind, folder, rows, **changes), reusable=reusable)
 
 
 def by_id(table, column):
@@ -102,7 +102,7 @@ def test_only_the_new_rows_are_computed(kind, model, first, tmp_path, capsys):
     num_new = NEW_TURNS if kind == "score" else 20
     log = capsys.readouterr().out
     num_old = {"score": 300, "embed": 200}[kind]
-    assert f"{kind}: {num_old} of {num_old + num_new} inputs are there already: {num_old} in {kind}-first" in log
+    assert f"{kind}: {num_old} of {num_old + num_new} inputs were computed before: {num_old} in {kind}-first" in log
     assert f"rank 0: {num_new} of {num_new} rows" in log
     metrics = result.metrics
     assert (metrics["rows"], metrics["rows_reused"]) == (220, num_old)
@@ -186,7 +186,7 @@ def test_a_pool_that_is_all_there_is_still_tried_on_the_model(model, first, tmp_
     assert result.metrics["digit_mass_turns"] == 16, "the turns that were tried before the pass"
     assert result.metrics["wrong_model_suspected"] is True
     context.settings["min_digit_mass"] = 0.1
-    with pytest.raises(UserError, match="This looks like a wrong model"):
+    with pytest.raises(UserError, match="This looks like the wrong model"):
         score.run(context)
 
 
@@ -218,7 +218,7 @@ def with_parents(context):
 
 
 @pytest.mark.parametrize("kind", STAGES)
-def test_a_restart_keeps_the_plan_although_a_sibling_appeared_or_went(kind, model, first, tmp_path):
+def test_a_restart_keeps_the_plan_although_a_reusable_artefact_appeared_or_went(kind, model, first, tmp_path):
     module, column, _ = STAGES[kind]
     artefact, old = first[kind]
     for name in ("appeared", "went"):
@@ -226,12 +226,12 @@ def test_a_restart_keeps_the_plan_although_a_sibling_appeared_or_went(kind, mode
     alone = with_parents(stage(kind, tmp_path / "appeared", model, OLD[:20]))
     prepare(module, alone)
     plan = (alone.prepared_dir / "batches.json").read_bytes()
-    prepare(module, replace(alone, siblings=(artefact,)))
+    prepare(module, replace(alone, reusable=(artefact,)))
     assert (alone.prepared_dir / "batches.json").read_bytes() == plan
     assert module.run(alone).metrics["rows_reused"] == 0
     helped = with_parents(stage(kind, tmp_path / "went", model, OLD[:20], artefact))
     prepare(module, helped)
-    module_again = replace(helped, siblings=())
+    module_again = replace(helped, reusable=())
     prepare(module, module_again)
     assert module.run(module_again).metrics["rows_reused"] == len(prompts(helped))
     table = datasets.load_from_disk(str(helped.data_dir))
@@ -243,7 +243,7 @@ def test_a_restart_that_may_reuse_nothing_plans_anew(model, first, tmp_path):
     context = with_parents(stage("embed", tmp_path, model, OLD[:20], first["embed"][0]))
     prepare(embed, context)
     context.settings["reuse_rows"] = False
-    prepare(embed, replace(context, siblings=()))
+    prepare(embed, replace(context, reusable=()))
     assert embed.run(context).metrics["rows_reused"] == 0
 
 

@@ -193,7 +193,7 @@ def test_a_scorers_row_without_room_is_refused_as_in_training(tokenizer):
         sequences(stage, ScorerExample("here", "abc", None, 2))
 
 
-def test_with_parity_a_long_prompt_is_told_and_not_shortened(tokenizer):
+def test_with_parity_a_long_prompt_is_reported_and_not_shortened(tokenizer):
     row = {"id": "r", "messages": [{"role": "user", "content": "abc"}, {"role": "user", "content": "abcd"}]}
     limit = 1 + len(COMPLEXITY_HEAD) + 3 + len(COMPLEXITY_TAIL)
     whole, long = sequences(other("score", tokenizer, limit, dimension="complexity", parity=True), row)

@@ -75,7 +75,7 @@ def trls_training(model_dir, folder, **fields):
     arguments = DPOConfig(
         output_dir=str(folder / "out"), **(FIELDS | fields), per_device_train_batch_size=4, use_cpu=True, bf16=False,
         seed=7, logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, max_length=512,
-        activation_checkpointing=False,
+        gradient_checkpointing=False,
     )  # fmt: skip
     trainer = DPOTrainer(
         model=str(model_dir),

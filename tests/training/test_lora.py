@@ -118,7 +118,7 @@ def test_a_stopped_training_continues_to_the_same_bytes(straight, base, rows, tm
 
 def test_recomputed_activations_change_nothing(straight, base, rows, tmp_path):
     """What the trainings on a GPU do by default."""
-    outcome = trained(base, rows, tmp_path, settings(activation_checkpointing=True))
+    outcome = trained(base, rows, tmp_path, settings(gradient_checkpointing=True))
     for got, expected in zip(outcome.history, straight[1].history, strict=True):
         assert got["loss"] == pytest.approx(expected["loss"], abs=1e-5)
 

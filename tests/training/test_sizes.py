@@ -5,6 +5,8 @@ import random
 import datasets
 import pytest
 
+from deita_train.errors import UserError
+from deita_train.inference import cpu_bfloat16
 from deita_train.models.weight_shapes import shapes_in_folder, shapes_of_config
 from deita_train.training.arguments import TrainingSettings
 from deita_train.training.miniature import make_model, train_tokenizer
@@ -55,7 +57,7 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("peft", [None, {"r": 64, "target_modules": ["q_proj", "down_proj"], "use_dora": True}])
-def test_a_real_checkpoint_has_the_size_that_was_told(model, tmp_path, peft):
+def test_a_real_checkpoint_has_the_size_that_was_reported(model, tmp_path, peft):
     folder, tokenizer = model
     trainer = {"learning_rate": 1e-3, "num_train_epochs": 1, "save_steps": 1}
     settings = TrainingSettings(trainer, 2, 7, 1, "NO", True, peft=peft)
@@ -92,3 +94,17 @@ def test_a_merged_adapter_is_published_as_a_whole_model():
     )
     assert merged.published == 4 * 3_717_376
     assert merged.at_most == 2 * merged.checkpoint + merged.published
+
+
+@pytest.mark.parametrize("precision", [{"bf16": True}, {"model_init_kwargs": {"dtype": "bfloat16"}}])
+def test_hours_in_bfloat16_on_a_cpu_are_refused_before_the_first_step(model, tmp_path, monkeypatch, precision):
+    slow = cpu_bfloat16.ProductRates(float32=1e6, bfloat16=1e3)  # of a CPU on which even this miniature takes hours
+    monkeypatch.setattr(cpu_bfloat16, "product_rates", lambda: slow)
+    monkeypatch.setattr(cpu_bfloat16, "_NEVER_SLOW", 0)
+    folder, tokenizer = model
+    settings = TrainingSettings({"num_train_epochs": 1, **precision}, 2, 7, 1, "NO", True)
+    rows = datasets.load_from_disk(str(folder.parent / "rows"))
+    places = (tmp_path / "checkpoints", tmp_path / "model")
+    with pytest.raises(UserError, match=r"1,000 times as long as in float32.*hours.*Leave out trainer\.bf16"):
+        train(str(folder), tokenizer, rows, settings, *places, lambda *_: None, lambda *_: None)
+    assert not places[1].exists()

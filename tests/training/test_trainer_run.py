@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_train.training.arguments import TrainingSettings, largest_divisor, planned_steps, training_arguments
+from deita_train.training.arguments import (
+    CHECKPOINTING,
+    TrainingSettings,
+    largest_divisor,
+    planned_steps,
+    training_arguments,
+)
 from deita_train.training.trainer_run import loss_history
 
 
@@ -70,13 +76,24 @@ def test_batch_arithmetic_by_hand(batch, world_size, stated, micro, accumulation
 
 def test_defaults_on_a_cpu():
     got = arguments()
-    assert (got.bf16, got.use_cpu, got.activation_checkpointing) == (False, True, False)
+    assert (got.bf16, got.use_cpu, got.gradient_checkpointing) == (False, True, False)
     assert (got.seed, got.data_seed, got.output_dir) == (7, 7, "checkpoints")
     # transformers would remove an old checkpoint before the new one is recorded as whole.
     assert got.save_total_limit is None
     assert got.logging_nan_inf_filter is False
     assert got.dataset_kwargs == {"skip_prepare_dataset": True}
     assert got.lr_scheduler_type == "cosine"
+
+
+@pytest.mark.parametrize("name", CHECKPOINTING)
+@pytest.mark.parametrize("stated", [True, False])
+def test_checkpointing_on_a_gpu_is_as_stated_by_either_name_and_on_without(name, stated):
+    def on_gpu(**trainer):
+        settings = TrainingSettings({"bf16": False, **trainer}, 8, 7, 1, "NO", use_cpu=False)
+        return training_arguments(settings, 100, "checkpoints").gradient_checkpointing
+
+    assert on_gpu() is True
+    assert on_gpu(**{name: stated}) is stated
 
 
 def test_stated_fields_win_over_defaults():

@@ -1,12 +1,13 @@
 """The rows of a pool as the Repr Filter reads them: all checked once, exact cosines of any pairs in float64."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from deita_train.selection.repr_filter.process_group import Group
+from deita_train.selection.repr_filter.scratch import Scratch
 from deita_train.selection.repr_filter.unit_rows import (
     centre_of,
     check_shape,
@@ -36,6 +37,7 @@ class ExactRows:
     embeddings: np.ndarray
     mean: np.ndarray | None
     squares: np.ndarray
+    scratch: Scratch = field(default_factory=Scratch)
 
     @classmethod
     def check(
@@ -66,10 +68,15 @@ class ExactRows:
         return cls(embeddings, mean, np.full(len(ids), np.nan))
 
     def read(self, positions: np.ndarray) -> torch.Tensor:
-        """The rows at ``positions`` as unit vectors ``[B, D]`` float32, good to float32's rounding."""
-        vectors = self._vectors(positions)
-        self.squares[positions] = vectors.square().numpy().sum(axis=1)
-        return vectors.div_(torch.from_numpy(self.squares[positions]).sqrt_()[:, None]).float()
+        """The rows at ``positions`` as unit vectors ``[B, D]`` float32, good to float32's rounding.
+
+        They are valid until the next call.
+        """
+        vectors = self._vectors(positions, "first")
+        squares = self.scratch.take("squares", vectors.shape, torch.float64)
+        self.squares[positions] = torch.mul(vectors, vectors, out=squares).numpy().sum(axis=1)
+        unit = self.scratch.take("unit", vectors.shape, torch.float32)
+        return unit.copy_(vectors.div_(torch.from_numpy(self.squares[positions]).sqrt_()[:, None]))
 
     def cosines(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Exact cosines ``[P]`` float64 of the rows at ``first`` with those at ``second``, both read before."""
@@ -77,15 +84,20 @@ class ExactRows:
         for start in range(0, len(first), PAIRS_AT_ONCE):
             pairs = slice(start, start + PAIRS_AT_ONCE)
             a, b = first[pairs], second[pairs]
-            products = self._vectors(a).mul_(self._vectors(b)).numpy()
+            products = self._vectors(a, "first").mul_(self._vectors(b, "second")).numpy()
             found[pairs] = products.sum(axis=1) / np.sqrt(self.squares[a] * self.squares[b])
         assert not np.isnan(found).any(), "a row was compared before it was read"
         return found.clip(-1, 1)
 
-    def _vectors(self, positions: np.ndarray) -> torch.Tensor:
+    def _vectors(self, positions: np.ndarray, name: str) -> torch.Tensor:
         """The rows at ``positions`` ``[B, D]`` in float64, row by row in memory, less the mean if there is one.
 
         Torch's threads convert and multiply, element by element; numpy adds up, in an order that depends on D alone.
+        The result is valid until the next call with this name.
         """
-        vectors = torch.from_numpy(np.ascontiguousarray(self.embeddings[positions])).double()
+        shape = (len(positions), self.embeddings.shape[1])
+        stored = self.scratch.take("stored", shape, getattr(torch, self.embeddings.dtype.name))
+        # The mode makes numpy write into the buffer directly; no position is out of bounds.
+        np.take(self.embeddings, positions, axis=0, out=stored.numpy(), mode="clip")
+        vectors = self.scratch.take(name, shape, torch.float64).copy_(stored)
         return vectors if self.mean is None else vectors.sub_(torch.from_numpy(self.mean))

@@ -16,6 +16,7 @@ import torch
 
 from deita_train.selection.repr_filter.exact_rows import ExactRows
 from deita_train.selection.repr_filter.process_group import Group
+from deita_train.selection.repr_filter.scratch import Scratch
 
 # A similarity from a float32 product is taken to be within half of this of the exact cosine.
 FLOAT32_DOUBT = 1e-5
@@ -90,6 +91,7 @@ class KeptRows:
         self._group = group
         self._pieces: list[torch.Tensor] = []
         self._num_own = 0
+        self._scratch = Scratch()
         self.positions = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -149,11 +151,15 @@ class KeptRows:
         return cosines[best, every], ranks[best, every]
 
     def _similarities(self, unit: torch.Tensor, number: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Float32 similarities ``[B, K]`` to the rows of one piece, and the selection ranks ``[K]`` of these."""
+        """Float32 similarities ``[B, K]`` to the rows of one piece, and the selection ranks ``[K]`` of these.
+
+        The similarities are valid until the next call.
+        """
         first = number * KEPT_PER_PRODUCT
         filled = min(KEPT_PER_PRODUCT, self._num_own - first)
         ranks = (first + np.arange(filled)) * self._group.size + self._group.rank
-        return unit @ self._pieces[number][:filled].T, ranks
+        similarity = self._scratch.take("similarity", (len(unit), filled), unit.dtype, unit.device)
+        return torch.mm(unit, self._pieces[number][:filled].T, out=similarity), ranks
 
 
 def _raise_to(cosine: np.ndarray, rank: np.ndarray, row: np.ndarray, found: np.ndarray, ranks: np.ndarray) -> None:

@@ -27,6 +27,7 @@ from deita_train.errors import UserError
 from deita_train.selection.repr_filter.exact_rows import ExactRows
 from deita_train.selection.repr_filter.kept_rows import FLOAT32_DOUBT, KeptRows, Nearest
 from deita_train.selection.repr_filter.process_group import Group, OneProcess
+from deita_train.selection.repr_filter.scratch import Scratch
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, full_float32_products, name_rows
 from deita_train.selection.repr_filter.within_block import rows_at, sequential_step, with_later
 
@@ -212,6 +213,7 @@ class _Walk:
         self.threshold = threshold
         self.device = device
         self.group = group
+        self.scratch = Scratch()
         self.kept = KeptRows(rows, device, group)
         self.num_seen = 0
         self.trace = Trace.empty(len(rows.embeddings))
@@ -236,7 +238,7 @@ class _Walk:
         nearest = self.kept.nearest(unit)  # of this rank's share, so that each kept row counts once
         rejected = self._rejected(positions, unit, nearest.over_ranks(self.group))
         open_rows = np.flatnonzero(~rejected)
-        within = with_later(unit, open_rows)
+        within = with_later(unit, open_rows, self.scratch)
         among_open = within.cpu().numpy().take(open_rows, axis=1)
         keeps = sequential_step(self.rows, positions[open_rows], among_open, self.threshold)
         keeps = keeps[: self.budget - self.num_kept]

@@ -5,12 +5,13 @@ import torch
 
 from deita_train.selection.repr_filter.exact_rows import ExactRows
 from deita_train.selection.repr_filter.kept_rows import FLOAT32_DOUBT
+from deita_train.selection.repr_filter.scratch import Scratch
 
 # Rows of a block per product with the rest of the block.
 ROWS_PER_STRIP = 128
 
 
-def with_later(unit: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+def with_later(unit: torch.Tensor, rows: np.ndarray, scratch: Scratch) -> torch.Tensor:
     """Similarities ``[O, B]`` float32 of some rows of a block with the rows after each, -inf with the others.
 
     Taken in strips, each from its first row on, which leaves out most of the products that would not be used.
@@ -18,14 +19,20 @@ def with_later(unit: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
     Args:
         unit: ``[B, D]`` float32 unit vectors.
         rows: ``[O]`` int64, ascending.
+        scratch: holds the result, which is valid until the next call with it.
     """
-    found = torch.full((len(rows), len(unit)), -torch.inf, dtype=unit.dtype, device=unit.device)
+    found = scratch.take("within", (len(rows), len(unit)), unit.dtype, unit.device)
     for start in range(0, len(rows), ROWS_PER_STRIP):
-        strip = slice(start, start + ROWS_PER_STRIP)
-        first = int(rows[start])
-        found[strip, first:] = rows_at(unit, rows[strip]) @ unit[first:].T
-    not_later = rows[:, None] >= np.arange(len(unit))
-    return found.masked_fill_(torch.from_numpy(not_later).to(unit.device), -torch.inf)
+        strip = rows[start : start + ROWS_PER_STRIP]
+        first, last = int(strip[0]), int(strip[-1])
+        found[start : start + len(strip), :first] = -torch.inf
+        open_rows = scratch.take("strip", (len(strip), unit.shape[1]), unit.dtype, unit.device)
+        torch.index_select(unit, 0, torch.from_numpy(strip).to(unit.device), out=open_rows)
+        products = scratch.take("products", (len(strip), len(unit) - first), unit.dtype, unit.device)
+        found[start : start + len(strip), first:] = torch.mm(open_rows, unit[first:].T, out=products)
+        not_later = torch.from_numpy(strip[:, None] >= np.arange(first, last + 1)).to(unit.device)
+        found[start : start + len(strip), first : last + 1].masked_fill_(not_later, -torch.inf)
+    return found
 
 
 def sequential_step(rows: ExactRows, positions: np.ndarray, similarity: np.ndarray, threshold: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the passes over a table share: the device and ranks of the launch, the batches, the shards."""
+"""Batch inference over a table, shared by its stages: device and ranks of the launch, batches, shards."""
 
 import sys
 import time
@@ -28,10 +28,10 @@ from deita_train.inference.batches import (
     share_batches,
     write_plan,
 )
-from deita_train.inference.forward import check_plain_head, pad_batch, summed_loss
+from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
+from deita_train.inference.forward import check_plain_head, pad_batch, pad_right, summed_loss
 from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
-from deita_train.inference.trunk import free_gpu_bytes
 from deita_train.models.model_shape import automatic_batch_tokens, load_config
 from deita_train.stages.context import StageContext
 from deita_train.stages.rows import conversation_row, pass_max_length
@@ -40,23 +40,24 @@ from deita_train.training.rows import LabelledRow
 
 PLAN = "batches.json"
 ROWS = "rows.parquet"
-# Ranks only meet at the end of a pass; the slowest may come hours after the first.
+# Ranks meet only at the end; the slowest may arrive hours after the first.
 _MEETING_TIMEOUT = timedelta(days=7)
 _SHARDS = "shards"
-# Larger batches leave a core's cache: benchmarks/scoring.py is a quarter slower in float32 with four times as many.
+# Larger batches do not fit a core's cache: with four times as many tokens benchmarks/scoring.py is a quarter slower.
 _CPU_BATCH_TOKENS = 4_096
 _LOG_SECONDS = 30.0
+_FLOAT32 = "State dtype: float32, or run it on a GPU."
 
 
 def start_ranks(context: StageContext) -> torch.device:
-    """The device of this rank, after checking that the launch gave what it promised."""
+    """The device of this rank, after checking that the launch is the promised one."""
     if context.world_size == 1:
         return torch.device("cpu" if context.use_cpu else "cuda")
     timeout = InitProcessGroupKwargs(timeout=_MEETING_TIMEOUT).to_kwargs()
     state = PartialState(cpu=context.use_cpu, **timeout)
     got = (state.num_processes, str(state.distributed_type.name))
     promised = (context.settings["launch"]["num_processes"], context.distributed_type)
-    # A pass shards no model, so under an FSDP file its ranks are plain ones.
+    # Inference shards no model, so under an FSDP file its ranks are plain ones.
     if got != promised and got != (promised[0], promised[1].replace("FSDP", "MULTI_GPU")):
         raise UserError(
             f"{context.label}: the launch promised {promised[0]} ranks of {promised[1]}, and {got[0]} of {got[1]} are "
@@ -68,7 +69,7 @@ def start_ranks(context: StageContext) -> torch.device:
 
 @dataclass(frozen=True)
 class PassResult:
-    """The columns of every item, [N] or [N, D], in the order of the prepared rows; what was measured on the way."""
+    """The columns of all items, [N] or [N, D], in the order of the prepared rows, and metrics."""
 
     columns: Columns
     metrics: dict[str, Any]
@@ -80,10 +81,10 @@ def run_pass(
     compute: Callable[[Sequence[int]], Columns],
     columns: Sequence[str],
 ) -> PassResult | None:
-    """Compute every missing batch of the prepared plan; the result on rank 0 once all ranks are done.
+    """Compute every missing batch of the prepared plan; returns the result on rank 0 once all ranks are done.
 
-    `compute` maps positions to the named columns; with `model`, the share of the GPU's peak is measured too. The ranks
-    wait for each other at the end alone: at the start they only hear from rank 0 which batches are missing.
+    `compute` maps positions to the named columns. With `model`, the share of the GPU's peak is measured too. Ranks wait
+    for each other only at the end; at the start, rank 0 tells them which batches are missing.
     """
     plan = read_plan(context.prepared_dir / PLAN)
     shard_dir = context.work_dir / _SHARDS
@@ -92,6 +93,9 @@ def run_pass(
     speed = Speed()
     if model is not None:
         speed = Speed(flops_per_token(model), peak_flops(model.device, model.dtype))
+        if context.use_cpu and model.dtype == torch.bfloat16:
+            tokens = sum(plan.tokens(number) for number in numbers)
+            refuse_slow_bfloat16((speed.flops_per_token or 0) * tokens, _FLOAT32)
     watch = _Watch(context, plan, missing, numbers, speed)
     Pass(plan, shard_dir, compute, speed, watch.tick).run(numbers)
     if numbers:
@@ -110,18 +114,21 @@ def run_pass(
 
 
 def _agree_on_missing(context: StageContext, plan: BatchPlan, shard_dir: Path, columns: Sequence[str]) -> list[int]:
-    """The batches that no shard holds. Rank 0 looks, and removes what cannot be trusted, before it tells the others:
-    until then no rank of this attempt writes, and those of an earlier one are dead, because this one has their lock."""
-    told: list[Any] = [None]
+    """The batches that no shard holds.
+
+    Rank 0 looks and removes untrusted shards before it tells the others. Until then no rank of this attempt writes, and
+    ranks of an earlier one are dead, because this attempt holds their lock.
+    """
+    message: list[Any] = [None]
     if context.rank == 0:
         done, distrusted = check_shards(shard_dir, plan, columns)
         for path, reason in distrusted.items():
             log(f"{path} is not trusted: {reason}. It is removed, and its batches are computed again.")
         remove_leftovers(shard_dir, distrusted)
-        told = [[number for number in range(len(plan.batches)) if number not in done]]
+        message = [[number for number in range(len(plan.batches)) if number not in done]]
     if context.world_size > 1:
-        torch.distributed.broadcast_object_list(told, src=0)
-    missing: list[int] = told[0]
+        torch.distributed.broadcast_object_list(message, src=0)
+    missing: list[int] = message[0]
     return missing
 
 
@@ -134,7 +141,7 @@ def _gather(context: StageContext, speed: Speed) -> list[Speed]:
 
 
 class _Watch:
-    """Tells the run how far the pass is, and where nobody looks at a terminal writes a line into the log at times."""
+    """Reports progress to the run and, if the output is not a terminal, to the log from time to time."""
 
     def __init__(
         self, context: StageContext, plan: BatchPlan, missing: Sequence[int], numbers: Sequence[int], speed: Speed
@@ -148,14 +155,14 @@ class _Watch:
         self._written = time.monotonic()
 
     def tick(self) -> None:
-        """After each batch. The other ranks are taken to be as far as this one."""
+        """Call after each batch. Assumes that the other ranks are as far as this one."""
         left = self._missing * (self._own - self._speed.tokens) // self._own
         self._context.progress.update(self._total - left, self._total, "tokens", self._words())
         if not sys.stdout.isatty() and time.monotonic() - self._written > _LOG_SECONDS:
             self.write_line()
 
     def write_line(self) -> None:
-        """A line into this rank's log."""
+        """Write a line to this rank's log."""
         self._written = time.monotonic()
         log(f"rank {self._context.rank}: {self._words()}")
 
@@ -165,20 +172,20 @@ class _Watch:
 
 
 def log(line: str) -> None:
-    """Write a line into this rank's log, which is its output."""
+    """Write a line to this rank's log, which is its standard output."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def plan_pass(context: StageContext, lengths: Sequence[int], facts: dict[str, Any]) -> None:
-    """Plan the batches over rows of these lengths, and keep them with what else the preparation found out."""
+    """Plan batches over rows of these lengths, and write them with `facts` found by the preparation."""
     max_batch_tokens = _batch_tokens(context, max(lengths, default=0))
     plan = BatchPlan(plan_batches(lengths, max_batch_tokens), list(lengths), max_batch_tokens, facts)
     write_plan(context.prepared_dir / PLAN, plan)
 
 
 def _batch_tokens(context: StageContext, longest: int) -> int:
-    """What the recipe states, or else what fits into this machine's GPU, of which rank 0 asks its own."""
+    """As the recipe states, else what fits in this machine's GPU (rank 0's)."""
     stated: int | None = context.settings["max_batch_tokens"]
     if stated is not None:
         return stated
@@ -186,21 +193,22 @@ def _batch_tokens(context: StageContext, longest: int) -> int:
         return _CPU_BATCH_TOKENS
     if not torch.cuda.is_available():
         raise UserError(
-            f"{context.label}: the launch wants a GPU, and torch finds none. Check the driver, or the launch."
+            f"{context.label}: the launch needs a GPU, and torch finds none. Check the driver, or the launch."
         )
     config = load_config(model_path(context), trusts_code(context.config))
-    return automatic_batch_tokens(config, context.config["dtype"], free_gpu_bytes(), longest)
+    free_bytes, _ = torch.cuda.mem_get_info()
+    return automatic_batch_tokens(config, context.config["dtype"], free_bytes, longest)
 
 
 def render_rows(context: StageContext, table: datasets.Dataset) -> None:
-    """Prepare a pass over whole conversations: ids and labels of every row, the planned batches, the counts."""
+    """Prepare inference over whole conversations: ids and labels of every row, planned batches, counts."""
     rendered = rendered_rows(context, table)
     truncated = sum(row.truncated for row in rendered)
     prepare_rows(context, [row.input_ids for row in rendered], [row.labels for row in rendered], truncated)
 
 
 def rendered_rows(context: StageContext, table: datasets.Dataset) -> list[LabelledRow]:
-    """Every conversation as the stage's model reads it, cut on the right."""
+    """All conversations as the stage's model reads them, cut on the right."""
     model = model_path(context)
     tokenizer = load_tokenizer(str(model), context.config["chat_template"], trust_code=trusts_code(context.config))
     max_length = pass_max_length(context.config, model)
@@ -212,7 +220,7 @@ def rendered_rows(context: StageContext, table: datasets.Dataset) -> list[Labell
 
 
 def prepare_rows(context: StageContext, input_ids: list[list[int]], labels: list[list[int]], truncated: int) -> None:
-    """Keep ids and labels of every row, and plan the batches over them."""
+    """Write ids and labels of every row, and plan batches over them."""
     columns = {
         "input_ids": pa.array(input_ids, pa.list_(pa.int32())),
         "labels": pa.array(labels, pa.list_(pa.int32())),
@@ -223,8 +231,14 @@ def prepare_rows(context: StageContext, input_ids: list[list[int]], labels: list
 
 @dataclass(frozen=True)
 class TokenLosses:
-    """Negative log-likelihood summed over each row's labelled tokens, float64 [N], and their number, int64 [N];
-    `metrics` of the pass and of what it read."""
+    """Losses of all rows.
+
+    Attributes:
+        sums: negative log-likelihood summed over each row's labelled tokens, float64 [N].
+        counts: number of labelled tokens, int64 [N].
+        metrics: of the inference and its input.
+        device: type of the device.
+    """
 
     sums: np.ndarray
     counts: np.ndarray
@@ -233,7 +247,7 @@ class TokenLosses:
 
 
 def token_losses(context: StageContext) -> TokenLosses | None:
-    """The losses of the prepared rows under the stage's model; None on ranks other than 0."""
+    """The losses of the prepared rows under the stage's model; None on other ranks than 0."""
     device = start_ranks(context)
     table = pq.read_table(context.prepared_dir / ROWS)
     rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
@@ -242,10 +256,8 @@ def token_losses(context: StageContext) -> TokenLosses | None:
 
     def compute(positions: Sequence[int]) -> Columns:
         batch = pad_batch([rows[position] for position in positions], device)
-        wanted = torch.full_like(batch.input_ids, IGNORED)
-        for index, position in enumerate(positions):
-            wanted[index, : len(labels[position])] = torch.tensor(labels[position], device=device)
-        loss, tokens = summed_loss(model, batch, wanted)
+        wanted = pad_right([labels[position] for position in positions], IGNORED)
+        loss, tokens = summed_loss(model, batch, wanted.to(device))
         return {"loss": loss, "tokens": tokens}
 
     result = run_pass(context, model, compute, ("loss", "tokens"))
@@ -256,6 +268,6 @@ def token_losses(context: StageContext) -> TokenLosses | None:
 
 
 def truncated_rows(context: StageContext) -> int:
-    """How many of the prepared rows were cut at `max_length`."""
+    """Number of prepared rows that were cut at `max_length`."""
     truncated: int = read_plan(context.prepared_dir / PLAN).facts["truncated"]
     return truncated

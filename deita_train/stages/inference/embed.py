@@ -1,5 +1,4 @@
-"""Stage `embed`: the last layer's hidden state at each conversation's last token [paper 2.5], or the mean over all of
-its tokens."""
+"""Stage `embed`: the last hidden state at each conversation's last token [paper 2.5], or the mean over its tokens."""
 
 from collections.abc import Sequence
 
@@ -22,7 +21,7 @@ _POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
 
 
 def prepare(context: StageContext) -> None:
-    """Render every conversation once, cut on the right, and plan the batches of those not embedded elsewhere."""
+    """Render every conversation once, cut on the right, and plan batches over those not embedded before."""
     rendered = rendered_rows(context, pool_rows(context))
     keep_inputs(context, [row.input_ids for row in rendered], sum(row.truncated for row in rendered))
 

@@ -1,4 +1,4 @@
-"""What the stages that embed have in common: the rows to embed, vectors as they are stored, and their table."""
+"""Shared by the stages that embed: the rows to embed, the stored dtype, and the table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ def pool_rows(context: StageContext) -> datasets.Dataset:
 
 
 def keep_inputs(context: StageContext, inputs: Sequence[Sequence[int]], truncated: int) -> None:
-    """Keep the token ids of every row, and plan batches over those that are not embedded elsewhere."""
+    """Write the token ids of every row, and plan batches over those not embedded before."""
     pq.write_table(pa.table({"input_ids": pa.array(inputs, pa.list_(pa.int32()))}), context.prepared_dir / ROWS)
     plan_missing(context, inputs, _STORED, {"truncated": truncated})
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The token ids of every row as they were kept, and the plan, whose positions count the missing rows alone."""
+    """The token ids of every row, and the plan, whose positions count only the missing rows."""
 
     token_ids: list[list[int]]
     plan: BatchPlan
@@ -51,9 +51,10 @@ class Inputs:
 
 
 def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int]) -> Columns:
-    """Vectors [B, D] of the pool's rows with these numbers as the recipe stores them.
+    """Vectors [B, D] in the recipe's storage dtype; `rows` are the numbers of their rows in the pool.
 
-    Raises :class:`UserError` for a number that float16 cannot hold.
+    Raises:
+        UserError: a number overflows float16.
     """
     values = vectors.float().cpu().numpy()
     with np.errstate(over="ignore"):
@@ -63,7 +64,7 @@ def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int])
         row_id = pool_rows(context)[rows[int(lost[0])]]["id"]
         raise UserError(
             f"{context.label}: row {row_id!r} has {np.abs(values[lost[0]]).max():,.0f} in its embedding, and float16 "
-            "ends at 65,504. Set embedding.storage: float32."
+            "holds at most 65,504. Set embedding.storage: float32."
         )
     return {VECTORS: stored}
 
@@ -71,7 +72,7 @@ def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int])
 def leave_embeddings(
     context: StageContext, inputs: Inputs, result: PassResult, max_length: int | None, device: str
 ) -> StageResult:
-    """Publish the vectors of all rows; the matrix stays in its mapped file until it is the table's."""
+    """Write the table with the vectors of all rows; the matrix stays memory-mapped until then."""
     num_rows = len(inputs.token_ids)
     matrix, reused = join_reused(context, inputs.plan, result.columns.get(VECTORS), num_rows)
     hashes = [input_hash(ids) for ids in inputs.token_ids]

@@ -1,4 +1,4 @@
-"""Stage `lengths`: how many tokens of SFT each row of the pool is, and where each turn's answer ends among them."""
+"""Stage `lengths`: the SFT tokens of each row of the pool, and where each turn's answer ends."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -24,8 +24,8 @@ FEATURES = datasets.Features(
         "turn_ends": datasets.List(datasets.Value("int32")),
     }
 )
-"""``num_tokens`` of the uncut row; ``first_trained`` the position of the first token with a loss, null for none;
-``turn_ends`` for each user turn how many tokens the row has up to the end of its answer, null without one."""
+"""``num_tokens``: of the uncut row. ``first_trained``: position of the first token with a loss, or null.
+``turn_ends``: for each user turn the number of tokens up to the end of its answer, null without one."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -33,7 +33,7 @@ def run(context: StageContext) -> StageResult:
     tokenizer = load_tokenizer(
         str(_tokenizer(context)), context.config["chat_template"], trust_code=trusts_code(context.config)
     )
-    tokenizer.model_max_length = 10**9  # it warns of rows that are longer than the model's context, which SFT cuts
+    tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     measured = []
     for number, row in enumerate(pool):
@@ -46,10 +46,10 @@ def run(context: StageContext) -> StageResult:
 
 
 def row_lengths(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row's values of ``FEATURES`` but its id.
+    """The row's values of ``FEATURES`` except its id.
 
     Raises:
-        UserError: the template does not mark each answer by itself.
+        UserError: the template does not mark each answer separately.
     """
     rendered = conversation_row(tokenizer, row, None)
     mask = loss_mask(rendered.labels)
@@ -70,8 +70,8 @@ def _turn_ends(row: Mapping[str, Any], mask: Sequence[bool]) -> list[int | None]
     answers = sum(message["role"] == "assistant" for message in row["messages"])
     if len(ends) != answers:
         raise UserError(
-            f"row {row['id']} has {answers} answers, and the chat template marks {len(ends)} stretches of it to learn "
-            "from: where each answer ends is not known. Choose a chat_template that marks each answer by itself."
+            f"row {row['id']} has {answers} answers, but the chat template marks {len(ends)} spans of it for training, "
+            "so it is unknown where each answer ends. Choose a chat_template that marks each answer separately."
         )
     unasked = answers - sum(answer is not None for _, answer in user_turns(row["messages"]))
     following = iter(ends[unasked:])

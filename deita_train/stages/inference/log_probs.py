@@ -1,6 +1,6 @@
 """Stage `log_probs`: log-probabilities of both answers of every preference pair under one model.
 
-The pass serves DPO as its reference, and the evaluation as a measure: how often the chosen answer is the likelier one.
+Used as DPO's reference, and for evaluation: how often the chosen answer is the likelier one.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def prepare(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> StageResult | None:
-    """Sum the log-probabilities of each answer's tokens; rank 0 joins the two answers of a pair."""
+    """Sum the log-probabilities of each answer's tokens; rank 0 joins the answers of each pair."""
     losses = token_losses(context)
     if losses is None:
         return None

@@ -1,9 +1,9 @@
-"""Stage `perplexity`: how hard the answers of each conversation are for a model, and how far the instruction helps.
+"""Stage `perplexity`: how hard the answers of each conversation are for a model, and how much the instruction helps.
 
 `perplexity` is exp of the mean loss of the assistant's tokens given everything before them. `ifd`, the instruction-
-following difficulty [Cherry, arXiv 2308.12032], divides it by the perplexity of the answers alone: each of them after
-nothing but the first token that the template writes. Both are over the same tokens, those within `max_length`; in a
-conversation of several turns over the answers of all turns together. Above 1 the instruction does not help the model.
+following difficulty [Cherry, arXiv 2308.12032], divides it by the perplexity of the answers alone, each after only the
+first token that the template writes. Both cover the same tokens, those within `max_length`, over the answers of all
+turns together. Above 1 the instruction does not help the model.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ _SEQUENCES = "sequences.parquet"
 
 
 def prepare(context: StageContext) -> None:
-    """Render every conversation once, take each of its answers alone too, and plan the batches over both."""
+    """Render every conversation and each of its answers alone, and plan batches over both."""
     pool = _pool(context)
     rendered = rendered_rows(context, pool)
     rows = [(number, row) for number, row in enumerate(rendered) if any(loss_mask(row.labels))]

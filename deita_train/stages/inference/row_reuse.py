@@ -1,7 +1,7 @@
-"""Results found again by row: an item that a published artefact holds already is taken from there.
+"""Reuse by row: results of items that a published artefact already holds are copied from there.
 
-An item is what a model reads in one go, and is known by the hash of its token ids. Which artefacts may be asked is the
-run's to say (`StageContext.siblings`): those of the same kind, configuration and model, over other pools.
+An item is one model input, identified by the hash of its token ids. The run says which artefacts may be used
+(`StageContext.reusable`): those of the same kind, configuration and model, over other pools.
 """
 
 import hashlib
@@ -25,14 +25,13 @@ from deita_train.stages.inference.batched_pass import log, plan_pass
 _REUSED = "reused.parquet"
 _JOINED = "joined.matrix"
 _ROWS_PER_PART = 1024
-# A pair of places: where an item lies in a sibling's table, and its number in this pass.
+# An item's position in the other artefact's table, and its number here.
 Found = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The columns of a published table with the hash and the value of each item: one of both in a row, or in every row
-    lists of equal length."""
+    """The columns of a published table with the hash and value of each item, one per row or equally long lists."""
 
     hashes: str
     values: str
@@ -44,10 +43,10 @@ def input_hash(ids: Sequence[int]) -> str:
 
 
 def plan_missing(context: StageContext, inputs: Sequence[Sequence[int]], stored: Stored, facts: dict[str, Any]) -> None:
-    """Write down what the siblings hold of the items, and plan batches over the others.
+    """Copy the items that other artefacts hold, and plan batches over the rest.
 
     The plan's positions count the missing items; `facts["missing"]` has their numbers among all. A restart that finds
-    the preparation complete does not come here, so what counts as missing never changes during a pass.
+    the preparation complete does not repeat this, so the missing items never change while a stage runs.
     """
     reused = _keep(context, [input_hash(ids) for ids in inputs], stored)
     missing = [item for item in range(len(inputs)) if item not in reused]
@@ -59,8 +58,10 @@ def join_reused(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The values of all items in order, [num_items] or [num_items, D], and metrics on what was reused.
 
-    `computed` are those of the missing items, None when nothing was missing. Raises :class:`UserError` when what the
-    preparation wrote down was damaged.
+    `computed` are those of the missing items, None if nothing was missing.
+
+    Raises:
+        UserError: the copies made by the preparation were damaged.
     """
     missing = plan.facts["missing"]
     sources: Counter[str] = Counter()
@@ -84,7 +85,7 @@ def join_reused(
 def find_items(
     hashes: Sequence[str], tables: Iterable[tuple[Path, Iterable[str | None]]]
 ) -> Iterator[tuple[Path, list[Found]]]:
-    """Of each table, given by its folder and its items' hashes, the items that no table before it has, by place."""
+    """For each table (its folder and its items' hashes) the wanted items that no earlier table has, by position."""
     wanted: dict[str | None, list[int]] = defaultdict(list)
     for item, wanted_hash in enumerate(hashes):
         wanted[wanted_hash].append(item)
@@ -97,28 +98,28 @@ def find_items(
 
 
 def _keep(context: StageContext, hashes: Sequence[str], stored: Stored) -> set[int]:
-    """Copy what is found into the prepared data; the numbers of these items."""
-    tables = ((sibling, _hashes(context, sibling, stored.hashes)) for sibling in context.siblings)
+    """Copy the items found into the prepared data; returns their numbers."""
+    tables = ((artefact, _hashes(context, artefact, stored.hashes)) for artefact in context.reusable)
     writer: pq.ParquetWriter | None = None
     counts: dict[str, int] = {}
     reused: set[int] = set()
-    for sibling, found in find_items(hashes, tables):
-        for table in _taken(_chunks(context, sibling, stored.values), found, sibling.name):
+    for artefact, found in find_items(hashes, tables):
+        for table in _taken(_chunks(context, artefact, stored.values), found, artefact.name):
             if writer is None:
                 path = context.prepared_dir / _REUSED
                 writer = pq.ParquetWriter(path, table.schema, write_page_checksum=True)
             writer.write_table(table)
-        counts[sibling.name] = len(found)
+        counts[artefact.name] = len(found)
         reused.update(item for _, item in found)
     if writer is not None:
         writer.close()
         places = ", ".join(f"{count:,} in {name}" for name, count in counts.items())
-        log(f"{context.label}: {len(reused):,} of {len(hashes):,} inputs are there already: {places}")
+        log(f"{context.label}: {len(reused):,} of {len(hashes):,} inputs were computed before: {places}")
     return reused
 
 
 def _taken(chunks: Iterable[pa.Array], found: Sequence[Found], source: str) -> Iterator[pa.Table]:
-    """The found items' values, part by part: of a memory-mapped table only these rows come into memory."""
+    """The values of the items found, part by part; only these rows of a memory-mapped table are read."""
     places, items = np.array(found, dtype=np.int64).T
     start = 0
     for chunk in chunks:
@@ -131,19 +132,19 @@ def _taken(chunks: Iterable[pa.Array], found: Sequence[Found], source: str) -> I
         start += len(chunk)
 
 
-def _hashes(context: StageContext, sibling: Path, column: str) -> Iterator[str | None]:
-    for chunk in _chunks(context, sibling, column):
+def _hashes(context: StageContext, artefact: Path, column: str) -> Iterator[str | None]:
+    for chunk in _chunks(context, artefact, column):
         yield from chunk.to_pylist()
 
 
-def _chunks(context: StageContext, sibling: Path, column: str) -> list[pa.Array]:
-    """A column of a published table with an entry per item, memory-mapped, in parts; lists one after the other."""
+def _chunks(context: StageContext, artefact: Path, column: str) -> list[pa.Array]:
+    """A memory-mapped column of a published table with one entry per item, in parts; lists are flattened."""
     try:
-        chunks = datasets.load_from_disk(str(sibling / "data")).data.column(column).chunks
+        chunks = datasets.load_from_disk(str(artefact / "data")).data.column(column).chunks
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"{context.label}: the table of {sibling}, which may hold some of these rows, cannot be read ({error}). "
-            "Remove that folder, and it is made anew when it is needed; or state reuse_rows: false."
+            f"{context.label}: the table of {artefact}, which may hold some of these rows, cannot be read ({error}). "
+            "Remove that folder (it is rebuilt when needed), or state reuse_rows: false."
         ) from error
     return [
         part.flatten() if pa.types.is_list(part.type) else part
@@ -153,7 +154,7 @@ def _chunks(context: StageContext, sibling: Path, column: str) -> list[pa.Array]
 
 
 def _read_kept(context: StageContext) -> Iterator[tuple[np.ndarray, list[str], np.ndarray]]:
-    """Items, sources and values as they were written down, part by part."""
+    """The copied items, sources and values, part by part."""
     path = context.prepared_dir / _REUSED
     try:
         for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=_ROWS_PER_PART):

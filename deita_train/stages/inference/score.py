@@ -36,15 +36,15 @@ from deita_train.stages.stage_model import load_stage_model, model_path, trusts_
 
 _TURNS = "turns.parquet"
 _HISTOGRAM_EDGES = [1 + 0.25 * step for step in range(21)]
-# The probability on the digits wants the whole output head, so it is read on every tenth batch alone.
+# The probability on the digits needs the whole output head, so it is read only on every tenth batch.
 _SAMPLED_BATCHES = 10
-# Before a pass of hours, a few turns of middle length show whether the model answers with digits at all.
+# Before hours of scoring, a few turns of medium length show whether the model answers with digits at all.
 _TRIED_TURNS = 16
 _SUSPECTED_BELOW = 0.5
 
 
 def prepare(context: StageContext) -> None:
-    """Encode every prompt once, and plan the batches of those not scored elsewhere."""
+    """Encode every prompt once, and plan batches over those not scored before."""
     model = model_path(context)
     max_length = pass_max_length(context.config, model)
     tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.config))
@@ -70,7 +70,7 @@ def run(context: StageContext) -> StageResult | None:
     tried = np.empty(0)
     if prompts:
         check_plain_head(model, prompts[0], device)
-        # Also when nothing is missing: the limit may be another than where the scores were taken from.
+        # Even if nothing is missing: the limit may differ from that of the reused scores.
         tried = _try_digits(context, model, missing or prompts, plan)
     digit_ids, sampled = plan.facts["digit_ids"], _sampled(plan)
 
@@ -94,7 +94,7 @@ def _sampled(plan: BatchPlan) -> set[int]:
 def _try_digits(
     context: StageContext, model: PreTrainedModel, prompts: Sequence[Sequence[int]], plan: BatchPlan
 ) -> np.ndarray:
-    """The probability on the digits of a few turns, float32 [16] or fewer."""
+    """The probability on the digits for up to 16 turns, float32 [<= 16]."""
     batches = plan.batches or plan_batches([len(ids) for ids in prompts], plan.max_batch_tokens)
     positions = batches[len(batches) // 2][:_TRIED_TURNS]
     logits = last_logits(model, pad_batch([prompts[position] for position in positions], model.device))
@@ -104,7 +104,7 @@ def _try_digits(
 
 
 def _check_mass(context: StageContext, masses: np.ndarray) -> None:
-    """Refuse a model that does not answer with a digit; say so in the log when it seldom does."""
+    """Refuse a model that does not answer with a digit; warn in the log if it rarely does."""
     mean, least = float(masses.mean()), context.settings["min_digit_mass"]
     where = f"scorers.{context.config['dimension']}"
     found = (
@@ -113,16 +113,16 @@ def _check_mass(context: StageContext, masses: np.ndarray) -> None:
     )
     if mean < least:
         raise UserError(
-            f"{found}. This looks like a wrong model, and its scores would be noise. Check {where}: it wants a model "
-            f"trained to answer this dimension's prompt with a digit, with its own tokenizer. To take the scores all "
-            f"the same, lower {where}.min_digit_mass (now {least})."
+            f"{found}. This looks like the wrong model, and its scores would be noise. Check {where}: it needs a model "
+            f"trained to answer this dimension's prompt with a digit, with its own tokenizer. To use the scores "
+            f"anyway, lower {where}.min_digit_mass (now {least})."
         )
     if mean < _SUSPECTED_BELOW:
-        log(f"{found}. This looks like a wrong model: check {where}.")
+        log(f"{found}. This looks like the wrong model: check {where}.")
 
 
 def _encode(pool: datasets.Dataset, encoder: PromptEncoder, context: StageContext) -> list[dict[str, Any]]:
-    """One entry per user turn; `input_ids` null and a reason where the turn cannot be scored."""
+    """One entry per user turn; `input_ids` is None, with a reason, if the turn cannot be scored."""
     turns = []
     for number, row in enumerate(pool):
         for turn in turn_prompts(encoder, context.config["dimension"], row["messages"]):
@@ -143,7 +143,7 @@ _SCHEMA = pa.schema(
 
 
 def _prompts(table: pa.Table) -> list[list[int]]:
-    """The prompts of all turns that can be scored, in order: the items of the pass."""
+    """The prompts of all scorable turns, in order."""
     return [ids for ids in table["input_ids"].to_pylist() if ids is not None]
 
 
@@ -188,7 +188,7 @@ def _finish(context: StageContext, table: pa.Table, result: PassResult, tried: n
 def _by_row(
     num_rows: int, rows: Sequence[int], reasons: Sequence[str | None], values: Sequence[Any]
 ) -> list[list[Any]]:
-    """The values of the turns that have no reason to have none, as one list per row; None for the other turns."""
+    """The values of the scored turns as one list per row; None for turns with a reason."""
     per_row: list[list[Any]] = [[] for _ in range(num_rows)]
     left = iter(values)
     for row, reason in zip(rows, reasons, strict=True):
@@ -210,7 +210,7 @@ def _write(context: StageContext, columns: dict[str, list[Any]]) -> None:
 
 
 def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> None:
-    """A trailing user turn has no quality by its nature; any other null counts against the stated share."""
+    """Refuse too many unscored turns; a trailing user turn, which has no quality, does not count."""
     failed = sum(count for reason, count in nulls.items() if reason != "no_response")
     limit = context.settings["max_unscored_share"]
     if failed > limit * num_turns:

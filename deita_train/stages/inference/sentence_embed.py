@@ -1,7 +1,7 @@
-"""Stage `sentence_embed`: embeddings by a model of the sentence-transformers library, which pools its tokens itself.
+"""Stage `sentence_embed`: embeddings by a model of the sentence-transformers library, with its own pooling.
 
-The text of a conversation is the contents of its messages in order, with an empty line between them and no roles. What
-the model reads of it is the library's to say: a model whose tokenizer has a chat template gets it as a user's message.
+The text of a conversation is the contents of its messages in order, separated by an empty line, without roles. The
+library decides what the model reads of it: if the tokenizer has a chat template, it passes the text as a user message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ from deita_train.stages.inference.embedding_table import (
 )
 from deita_train.stages.stage_model import model_path, trusts_code
 
-# These models are small, and what their layers need is not in a form to be read; batches too large are halved.
+# These models are small and their memory needs cannot be read from a file; batches that are too large are halved.
 _GPU_BATCH_TOKENS = 65_536
-# The library passes its limit on to the tokenizer, which wants a number.
+# The library passes its limit to the tokenizer, which needs a number.
 _NO_LIMIT = 2**30
 
 
 def conversation_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """The text that stands for a conversation."""
+    """The text that represents a conversation."""
     return "\n\n".join(message["content"] for message in messages)
 
 
 def prepare(context: StageContext) -> None:
-    """Encode every text once, cut as the library will cut it, and plan the batches of those not embedded elsewhere."""
+    """Encode every text once, cut as the library cuts it, and plan batches over those not embedded before."""
     encoder = _load(context, torch.device("cpu"))
     pool = pool_rows(context)
     inputs, truncated = [], 0
@@ -72,7 +72,7 @@ def run(context: StageContext) -> StageResult | None:
 
 
 def _token_ids(encoder: Any, text: str) -> list[int]:
-    """What the model reads of a text, as the library makes it: with its cut, and the chat template if there is one."""
+    """The token ids that the library gives the model: cut, and with the chat template if there is one."""
     ids: list[int] = encoder.preprocess([text])["input_ids"][0].tolist()
     return ids
 

@@ -1,4 +1,4 @@
-"""One row as a stage gives it to the model: text, tokens, what is trained or measured, what is cut.
+"""One row as a stage gives it to the model: text, tokens, what is trained or measured, and what is cut.
 
 The ids and labels come from the functions with which the stages themselves prepare their rows (`stages/rows.py`).
 """
@@ -35,7 +35,7 @@ Row = Any  # of a table: a mapping; of a scorer's labelled data: a ScorerExample
 
 @dataclass(frozen=True)
 class InspectedStage:
-    """A stage with the tokenizer that encodes its rows; the run's chat template is in it."""
+    """A stage with the tokenizer that encodes its rows, which holds the run's chat template."""
 
     kind: str
     config: Mapping[str, Any]
@@ -43,7 +43,7 @@ class InspectedStage:
 
     @property
     def max_length(self) -> int | None:
-        """The length to which the stage cuts or shortens its rows; None when it does neither."""
+        """The length at which the stage cuts or shortens its rows; None if it does neither."""
         if self.kind == "sft":
             return sft_max_length(self.config)
         length: int = self.config["max_length"]
@@ -51,12 +51,12 @@ class InspectedStage:
 
 
 def sequences(stage: InspectedStage, row: Row) -> list[TokenSequence]:
-    """What the model sees of a row: a conversation, the prompts of its turns, or a pair's prompt and answers."""
+    """What the model sees of a row: a conversation, its turns' prompts, or a pair's prompt and answers."""
     return _SEQUENCES[stage.kind](stage, row)
 
 
 def has_loss(stage: InspectedStage, row: Row) -> bool:
-    """Whether the stage trains or measures a token of the row; true where it does neither with any row."""
+    """Whether the stage trains or measures a token of the row; true for stages that do neither."""
     if stage.kind in ("dpo", "log_probs"):
         return pair_row(stage.tokenizer, row, stage.max_length).differs
     if stage.kind in ("base", "sft", "evaluate", "perplexity"):
@@ -110,7 +110,7 @@ def _cut_sequence(
     max_length: int | None,
     first_position: int = 0,
 ) -> TokenSequence:
-    """Tokens of which the model sees the first `length`; `mask` tells which of all of them are marked."""
+    """Tokens of which the model sees the first `length`; `mask` says which of them all are marked."""
     atoms = _atoms(tokens[:length], mask[:length])
     beyond, marked_beyond = tokens[length:], sum(mask[length:])
     if beyond:
@@ -161,7 +161,7 @@ def _prompt_sequence(
     answer: list[TokenText],
     mask: Sequence[bool],
 ) -> TokenSequence:
-    """A scorer's prompt with what was left out in its place, then the answer that a training adds."""
+    """A scorer's prompt with the text that was left out, then the answer that a training adds."""
     tokenizer, dimension = stage.tokenizer, stage.config["dimension"]
     kept = prompt_parts(dimension, prompt.instruction, prompt.response)
     literals = literal_spans(tokenizer, kept)
@@ -198,7 +198,7 @@ def _atoms(tokens: Sequence[TokenText], mask: Sequence[bool]) -> list[Segment]:
 
 
 def _joined(atoms: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Neighbours of one kind as one segment; what begins with a notice stays apart."""
+    """Merge neighbours of one kind; a segment with a notice stays separate."""
     groups = groupby((atom for atom in atoms if atom.text), key=lambda atom: (atom.state, atom.is_control, atom.notice))
     return tuple(
         Segment("".join(atom.text for atom in group), state, is_control, notice)

@@ -10,7 +10,7 @@ State = Literal["plain", "marked", "cut"]
 class Segment:
     """A stretch of text: `plain`, `marked` (trained or measured), or `cut` (in the row, but the model does not see it).
 
-    `notice` stands on a line of its own before it.
+    `notice` is printed on its own line before it.
     """
 
     text: str
@@ -21,8 +21,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class ShownToken:
-    """One token that the model sees. `text` is None where the token stands for no whole characters; `piece` is its name
-    in the vocabulary."""
+    """One token that the model sees.
+
+    `text` is None if the token does not stand for whole characters; `piece` is its name in the vocabulary.
+    """
 
     id: int
     text: str | None
@@ -32,8 +34,11 @@ class ShownToken:
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """A sequence of tokens with its text. `tokens` are those that the model sees, the first at `first_position`;
-    `num_tokens` are those of the row before anything was cut or shortened."""
+    """A sequence of tokens with its text.
+
+    `tokens` are those that the model sees, the first at `first_position`; `num_tokens` counts the row's tokens before
+    anything was cut or shortened.
+    """
 
     title: str
     segments: tuple[Segment, ...]
@@ -44,10 +49,10 @@ class TokenSequence:
 
     @property
     def num_marked(self) -> int:
-        """How many of the tokens are trained or measured."""
+        """Number of tokens that are trained or measured."""
         return sum(token.marked for token in self.tokens)
 
     @property
     def num_cut(self) -> int:
-        """How many tokens of the row the model does not see."""
+        """Number of the row's tokens that the model does not see."""
         return self.num_tokens - len(self.tokens)

@@ -1,4 +1,4 @@
-"""Stage `embeddings_file`: embeddings made elsewhere, checked and put into the form of the stage `embed`."""
+"""Stage `embeddings_file`: checks embeddings made elsewhere and writes them in the format of `embed`."""
 
 import datasets
 

@@ -1,4 +1,4 @@
-"""Preference pairs as every stage reads them: the same token ids for the reference, the training and the evaluation."""
+"""Preference pairs as token ids, the same for the reference, the training and the evaluation."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from deita_train.stages.stage_model import model_path, trusts_code
 
 
 def rendered_pairs(context: StageContext) -> Iterator[tuple[str, RenderedPair]]:
-    """Each pair's id and token ids, by the run's chat template or the one for its pairs, cut to its `max_length`."""
+    """Each pair's id and token ids, rendered by the run's template (or the one for its pairs), cut to `max_length`."""
     template = context.config.get("pairs_template", context.config["chat_template"])
     tokenizer = load_tokenizer(str(model_path(context)), template, trust_code=trusts_code(context.config))
     pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))

@@ -1,4 +1,4 @@
-"""Stage `pool`: conversations from anywhere, in one table with unique ids; what cannot be used is counted by reason."""
+"""Stage `pool`: conversations from all sources in one table with unique ids; unusable rows are counted by reason."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def read_pool(config: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[datasets.Dataset, PoolReport]:
-    """The pool that a node's configuration and settings name."""
+    """The pool that a stage's configuration and settings describe."""
     sources = [
         open_source(PoolSource, builtin_conversations, identity, location)
         for identity, location in zip(config["sources"], settings["sources"], strict=True)

@@ -1,4 +1,4 @@
-"""Stage `preferences`: preference pairs in one table with unique ids; what is not used is counted by reason."""
+"""Stage `preferences`: preference pairs in one table with unique ids; unused rows are counted by reason."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def run(context: StageContext) -> StageResult:
 def read_preferences(
     config: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[datasets.Dataset, PreferenceReport]:
-    """The pairs that a node's configuration and settings name; some of them where the configuration has a sample."""
+    """The pairs that a stage's configuration and settings describe; a sample of them if one is configured."""
     identity = config["source"]
     source = open_source(PreferenceSource, builtin_preferences, identity, settings["source"])
     return build_preferences(source, identity.get("sample"), identity.get("seed"))

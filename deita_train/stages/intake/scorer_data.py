@@ -9,7 +9,7 @@ from deita_train.scoring.training_pairs import LabelColumn, ScorerExample, read_
 
 
 def read_scorer_data(config: Mapping[str, Any], settings: Mapping[str, Any], which: str) -> list[ScorerExample]:
-    """The labelled rows of `data` or `heldout`, from what a node's configuration and settings say."""
+    """The labelled rows of `data` or `heldout` that a stage's configuration and settings describe."""
     identity: Mapping[str, Any] = config[which]
     if "builtin" in identity:
         rows = builtin_scorer_rows(config["dimension"], identity["rows"], identity["seed"])

@@ -1,4 +1,4 @@
-"""Stage `scores_file`: scores of one dimension made elsewhere, checked and put into the form of the stage `score`."""
+"""Stage `scores_file`: checks scores made elsewhere and writes them in the format of `score`."""
 
 from typing import Any
 

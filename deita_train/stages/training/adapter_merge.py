@@ -1,4 +1,4 @@
-"""What the training stages do about an adapter: check it before the training, and merge it after."""
+"""Adapters in the training stages: checked before the training, merged after it."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from deita_train.training.sizes import trained_dtype
 
 
 def check_adapter(context: StageContext) -> None:
-    """Refuse an adapter that could not be made, merged or read again, before anything is trained."""
+    """Refuse an adapter that could not be created, merged or loaded again, before anything is trained."""
     if "peft" not in context.config:
         return
     model, merge = model_path(context), context.config["merge_adapter"]
@@ -24,7 +24,7 @@ def check_adapter(context: StageContext) -> None:
 
 
 def finish_adapter(context: StageContext) -> dict[str, Any]:
-    """Merge the adapter into a whole model where the recipe says so. Call where there is no process group."""
+    """Merge the adapter into a full model if the recipe says so. Call in a process without a process group."""
     if not context.config.get("merge_adapter"):
         return {}
     remove_tree(context.model_dir)
@@ -34,12 +34,12 @@ def finish_adapter(context: StageContext) -> dict[str, Any]:
 
 
 def adapter_dir(context: StageContext) -> Path:
-    """Where an adapter waits to be merged; it is not published."""
+    """Where an adapter is kept until it is merged; it is not published."""
     return context.work_dir / "adapter"
 
 
 def base_name(context: StageContext) -> tuple[str, str | None]:
-    """What an adapter says of its base: the folder, or the Hub id and the commit."""
+    """How an adapter names its base: the folder and None, or the Hub id and the commit."""
     if "model" in context.parents:
         return str(model_path(context).resolve()), None
     identity = context.config["model"]

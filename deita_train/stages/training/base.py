@@ -1,4 +1,4 @@
-"""Stage `base`: a miniature base model for runs without a network, pretrained briefly on conversations' text."""
+"""Stage `base`: a miniature base model for runs without a network, briefly pretrained on the text of conversations."""
 
 from collections.abc import Iterator
 

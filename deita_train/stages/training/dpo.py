@@ -1,4 +1,4 @@
-"""Stage `dpo`: direct preference optimization from the log-probabilities that stage `reference` left [paper 4]."""
+"""Stage `dpo`: direct preference optimization with the log-probabilities of stage `reference` [paper 4]."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,12 +22,12 @@ def prepare(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> StageResult | None:
-    """Train and leave the model with the run's template."""
+    """Train, and write the model with the run's template."""
     return train_prepared(context, model_path(context), context.config["chat_template"], kind="dpo")
 
 
 def finish(context: StageContext) -> dict[str, Any]:
-    """Merge the adapter where the recipe says so, and let the model stop where an answer ends."""
+    """Merge the adapter if the recipe says so, and make the model stop where an answer ends."""
     return {**finish_adapter(context), **stop_at_end_of_turn(context)}
 
 

@@ -1,4 +1,4 @@
-"""What the training stages share: settings, the training itself, its metrics."""
+"""Shared by the training stages: settings, the training itself, its metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ ROWS, COUNT = "rows", "count.json"
 
 
 def write_count(context: StageContext, count: RowCount) -> None:
-    """Keep what the preparation counted beside the prepared rows."""
+    """Write the preparation's counts beside the prepared rows."""
     write_json_atomically(context.prepared_dir / COUNT, vars(count))
 
 
 def train_prepared(
     context: StageContext, model: Path, chat_template: str | None, kind: Kind = "sft"
 ) -> StageResult | None:
-    """Train on the prepared rows and leave a complete folder with the model or its adapter; the result on rank 0."""
+    """Train on the prepared rows and write a complete folder with the model or adapter; the result on rank 0."""
     left_dir = adapter_dir(context) if context.config.get("merge_adapter") else context.model_dir
     tokenizer = load_tokenizer(str(model), chat_template)
     rows = datasets.load_from_disk(str(context.prepared_dir / ROWS))
@@ -77,7 +77,7 @@ def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
 
 
 def _sizes(left_dir: Path, model: Path) -> dict[str, int]:
-    """How many parameters were trained, and of an adapter's base, how many were not."""
+    """The number of trained parameters and, for an adapter, of frozen ones."""
     frozen = {"frozen_parameters": num_parameters(model)} if is_adapter(left_dir) else {}
     return {"parameters": num_parameters(left_dir), **frozen}
 

@@ -17,7 +17,7 @@ from deita_train.training.rows import LabelledRow, write_training_rows
 
 
 def prepare(context: StageContext) -> None:
-    """Render every row once, but those that the public code holds out where the recipe wants its choices."""
+    """Render every row once, except, with parity, those that the public code holds out."""
     check_adapter(context)
     rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
     keep_end_of_turn(context, rows)
@@ -31,12 +31,12 @@ def prepare(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> StageResult | None:
-    """Train and leave the model with the run's template."""
+    """Train, and write the model with the run's template."""
     return train_prepared(context, model_path(context), context.config["chat_template"])
 
 
 def finish(context: StageContext) -> dict[str, Any]:
-    """Merge the adapter where the recipe says so, and let the model stop where an answer ends."""
+    """Merge the adapter if the recipe says so, and make the model stop where an answer ends."""
     return {**finish_adapter(context), **stop_at_end_of_turn(context)}
 
 

@@ -1,4 +1,4 @@
-"""What the tuning stages do so that their model stops where its template ends a turn."""
+"""Makes a tuned model stop where its template ends a turn."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -16,22 +16,22 @@ from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.training.end_of_turn import end_of_turn_ids, stop_at
 
 _FILE = "end_of_turn.json"
-_ANSWERS = 200  # a template may end the last answer of a conversation otherwise than the others
+_ANSWERS = 200  # a template may end a conversation's last answer differently from the others
 
 
 def keep_end_of_turn(context: StageContext, rows: datasets.Dataset) -> None:
-    """Find what ends the first answers, uncut, where that may be another token than the end of sequence."""
+    """Find the token that ends the first answers, uncut, if it may differ from the end of sequence."""
     if not context.config.get("end_of_turn"):
         return
     tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
-    tokenizer.model_max_length = 10**9  # it warns of rows that are longer than the model's context
+    tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context
     ids = end_of_turn_ids(tokenizer, islice(_answers(tokenizer, rows), _ANSWERS))
     tokens = {str(tokenizer.convert_ids_to_tokens(token)): token for token in ids}
     write_json_atomically(context.prepared_dir / _FILE, tokens)
 
 
 def stop_at_end_of_turn(context: StageContext) -> dict[str, Any]:
-    """Let the published model stop there; an adapter has no generation_config.json, and its base's is what counts."""
+    """Make the published model stop there; for an adapter the base's generation_config.json applies."""
     if not context.config.get("end_of_turn"):
         return {}
     tokens = read_json(context.prepared_dir / _FILE)
@@ -41,7 +41,7 @@ def stop_at_end_of_turn(context: StageContext) -> dict[str, Any]:
 
 
 def _answers(tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset) -> Iterator[list[int]]:
-    """The trained tokens of each answer: those that the template marks, or of a pair what follows its prompt."""
+    """The trained tokens of each answer: those marked by the template, or of a pair what follows its prompt."""
     of_row = _of_conversation if "messages" in rows.column_names else _of_pair
     return (answer for row in rows for answer in of_row(tokenizer, row))
 

@@ -34,12 +34,12 @@ def prepare(context: StageContext) -> None:
 
 
 def run(context: StageContext) -> StageResult | None:
-    """Train with the loss on the digit and the end of sequence."""
+    """Train, with the loss on the digit and the end of sequence."""
     return train_prepared(context, model_path(context), None)
 
 
 def finish(context: StageContext) -> dict[str, Any]:
-    """How well the trained scorer does on rows that it has not seen, after any merging; null without `heldout`."""
+    """How well the trained (and merged) scorer does on held-out rows; None without `heldout`."""
     metrics = {"dimension": context.config["dimension"], **finish_adapter(context)}
     if context.config["heldout"] is None:
         return {**metrics, "heldout": None}
