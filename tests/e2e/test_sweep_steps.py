@@ -158,5 +158,5 @@ def test_the_logs_and_commands_of_the_list_are_real(carried_out, folder, shell):
     message = carried_out["run"].stderr.splitlines()
     logs = [line.removeprefix("  logs:    ") for line in message if line.startswith("  logs:")]
     assert len(logs) == 2 and all((folder / log / "rank0.log").is_file() for log in logs)
-    again = next(line.removeprefix("  again:   ") for line in message if line.startswith("  again:"))
+    again = next(line.removeprefix("  retry:   ") for line in message if line.startswith("  retry:"))
     assert shell("bash", "-c", again).returncode == 2
