@@ -234,12 +234,15 @@ TUNED = "sft --data data.jsonl --model m"
 MISTAKES = [
     ("score none.jsonl --dimension quality --model m --output o.jsonl", "POOL: none.jsonl does not exist (looked in "),
     ("score pool.jsonl --dimension quality --model ./m2 --output o.jsonl", "--model: ./m2 is neither a folder"),
-    ("embed pool.jsonl --model m --output o.jsonl --dtype fp16", "--dtype: 'fp16' is not allowed; expected auto, float32 or"),
+    (
+        "embed pool.jsonl --model m --output o.jsonl --dtype fp16",
+        "--dtype: 'fp16' is not allowed; expected auto, float32 or",
+    ),
     ("embed pool.jsonl --model m --output o.jsonl --launch gpus", "--launch: gpus is unknown; allowed: cpu, "),
     ("embed pool.jsonl --model m --output o.jsonl --chat-template mine", "--chat-template: mine is unknown; allowed: "),
     (
         "embed pool.jsonl --model m --output o.jsonl --max-batch-tokens 0",
-        "--max-batch-tokens: 0 is a whole number; more",
+        "--max-batch-tokens: 0 is a whole number; expected more",
     ),
     (
         "embed pool.jsonl --model m --output o.jsonl --set embedding.max_lenght=3",
