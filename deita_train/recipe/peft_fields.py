@@ -1,7 +1,7 @@
 """The check of a recipe's ``peft:`` against peft's LoraConfig as installed.
 
-LoRA and what LoraConfig makes of it by its own fields (DoRA by ``use_dora``, rank-stabilised by ``use_rslora``) are
-offered. What would leave more than an adapter of an unchanged base is not: the published adapter must fit the base that
+LoRA and its variants by LoraConfig's own fields (DoRA by ``use_dora``, rank-stabilised LoRA by ``use_rslora``) are
+offered. Whatever leaves more than an adapter of an unchanged base is not: the published adapter must fit the base that
 it names, in plain peft as well.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from deita_train.recipe.config_fields import ConfigField, config_title, read_config, unknown_field, value_problem
 from deita_train.recipe.wording import describe, either, not_allowed
 
-# Fields that the framework sets itself, and where the recipe states what they follow from.
+# Fields that the framework sets itself, and what the recipe states instead.
 OWNED_PEFT_FIELDS: Mapping[str, str] = MappingProxyType(
     {
         "task_type": "every model here is a causal language model",

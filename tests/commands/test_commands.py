@@ -243,7 +243,7 @@ MISTAKES = [
     ("embed pool.jsonl --model m --output o.jsonl --chat-template mine", "--chat-template: mine is unknown; allowed: "),
     (
         "embed pool.jsonl --model m --output o.jsonl --max-batch-tokens 0",
-        "--max-batch-tokens: 0 is a whole number; more",
+        "--max-batch-tokens: 0 is a whole number; expected more",
     ),
     (
         "embed pool.jsonl --model m --output o.jsonl --set embedding.max_lenght=3",
