@@ -67,7 +67,7 @@ class Source(Origin):
     builtin: Literal["quickstart", "quickstart_heldout", "quickstart_pretraining"] | None = None
     """Generated conversations: a pool, held-out ones without flaws, or text of mixed quality for a pretraining."""
     format: ConversationFormat | None = None
-    """Format of the dataset's rows; by default told from its columns."""
+    """Format of the dataset's rows; by default recognised by its columns."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -81,7 +81,7 @@ class Pool(Origin):
     builtin: Literal["quickstart"] | None = None
     """Generated conversations whose complexity, quality and near-duplicates are known."""
     format: ConversationFormat | None = None
-    """Format of the dataset's rows; by default told from its columns."""
+    """Format of the dataset's rows; by default recognised by its columns."""
     sources: Annotated[list[Source], Field(min_length=1)] | None = None
     """Several sources, merged in this order; in place of all other fields."""
 
@@ -110,7 +110,7 @@ class ScorerData(Origin):
     builtin: Literal["quickstart"] | None = None
     """Generated rows whose true complexity and quality are known."""
     format: ConversationFormat | None = None
-    """Format of the dataset's conversations; by default told from its columns."""
+    """Format of the dataset's conversations; by default recognised by its columns."""
     label: str | None = None
     """Column of a conversation's label; without it, rows are `input`/`target` or `instruction`/`response`/`score`."""
     rank_within_instruction: bool = False
@@ -133,7 +133,7 @@ class Preferences(Origin):
     builtin: Literal["quickstart_preferences", "quickstart_heldout_preferences"] | None = None
     """Generated pairs: to train on, or held out."""
     format: Literal["ultrafeedback", "sharegpt_pairs", "prompt_pairs"] | None = None
-    """Format of the dataset's rows; by default told from its columns."""
+    """Format of the dataset's rows; by default recognised by its columns."""
     seed: int | None = None
     """Seed of the generated rows, or of the sample; the recipe's `seed` by default."""
     sample: Count | None = None

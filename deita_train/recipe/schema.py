@@ -153,7 +153,7 @@ class Recipe(Section):
     scores: ScoreFiles | None = None
     """Scores made elsewhere, in place of `scorers`."""
     embedding: Embedding | None = None
-    """The encoder whose vectors tell similar rows [paper 2.5]."""
+    """The encoder whose vectors show which rows are similar [paper 2.5]."""
     embeddings: EmbeddingFile | None = None
     """Embeddings made elsewhere, in place of `embedding`."""
     perplexity: Perplexity | None = None
