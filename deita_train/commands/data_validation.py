@@ -1,4 +1,4 @@
-"""`deita-train validate`: read every data source as the run will, and say what would be kept and dropped."""
+"""`deita-train validate`: reads every data source as the run will, and reports what it would keep and drop."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -8,10 +8,10 @@ from deita_train.stages.kinds import STAGE_KINDS
 
 
 def validate_data(plan: Plan) -> Iterator[str]:
-    """One line per data source, then the reasons of what would be dropped with their first examples.
+    """One line per data source, then the reasons for drops with their first examples.
 
     Raises:
-        UserError: for what would stop the run: a malformed file, a row without a label, an id twice.
+        UserError: something would stop the run: a malformed file, a row without a label, a duplicate id.
     """
     seen = set()
     for node in plan.nodes:

@@ -20,7 +20,7 @@ from deita_train.plan.plan import make_plan, planned_stages
 from deita_train.recipe import loading
 from deita_train.recipe.data_sections import Count, Section
 from deita_train.recipe.schema import Recipe
-from deita_train.run.child.worker import run_stage
+from deita_train.run.child.stage_process import run_stage
 from deita_train.stages.context import StageResult
 from deita_train.stages.kinds import STAGE_KINDS, ShownRows, StageKind
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import PASS_MAX_LENGTH, Builder, Model
-from deita_train.recipe.schema import Embedding
+from deita_train.recipe.scoring_sections import Embedding
 
 
 def add_embedding(builder: Builder, embedding: Embedding) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
-from deita_train.recipe.schema import Evaluate
+from deita_train.recipe.model_sections import Evaluate
 
 
 def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder
-from deita_train.recipe.schema import EmbeddingFile, ScoreFiles
+from deita_train.recipe.scoring_sections import EmbeddingFile, ScoreFiles
 from deita_train.selection.settings import DIMENSIONS
 
 

@@ -2,7 +2,7 @@
 
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import PASS_MAX_LENGTH, Builder
-from deita_train.recipe.schema import Perplexity
+from deita_train.recipe.scoring_sections import Perplexity
 
 
 def add_perplexity(builder: Builder, perplexity: Perplexity) -> None:

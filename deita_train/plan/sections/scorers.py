@@ -6,7 +6,7 @@ from deita_train.plan.identity import stated_fields
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import PASS_MAX_LENGTH, Builder, Model
 from deita_train.recipe.model_sections import ScorerTraining
-from deita_train.recipe.schema import Scorer, Scorers
+from deita_train.recipe.scoring_sections import Scorer, Scorers
 from deita_train.selection.settings import DIMENSIONS
 
 
