@@ -173,7 +173,7 @@ def check_budget(method: str, *, has_budget: bool, in_tokens: bool) -> None:
     """
     rules = METHODS[method]
     if rules.has_budget != has_budget:
-        wanted = "wants budget:, the rows to keep" if rules.has_budget else "has no budget: leave it out"
+        wanted = "needs budget:, the rows to keep" if rules.has_budget else "has no budget: leave it out"
         raise UserError(f"method {method} {wanted}")
     if in_tokens and not rules.prefixes:
         raise UserError(
