@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported here: `--help` and `plan` answer at once."""
+"""The command line. Nothing heavy is imported here, so that `--help` and `plan` answer at once."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from deita_train.commands.single_commands import RunsOption, SetOption, add_commands
+from deita_train.commands.options import RunsOption, SetOption
+from deita_train.commands.single_commands import add_commands
 from deita_train.errors import UserError, machine_fault
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ StageOption = Annotated[str, typer.Option("--stage", help="The artefact's id, as
 GpusOption = Annotated[
     int | None,
     typer.Option(
-        "--gpus", min=0, help="GPUs of each machine that will run it; without it, this machine's.", show_default=False
+        "--gpus", min=0, help="GPUs of each machine that will run it; by default this machine's.", show_default=False
     ),
 ]
 
@@ -53,7 +54,7 @@ def run(
     try:
         outcome = run_plan(plan, console, fresh, cell)
     except KeyboardInterrupt:
-        console.print("stopped; the same command continues from here")
+        console.print("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
     if outcome.page is not None:
         print_results(console, plan.run_dir)
@@ -170,12 +171,14 @@ def report(
 @app.command()
 def push(
     run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.", show_default=False)],
-    stage: Annotated[Literal["sft", "dpo"], typer.Option("--stage", help="Whose model.", show_default=False)],
-    repo: Annotated[str, typer.Option("--repo", help="user/name on the Hub; made if need be.", show_default=False)],
-    private: Annotated[bool, typer.Option("--private", help="Only for who may see it there.")] = False,
+    stage: Annotated[
+        Literal["sft", "dpo"], typer.Option("--stage", help="The stage whose model is uploaded.", show_default=False)
+    ],
+    repo: Annotated[str, typer.Option("--repo", help="user/name on the Hub; created if needed.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     cell: Annotated[
         str | None,
-        typer.Option("--cell", help="Of a sweep's cell: its label or number.", show_default="the recipe as written"),
+        typer.Option("--cell", help="A sweep's cell, by label or number.", show_default="the base run"),
     ] = None,
 ) -> None:
     """Upload a tuned model and its card to the Hub."""
@@ -193,7 +196,7 @@ def _console():  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich is import
 
 
 def main() -> None:
-    """Entry point: the user's mistakes and the machine's faults exit with code 2 and one message, ours with 1."""
+    """Entry point: exits with 2 and one message for user errors and machine faults, with 1 for failures of ours."""
     try:
         app()
     except UserError as error:

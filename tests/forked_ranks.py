@@ -1,6 +1,5 @@
 """Ranks and stages forked from one process that has imported everything: they start at once, not in ten seconds."""
 
-import multiprocessing
 import os
 import socket
 import sys
@@ -13,17 +12,6 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from deita_train.store.locks import PARENT_VARIABLE
 
 TIMEOUT = 150
-
-
-def fork_server():
-    """The context of children forked from such a process.
-
-    A pytest worker has one of them, which the runs inside the worker use too; so it starts with their environment.
-    """
-    os.environ.setdefault(PARENT_VARIABLE, str(os.getpid()))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deita_train.stages.preload"])
-    return context
 
 
 def rank_environment(rank, world_size, port):

@@ -13,14 +13,16 @@ import datasets
 from typer.testing import CliRunner
 
 from deita_train.cli import app
+from deita_train.store.locks import PARENT_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ROOT / "recipes" / "smoke.yaml"
 
 
 def run_environment() -> dict[str, str]:
-    """One thread per rank, so that every run of a test has the same bits; no network."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+    """One thread per rank, so that every run of a test has the same bits; no network, and no run above it."""
+    mine = {name: value for name, value in os.environ.items() if name != PARENT_VARIABLE}
+    return {**mine, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 
 def run_command(runs: Path, *arguments: str) -> list[str]:

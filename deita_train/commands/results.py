@@ -1,4 +1,4 @@
-"""Tables on the terminal: a plan, and the results of a run."""
+"""Prints a plan, and the results of a run."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from deita_train.store.atomic_io import read_json
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """Each artefact with its status and reason, then the commands that carry out the model stages by hand."""
+    """Print each artefact with its status and reason, then the commands that run the model stages by hand."""
     stages = planned_stages(plan)
     sweep = len(plan.cells) > 1
     cells = f" in {len(plan.cells)} cells" if sweep else ""
@@ -25,7 +25,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         launch = stage.node.settings.get("launch")
         shown = f"{Path(launch['config_file']).stem} x {launch['num_processes']}" if launch else ""
         cell = [plan.cell_name(stage.node)] if sweep else []
-        # Values of a recipe stand in labels and reasons: their brackets are no markup.
+        # As Text, because brackets in a recipe's values are no markup.
         texts = (stage.node.label, *cell, stage.node.id, stage.status, stage.reason, shown)
         table.add_row(*map(Text, texts))
     console.print(table)
@@ -37,7 +37,7 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def _notes(stages: Sequence[PlannedStage]) -> list[str]:
-    """What a plan says of its stages beside the table."""
+    """Notes on the stages below the table."""
     packed = [
         stage.node.label
         for stage in stages
@@ -52,7 +52,7 @@ def _notes(stages: Sequence[PlannedStage]) -> list[str]:
 
 
 def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[PlannedStage]) -> None:
-    """The commands of the model stages that are not done; of a sweep those of the recipe as written only."""
+    """Print the commands of the model stages that are not done; of a sweep only those of the base run."""
     waiting = [
         stage.node
         for stage in stages
@@ -60,7 +60,7 @@ def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[Planned
     ]
     if not waiting:
         return
-    what = "The model stages of the recipe as written" if len(plan.cells) > 1 else "The model stages"
+    what = "The model stages of the base run" if len(plan.cells) > 1 else "The model stages"
     commands = [
         Launch.from_dict(node.settings["launch"]).printed_command(["stage", *plan.arguments(), "--stage", node.id])
         for node in waiting
@@ -74,7 +74,7 @@ def _print_lines(console: Console, lines: Iterable[str]) -> None:
 
 
 def print_results(console: Console, run_dir: Path) -> None:
-    """The result tables that the report left."""
+    """Print the result tables that the report wrote."""
     for result in read_json(run_dir / "report" / "result.json"):
         table = Table(title=result["title"], title_justify="left")
         for place, column in enumerate(result["columns"]):

@@ -50,7 +50,7 @@ class Origin(Section):
         if (self.dataset is None) == (self.builtin is None):
             raise ValueError("state either dataset: (a file, a folder or a Hub id) or builtin:, and not both")
         if self.builtin is not None and self.rows is None:
-            raise ValueError("builtin: wants rows:, the number of rows to generate")
+            raise ValueError("builtin: needs rows:, the number of rows to generate")
         unused = ("rows", "seed") if self.builtin is None else ("revision", "split", "format", "roles", "label")
         ignored = [name for name in unused if name in self.model_fields_set and not (name == "seed" and draws)]
         if ignored:
@@ -58,7 +58,7 @@ class Origin(Section):
             raise ValueError(f"{', '.join(ignored)} would have no effect here, because {kind}; leave it out")
         share = self.instruction_share
         if share is not None and not 0 <= share[0] < share[1] <= 1:
-            raise ValueError(f"instruction_share: {share} is no range; [0.0, 0.5] is the first half")
+            raise ValueError(f"instruction_share: {share} is not a range; [0.0, 0.5] is the first half")
 
 
 class Source(Origin):
@@ -120,7 +120,7 @@ class ScorerData(Origin):
     def _one_origin(self) -> Self:
         self.check_origin()
         if self.rank_within_instruction and self.label is None:
-            raise ValueError("rank_within_instruction: wants label:, the column by which answers are ranked")
+            raise ValueError("rank_within_instruction: needs label:, the column by which answers are ranked")
         shaping = [name for name in ("format", "roles", "instruction_share") if name in self.model_fields_set]
         if self.label is None and shaping:
             raise ValueError(f"{', '.join(shaping)} would have no effect without label:; leave it out")

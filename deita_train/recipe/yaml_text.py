@@ -101,7 +101,7 @@ def _compose(text: str) -> Node | None:
         # The scanner passes the digits of \U to chr() unchecked.
         raise YamlProblem(None, "not YAML: a \\U escape is beyond the last character of Unicode") from None
     if yaml.doc_infos[-1].doc_version or yaml.doc_infos[-1].tags:
-        line = text.count("\n", 0, re.search("^%", text, re.MULTILINE).start()) + 1
+        line = next(number for number, one in enumerate(text.split("\n"), 1) if one.startswith("%"))
         raise YamlProblem(line, "a % directive; a recipe is YAML 1.2 without directives: remove it")
     return root
 

@@ -4,10 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from unittest.mock import patch
 
 import pytest
 from smoke_run import run_environment
+
+from deita_train.cli import main
 
 # A budget of more than twice the pool is an error of the stage, not of the recipe: 24 rows cannot fill it.
 RECIPE = """\
@@ -31,14 +36,42 @@ def folder(tmp_path_factory):
     return folder
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture(scope="module")
 def shell(folder):
+    """Carries out a command in the folder: what bash makes of its line, in this process.
+
+    Bash finds a `deita-train` that writes down its arguments. They are then carried out here, with the libraries
+    loaded once for all commands.
+    """
+    program, heard = folder / "bin" / "deita-train", folder / "heard"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/bash\nprintf '%s\\0' \"$@\" >> '{heard}'\n")
+    program.chmod(0o755)
+
     def shell(*command, **variables):
-        installed = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = run_environment() | {"PATH": installed} | variables
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        environment = run_environment() | {"PATH": f"{program.parent}:{os.environ['PATH']}"} | variables
+        heard.write_text("")
+        subprocess.run(command, cwd=folder, env=environment, timeout=60, check=True)
+        arguments = heard.read_text().split("\0")[:-1]
+        out, err, code = StringIO(), StringIO(), 0
+        with (
+            patch.dict(os.environ, run_environment()), patch.object(sys, "argv", ["deita-train", *arguments]),
+            chdir(folder), redirect_stdout(out), redirect_stderr(err),
+        ):  # fmt: skip
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
+        return Answer(code, out.getvalue(), err.getvalue())
 
     return shell
 
@@ -125,5 +158,5 @@ def test_the_logs_and_commands_of_the_list_are_real(carried_out, folder, shell):
     message = carried_out["run"].stderr.splitlines()
     logs = [line.removeprefix("  logs:    ") for line in message if line.startswith("  logs:")]
     assert len(logs) == 2 and all((folder / log / "rank0.log").is_file() for log in logs)
-    again = next(line.removeprefix("  again:   ") for line in message if line.startswith("  again:"))
+    again = next(line.removeprefix("  retry:   ") for line in message if line.startswith("  retry:"))
     assert shell("bash", "-c", again).returncode == 2

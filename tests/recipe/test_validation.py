@@ -81,38 +81,38 @@ CASES = [
      "pair, roles, dpo, sft"),
     ({"scorers": {"quality": {}}}, "scorers.quality.model: missing key"),
     ({"scorers": {"quality": None}},
-     "scorers.quality: null is no value; a mapping wanted (the section is empty: fill it or remove the key)"),
+     "scorers.quality: null is no value; expected a mapping (the section is empty: fill it or remove the key)"),
     ({"scorers": {"q": {"model": "x", "packing": "no"}}},
-     "scorers.q.packing: 'no' is text; true or false wanted (YAML 1.2 reads no as text)"),
-    ({"scorers": {"q": {"model": 7}}}, "scorers.q.model: 7 is a whole number; text wanted (put it in quotes)"),
+     "scorers.q.packing: 'no' is text; expected true or false (YAML 1.2 reads no as text)"),
+    ({"scorers": {"q": {"model": 7}}}, "scorers.q.model: 7 is a whole number; expected text (put it in quotes)"),
     ({"scorers": {"q": {"model": "x", "steps": 1.5}}},
-     "scorers.q.steps: 1.5 is a decimal number; a whole number wanted"),
-    ({"scorers": {"q": {"model": "x", "steps": 0}}}, "scorers.q.steps: 0 is a whole number; more than 0 wanted"),
+     "scorers.q.steps: 1.5 is a decimal number; expected a whole number"),
+    ({"scorers": {"q": {"model": "x", "steps": 0}}}, "scorers.q.steps: 0 is a whole number; expected more than 0"),
     ({"scorers": {"q": {"model": "x", "learning_rate": "2e-5"}}},
-     "scorers.q.learning_rate: '2e-5' is text; a number wanted (write it without quotes and underscores)"),
+     "scorers.q.learning_rate: '2e-5' is text; expected a number (write it without quotes and underscores)"),
     ({"scorers": {"q": {"model": "x", "packing": True, "steps": 99}}},
      "scorers.q: packing with 99 steps is not possible; state another number"),
-    ({"sources": {}}, "sources: {} is a mapping; a list wanted"),
-    ({"scorers": []}, "scorers: [] is a list; a mapping wanted"),
-    ({"dtype": "bfloat"}, "dtype: 'bfloat' is not allowed (did you mean bfloat16?); float32 or bfloat16 wanted"),
-    ({"dtype": 16}, "dtype: 16 is a whole number; 'float32' or 'bfloat16' wanted"),
-    ({"share": 1.5}, "share: 1.5 is a decimal number; at most 1.0 wanted"),
-    ({"share": -1}, "share: -1 is a whole number; at least 0.0 wanted"),
-    ({"pair": [0.5]}, "pair: [0.5] is a list; at least 2 items wanted"),
-    ({"name": "A b"}, "name: 'A b' is text; text like ^[a-z]+$ wanted"),
-    ({"free": {1: 2}}, "free.1: 1 is a whole number; text wanted (put it in quotes)"),
-    ({"roles": {"human": "person"}}, "roles.human: 'person' is not allowed; user or assistant wanted"),
+    ({"sources": {}}, "sources: {} is a mapping; expected a list"),
+    ({"scorers": []}, "scorers: [] is a list; expected a mapping"),
+    ({"dtype": "bfloat"}, "dtype: 'bfloat' is not allowed (did you mean bfloat16?); expected float32 or bfloat16"),
+    ({"dtype": 16}, "dtype: 16 is a whole number; expected 'float32' or 'bfloat16'"),
+    ({"share": 1.5}, "share: 1.5 is a decimal number; expected at most 1.0"),
+    ({"share": -1}, "share: -1 is a whole number; expected at least 0.0"),
+    ({"pair": [0.5]}, "pair: [0.5] is a list; expected at least 2 items"),
+    ({"name": "A b"}, "name: 'A b' is text; expected text like ^[a-z]+$"),
+    ({"free": {1: 2}}, "free.1: 1 is a whole number; expected text (put it in quotes)"),
+    ({"roles": {"human": "person"}}, "roles.human: 'person' is not allowed; expected user or assistant"),
     ({"sft": {"model": "x", "lerning_rate": 1}}, "sft.lerning_rate: unknown key (did you mean learning_rate?)"),
     ({"dpo": {"dataset": "x", "revison": "y"}}, "dpo.revison: unknown key (did you mean revision?)"),
-    ({"sft": "x"}, "sft: 'x' is text; a mapping wanted"),
+    ({"sft": "x"}, "sft: 'x' is text; expected a mapping"),
     # a union of a number and a section: what was meant, without its label
-    ({"budget": 1.5}, "budget: 1.5 is a decimal number; a whole number or a mapping wanted"),
-    ({"budget": 0}, "budget: 0 is a whole number; more than 0 or a mapping wanted"),
-    ({"budget": [1]}, "budget: [1] is a list; a whole number or a mapping wanted"),
-    ({"budget": {"share": 2}}, "budget.share: 2 is a whole number; at most 1.0 wanted"),
+    ({"budget": 1.5}, "budget: 1.5 is a decimal number; expected a whole number or a mapping"),
+    ({"budget": 0}, "budget: 0 is a whole number; expected more than 0 or a mapping"),
+    ({"budget": [1]}, "budget: [1] is a list; expected a whole number or a mapping"),
+    ({"budget": {"share": 2}}, "budget.share: 2 is a whole number; expected at most 1.0"),
     ({"budget": {"shar": 0.5}}, "budget.shar: unknown key (did you mean share?)"),
-    ({"budget": {"share": "1", "token": 5}}, "budget.share: '1' is text; a number wanted (write it without quotes and "
-     "underscores)\nbudget.token: unknown key (did you mean tokens?)"),
+    ({"budget": {"share": "1", "token": 5}}, "budget.share: '1' is text; expected a number (write it without quotes "
+     "and underscores)\nbudget.token: unknown key (did you mean tokens?)"),
     ({"budget": {}}, "budget: state share: or tokens:"),
     ({"budget": {"share": 0.5, "tokens": 3}}, "budget: state share: or tokens:"),
 ]  # fmt: skip
@@ -148,9 +148,9 @@ def test_lines_name_the_file_s_line_and_follow_its_order(read):
     data, positions = read
     assert lines(data, positions=positions) == [
         "r.yaml:4: sft.stepz: unknown key (did you mean steps?)",
-        "r.yaml:8: scorers.complexity.packing: 'no' is text; true or false wanted (YAML 1.2 reads no as text)",
+        "r.yaml:8: scorers.complexity.packing: 'no' is text; expected true or false (YAML 1.2 reads no as text)",
         "r.yaml:9: scorers.quality.model: missing key",
-        "r.yaml:10: share: 2 is a whole number; at most 1.0 wanted",
+        "r.yaml:10: share: 2 is a whole number; expected at most 1.0",
     ]
 
 
@@ -159,7 +159,7 @@ def test_a_value_from_the_command_line_is_reported_under_its_setting(read):
     sets = ["share=1", "share=2", "scorers.quality={}"]
     assert lines(data, positions=positions, sets=sets)[2:] == [
         "--set scorers.quality={}: scorers.quality.model: missing key",
-        "--set share=2: share: 2 is a whole number; at most 1.0 wanted",
+        "--set share=2: share: 2 is a whole number; expected at most 1.0",
     ]
 
 

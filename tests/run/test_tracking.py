@@ -238,7 +238,7 @@ def test_the_environment_may_ask_for_less(tmp_path, monkeypatch, stated, environ
         ("log raises", "wandb: logging is off for this stage: RuntimeError: the service is gone"),
         ("init hangs", "wandb: stopped, because it did not finish within 0.5 seconds; its last data may be missing."),
         ("finish hangs", "wandb: stopped, because it did not finish within 0.5 seconds; its last data may be missing."),
-        ("dies", "wandb: its process ended with code 9; what came after is not logged."),
+        ("dies", "wandb: its process ended with code 9; nothing is logged from then on."),
     ],
 )
 def test_a_fault_is_reported_once_and_the_stage_goes_on(tmp_path, fake, monkeypatch, capfd, fault, message):

@@ -45,7 +45,11 @@ def _attempt_error(rank: int, error: BaseException) -> AttemptError:
 
 
 def stage_context(plan: Plan, node: Node, rank: int, work_dir: Path) -> StageContext:
-    """The stage's view of its node. Raises :class:`UserError` while something that it reads is missing."""
+    """The stage's view of its node.
+
+    Raises:
+        UserError: something that it reads is not made yet.
+    """
     missing = [parent.label for parent in node.parents.values() if not plan.store.has(parent.id)]
     if missing:
         raise UserError(
