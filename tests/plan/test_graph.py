@@ -113,7 +113,7 @@ def test_perplexity_measures_the_pool_and_serves_the_methods_of_its_columns(tmp_
         assert select.config["column"] == method
         own = graph(tmp_path, recipe(**measured, select__method=method, select__column="mine"))["select"]
         assert (list(own.parents), own.config["column"]) == (["pool"], "mine")
-        with pytest.raises(UserError, match=f"method {method} wants column:, .* or perplexity:, which measures one"):
+        with pytest.raises(UserError, match=f"method {method} needs column:, .* or perplexity:, which measures one"):
             graph(tmp_path, recipe(select__method=method))
 
 

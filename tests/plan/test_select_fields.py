@@ -114,7 +114,7 @@ def test_facility_location_without_a_weight_needs_no_scores(tmp_path):
 @pytest.mark.parametrize("method", [name for name, rules in METHODS.items() if rules.column])
 def test_a_missing_column_is_asked_for(tmp_path, method):
     with pytest.raises(
-        UserError, match=f"r.yaml: select.column: method {method} wants column:, the column of the pool to read"
+        UserError, match=f"r.yaml: select.column: method {method} needs column:, the column of the pool to read"
     ):
         graph(tmp_path, recipe(select__method=method))
 

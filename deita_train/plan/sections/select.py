@@ -68,7 +68,7 @@ def _read_column(
     else:
         section = " or perplexity:, which measures one" if rules.measured else ""
         raise builder.inputs.error(
-            where, f"method {select.method} wants column:, the column of the pool to read{section}"
+            where, f"method {select.method} needs column:, the column of the pool to read{section}"
         )
 
 
