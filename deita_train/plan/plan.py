@@ -153,7 +153,7 @@ def make_plan(
 
 
 def _cut(nodes: dict[str, Node], until: str | None, of_base: Mapping[str, Node] | None) -> dict[str, Node]:
-    """`--until` for one cell; a cell without that stage keeps what it shares with the base run, which is already cut."""
+    """`--until` for one cell; a cell without that stage keeps what it shares with the base run."""
     if until is None:
         return nodes
     if of_base is not None and not any(until in (node.kind, node.label) for node in nodes.values()):
