@@ -53,7 +53,13 @@ def pass_context(kind: str, folder: Path, rows: Sequence[dict[str, Any]], **chan
     parent = {"evaluate": "data"}.get(kind, "pool")
     if not (folder / parent).exists():
         datasets.Dataset.from_list(list(rows)).save_to_disk(str(folder / parent / "data"))
-    config = {"chat_template": TEMPLATE, "max_length": None, "dtype": "float32", "dimension": "quality"}
+    config = {
+        "chat_template": TEMPLATE,
+        "max_length": None,
+        "max_length_limit": 2048,
+        "dtype": "float32",
+        "dimension": "quality",
+    }
     settings = {"launch": _LAUNCH, "max_batch_tokens": None, "max_unscored_share": 0.0, "min_digit_mass": 0.0}
     config |= {name: value for name, value in changes.items() if name in config}
     settings |= {name: value for name, value in changes.items() if name in settings}

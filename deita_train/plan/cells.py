@@ -8,7 +8,7 @@ from deita_train.plan.node import Node
 from deita_train.plan.plan import Cell, Plan, planned_stages
 from deita_train.recipe.wording import nearest
 
-# In the place of a cell: what two or more cells need.
+# Stands for a cell: what two or more cells need.
 SHARED = "shared"
 _MOST_NAMED = 20
 
@@ -16,7 +16,10 @@ _MOST_NAMED = 20
 def cell_nodes(plan: Plan, chosen: str) -> list[Node]:
     """The artefacts of the cell with that label or number, or of `shared`; parents before children.
 
-    Number 0 is the recipe as written. Raises :class:`UserError` for an unknown cell and for a recipe without a sweep.
+    Number 0 is the base run.
+
+    Raises:
+        UserError: for an unknown cell, and for a recipe without a sweep.
     """
     check_sweep(plan, "--cell")
     if chosen == SHARED:
@@ -30,7 +33,8 @@ def cell_nodes(plan: Plan, chosen: str) -> list[Node]:
 def cell_commands(plan: Plan, until: str | None) -> list[str]:
     """One shell line per step of a sweep: what its cells share, each cell, and the run that writes the report.
 
-    Raises :class:`UserError` for a recipe without a sweep.
+    Raises:
+        UserError: for a recipe without a sweep.
     """
     check_sweep(plan, "--commands")
     steps = [SHARED, *(cell.label for cell in plan.cells)]
@@ -57,7 +61,7 @@ def stage_command(plan: Plan, node: Node) -> str:
 
 
 def check_sweep(plan: Plan, option: str) -> None:
-    """Raise :class:`UserError` for an option that has a meaning for a sweep only."""
+    """Raise :class:`UserError` for an option that only a sweep has, where there is none."""
     if len(plan.cells) == 1:
         raise UserError(f"{option}: {plan.loaded.path} has no sweep:, so it has one cell only. Leave {option} out.")
 

@@ -1,4 +1,4 @@
-"""What the trainings of a plan want on disk, their checkpoints and models, against what is free."""
+"""The disk space that the trainings of a plan need for checkpoints and models, against what is free."""
 
 import shutil
 from collections import Counter
@@ -21,10 +21,13 @@ _MINIATURE_INNER = 3
 
 @dataclass(frozen=True)
 class Disk:
-    """The most that the plan's trainings want at once in bytes, what is free, and what each kind of training wants.
+    """The disk space of a plan's trainings.
 
-    `sizes` has the labels of the trainings of each size, in a sweep some several times; `unknown` a reason for each
-    label whose size cannot be told.
+    Attributes:
+        at_most: the most that they need at once, in bytes.
+        free: what is free, in bytes.
+        sizes: the labels of the trainings of each size; in a sweep a label may stand there several times.
+        unknown: for each label of unknown size the reason.
     """
 
     at_most: int
@@ -39,10 +42,9 @@ class Disk:
 
 
 def plan_disk(plan: Plan, stages: Sequence[PlannedStage]) -> Disk | None:
-    """The disk that the trainings to run want, one after another; None where none is to run.
+    """The disk space that the trainings still to run need, one after another; None where none is to run.
 
-    Models stay, checkpoints go when their stage is published. What an interrupted training has on disk is not wanted
-    again.
+    Models stay; checkpoints go when their stage is published. What an interrupted training has on disk is not counted.
     """
     waiting = [stage.node for stage in stages if stage.status != "done" and STAGE_KINDS[stage.node.kind].trains]
     if not waiting:
@@ -63,7 +65,7 @@ def plan_disk(plan: Plan, stages: Sequence[PlannedStage]) -> Disk | None:
 
 
 def disk_lines(plan: Plan, stages: Sequence[PlannedStage]) -> Iterator[str]:
-    """A line on what the checkpoints and models of the trainings want, one on each that is unknown, and a warning."""
+    """Lines on what the trainings need, on those of unknown size, and a warning where it does not fit."""
     disk = plan_disk(plan, stages)
     if disk is None:
         return
@@ -80,7 +82,7 @@ def disk_lines(plan: Plan, stages: Sequence[PlannedStage]) -> Iterator[str]:
 
 
 def node_size(plan: Plan, node: Node) -> TrainingSize | str:
-    """What one training wants, or why it cannot be told."""
+    """What one training needs, or why it is unknown."""
     shapes = _shapes(plan, node)
     if isinstance(shapes, str):
         return shapes
@@ -136,7 +138,7 @@ def _shapes(plan: Plan, node: Node) -> Shapes | str:
 
 
 def _in_folder(folder: Path) -> Shapes | str:
-    """From the weights' headers, or from config.json where the weights are not there, or not all of them."""
+    """From the weights' headers, or from config.json where weights are missing."""
     try:
         shapes = shapes_in_folder(folder)
     except FileNotFoundError:
@@ -144,7 +146,7 @@ def _in_folder(folder: Path) -> Shapes | str:
     if shapes:
         return shapes
     config = read_json(folder / "config.json")
-    return shapes_of_config(config) or f"the weights of a {config.get('model_type')} are not told by its config.json"
+    return shapes_of_config(config) or f"the weights of a {config.get('model_type')} do not follow from its config.json"
 
 
 def _miniature(shape: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""What a recipe brings from outside: data, models, templates, launch files. Each gets an identity that is hashed into
-the keys of what is made from it, and a location that is not."""
+"""What a recipe reads from outside: data, models, templates, launch files.
+
+Each has an identity, which is hashed into the keys of what is made from it, and a location, which is not.
+"""
 
 import json
 import os
@@ -90,9 +92,14 @@ class Inputs:
     def model(
         self, name: str, revision: str | None, where: str, *, adapters: bool, field: str = "model"
     ) -> tuple[dict, str]:
-        """Identity and location of a model folder or a Hub model; of an adapter's folder only where `adapters` says.
+        """Identity and location of a model folder or a Hub model.
 
-        `field` is where the section `where` names it.
+        Args:
+            name: a folder or a Hub id.
+            revision: a branch, a tag or a commit of the Hub; None for its main branch.
+            where: the dotted path of the section.
+            adapters: whether the folder may hold an adapter.
+            field: the section's field that names the model.
         """
         self._models[name] = None
         path = Path(name).expanduser()
@@ -115,7 +122,7 @@ class Inputs:
         return {"hub": name, "revision": self._commit("model", name, revision, where, field)}, name
 
     def _model_content(self, folder: Path, where: str) -> str:
-        """The hash of a model folder. A checkpoint is the model in it: nothing reads the trainer's state beside it."""
+        """The hash of a model folder; of a checkpoint, without the trainer's state."""
         if not (folder / _TRAINER_STATE).is_file():
             return self._hashes.of(folder)
         from deita_train.models.published_files import model_files
@@ -156,11 +163,13 @@ class Inputs:
         }
 
     def chat_template(self, name: str, where: str, model: tuple[dict, str] | str, *, marked: bool = True) -> str:
-        """The text of a chat template: a name of the package's own, a path to a .jinja file, or `tokenizer`.
+        """The text of a chat template.
 
-        `marked` says that it must tell the assistant's words from the others, as it does unless nothing is learnt.
-        `tokenizer` is the own template of `model`: its identity and location, or the template of a model that the run
-        makes.
+        Args:
+            name: a template of the package, a path to a .jinja file, or `tokenizer` for the model's own.
+            where: the dotted path of the section.
+            model: its identity and location, or the template of a model that the run makes.
+            marked: whether the template must mark the assistant's words, as a loss needs it.
         """
         shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
         if name in shipped:
@@ -192,7 +201,7 @@ class Inputs:
         except UserError as error:
             raise self.error(
                 where,
-                f"tokenizer: the template of {location}: {error}. Mend it in a copy, a .jinja file, and name that; or "
+                f"tokenizer: the template of {location}: {error}. Fix it in a copy, a .jinja file, and name that; or "
                 "name a template of this package.",
             ) from None
         return text
@@ -217,7 +226,7 @@ class Inputs:
             raise self.error(where, str(error)) from error
 
     def optional_launch(self, name: str | None, where: str) -> dict[str, Any] | None:
-        """The launch of a stage that needs none: the stated one, else one GPU where there is one, else None."""
+        """The launch of a stage that can run without one: as stated, else one GPU if there is one, else None."""
         name = gpu_of_one_process(self._planned_gpus) if name is None else name
         return None if name is None else self.launch(name, where)
 
@@ -228,7 +237,7 @@ class Inputs:
         return "float32" if Launch.from_dict(launch).use_cpu else "bfloat16"
 
     def check_training(self, training: Training, launch: dict[str, Any], where: str) -> None:
-        """Refuse a launch that would save no model, and a batch that cannot be divided."""
+        """Refuse a launch that would save no model, and a batch that the ranks do not divide."""
         try:
             problem = unsaved_model(launch["config_file"])
         except UserError as error:
@@ -252,7 +261,7 @@ class Inputs:
             )
 
     def check_quantization(self, launch: dict[str, Any], where: str) -> None:
-        """Refuse a quantized base where bitsandbytes has no kernels, is not installed, or would be taken apart."""
+        """Refuse a quantized base where bitsandbytes has no kernels or is not installed, or weights are sharded."""
         if launch["use_cpu"]:
             raise self.error(f"{where}.quantization", "wants a GPU; on a CPU leave it out.")
         if launch["distributed_type"] not in ("NO", "MULTI_GPU"):
@@ -260,7 +269,7 @@ class Inputs:
                 f"{where}.quantization",
                 f"{launch['distributed_type']} divides weights that are not quantized; launch: single_gpu or ddp.",
             )
-        # For another machine's GPUs nobody knows here what is installed there.
+        # What is installed on another machine is unknown here.
         if self._planned_gpus is None and find_spec("bitsandbytes") is None:
             raise self.error(f"{where}.quantization", "wants bitsandbytes: pip install 'deita-train[qlora]'.")
 
@@ -269,7 +278,7 @@ class Inputs:
             raise self.error(f"{where}.revision", f"{name} is local: it has no revisions. Leave revision: out.")
 
     def _commit(self, kind: str, name: str, revision: str | None, where: str, field: str) -> str:
-        """The commit that a Hub id stands for, bound to this run at its first start."""
+        """The commit of a Hub id, fixed for this run at its first start."""
         if revision is not None and _COMMIT.match(revision):
             return revision
         pin = f"{kind}:{name}@{revision or 'main'}"

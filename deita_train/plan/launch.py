@@ -27,9 +27,9 @@ _OF_MACHINE = (
 
 @dataclass(frozen=True)
 class Launch:
-    """What a stage was promised; each of its processes compares this with what it got.
+    """The launch that a stage expects; each of its processes checks what it got against this.
 
-    `num_processes` is the sum over all of `num_machines`.
+    `num_processes` is the total over all machines.
     """
 
     config_file: str
@@ -68,7 +68,7 @@ class Launch:
         ]  # fmt: skip
 
     def printed_command(self, arguments: list[str]) -> str:
-        """The same as a person types it; for several machines on each of them, with three variables set there."""
+        """The same for a person to type; on several machines, on each of them with three variables set."""
         file = Path(self.config_file)
         shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
         head = f"accelerate launch --config_file {shlex.quote(shown)} --num_processes {self.num_processes}"
@@ -80,10 +80,14 @@ class Launch:
 
 @lru_cache(maxsize=64)
 def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
-    """The launch that `launch:` names: a file of accelerate_configs/, a path, or what the machine has.
+    """The launch that `launch:` names: a file of accelerate_configs/, a path, or None for what the machine has.
 
-    `planned_gpus` is how many GPUs each machine will have when the run starts; without it this machine's are counted.
-    Raises :class:`UserError` for an unknown name, a file that is not accelerate's, or GPUs that are not there.
+    Args:
+        name: as in the recipe.
+        planned_gpus: GPUs of each machine that will run it; None counts this machine's.
+
+    Raises:
+        UserError: for an unknown name, a file that is not accelerate's, or missing GPUs.
     """
     gpus = count_gpus() if planned_gpus is None else planned_gpus
     if name is None:
@@ -104,7 +108,7 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
 
 
 def unsaved_model(config_file: str) -> str | None:
-    """Which setting of a launch file has transformers save a sharded model nowhere, and say nothing; None if none."""
+    """The setting of a launch file with which transformers silently saves no model; None if there is none."""
     values = _read_config(Path(config_file))
     if values["distributed_type"] == "FSDP":
         fsdp = values.get("fsdp_config") or {}
@@ -125,7 +129,7 @@ def _unsaved_by_deepspeed(settings: dict[str, Any]) -> str | None:
             stage = zero["stage"]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UserError(
-                f"deepspeed_config_file {file} cannot be read, or states no zero_optimization.stage ({error}); mend it"
+                f"deepspeed_config_file {file} cannot be read, or states no zero_optimization.stage ({error}); fix it"
             ) from error
         name, saves = "stage3_gather_16bit_weights_on_model_save", zero.get("stage3_gather_16bit_weights_on_model_save")
     else:
@@ -135,7 +139,7 @@ def _unsaved_by_deepspeed(settings: dict[str, Any]) -> str | None:
 
 
 def gpu_of_one_process(planned_gpus: int | None = None) -> str | None:
-    """The launch of a stage that one GPU serves and that can do without: None where the machine has none."""
+    """The launch of a stage that uses one GPU if there is one; None where the machine has none."""
     return "single_gpu" if (count_gpus() if planned_gpus is None else planned_gpus) else None
 
 
@@ -157,7 +161,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     try:
         values = YAML(typ="safe").load(file)
     except YAMLError as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}; mend it") from error
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}; fix it") from error
     if not isinstance(values, dict) or "distributed_type" not in values:
         raise UserError(
             f"{file} has no distributed_type: not an accelerate configuration; `accelerate config` writes one"
@@ -166,7 +170,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _check_starts_everywhere(file: Path, values: dict[str, Any]) -> None:
-    """Unless told otherwise, accelerate has DeepSpeed log in to the other machines and start its ranks there."""
+    """By default accelerate lets DeepSpeed log in to the other machines and start its ranks there."""
     starter = (values.get("deepspeed_config") or {}).get("deepspeed_multinode_launcher")
     if values["distributed_type"] == "DEEPSPEED" and starter != "standard":
         raise UserError(

@@ -1,4 +1,4 @@
-"""The chat template that a model brings along, read from its files without loading its tokenizer."""
+"""A model's own chat template, read from its files without loading its tokenizer."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def own_template(identity: Mapping[str, Any], location: str) -> str | None:
     Of a Hub model the two small files are read from the local cache, and fetched into it where they are not there yet.
 
     Raises:
-        UserError: when a file is damaged, or neither in the cache nor to be had.
+        UserError: when a file is damaged, or neither in the cache nor available.
     """
     if "hub" in identity:
         files = {name: _hub_file(identity["hub"], identity["revision"], name) for name in _FILES}

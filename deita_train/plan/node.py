@@ -1,8 +1,4 @@
-"""A stage as a node: what decides its content, how it is carried out, and what it reads.
-
-A node's `config` decides the content and is hashed into its key; its `settings` say how the work is carried out (launch
-file, batch tokens, paths) and are not.
-"""
+"""A stage as a node of the plan's graph."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +13,16 @@ from deita_train.store.keys import content_key
 
 @dataclass(frozen=True)
 class Node:
-    """One stage of one recipe."""
+    """One stage of one recipe.
+
+    Attributes:
+        label: its name in the recipe, such as `score.quality`.
+        kind: its row in `STAGE_KINDS`.
+        config: what decides its content, every default included; hashed into the key.
+        settings: how it runs, and where its data lies; not hashed.
+        parents: the stages that it reads, by role.
+        stated: dotted paths of fields of `config` that count in the key even with their implied value.
+    """
 
     label: str
     kind: str

@@ -82,7 +82,7 @@ class Plan:
         return self._owners[node.key]
 
     def cell_name(self, node: Node) -> str:
-        """The cells that an artefact belongs to, in short; empty when it serves the recipe as written."""
+        """The cells that an artefact belongs to, in short; empty if it serves the base run."""
         first, *others = self.owners(node)
         if first.is_base:
             return ""
@@ -90,7 +90,7 @@ class Plan:
         return f"{first.label}{more}"
 
     def node(self, artefact_id: str) -> Node:
-        """The node of that id. Raises :class:`UserError` when the recipe has changed since the id was printed."""
+        """The node with that id. Raises :class:`UserError` if the recipe has changed since the id was printed."""
         for node in self.nodes:
             if node.id == artefact_id:
                 return node
@@ -120,10 +120,18 @@ def store_folder(run_dir: Path) -> Path:
 def make_plan(
     recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str | None = None, planned_gpus: int | None = None
 ) -> Plan:
-    """Load a recipe and lay out its graph; nothing is written but the memory of hashes and Hub commits.
+    """Load a recipe and build its graph; writes only the cache of hashes and Hub commits.
 
-    `planned_gpus` is how many GPUs each machine of the run will have; without it this machine's are counted. The keys
-    are those of the same plan on such a machine.
+    Args:
+        recipe_path: the recipe.
+        sets: `--set` overrides.
+        runs_dir: the folder of all runs and their store.
+        until: the last stage, by kind or label; None for all.
+        planned_gpus: GPUs of each machine that will run it; None counts this machine's. The keys are those of the same
+            plan on such a machine.
+
+    Raises:
+        UserError: for a mistake in the recipe.
     """
     loaded = load_recipe(recipe_path, sets)
     check_select_fields(loaded)
@@ -145,7 +153,7 @@ def make_plan(
 
 
 def _cut(nodes: dict[str, Node], until: str | None, of_base: Mapping[str, Node] | None) -> dict[str, Node]:
-    """`--until` for one cell; one without that stage keeps what the recipe as written, cut already, has too."""
+    """`--until` for one cell; a cell without that stage keeps what it shares with the base run."""
     if until is None:
         return nodes
     if of_base is not None and not any(until in (node.kind, node.label) for node in nodes.values()):
@@ -166,7 +174,7 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
         if is_current(plan.store, node):
             stages.append(PlannedStage(node, "done", "published"))
         elif plan.store.has(node.id):
-            stages.append(PlannedStage(node, "to run", "what it reads was made anew"))
+            stages.append(PlannedStage(node, "to run", "what it reads was rebuilt"))
         elif plan.store.work_path(node.id).exists():
             reason = f"an earlier attempt {_how_it_ended(plan.store.work_path(node.id))}"
             stages.append(PlannedStage(node, "continues", reason))
@@ -176,7 +184,7 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
 
 
 def _how_it_ended(work_dir: Path) -> str:
-    """In a word, by the error that a failed attempt leaves."""
+    """How an attempt ended, by the error that it left."""
     error = AttemptError.read(work_dir)
     if error is None:
         return "was interrupted"
@@ -189,10 +197,10 @@ def parent_digests(store: Store, node: Node) -> dict[str, str]:
 
 
 def is_current(store: Store, node: Node) -> bool:
-    """Whether an artefact is published and was made from its parents as they are now.
+    """Whether an artefact is published and was made from its parents' present content.
 
-    `--fresh` can give a parent other content under the same key, on another device for instance. A parent that was
-    removed says nothing: the artefact holds what it was made for.
+    `--fresh` can give a parent other content under the same key, for instance on another device. A parent that was
+    removed does not matter.
     """
     if not store.has(node.id):
         return False
@@ -201,6 +209,11 @@ def is_current(store: Store, node: Node) -> bool:
         not store.has(parent.id) or store.manifest(parent.id).content_digest == made_from[name]
         for name, parent in node.parents.items()
     )
+
+
+def missing_ids(plan: Plan) -> set[str]:
+    """The ids of the artefacts that are to be built. Asked once per phase of a run and handed on."""
+    return {node.id for node in plan.nodes if not is_current(plan.store, node)}
 
 
 def run_record(plan: Plan) -> RunRecord:
@@ -230,7 +243,7 @@ def _previous(plan: Plan) -> dict[str, dict[str, RecordedNode]]:
 
 
 def _former(plan: Plan, node: Node, before: Mapping[str, Mapping[str, RecordedNode]]) -> RecordedNode | None:
-    """What the last run had in the place of a node: of the first of its cells that the last run had too."""
+    """What the last run had in a node's place, in the first of its cells that the last run had too."""
     cells = (before.get(cell.label, {}) for cell in plan.owners(node))
     return next((stages[node.label] for stages in cells if node.label in stages), None)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from deita_train.errors import UserError, machine_fault
 from deita_train.plan.cells import stage_command
 from deita_train.plan.node import Node
-from deita_train.plan.plan import Plan, is_current
+from deita_train.plan.plan import Plan, is_current, missing_ids
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.failures import FailedNode, failures_error, update_failures
@@ -80,7 +80,7 @@ class Executor:
                 continue
             self._failed.append(failure)
             if len(self.plan.cells) > 1:
-                update_failures(self.plan, failed=[failure])
+                update_failures(self.plan, missing_ids(self.plan), failed=[failure])
             if not goes_on:
                 raise failure.error()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deita_train.errors import UserError
 from deita_train.plan.node import Node
-from deita_train.plan.plan import Plan, is_current
+from deita_train.plan.plan import Plan
 from deita_train.store.locks import hold
 from deita_train.store.run_record import FAILURES, RecordedFailure, read_failures, write_failures
 
@@ -71,21 +71,24 @@ def _description(number: int, failure: FailedNode) -> str:
     )
 
 
-def update_failures(plan: Plan, tried: Collection[str] = (), failed: Sequence[FailedNode] = ()) -> None:
+def update_failures(
+    plan: Plan, missing: Collection[str], tried: Collection[str] = (), failed: Sequence[FailedNode] = ()
+) -> None:
     """Bring `failures.json` up to date.
 
     It keeps the artefacts of the plan that failed when last tried and are still missing.
 
     Args:
+        plan: whose run the failures belong to.
+        missing: ids of the artefacts that are to be built.
         tried: ids of artefacts whose earlier failures no longer count.
         failed: new failures.
     """
     if not failed and not (plan.run_dir / FAILURES).exists():
         return
     with hold(run_lock(plan), None, FAILURES, on_wait=lambda holder: None):  # held for a moment: nothing to report
-        missing = {node.id for node in plan.nodes if not is_current(plan.store, node)}
-        missing -= {*tried, *(failure.node.id for failure in failed)}
-        kept = [failure for failure in read_failures(plan.run_dir) if failure.artefact in missing]
+        left = {*missing} - {*tried, *(failure.node.id for failure in failed)}
+        kept = [failure for failure in read_failures(plan.run_dir) if failure.artefact in left]
         write_failures(plan.run_dir, [*kept, *(failure.recorded() for failure in failed)])
 
 

@@ -1,7 +1,7 @@
 """Carries out a plan: builds every missing artefact, then writes the report."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from deita_train.errors import UserError
 from deita_train.plan.cells import SHARED, cell_nodes
 from deita_train.plan.identity import resolved_recipe
 from deita_train.plan.node import Node
-from deita_train.plan.plan import Plan, is_current, run_record
+from deita_train.plan.plan import Plan, missing_ids, run_record
 from deita_train.recipe.yaml_text import to_yaml
 from deita_train.run.child.logs import ERROR_MARK
 from deita_train.run.children import Children
@@ -50,23 +50,25 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     """
     nodes = plan.nodes if cell is None else cell_nodes(plan, cell)
     rebuilt = _rebuilt(nodes, fresh)
-    _check_machines(plan, [node for node in nodes if node.id in rebuilt or not is_current(plan.store, node)])
+    missing = missing_ids(plan)
+    _check_machines(nodes, missing | rebuilt)
     _write_record(plan)
-    update_failures(plan, tried=[node.id for node in nodes])
+    update_failures(plan, missing, tried=[node.id for node in nodes])
     display = Display(console, total=len(nodes) + 2)
     executor = Executor(plan, _start_children(display), display, rebuilt, waits=cell is not None)
     executor.build(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
-    update_failures(plan)
-    _warn_of_fewer(plan, nodes, display)
-    if cell is not None and not _is_complete(plan, display):
+    missing = missing_ids(plan)
+    update_failures(plan, missing)
+    _warn_of_fewer(plan, nodes, missing, display)
+    if cell is not None and not _is_complete(plan, missing, display):
         return Outcome(None, executor.error(None))
     return _outcome_with_report(plan, executor)
 
 
-def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], display: Display) -> None:
+def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], missing: Collection[str], display: Display) -> None:
     """Warn of each selection of the run that found less than its budget, built now or before."""
     for node in nodes:
-        if STAGE_KINDS[node.kind].has_budget and is_current(plan.store, node):
+        if STAGE_KINDS[node.kind].has_budget and node.id not in missing:
             fewer = fewer_than_budget(plan.store.metrics(node.id))
             if fewer:
                 name = plan.cell_name(node)
@@ -75,8 +77,8 @@ def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], display: Display) -> None:
 
 def build_stages(plan: Plan, console: Console) -> None:
     """Build what is missing of a recipe without a sweep, without a report. Raises as :func:`run_plan` does."""
-    missing = [node for node in plan.nodes if not is_current(plan.store, node)]
-    _check_machines(plan, missing)
+    missing = missing_ids(plan)
+    _check_machines(plan.nodes, missing)
     _write_record(plan)
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
@@ -84,11 +86,11 @@ def build_stages(plan: Plan, console: Console) -> None:
     Executor(plan, children, display, set(), waits=False).build(plan.nodes, goes_on=False)
 
 
-def _check_machines(plan: Plan, missing: Sequence[Node]) -> None:
+def _check_machines(nodes: Sequence[Node], missing: Collection[str]) -> None:
     """Refuse a launch that would wait for ranks on machines which this command cannot reach."""
-    for node in missing:
+    for node in nodes:
         launch = node.settings.get("launch")
-        if launch is not None and launch["num_machines"] > 1:
+        if node.id in missing and launch is not None and launch["num_machines"] > 1:
             raise UserError(
                 f"{node.label}: {launch['config_file']} is for {launch['num_machines']} machines, and this command "
                 "starts processes on this one only. Run the line that `deita-train plan` prints for it on each one "
@@ -124,16 +126,13 @@ def _write_record(plan: Plan) -> None:
     run_record(plan).write(plan.run_dir)
 
 
-def _is_complete(plan: Plan, display: Display) -> bool:
+def _is_complete(plan: Plan, missing: Collection[str], display: Display) -> bool:
     """Whether every artefact of the sweep is built; shows so, or how many are missing."""
-    nodes = plan.nodes
-    missing = [node for node in nodes if not is_current(plan.store, node)]
+    number = len(plan.nodes)
     if missing:
-        display.skip(
-            "report", "", f"not written: {len(missing)} of the sweep's {len(nodes)} artefacts are still missing"
-        )
+        display.skip("report", "", f"not written: {len(missing)} of the sweep's {number} artefacts are still missing")
     else:
-        display.note(f"all of the sweep's {len(nodes)} artefacts are built")
+        display.note(f"all of the sweep's {number} artefacts are built")
     return not missing
 
 

@@ -88,7 +88,7 @@ def test_a_model_that_is_not_here_is_unknown(tmp_path, monkeypatch):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text('{"model_type": "gpt_neox"}')
     (line,) = disk_lines_of(plan(tmp_path, only_sft(sft__model=str(tmp_path / "m"))))
-    assert line == "  sft: unknown, because the weights of a gpt_neox are not told by its config.json"
+    assert line == "  sft: unknown, because the weights of a gpt_neox do not follow from its config.json"
 
 
 def test_a_model_in_the_hubs_cache_is_read_from_there(tmp_path, monkeypatch):

@@ -93,7 +93,7 @@ def test_a_model_without_a_template_or_with_an_unmarked_one_is_reported(tmp_path
     assert refusal(tmp_path, sft__model=str(unmarked)) == (
         f"sft.chat_template: tokenizer: the template of {unmarked}: it does not mark what the assistant writes, so "
         "there would be nothing to train on; put the assistant's words and the end-of-turn token between "
-        "{% generation %} and {% endgeneration %}. Mend it in a copy, a .jinja file, and name that; or name a template "
+        "{% generation %} and {% endgeneration %}. Fix it in a copy, a .jinja file, and name that; or name a template "
         "of this package."
     )
 

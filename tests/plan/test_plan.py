@@ -241,7 +241,7 @@ def test_what_was_made_from_other_content_is_made_again(tmp_path):
     (made.store.path(pool.id) / "manifest.json").write_text(anew)
     statuses = {stage.node.label: (stage.status, stage.reason) for stage in planned_stages(made)}
     assert statuses["pool"] == ("done", "published")
-    assert statuses["embed"] == ("to run", "what it reads was made anew")
+    assert statuses["embed"] == ("to run", "what it reads was rebuilt")
     assert statuses["base"] == ("done", "published")
 
 

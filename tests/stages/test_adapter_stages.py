@@ -21,7 +21,7 @@ from deita_train.training.miniature import make_model, train_tokenizer
 
 TEMPLATE = files("deita_train.data").joinpath("templates/vicuna_v1.1.jinja").read_text(encoding="utf-8")
 LAUNCH = {"config_file": "cpu", "num_processes": 1, "distributed_type": "NO", "use_cpu": True}
-TRAINER = {"learning_rate": 1e-2, "num_train_epochs": 1, "lr_scheduler_type": "constant"}
+TRAINER = {"learning_rate": 1e-2, "num_train_epochs": 1, "lr_scheduler_type": "constant", "max_length": 2048}
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 WHOLE = {"config.json", "generation_config.json", "model.safetensors"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}

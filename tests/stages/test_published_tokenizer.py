@@ -121,7 +121,7 @@ def test_rows_by_a_small_tokenizer(legacy_model, tmp_path, name):
 def test_the_folder_that_sft_leaves(legacy_model, tmp_path):
     rows = [{"id": str(number), "messages": messages} for number, messages in enumerate(TURNS)]
     datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "pool" / "data"))
-    trainer = {"learning_rate": 1e-3, "num_train_epochs": 1}
+    trainer = {"learning_rate": 1e-3, "num_train_epochs": 1, "max_length": 2048}
     config = {"chat_template": template("vicuna_v1.1"), "global_batch_size": 3, "seed": 7, "trainer": trainer}
     parents = {"model": legacy_model.parent, "data": tmp_path / "pool"}
     settings = {"trainer": {}, "launch": LAUNCH, "packing": False, "checkpoint_minutes": 30.0}
