@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/deita-train run recipes/quickstart.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not faults and not gpu'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not faults and not gpu'
 
 test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist load -m faults --timeout 900

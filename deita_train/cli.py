@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported here: `--help` and `plan` answer at once."""
+"""The command line. Nothing heavy is imported here, so that `--help` and `plan` answer at once."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from deita_train.commands.single_commands import RunsOption, SetOption, add_commands
+from deita_train.commands.options import RunsOption, SetOption
+from deita_train.commands.single_commands import add_commands
 from deita_train.errors import UserError, machine_fault
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ StageOption = Annotated[str, typer.Option("--stage", help="The artefact's id, as
 GpusOption = Annotated[
     int | None,
     typer.Option(
-        "--gpus", min=0, help="GPUs of each machine that will run it; without it, this machine's.", show_default=False
+        "--gpus", min=0, help="GPUs of each machine that will run it; by default this machine's.", show_default=False
     ),
 ]
 
@@ -35,7 +36,7 @@ def run(
     sets: SetOption = None,
     runs: RunsOption = Path("runs"),
     until: UntilOption = None,
-    fresh: Annotated[str | None, typer.Option("--fresh", help="Make this stage anew; what reads it follows.")] = None,
+    fresh: Annotated[str | None, typer.Option("--fresh", help="Rebuild this stage; what reads it follows.")] = None,
     cell: Annotated[
         str | None,
         typer.Option("--cell", help="One cell of a sweep: its label or number, or shared for what several cells need."),
@@ -53,7 +54,7 @@ def run(
     try:
         outcome = run_plan(plan, console, fresh, cell)
     except KeyboardInterrupt:
-        console.print("stopped; the same command continues from here")
+        console.print("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
     if outcome.page is not None:
         print_results(console, plan.run_dir)
@@ -137,7 +138,7 @@ def inspect(
 @app.command()
 def stage(recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
     """Carry out one stage in this process; what `accelerate launch` starts on each rank."""
-    from deita_train.run.child.worker import run_stage
+    from deita_train.run.child.stage_process import run_stage
 
     run_stage(recipe, sets or [], runs, stage)
 
@@ -147,9 +148,9 @@ def publish(
     recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")
 ) -> None:
     """Check and publish a stage that several ranks have finished."""
-    from deita_train.run.child.worker import publish_by_name
+    from deita_train.run.child.publishing import publish_stage
 
-    publish_by_name(recipe, sets or [], runs, stage)
+    publish_stage(recipe, sets or [], runs, stage)
 
 
 @app.command()
@@ -162,8 +163,6 @@ def report(
     from deita_train.report.page import write_report
 
     console = _console()
-    if not (run_dir / "stages.json").is_file():
-        raise UserError(f"{run_dir} is no run: it has no stages.json. Give the folder that `run` wrote, runs/<name>.")
     page = write_report(run_dir, store_folder(run_dir))
     print_results(console, run_dir)
     console.print(f"Report: {page}", soft_wrap=True)
@@ -172,12 +171,14 @@ def report(
 @app.command()
 def push(
     run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.", show_default=False)],
-    stage: Annotated[Literal["sft", "dpo"], typer.Option("--stage", help="Whose model.", show_default=False)],
-    repo: Annotated[str, typer.Option("--repo", help="user/name on the Hub; made if need be.", show_default=False)],
-    private: Annotated[bool, typer.Option("--private", help="Only for who may see it there.")] = False,
+    stage: Annotated[
+        Literal["sft", "dpo"], typer.Option("--stage", help="The stage whose model is uploaded.", show_default=False)
+    ],
+    repo: Annotated[str, typer.Option("--repo", help="user/name on the Hub; created if needed.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     cell: Annotated[
         str | None,
-        typer.Option("--cell", help="Of a sweep's cell: its label or number.", show_default="the recipe as written"),
+        typer.Option("--cell", help="A sweep's cell, by label or number.", show_default="the base run"),
     ] = None,
 ) -> None:
     """Upload a tuned model and its card to the Hub."""
@@ -195,7 +196,7 @@ def _console():  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich is import
 
 
 def main() -> None:
-    """Entry point: the user's mistakes and the machine's faults exit with code 2 and one message, ours with 1."""
+    """Entry point: exits with 2 and one message for user errors and machine faults, with 1 for failures of ours."""
     try:
         app()
     except UserError as error:

@@ -1,12 +1,43 @@
-"""Shared by all tests: where ../shared lies, and one undisturbed smoke run that the long tests compare with."""
+"""Shared by all tests: where ../shared lies, children that start at once, and one smoke run to compare with."""
 
+import gc
+import multiprocessing
 import os
 import shutil
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
+
+# pytest-xdist has a worker for each core; threads beside them would only wait for one another. Read when torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from filelock import FileLock
 from smoke_run import run_smoke
+
+from deita_train.store.locks import PARENT_VARIABLE
+
+# The files that take longest. Those with the undisturbed run do not come first on both workers, where one would wait.
+SLOWEST = [
+    f"tests/{name}.py"
+    for name in (
+        "distributed/test_training_ranks", "e2e/test_smoke", "distributed/test_training_kills", "e2e/test_kill",
+        "distributed/test_two_ranks", "training/test_dpo", "test_bad_input", "stages/test_pass_reference",
+        "e2e/test_sweep_steps", "e2e/test_real_preferences", "distributed/test_pass_kills", "training/test_stopping",
+    )
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slowest files first, so that no worker ends with one of them alone."""
+    places = {config.rootpath / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the libraries' objects out of garbage collections: every training begins with a full one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +47,19 @@ def shared() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("DEITA_SHARED names no folder with the shared data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """The context of children forked from a process that has imported everything.
+
+    A pytest worker has one such process, which the runs inside the worker use too; so it starts with their environment.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deita_train.stages.preload"])
+    with patch.dict(os.environ, {PARENT_VARIABLE: str(os.getpid())}):
+        forkserver.ensure_running()
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -2,19 +2,27 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
+from unittest.mock import patch
 
 import datasets
+from typer.testing import CliRunner
+
+from deita_train.cli import app
+from deita_train.store.locks import PARENT_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ROOT / "recipes" / "smoke.yaml"
 
 
 def run_environment() -> dict[str, str]:
-    """One thread per rank, so that every run of a test has the same bits; no network."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+    """One thread per rank, so that every run of a test has the same bits; no network, and no run above it."""
+    mine = {name: value for name, value in os.environ.items() if name != PARENT_VARIABLE}
+    return {**mine, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 
 
 def run_command(runs: Path, *arguments: str) -> list[str]:
@@ -33,6 +41,25 @@ def run_smoke(runs: Path, *arguments: str, timeout: float = 240) -> subprocess.C
         timeout=timeout,
         check=False,
     )
+
+
+def run_smoke_here(runs: Path, *arguments: str) -> str:
+    """A smoke run to its end inside this process, whose fork server has loaded the libraries; what it printed."""
+    return command_here(*run_command(runs, *arguments)[3:])
+
+
+def command_here(*arguments: str) -> str:
+    """What `deita-train <arguments>` prints, carried out inside this process in the repository's folder."""
+    with patch.dict(os.environ, run_environment()), chdir(ROOT):
+        answer = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert answer.exit_code == 0, answer.output
+    return answer.output
+
+
+def copy_without(undisturbed: Path, runs: Path, *labels: str) -> None:
+    """Copy the artefacts of a run to `runs`, without those of some stages, which the next run must make."""
+    left_out = {stages(undisturbed)[label] for label in labels}
+    shutil.copytree(undisturbed / "store", runs / "store", ignore=lambda folder, names: left_out & {*names})
 
 
 def stages(runs: Path, name: str = "smoke") -> dict[str, str]:

@@ -1,7 +1,10 @@
 """Part `filter`: the Repr Filter on 300,000 x 4,096 clustered embeddings, 10,000 kept."""
 
+import cProfile
+import pstats
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ _CASE = next(case for case in CASES if case.name == "300K")
 LARGE = Pool(_CASE.num_rows, _CASE.dim, _CASE.budget, checked=2_000)
 SMALL = Pool(2_000, 64, 200, checked=50)
 _ROWS_AT_ONCE = 32_768
+_LISTED = 12
 
 
 def run(record: Recorder) -> None:
@@ -60,8 +64,22 @@ def run(record: Recorder) -> None:
             np.testing.assert_array_equal(getattr(beginning, name), values, err_msg=f"{name} differs from the CPU's")
         return Figures(details=facts)
 
+    def profile() -> Figures:
+        profiler = cProfile.Profile()
+        profiler.runcall(
+            repr_filter, embeddings, ids, scores, budget=pool.budget, threshold=THRESHOLD, device=record.device
+        )
+        return Figures(details={"own_seconds": longest(pstats.Stats(profiler))})
+
     if record.measure("Repr Filter", shape, walk):
         record.measure("Repr Filter, the same rows on the CPU", shape, compare)
+        record.measure("Repr Filter, where the time goes", shape, profile, 0 if record.dry_run else 10)
+
+
+def longest(stats: pstats.Stats) -> dict[str, float]:
+    """The functions in which most time went by, their callees left out, and these seconds."""
+    rows = sorted(stats.stats.items(), key=lambda row: -row[1][2])[:_LISTED]  # type: ignore[attr-defined]
+    return {f"{Path(file).name}:{number} {name}": row[2] for (file, number, name), row in rows}
 
 
 def seconds_before_the_walk(embeddings: np.ndarray, ids: list[str], scores: np.ndarray) -> dict[str, float]:

@@ -27,7 +27,7 @@ Loop = Callable[[PreTrainedModel, list[list[int]]], tuple[Measured, np.ndarray]]
 
 @dataclass(frozen=True)
 class Work:
-    """A model, rows of `mean_length` tokens give or take a third, and every how manieth of them the loop takes."""
+    """A model and rows of `mean_length` tokens, give or take a third; the loop takes every `loop_step`-th of them."""
 
     model: Shape
     num_rows: int

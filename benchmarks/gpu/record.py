@@ -164,6 +164,7 @@ class Recorder:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+            print(f"{torch.cuda.memory_allocated() / 2**30:.2f} GiB in use before the next row")
 
     def note(self, what: str, status: str, reason: str | None, seconds: float) -> None:
         """Write down a row that something else has carried out, without figures."""

@@ -1,4 +1,4 @@
-"""What `select --compare` leaves beside its output and prints: tables, measures, a figure."""
+"""What `select --compare` prints and writes beside its output: tables, measures, a figure."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from deita_train.plan.plan import Plan
 
 @dataclass(frozen=True)
 class ComparisonFiles:
-    """The places of a comparison's tables (Markdown), of its measures (JSON) and of its figure (PNG)."""
+    """The files of a comparison: tables (Markdown), measures (JSON) and a figure (PNG)."""
 
     tables: Output
     measures: Output
@@ -22,7 +22,11 @@ class ComparisonFiles:
 
     @classmethod
     def beside(cls, output: Output) -> "ComparisonFiles":
-        """Beside a command's output. Raises :class:`UserError` for something of another kind in a place."""
+        """The files beside a command's output.
+
+        Raises:
+            UserError: a folder is in the place of a file.
+        """
         return cls(*(output.beside(f".compare.{suffix}") for suffix in ("md", "json", "png")))
 
     @property
@@ -31,7 +35,7 @@ class ComparisonFiles:
         return self.tables, self.measures, self.figure
 
     def write(self, plan: Plan, console: Console) -> None:
-        """Write the comparison that the plan's stage `compare` made, and print it."""
+        """Write and print the comparison that the stage `compare` made."""
         from deita_train.report.figures.comparison_figure import comparison_png
         from deita_train.selection.measures.compared import from_json
         from deita_train.selection.measures.comparison_tables import all_tables, shown_tables
@@ -50,7 +54,7 @@ class ComparisonFiles:
 
 
 def _warn(plan: Plan, methods: list[str]) -> None:
-    """Say which of the compared selections have fewer rows than the others."""
+    """Warn of compared selections that did not meet the budget."""
     for method in methods:
         warning = fewer_than_budget(plan.store.metrics(plan.cells[0].nodes[f"select.{method}"].id))
         if warning:

@@ -1,4 +1,4 @@
-"""`deita-train validate`: read every data source as the run will, and say what would be kept and dropped."""
+"""`deita-train validate`: reads every data source as the run will, and reports what it would keep and drop."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,9 +8,10 @@ from deita_train.plan.plan import Plan
 
 
 def validate_data(plan: Plan) -> Iterator[str]:
-    """One line per data source, then the reasons of what would be dropped with their first examples.
+    """One line per data source, then the reasons for drops with their first examples.
 
-    Raises :class:`UserError` for what would stop the run: a malformed file, a row without a label, an id twice.
+    Raises:
+        UserError: something would stop the run: a malformed file, a row without a label, a duplicate id.
     """
     for node in plan.nodes:
         if node.kind == "pool":
@@ -45,7 +46,7 @@ def _preferences(node: Node) -> Iterator[str]:
 
 
 def _drops(drops: Mapping[str, int], examples: Mapping[str, list[str]]) -> Iterator[str]:
-    """Rows that were not drawn for a sample have no examples: nothing is wrong with them."""
+    """The reasons with their examples. Rows left out of a sample have none: nothing is wrong with them."""
     for reason, count in drops.items():
         yield f"  {reason}: {count:,}"
         for example in examples.get(reason, ()):
@@ -76,7 +77,7 @@ def _given_columns(node: Node) -> str:
 
 
 def _reads_column(node: Node) -> bool:
-    """Whether the node selects by a column of the pool's own, not by one that a stage measures."""
+    """Whether the node selects by a column of the pool, not by one that a stage measures."""
     return node.kind == "select" and "column" in node.config and "perplexity" not in node.parents
 
 

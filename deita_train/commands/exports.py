@@ -1,4 +1,4 @@
-"""What a single command gives: the artefact's table or model in the place that was named, and a few words on it."""
+"""Writes the result of a single command, a table or a model, to its output, and prints what is worth knowing of it."""
 
 import shutil
 import sys
@@ -14,14 +14,14 @@ from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 
 
 def export_table(plan: Plan, label: str, output: Output, console: Console) -> None:
-    """Write the table of the stage with that label, without the hashes by which the store finds its rows again."""
+    """Write the table of a stage, without the hashes by which its rows are reused."""
     rows = _table(plan, plan.cells[0].nodes[label], "data")
     hashes = [name for name in rows.column_names if name in ("input_hash", "input_hashes")]
     _write(rows.remove_columns(hashes), output, console)
 
 
 def export_selection(plan: Plan, output: Output, all_rows: bool, console: Console) -> None:
-    """Write the kept rows in rank order; of all rows, in the pool's order, what became of each."""
+    """Write the kept rows in rank order, or all rows in the pool's order with what became of each."""
     from deita_train.selection.trace.traced_pool import traced_pool
 
     select = plan.cells[0].nodes["select"]
@@ -36,7 +36,7 @@ def export_selection(plan: Plan, output: Output, all_rows: bool, console: Consol
 
 
 def export_model(plan: Plan, label: str, output: Output | None, console: Console) -> None:
-    """Copy the model of the stage with that label; without an output, say where it lies."""
+    """Copy the model of a stage; without an output, print its folder."""
     model = plan.store.path(plan.cells[0].nodes[label].id) / "model"
     if output is None:
         say(console, f"model: {model}")
@@ -47,7 +47,7 @@ def export_model(plan: Plan, label: str, output: Output | None, console: Console
 
 
 def print_facts(plan: Plan, console: Console) -> None:
-    """What a pass left out or cut, and what an evaluation found: a line for each stage that has such numbers."""
+    """Print a line for each stage that left out or cut rows, or measured something."""
     for label, node in plan.cells[0].nodes.items():
         describe = _FACTS.get(node.kind)
         if describe is not None:
@@ -135,5 +135,5 @@ def _write(rows: Any, output: Output, console: Console) -> None:
 
 
 def say(console: Console, text: str) -> None:
-    """One line, however long, without markup."""
+    """Print one line, however long, without markup."""
     console.print(text, soft_wrap=True, highlight=False, markup=False)

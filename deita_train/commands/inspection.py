@@ -1,4 +1,4 @@
-"""`deita-train inspect`: finds a stage's rows, its tokenizer, and one row as the model sees it."""
+"""`deita-train inspect`: one row of a stage as the model sees it, with the stage's tokenizer."""
 
 import difflib
 import shlex
@@ -37,7 +37,7 @@ _VERBS = {"score": "", "embed": "", "log_probs": "measured", "evaluate": "measur
 
 @dataclass(frozen=True)
 class Inspection:
-    """One row of one stage; `verb` says what is done with the marked tokens (trained, measured), empty for nothing."""
+    """One row of one stage; `verb` is what is done with the marked tokens: trained, measured, or nothing if empty."""
 
     facts: tuple[tuple[str, str], ...]
     sequences: tuple[TokenSequence, ...]
@@ -58,10 +58,10 @@ class _Rows:
 
 
 def inspect_row(plan: Plan, label: str | None, row_id: str | None) -> Inspection:
-    """Show a row of the recipe as written: the one with `row_id`, else the first that has a loss.
+    """A row of the base run: the one with `row_id`, else the first that has a loss.
 
-    Raises :class:`UserError` for a stage or a row that is not there, and when the model whose tokenizer it takes has
-    yet to be made.
+    Raises:
+        UserError: there is no such stage or row, or the model with the tokenizer is not made yet.
     """
     node = _choose(plan, label)
     stage, tokenizer_from = _stage(plan, node)
@@ -80,7 +80,7 @@ def inspect_row(plan: Plan, label: str | None, row_id: str | None) -> Inspection
 
 
 def _choose(plan: Plan, label: str | None) -> Node:
-    """The stage of that label; without one sft, else dpo, else the first that can be shown."""
+    """The stage with that label; without a label sft, else dpo, else the first that can be shown."""
     shown = {name: node for name, node in plan.cells[0].nodes.items() if node.kind in NOTES}
     if not shown:
         raise UserError(f"{plan.loaded.path} has no stage that gives rows to a model; there is nothing to inspect.")
@@ -92,7 +92,7 @@ def _choose(plan: Plan, label: str | None) -> Node:
 
 
 def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
-    """The stage with its tokenizer, and in words where the tokenizer is from."""
+    """The stage with its tokenizer, and where the tokenizer comes from in words."""
     folder, described = _tokenizer(plan, node)
     from transformers.utils import logging
 
@@ -110,8 +110,10 @@ def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
 
 
 def _tokenizer(plan: Plan, node: Node) -> tuple[Path, str]:
-    """A model that the run trains keeps the tokenizer of the model that it starts from, so the nearest one that is
-    there serves."""
+    """The folder of the tokenizer, and where it comes from in words.
+
+    A trained model keeps the tokenizer of the model that it starts from, so the nearest published one serves.
+    """
     at = node if node.kind == "base" else node.parents.get("model")
     named = node
     while at is not None:
@@ -167,7 +169,7 @@ def _labelled_rows(node: Node) -> _Rows:
 
 
 def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) -> tuple[str, Any, str]:
-    """Id and row, and how it was chosen."""
+    """The row's id, the row, and how it was chosen."""
     if row_id is not None:
         if row_id not in rows.ids:
             raise UserError(f"--row {row_id}: {node.label} has no such row ({rows.described}); {_near(row_id, rows)}.")
@@ -184,7 +186,7 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
 
 
 def _is_held_out(plan: Plan, node: Node, rows: _Rows, row_id: str) -> bool:
-    """Only what `sft` reads itself can tell: before `select` is made the rows shown are the pool's."""
+    """Whether `parity` holds the row out; unknown, and so no, before `select` is made: the rows are the pool's."""
     data = node.parents.get("data")
     if data is None or not node.config.get("parity") or (data.kind == "select" and not plan.store.has(data.id)):
         return False
@@ -211,7 +213,7 @@ def _source(row: Any) -> str:
 
 
 def _template(node: Node) -> str | None:
-    """The text by which a stage writes its rows; None for a scorer."""
+    """The chat template with which a stage renders its rows; None for a scorer."""
     text: str | None = node.config.get("pairs_template", node.config.get("chat_template"))
     return text
 

@@ -24,14 +24,14 @@ _LISTING = (
 
 
 class _Marks(NamedTuple):
-    """What stands around marked text; empty where colours tell it."""
+    """What surrounds marked text; empty on a terminal with colours."""
 
     open: str
     close: str
 
 
 def print_inspection(console: Console, inspection: Inspection, *, all_tokens: bool) -> None:
-    """The header, then each sequence as text and as tokens."""
+    """Print the header, then each sequence as text and as tokens."""
     marks = _marks(console, inspection.sequences) if inspection.verb else _Marks("", "")
     for name, value in (*inspection.facts, *_counts(inspection)):
         _print(console, Text(f"{name:<12}{_escaped(value)}"))
@@ -59,7 +59,7 @@ def _has_colours(console: Console) -> bool:
 
 
 def _marks(console: Console, sequences: Iterable[TokenSequence]) -> _Marks:
-    """Brackets that no text has."""
+    """Brackets that occur in no text."""
     if _has_colours(console):
         return _Marks("", "")
     texts = [segment.text for sequence in sequences for segment in sequence.segments]
@@ -130,7 +130,7 @@ def _control(style: str) -> str:
 
 
 def _visible(text: str, style: str) -> Text:
-    """Text in which every character can be seen; after the sign of a line break the line does break."""
+    """Text with a sign for every character that cannot be seen; a line break follows its sign."""
     shown = Text()
     for sign, group in groupby(text, key=_sign):
         characters = "".join(group)
@@ -143,7 +143,7 @@ def _visible(text: str, style: str) -> Text:
 
 
 def _sign(character: str) -> str | None:
-    """How a character is written that cannot be seen; None for one that can."""
+    """The sign for a character that cannot be seen; None for one that can."""
     if character == " " or not (unicodedata.category(character) in _UNSEEN or character.isspace()):
         return None
     code = ord(character)
@@ -156,7 +156,7 @@ def _escaped(text: str) -> str:
 
 
 def _print_tokens(console: Console, sequence: TokenSequence, marks: _Marks, *, all_tokens: bool) -> None:
-    """Lines of tokens, each with the position of its first one; the middle of a long sequence is left out."""
+    """Print lines of tokens, each with the position of its first; the middle of a long sequence is left out."""
     tokens = sequence.tokens
     if all_tokens or len(tokens) <= _FIRST_TOKENS + _LAST_TOKENS:
         _print_flow(console, tokens, sequence.first_position, marks)
@@ -178,7 +178,7 @@ def _print_flow(console: Console, tokens: Sequence[ShownToken], first_position: 
 
 
 def _line_end(cells: Sequence[Text], start: int, width: int) -> int:
-    """The first cell that does not fit a line that begins with `start`; a line has at least one."""
+    """The first cell that does not fit the line beginning at `start`, which has at least one."""
     used, end = 0, start
     while end < len(cells) and (end == start or used + cell_len(cells[end].plain) <= width):
         used += cell_len(cells[end].plain) + 2

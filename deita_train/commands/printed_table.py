@@ -20,7 +20,7 @@ def print_table(console: Console, table: Table, *, framed: bool = True) -> None:
         justify: Any = "right" if column.numeric else "left"
         shown.add_column(Text(column.title), justify=justify, overflow="fold", no_wrap=names_rows)
     for row in table.rows:
-        # Values of a recipe stand in the cells: their brackets are no markup.
+        # As Text, because brackets in a recipe's values are no markup.
         shown.add_row(*map(Text, row))
     console.print(shown)
     if table.note:

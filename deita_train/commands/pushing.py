@@ -1,4 +1,4 @@
-"""Upload of a tuned model with its card to the Hub: only when asked, and only the files that a published model has."""
+"""`deita-train push`: uploads a tuned model with its card to the Hub, and no other file."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,18 +13,18 @@ from deita_train.models.adapter_files import BASE_NAME, is_adapter, read_adapter
 from deita_train.plan.plan import store_folder
 from deita_train.report.cards.card_names import FOLDER, card_file, name_place
 from deita_train.store.artefacts import Store
-from deita_train.store.atomic_io import read_json
+from deita_train.store.run_record import RunRecord
 
 CARD = "README.md"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# Files of a repository that decide which weights are loaded: another model's may not stay beside this one.
+# Files that decide which weights are loaded: another model's must not stay beside this one.
 _WEIGHTS = re.compile(r"[^/]+\.safetensors|model\.safetensors\.index\.json|adapter_config\.json|pytorch_model.*\.bin")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What is to be uploaded: an artefact's files by their names in the repository, and its card's text."""
+    """What to upload: an artefact's files by their names in the repository, and the text of its card."""
 
     artefact: str
     run: str
@@ -33,14 +33,13 @@ class Upload:
 
 
 def find_upload(run_dir: Path, stage: str, cell: str | None) -> Upload:
-    """The model that `stage` left in a run, of the recipe as written or of a sweep's `cell` (label or number).
+    """The model that `stage` left in the base run, or in a sweep's `cell` (label or number).
 
-    Raises :class:`UserError` when there is no such run, stage, cell or model, when the report does not know the model,
-    or when it is an adapter whose base nobody else could find.
+    Raises:
+        UserError: there is no such run, stage, cell or model; the report has no card of it; or it is an adapter on a
+            base that only this machine has.
     """
-    if not (run_dir / "stages.json").is_file():
-        raise UserError(f"{run_dir} is no run: it has no stages.json. Give the folder that `run` wrote, runs/<name>.")
-    record = read_json(run_dir / "stages.json")
+    record = RunRecord.read(run_dir)
     artefact = _artefact(record, run_dir, stage, cell)
     store = Store(store_folder(run_dir))
     if not store.has(artefact):
@@ -48,14 +47,18 @@ def find_upload(run_dir: Path, stage: str, cell: str | None) -> Upload:
     model = store.path(artefact) / "model"
     _check_base(model)
     card = _card(run_dir, stage, artefact, store.manifest(artefact).content_digest)
-    return Upload(artefact, record["name"], {path.name: path for path in _model_files(model)}, card)
+    return Upload(artefact, record.name, {path.name: path for path in _model_files(model)}, card)
 
 
 def push(upload: Upload, repo: str, *, private: bool) -> str:
-    """Upload a model and its card in one commit; the address of the repository.
+    """Upload a model and its card in one commit, creating the repository if needed.
 
-    The repository is made when it is not there. Raises :class:`UserError` when there is no login, no network or no
-    right to write, when a repository that must be private is public, or when it holds the weights of another model.
+    Returns:
+        The address of the repository.
+
+    Raises:
+        UserError: there is no login, no network or no permission to write; a repository that must be private is
+            public; or it holds the weights of another model.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
@@ -67,7 +70,7 @@ def push(upload: Upload, repo: str, *, private: bool) -> str:
         )
     api = HfApi(library_name="deita-train", library_version=version("deita-train"))
     contents: dict[str, bytes | Path] = {CARD: name_place(upload.card, repo).encode(), **upload.files}
-    with _told(repo):
+    with _hub_errors(repo):
         address = str(api.create_repo(repo, private=private or None, exist_ok=True))
         if private and not api.repo_info(repo).private:
             raise UserError(
@@ -82,26 +85,26 @@ def push(upload: Upload, repo: str, *, private: bool) -> str:
     return address
 
 
-def _artefact(record: dict[str, Any], run_dir: Path, stage: str, chosen: str | None) -> str:
-    cells = record["cells"]
-    if chosen is None:
-        cell = next(one for one in cells if one["base"])
-    else:
-        found = (one for number, one in enumerate(cells) if chosen in (one["label"], str(number)))
-        cell = next(found, None)
-        if cell is None:
-            named = "; ".join(f"{number} {one['label']!r}" for number, one in enumerate(cells[:20]))
+def _artefact(record: RunRecord, run_dir: Path, stage: str, chosen: str | None) -> str:
+    """The id of the artefact that `stage` left in the chosen cell."""
+    cell = record.base_cell
+    if chosen is not None:
+        numbered = list(enumerate(record.cells))
+        found = next((one for number, one in numbered if chosen in (one.label, str(number))), None)
+        if found is None:
+            named = "; ".join(f"{number} {one.label!r}" for number, one in numbered[:20])
             raise UserError(
                 f"--cell {chosen}: {run_dir} has no such cell; its first ones by number and label: {named}."
             )
-    if stage not in cell["stages"]:
-        there = [label for label in ("sft", "dpo") if label in cell["stages"]]
+        cell = found
+    if stage not in cell.stages:
+        there = [label for label in ("sft", "dpo") if label in cell.stages]
         raise UserError(f"--stage {stage}: {run_dir} has no such stage; it tunes {' and '.join(there) or 'no model'}.")
-    return str(cell["stages"][stage])
+    return cell.stages[stage]
 
 
 def _check_base(model: Path) -> None:
-    """Refuse an adapter whose base is a folder of this machine."""
+    """Refuse an adapter whose base is a folder on this machine."""
     if not is_adapter(model):
         return
     config = read_adapter(model)
@@ -114,7 +117,7 @@ def _check_base(model: Path) -> None:
 
 
 def _card(run_dir: Path, stage: str, artefact: str, digest: str) -> str:
-    """The card of this very model."""
+    """The text of the model's card, which holds the artefact's content digest."""
     folder = run_dir / "report" / FOLDER
     names = [card_file(stage, artefact, is_base=is_base) for is_base in (True, False)]
     for path in (folder / name for name in names):
@@ -130,9 +133,10 @@ def _card(run_dir: Path, stage: str, artefact: str, digest: str) -> str:
 def _model_files(model: Path) -> list[Path]:
     from deita_train.models.published_files import unexpected_files
 
-    alien = unexpected_files(model)
-    if alien:
-        raise UserError(f"{model} holds files that are no part of a published model: {', '.join(alien)}. Remove them.")
+    unexpected = unexpected_files(model)
+    if unexpected:
+        named = ", ".join(unexpected)
+        raise UserError(f"{model} holds files that are no part of a published model: {named}. Remove them.")
     return sorted(model.iterdir())
 
 
@@ -146,9 +150,9 @@ def _refuse_other_weights(repo: str, others: set[str]) -> None:
 
 
 @contextmanager
-def _told(repo: str) -> Iterator[None]:
-    """What goes wrong between here and the Hub, as a message of what to do."""
-    # HTTPError is that of the library's own HTTP client, which has changed from version to version.
+def _hub_errors(repo: str) -> Iterator[None]:
+    """Turn the Hub's errors into messages that say what to do."""
+    # HTTPError is that of the library's HTTP client, which has changed between versions.
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 
     try:
@@ -161,7 +165,7 @@ def _told(repo: str) -> Iterator[None]:
         raise UserError(f"{repo}: {_refused(error)}") from error
     except (HTTPError, OSError) as error:
         raise UserError(
-            f"the Hub does not answer ({type(error).__name__}: {error}). Check the network, then give the same command "
+            f"the Hub does not answer ({type(error).__name__}: {error}). Check the network, then run the same command "
             "again."
         ) from error
 
@@ -171,10 +175,10 @@ def _refused(error: Any) -> str:
     said = " ".join((error.server_message or str(error)).split())
     advice = {
         401: "the Hub does not know the token: log in again (hf auth login)",
-        403: "the token may not write there: name a repository of your own, or use a token with the right to write",
+        403: "the token may not write there: name a repository of your own, or use a token with permission to write",
         404: "there is no such user or repository, or the token may not see it",
-        409: "the repository was changed meanwhile: give the command again",
+        409: "the repository was changed meanwhile: run the command again",
         413: "a file is larger than the Hub takes",
-        429: "too many requests: wait a while, then give the command again",
+        429: "too many requests: wait a while, then run the command again",
     }
-    return f"the Hub refuses with {code} ({said}); {advice.get(code, 'give the command again later')}."
+    return f"the Hub refuses with {code} ({said}); {advice.get(code, 'run the command again later')}."

@@ -1,4 +1,4 @@
-"""Tables on the terminal: a plan, and the results of a run."""
+"""Prints a plan, and the results of a run."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from deita_train.table import Table, words
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """Each artefact with its status and reason, then the commands that carry out the model stages by hand."""
+    """Print each artefact with its status and reason, then the commands that run the model stages by hand."""
     stages = planned_stages(plan)
     sweep = len(plan.cells) > 1
     cells = f" in {len(plan.cells)} cells" if sweep else ""
@@ -34,7 +34,7 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def _notes(stages: Sequence[PlannedStage]) -> list[str]:
-    """What a plan says of its stages beside the table."""
+    """Notes on the stages below the table."""
     packed = [
         stage.node.label
         for stage in stages
@@ -49,7 +49,7 @@ def _notes(stages: Sequence[PlannedStage]) -> list[str]:
 
 
 def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[PlannedStage]) -> None:
-    """The commands of the model stages that are not done; of a sweep those of the recipe as written only."""
+    """Print the commands of the model stages that are not done; of a sweep only those of the base run."""
     waiting = [
         stage.node
         for stage in stages
@@ -57,7 +57,7 @@ def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[Planned
     ]
     if not waiting:
         return
-    what = "The model stages of the recipe as written" if len(plan.cells) > 1 else "The model stages"
+    what = "The model stages of the base run" if len(plan.cells) > 1 else "The model stages"
     commands = [
         Launch.from_dict(node.settings["launch"]).printed_command(["stage", *plan.arguments(), "--stage", node.id])
         for node in waiting
@@ -71,6 +71,6 @@ def _print_lines(console: Console, lines: Iterable[str]) -> None:
 
 
 def print_results(console: Console, run_dir: Path) -> None:
-    """The result tables that the report left."""
+    """Print the result tables that the report wrote."""
     for table in read_json(run_dir / "report" / "result.json"):
         print_table(console, Table.from_json(table))

@@ -1,9 +1,8 @@
-"""What the options of `deita-train select` mean together: which file holds which scores, and what a method reads."""
+"""Which score files `deita-train select` is given, and whether its options suit its methods."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deita_train.commands.single import Option, as_options
 from deita_train.errors import UserError
 from deita_train.plan.sections.compare import selects_of
 from deita_train.plan.select_fields import unread_fields
@@ -19,7 +18,7 @@ _SERVES: Mapping[str, str] = {
     "--seed": "seed",
     "--launch": "launch",
 }
-# What a comparison measures by, whatever its methods read.
+# What a comparison reads besides what its methods read.
 _MEASURED_BY = frozenset({"scores", "embeddings"})
 
 
@@ -53,22 +52,17 @@ def _columns(file: str) -> list[str]:
     return list(next(iter_rows(file)).row)
 
 
-def compare_options(compare: str | None) -> tuple[Option, ...]:
-    """`--compare`, methods with commas between them, as an option; and what messages call its parts by."""
-    methods = None if compare is None else [name.strip() for name in compare.split(",")]
-    parts = [f"compare.methods.{number}" for number in range(len(methods or ()))]
-    return as_options(
-        ("--compare", "compare.methods", methods),
-        *(("--compare", path, None) for path in ("compare", *parts)),
-    )
-
-
 def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
-    """Raise :class:`UserError` for an option that a method lacks or that has no effect on any.
+    """Check that the options of `select` suit its methods.
 
-    `stated` are the names of the options that were given.
+    Args:
+        recipe: what the options became.
+        stated: the names of the options that were given.
+
+    Raises:
+        UserError: a method lacks an option, or an option has no effect on any method.
     """
-    if recipe.select is None:  # taken away by --set, which the plan tells
+    if recipe.select is None:  # removed by --set, which the plan reports
         return
     try:
         selects = selects_of(recipe)
@@ -80,7 +74,7 @@ def check_select(recipe: Recipe, stated: frozenset[str]) -> None:
 
 
 def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[str]) -> None:
-    """Refuse an option or a field that no method reads; a comparison reads scores and embeddings in any case."""
+    """Refuse an option or a field that no method reads; a comparison always reads scores and embeddings."""
     assert recipe.select is not None
     methods = [select.method for select in selects]
     read = set(_MEASURED_BY if recipe.compare is not None else ())

@@ -1,8 +1,8 @@
-"""One stage without a recipe of one's own: a command's options become a recipe, whose stage is made as any other."""
+"""One stage without a recipe: a command's options become one, and its stage is built like any other."""
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,27 +17,14 @@ from deita_train.plan.plan import COMMANDS, Plan, is_current, make_plan
 from deita_train.recipe.loading import check_recipe
 from deita_train.recipe.overrides import apply_overrides
 from deita_train.recipe.schema import Recipe
-from deita_train.recipe.yaml_source import parse_value
 from deita_train.recipe.yaml_text import to_yaml
-from deita_train.run.runner import make_stages
+from deita_train.run.runner import build_stages
 from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.keys import canonical_json
 
-_OWN_FILES = (".yaml", ".yml", ".jinja")
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of a command: its name, the recipe's field that it states, the value, and whether it was given."""
-
-    name: str
-    path: str
-    value: Any
-    is_given: bool = True
-
 
 def _check_nothing(recipe: Recipe) -> None:
-    """For commands whose options always fit together."""
+    """Of commands whose options always fit together."""
 
 
 @dataclass(frozen=True)
@@ -45,68 +32,45 @@ class Single:
     """A command that makes one stage.
 
     Attributes:
-        name: the command's.
+        name: of the command.
         label: of the stage; None for every stage of the recipe.
-        options: what becomes the recipe.
-        sets: `--set` settings laid over it.
+        fields: the recipe's fields by dotted path, with their values.
+        names: the option that states a field, by the field; messages name it.
+        sets: `--set` overrides.
         check: raises :class:`UserError` for options that do not fit together.
     """
 
     name: str
     label: str | None
-    options: tuple[Option, ...]
+    fields: Mapping[str, Any]
+    names: Mapping[str, str]
     sets: tuple[str, ...] = ()
     check: Callable[[Recipe], None] = _check_nothing
 
     @property
     def title(self) -> str:
-        """The command as it is typed; it stands where messages name a recipe's file."""
+        """The command as it is typed; messages name it in place of a recipe's file."""
         return f"deita-train {self.name}"
 
     def sections(self) -> dict[str, Any]:
         """The recipe's data, without its name."""
         data: dict[str, Any] = {}
-        for option in self.options:
-            if option.is_given:
-                _put(data, option.path.split("."), option.value)
+        for field, value in self.fields.items():
+            _put(data, field.split("."), value)
         return apply_overrides(data, self.sets)
 
 
-def as_options(*options: tuple[str, str, Any]) -> tuple[Option, ...]:
-    """Options as (name, field, value); one whose value is None was not given."""
-    return tuple(Option(name, path, value, value is not None) for name, path, value in options)
-
-
-def trainer_options(section: str, settings: Sequence[str]) -> tuple[Option, ...]:
-    """Each `field=value` as an option for the section's `trainer:`. Raises :class:`UserError` for other text."""
-    options = []
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name.isidentifier():
-            raise UserError(f"--trainer {setting}: write it as field=value, for instance learning_rate=2e-5")
-        option = f"--trainer {name}"
-        options.append(Option(option, f"{section}.trainer.{name}", parse_value(value, source=option)))
-    return tuple(options)
-
-
-def place(text: str | None) -> str | None:
-    """A path that does not depend on the working folder, or as it is what names nothing here, such as a Hub id."""
-    if text is None:
-        return None
-    path = Path(text).expanduser()
-    return str(path.absolute()) if path.exists() else text
-
-
-def place_file(text: str | None) -> str | None:
-    """`place` for what may be the name of a file of ours; only a file of one's own has a suffix."""
-    return place(text) if text is not None and Path(text).suffix in _OWN_FILES else text
-
-
 def carry_out(single: Single, runs_dir: Path, outputs: Sequence[tuple[str, Output]], console: Console) -> Plan:
-    """Make what is missing of a command's stage.
+    """Build what is missing of a command's stage.
 
-    `outputs` are places for what stages give, each with the stage's label. Raises :class:`UserError` before anything is
-    made when one is there, unless its stage is made already: then it may be this command's own.
+    Args:
+        single: the command.
+        runs_dir: the folder of all runs.
+        outputs: where results will be written, each with the label of its stage.
+        console: shows the progress.
+
+    Raises:
+        UserError: an output exists and its stage is not built yet. If the stage is built, the output may be its own.
     """
     for _, output in outputs:
         _refuse_input(single, output)
@@ -115,14 +79,15 @@ def carry_out(single: Single, runs_dir: Path, outputs: Sequence[tuple[str, Outpu
         node = plan.cells[0].nodes[label]
         if not all(is_current(plan.store, read) for read in (node, *node.ancestors())):
             output.refuse_replacing()
-    make_stages(plan, console)
+    build_stages(plan, console)
     return plan
 
 
 def lay_out(single: Single, runs_dir: Path) -> Plan:
     """Check a command's recipe, write it to `<runs>/commands/<name>-<key>/recipe.yaml`, and plan it.
 
-    Raises :class:`UserError` in terms of the options, before anything is written.
+    Raises:
+        UserError: in terms of the options, before anything is written.
     """
     data = single.sections()
     if "sweep" in data:
@@ -132,6 +97,7 @@ def lay_out(single: Single, runs_dir: Path) -> Plan:
         single.check(recipe)
         key = hashlib.sha256(canonical_json([single.name, data]).encode()).hexdigest()
         data = {"name": f"{single.name}-{key[:12]}", **data}
+        data = {field: data[field] for field in Recipe.model_fields if field in data}
         folder = runs_dir / COMMANDS / data["name"]
         inputs = Inputs(runs_dir / "store", folder, Path(single.title))
         build_graph(recipe, inputs)
@@ -152,16 +118,20 @@ def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _refuse_input(single: Single, output: Output) -> None:
-    """A result in the place of what it was made from could not be made again."""
-    for option in single.options:
-        is_path = isinstance(option.value, str) and Path(option.value).exists()
-        if is_path and output.path.exists() and output.path.samefile(option.value):
-            raise UserError(f"--output {output.path} is also {option.name}. Give another name.")
+    """Refuse to write a result over one of its inputs."""
+    for field, value in single.fields.items():
+        is_path = isinstance(value, str) and Path(value).exists()
+        if is_path and output.path.exists() and output.path.samefile(value):
+            raise UserError(f"--output {output.path} is also {single.names[field]}. Give another name.")
 
 
 def _in_options(error: UserError, single: Single) -> UserError:
-    """The same message with the command's options in the place of the recipe's fields."""
-    names = {option.path: option.name for option in single.options}
+    """The same message with options in place of the recipe's fields."""
     pattern = rf"^{re.escape(single.title)}: ([\w.]+): "
-    text = re.sub(pattern, lambda match: f"{names.get(match[1], match[1])}: ", str(error), flags=re.MULTILINE)
+    text = re.sub(pattern, lambda match: f"{_option(match[1], single)}: ", str(error), flags=re.MULTILINE)
     return UserError(text)
+
+
+def _option(field: str, single: Single) -> str:
+    """The option that states a field, or an entry of its list; the field itself where none does."""
+    return single.names.get(re.sub(r"(\.\d+)+$", "", field), field)

@@ -52,7 +52,11 @@ esac
 
 
 def slurm_script(plan: Plan, until: str | None) -> str:
-    """The text of the script. Raises :class:`UserError` for a recipe without a sweep."""
+    """The text of the script.
+
+    Raises:
+        UserError: the recipe has no sweep.
+    """
     check_sweep(plan, "--slurm")
     name = plan.loaded.recipe.name
     logs = plan.run_dir / "slurm"
@@ -63,7 +67,7 @@ def slurm_script(plan: Plan, until: str | None) -> str:
         folder=Path.cwd(),
         logs=shlex.quote(str(logs)),
         name=name,
-        # In the name of a log file SLURM reads %x, %A and %a; a per cent sign of the folder's own is doubled.
+        # SLURM expands %x, %A and %a in the name of a log file; the folder's own per cent signs are doubled.
         output=shlex.quote(f"{str(logs).replace('%', '%%')}/%x-%A_%a.log"),
         gpus=_gpus(plan),
         cells="\n".join(f"  {shlex.quote(cell.label)}" for cell in plan.cells),
@@ -73,7 +77,7 @@ def slurm_script(plan: Plan, until: str | None) -> str:
 
 
 def _gpus(plan: Plan) -> str:
-    """The line that asks for as many GPUs as the largest launch; commented out where no stage wants one."""
+    """The line that requests as many GPUs as the largest launch, commented out where no stage needs one."""
     launches = [node.settings["launch"] for node in plan.nodes if "launch" in node.settings]
     most = max((launch["num_processes"] for launch in launches if not launch["use_cpu"]), default=0)
     return f"#SBATCH --gpus-per-node={most}" if most else "##SBATCH --gpus-per-node=1"

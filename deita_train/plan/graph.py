@@ -1,47 +1,46 @@
-"""The graph of a recipe: its sections in the order of the data flow, a node for each stage."""
+"""The graph of a recipe: a node for each stage, added section by section in the order of the data flow."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from deita_train.plan.inputs import Inputs
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import DIMENSIONS
-from deita_train.plan.sections.compare import ComparingSections
-from deita_train.plan.sections.tuning import TuningSections
+from deita_train.plan.sections.base import add_base
+from deita_train.plan.sections.builder import Builder
+from deita_train.plan.sections.compare import add_compare
+from deita_train.plan.sections.dpo import add_dpo
+from deita_train.plan.sections.embedding import add_embedding
+from deita_train.plan.sections.evaluate import add_evaluate
+from deita_train.plan.sections.given_files import add_embedding_file, add_score_files
+from deita_train.plan.sections.perplexity import add_perplexity
+from deita_train.plan.sections.pool import add_pool
+from deita_train.plan.sections.scorers import add_scorers
+from deita_train.plan.sections.select import add_select
+from deita_train.plan.sections.sft import add_sft
 from deita_train.recipe.schema import Recipe
+
+# Field of the recipe -> what adds its stages. A section finds the stages that it reads, so it comes after theirs.
+SECTIONS: Mapping[str, Callable[[Builder, Any], None]] = {
+    "base": add_base,
+    "pool": add_pool,
+    "scorers": add_scorers,
+    "scores": add_score_files,
+    "embedding": add_embedding,
+    "embeddings": add_embedding_file,
+    "perplexity": add_perplexity,
+    "select": add_select,
+    "compare": add_compare,
+    "sft": add_sft,
+    "dpo": add_dpo,
+    "evaluate": add_evaluate,
+}
 
 
 def build_graph(recipe: Recipe, inputs: Inputs) -> dict[str, Node]:
     """The stages of one recipe by label, in the order of the run."""
-    return _Builder(recipe, inputs).build()
-
-
-class _Builder(ComparingSections, TuningSections):
-    """Walks a recipe's sections and adds a node for each stage."""
-
-    def build(self) -> dict[str, Node]:
-        recipe = self.recipe
-        if recipe.base is not None:
-            self._add_base()
-        if recipe.pool is not None:
-            self._add_pool("pool", recipe.pool.all_sources(), "pool")
-        for dimension in DIMENSIONS:
-            scorer = getattr(recipe.scorers, dimension) if recipe.scorers is not None else None
-            if scorer is not None:
-                self._add_scorer(dimension, scorer)
-        if recipe.scores is not None:
-            self._add_score_files(recipe.scores)
-        if recipe.embedding is not None:
-            self._add_embed(recipe.embedding)
-        if recipe.embeddings is not None:
-            self._add_embedding_file(recipe.embeddings)
-        if recipe.perplexity is not None:
-            self._add_perplexity(recipe.perplexity)
-        if recipe.select is not None:
-            self._add_select()
-        if recipe.compare is not None:
-            self._add_compare(recipe.compare)
-        if recipe.sft is not None:
-            self._add_sft(recipe.sft)
-        if recipe.dpo is not None:
-            self._add_dpo(recipe.dpo)
-        if recipe.evaluate is not None:
-            self._add_evaluate(recipe.evaluate)
-        return self.nodes
+    builder = Builder(recipe, inputs)
+    for name, add in SECTIONS.items():
+        section = getattr(recipe, name)
+        if section is not None:
+            add(builder, section)
+    return builder.nodes

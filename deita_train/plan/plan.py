@@ -14,7 +14,8 @@ from deita_train.plan.node import Node, stages_until
 from deita_train.plan.select_fields import check_select_fields
 from deita_train.recipe.loading import LoadedRecipe, load_recipe
 from deita_train.store.artefacts import Store
-from deita_train.store.atomic_io import read_json
+from deita_train.store.attempt import AttemptError
+from deita_train.store.run_record import STAGES, RecordedCell, RecordedNode, RunRecord
 
 # The folder of what single commands such as `score` keep, below that of all runs.
 COMMANDS = "commands"
@@ -166,18 +167,19 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
         elif plan.store.has(node.id):
             stages.append(PlannedStage(node, "to run", "what it reads was made anew"))
         elif plan.store.work_path(node.id).exists():
-            reason = f"an earlier attempt {_how_it_ended(plan.store.work_path(node.id) / 'error.json')}"
+            reason = f"an earlier attempt {_how_it_ended(plan.store.work_path(node.id))}"
             stages.append(PlannedStage(node, "continues", reason))
         else:
             stages.append(PlannedStage(node, "to run", _why(node, _former(plan, node, before))))
     return stages
 
 
-def _how_it_ended(error_file: Path) -> str:
-    """In a word, by the reason that a failed attempt leaves."""
-    if not error_file.exists():
+def _how_it_ended(work_dir: Path) -> str:
+    """In a word, by the error that a failed attempt leaves."""
+    error = AttemptError.read(work_dir)
+    if error is None:
         return "was interrupted"
-    return "was stopped" if read_json(error_file).get("stopped") else "failed"
+    return "was stopped" if error.stopped else "failed"
 
 
 def parent_digests(store: Store, node: Node) -> dict[str, str]:
@@ -200,61 +202,45 @@ def is_current(store: Store, node: Node) -> bool:
     )
 
 
-def record(plan: Plan) -> dict[str, Any]:
-    """What `stages.json` keeps of a plan: its cells with their artefacts, and each artefact's configuration."""
+def run_record(plan: Plan) -> RunRecord:
+    """What a run keeps of a plan: its cells with their artefacts, and each artefact's configuration."""
     recipe = plan.loaded.recipe
-    cells = [
-        {
-            "label": cell.label,
-            "settings": dict(cell.settings),
-            "base": cell.is_base,
-            "stages": {label: node.id for label, node in cell.nodes.items()},
-        }
+    cells = tuple(
+        RecordedCell(
+            cell.label, dict(cell.settings), cell.is_base, {label: node.id for label, node in cell.nodes.items()}
+        )
         for cell in plan.cells
-    ]
+    )
     nodes = {
-        node.id: {
-            "label": node.label,
-            "kind": node.kind,
-            "config": node.config,
-            "parents": {name: parent.id for name, parent in node.parents.items()},
-        }
+        node.id: RecordedNode(
+            node.label, node.kind, node.config, {name: parent.id for name, parent in node.parents.items()}
+        )
         for node in plan.nodes
     }
-    return {
-        "name": recipe.name,
-        "description": recipe.description,
-        "seed": recipe.seed,
-        "cells": cells,
-        "nodes": nodes,
-    }
+    return RunRecord(recipe.name, recipe.description, recipe.seed, cells, nodes)
 
 
-def _previous(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
+def _previous(plan: Plan) -> dict[str, dict[str, RecordedNode]]:
     """The stages of the last run of this recipe, by the label of the cell and of the stage."""
-    file = plan.run_dir / "stages.json"
-    if not file.exists():
+    if not (plan.run_dir / STAGES).exists():
         return {}
-    last = read_json(file)
-    return {
-        cell["label"]: {label: last["nodes"][artefact] for label, artefact in cell["stages"].items()}
-        for cell in last["cells"]
-    }
+    last = RunRecord.read(plan.run_dir)
+    return {cell.label: {label: last.nodes[artefact] for label, artefact in cell.stages.items()} for cell in last.cells}
 
 
-def _former(plan: Plan, node: Node, before: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Any] | None:
+def _former(plan: Plan, node: Node, before: Mapping[str, Mapping[str, RecordedNode]]) -> RecordedNode | None:
     """What the last run had in the place of a node: of the first of its cells that the last run had too."""
     cells = (before.get(cell.label, {}) for cell in plan.owners(node))
     return next((stages[node.label] for stages in cells if node.label in stages), None)
 
 
-def _why(node: Node, old: dict[str, Any] | None) -> str:
+def _why(node: Node, old: RecordedNode | None) -> str:
     if old is None:
         return "not made yet"
-    changes = list(_differences(old["config"], dict(node.config), ""))
+    changes = list(_differences(old.config, dict(node.config), ""))
     if changes:
         return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
-    moved = [parent.label for name, parent in node.parents.items() if old["parents"].get(name) != parent.id]
+    moved = [parent.label for name, parent in node.parents.items() if old.parents.get(name) != parent.id]
     return f"{', '.join(moved)} changed" if moved else "not made yet"
 
 

@@ -1,44 +1,47 @@
-"""Checking a value from YAML against a type annotation of which only the source text is known."""
+"""Values from YAML checked against type annotations that are known as source text alone.
+
+The text becomes a type of built-in and typing names; nothing of the library it comes from is executed.
+"""
 
 import ast
 import math
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Optional, TypeVar, Union, get_args, get_origin
 
 from deita_train.recipe.wording import BOOLEAN, LIST, MAPPING, NULL, NUMBER, TEXT, WHOLE_NUMBER
 
-_SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
-    "bool": ((bool,), BOOLEAN),
-    "int": ((int,), WHOLE_NUMBER),
-    "float": ((int, float), NUMBER),
-    "str": ((str,), TEXT),
-    "None": ((type(None),), NULL),
-    "NoneType": ((type(None),), NULL),
+_WORDS: Mapping[Any, str] = {
+    **{bool: BOOLEAN, int: WHOLE_NUMBER, float: NUMBER, str: TEXT, NoneType: NULL},
+    **{list: LIST, dict: MAPPING},
 }
-_LISTS = frozenset({"list", "List", "tuple", "Tuple", "set", "Set", "Sequence", "Iterable", "Collection"})
-_MAPPINGS = frozenset({"dict", "Dict", "Mapping", "MutableMapping"})
+_TYPES: Mapping[str, Any] = {
+    **{known.__name__: known for known in (bool, int, float, str, NoneType)},
+    **dict.fromkeys(("list", "List", "tuple", "Tuple", "set", "Set", "Sequence", "Iterable", "Collection"), list),
+    **dict.fromkeys(("dict", "Dict", "Mapping", "MutableMapping"), dict),
+    **{"Any": Any, "Annotated": Annotated, "Literal": Literal, "Optional": Optional, "Union": Union},
+}
 
 
 def accepts(annotation: str, value: Any) -> bool:
-    """Return whether ``value``, as YAML gives it, fits ``annotation``, such as ``dict[str, Any] | None``.
+    """Return whether a value, as YAML gives it, fits an annotation such as ``dict[str, Any] | None``.
 
     A whole number fits ``float``; a boolean fits neither ``int`` nor ``float``; a decimal number does not fit ``int``.
-    A name that is not built in fits anything, except beside ``str`` in a union, where it is an enumeration whose
-    members are written as text.
+    A class of the library fits anything, except beside ``str`` in a union, where it is an enumeration whose members
+    are written as text.
     """
-    return any(_fits(value, member) for member in _members(annotation))
+    return any(_fits(value, member) for member in _meant(_parse(annotation)))
 
 
 def wanted(annotation: str) -> tuple[str, ...]:
-    """Return what ``annotation`` allows, in plain words, one entry for each member of a union."""
-    words = [_words(member) for member in _members(annotation)]
-    return tuple(dict.fromkeys(word for word in words if word))
+    """Return what an annotation allows, in plain words, one entry for each member of a union."""
+    return _all_words(_parse(annotation))
 
 
 def unknown_names(annotation: str) -> tuple[str, ...]:
-    """Return the names at the top of ``annotation`` that are no built-in type (``SchedulerType | str``: that one)."""
-    names = [_name(member) for member in _all_members(_parse(annotation)) if not isinstance(member, ast.Subscript)]
-    return tuple(name for name in names if name and not _is_builtin(name))
+    """Return the library's own classes at the top of an annotation (``SchedulerType | str``: that one)."""
+    return tuple(member.__name__ for member in _members(_parse(annotation)) if isinstance(member, TypeVar))
 
 
 def is_finite(value: Any) -> bool:
@@ -51,89 +54,63 @@ def is_finite(value: Any) -> bool:
 
 
 @cache
-def _parse(annotation: str) -> ast.expr:
-    return ast.parse(annotation, mode="eval").body
+def _parse(annotation: str) -> Any:
+    return _type(ast.parse(annotation, mode="eval").body)
 
 
-@cache
-def _members(annotation: str) -> tuple[ast.expr, ...]:
-    """Return the union's members; beside ``str`` those of an unknown name add nothing and are left out."""
-    members = _all_members(_parse(annotation))
-    if not any(_name(member) == "str" for member in members):
-        return members
-    return tuple(member for member in members if isinstance(member, ast.Subscript) or _is_builtin(_name(member)))
+def _type(node: ast.expr) -> Any:
+    """Return the type that an annotation names: every sequence a list, a class of the library a type variable."""
+    match node:
+        case ast.Constant(value=str(quoted)):
+            return _parse(quoted)
+        case ast.Constant(value=value):
+            return value
+        case ast.BinOp(left=left, right=right):
+            return _type(left) | _type(right)
+        case ast.Subscript(value=generic, slice=inner):
+            return _subscript(_type(generic), inner.elts if isinstance(inner, ast.Tuple) else [inner])
+    name = node.attr if isinstance(node, ast.Attribute) else ast.unparse(node)
+    return _TYPES[name] if name in _TYPES else TypeVar(name)
 
 
-def _all_members(node: ast.expr) -> tuple[ast.expr, ...]:
-    """Flatten ``X | Y``, ``Union``, ``Optional``, ``Annotated`` and quoted annotations."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return _all_members(_parse(node.value))
-    if isinstance(node, ast.BinOp):
-        return _all_members(node.left) + _all_members(node.right)
-    kind = _name(node) if isinstance(node, ast.Subscript) else ""
-    if kind == "Optional":
-        return (*_all_members(_arguments(node)[0]), ast.Constant(None))
-    if kind == "Union":
-        return tuple(member for argument in _arguments(node) for member in _all_members(argument))
-    return _all_members(_arguments(node)[0]) if kind == "Annotated" else (node,)
+def _subscript(generic: Any, arguments: Sequence[ast.expr]) -> Any:
+    if isinstance(generic, TypeVar):
+        return generic
+    if generic is Literal:
+        return Literal[tuple(argument.value for argument in arguments if isinstance(argument, ast.Constant))]
+    if generic in (Union, dict):
+        return generic[tuple(map(_type, arguments))]
+    return _type(arguments[0]) if generic is Annotated else generic[_type(arguments[0])]
 
 
-def _arguments(node: ast.expr) -> list[ast.expr]:
-    """Return what stands in the brackets of ``Name[...]``; nothing for a plain name."""
-    if not isinstance(node, ast.Subscript):
-        return []
-    return node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+def _members(type_: Any) -> tuple[Any, ...]:
+    return get_args(type_) if get_origin(type_) in (Union, UnionType) else (type_,)
 
 
-def _name(node: ast.expr) -> str:
-    """Return the last part of the type's name: ``typing.Dict[str, int]`` is ``Dict``."""
-    if isinstance(node, ast.Subscript):
-        return _name(node.value)
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    if isinstance(node, ast.Constant):
-        return str(node.value)
-    return node.id if isinstance(node, ast.Name) else ""
+def _meant(type_: Any) -> tuple[Any, ...]:
+    """Return the members of a union that say something: a class of the library says nothing beside ``str``."""
+    members = _members(type_)
+    return tuple(member for member in members if not isinstance(member, TypeVar)) if str in members else members
 
 
-def _is_builtin(name: str) -> bool:
-    return name in _SCALARS or name in _LISTS or name in _MAPPINGS or name in {"Any", "Literal"}
+def _fits(value: Any, type_: Any) -> bool:
+    container, arguments = get_origin(type_) or type_, get_args(type_)
+    if container is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in arguments)
+    if container in (list, dict):
+        items = value.values() if isinstance(value, dict) else value
+        element = _meant(arguments[-1]) if arguments else (Any,)
+        return isinstance(value, container) and all(any(_fits(item, one) for one in element) for item in items)
+    return container not in _WORDS or type(value) in ((int, float) if container is float else (container,))
 
 
-def _fits(value: Any, node: ast.expr) -> bool:
-    name, arguments = _name(node), _arguments(node)
-    if name in _SCALARS:
-        types, words = _SCALARS[name]
-        return isinstance(value, types) and (words == BOOLEAN or not isinstance(value, bool))
-    if name == "Literal":
-        return any(type(value) is type(choice) and value == choice for choice in _literals(arguments))
-    if name in _LISTS:
-        return isinstance(value, list) and all(_fits_any(item, arguments[:1]) for item in value)
-    if name in _MAPPINGS:
-        return isinstance(value, dict) and all(_fits_any(item, arguments[1:]) for item in value.values())
-    return True
+def _all_words(type_: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, map(_words, _meant(type_)))))
 
 
-def _fits_any(value: Any, arguments: list[ast.expr]) -> bool:
-    """Return whether an element fits the bracketed type; without brackets everything does."""
-    return not arguments or accepts(ast.unparse(arguments[0]), value)
-
-
-def _literals(arguments: list[ast.expr]) -> list[Any]:
-    return [argument.value for argument in arguments if isinstance(argument, ast.Constant)]
-
-
-def _words(node: ast.expr) -> str:
-    name, arguments = _name(node), _arguments(node)
-    if name in _SCALARS:
-        return _SCALARS[name][1]
-    if name == "Literal":
-        return ", ".join(str(choice).lower() if choice is False else repr(choice) for choice in _literals(arguments))
-    if name in _LISTS:
-        return LIST + _words_of_elements(arguments[:1])
-    return MAPPING + _words_of_elements(arguments[1:]) if name in _MAPPINGS else ""
-
-
-def _words_of_elements(arguments: list[ast.expr]) -> str:
-    words = wanted(ast.unparse(arguments[0])) if arguments else ()
-    return f" of {' / '.join(words)}" if words else ""
+def _words(type_: Any) -> str:
+    container, arguments = get_origin(type_) or type_, get_args(type_)
+    if container is Literal:
+        return ", ".join(str(choice).lower() if choice is False else repr(choice) for choice in arguments)
+    elements = " / ".join(_all_words(arguments[-1])) if arguments else ""
+    return _WORDS.get(container, "") + (f" of {elements}" if elements else "")

@@ -11,10 +11,10 @@ Paths = tuple[str, ...]
 
 
 def cell_labels(combinations: Sequence[Mapping[Paths, Any]]) -> list[str]:
-    """One label for each combination of swept values, by the last part of each path.
+    """Return a label for each combination of swept values, made of the last part of each path and its value.
 
-    A `method` is its value alone. Where two different paths end alike, as much of each path is named as tells them
-    apart. A value that is a mapping is named by its entries, but for a budget: `budget 2%`, `budget 5000000 tokens`.
+    A `method` is named by its value alone. Paths with the same last part are named by as many parts as tell them apart.
+    A mapping is named by its entries, except for a budget: `budget 2%`, `budget 5000000 tokens`.
     """
     entries = [[entry for paths, value in one.items() for entry in _entries(paths, value)] for one in combinations]
     swept = list(dict.fromkeys(paths for one in entries for paths, _ in one))
@@ -23,7 +23,7 @@ def cell_labels(combinations: Sequence[Mapping[Paths, Any]]) -> list[str]:
 
 
 def _entries(paths: Paths, value: Any) -> Iterator[tuple[Paths, Any]]:
-    """The paths and values below a swept value; itself when it is no mapping."""
+    """Yield the paths and values inside a swept value; the value itself unless it is a mapping."""
     if not isinstance(value, dict) or not value or is_mapping_budget(value):
         yield paths, value
         return
@@ -32,7 +32,7 @@ def _entries(paths: Paths, value: Any) -> Iterator[tuple[Paths, Any]]:
 
 
 def _name(paths: Paths, others: Collection[Paths]) -> str:
-    """The fewest last parts of the paths that no other path ends in, in words; joined paths are named once."""
+    """Return in words the fewest last parts of the paths that no other path ends in; joined paths are named once."""
     longest = max(path.count(".") + 1 for path in paths)
     for length in range(1, longest + 1):
         ends = dict.fromkeys(_end(path, length) for path in paths)
@@ -50,7 +50,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _value_text(value: Any) -> str:
-    """A value as a recipe writes it, on one line: true, null, 2e-5."""
+    """Return a value as a recipe has it, on one line: true, null, 2e-5."""
     if is_mapping_budget(value):
         return in_words(value, separated=False)
     if isinstance(value, str):

@@ -1,9 +1,9 @@
 """The fields of a configuration class of an installed library, and the check of a recipe's values against them.
 
-The fields are read from the installed source with ``ast``. Importing trl or peft executes torch and transformers and
-takes seconds, while ``plan`` and ``validate`` must answer at once; a table written down here would go stale with the
-next release. Building the configuration itself is no check either: SFTConfig raises on a machine without a GPU, and
-all of them accept the text "no" for a boolean.
+The fields are read from the installed source with ``ast``. Importing trl or peft also imports torch and transformers
+and takes seconds, while ``plan`` and ``validate`` must answer at once; a table kept here would go stale with the next
+release. Building the configuration would not check it either: SFTConfig raises on a machine without a GPU, and all of
+them accept the text "no" for a boolean.
 """
 
 import ast
@@ -23,7 +23,7 @@ from deita_train.recipe.wording import TEXT, describe, nearest, not_allowed, wro
 
 @dataclass(frozen=True)
 class NotLiteral:
-    """A default that is computed when the library is imported; only its source text is known."""
+    """A default that the library computes when it is imported; only its source text is known."""
 
     source: str
 
@@ -32,8 +32,12 @@ class NotLiteral:
 class ConfigField:
     """One field of a configuration class.
 
-    ``annotation`` is source text; ``default`` is a value or a :class:`NotLiteral`; ``choices`` are the only texts
-    allowed, empty when any is; ``init`` is false for a field that the class computes and does not take.
+    Attributes:
+        name: The field.
+        annotation: Its type, as source text.
+        default: A value, or a :class:`NotLiteral`.
+        choices: The only texts that are allowed; empty when any text is.
+        init: Whether the class takes the field; false for one that it computes.
     """
 
     name: str
@@ -44,7 +48,7 @@ class ConfigField:
 
 
 def config_title(package: str, name: str) -> str:
-    """Return how messages call a class, with the version that is installed: ``SFTConfig of trl 1.16.0``."""
+    """Return the name of a class in messages, with the installed version: ``SFTConfig of trl 1.16.0``."""
     return f"{name} of {package} {version(package)}"
 
 
@@ -53,7 +57,7 @@ def read_config(package: str, name: str) -> Mapping[str, ConfigField]:
     """Return the installed fields of a package's configuration class by name, inherited ones first.
 
     Raises:
-        UserError: the package is not installed, or its source has no such class.
+        UserError: The package is not installed, or its source has no such class.
     """
     found = _find_class(package, name)
     if found is None:
@@ -62,11 +66,11 @@ def read_config(package: str, name: str) -> Mapping[str, ConfigField]:
 
 
 def value_problem(field: ConfigField, value: Any) -> str | None:
-    """Return what is wrong with a value, as YAML gives it, for one field; None when it fits."""
+    """Return what is wrong with a field's value, as YAML gives it; None when it fits."""
     if not field.init:
-        return "no field to state: the configuration computes it"
+        return "cannot be set: the configuration computes it"
     if not is_finite(value):
-        return f"{describe(value)}; finite numbers wanted"
+        return f"{describe(value)}; expected finite numbers"
     if isinstance(value, str) and field.choices:
         return None if value in field.choices else not_allowed(value, field.choices)
     if not accepts(field.annotation, value):
@@ -75,7 +79,7 @@ def value_problem(field: ConfigField, value: Any) -> str | None:
 
 
 def unknown_field(name: str, title: str, allowed: Collection[str]) -> str:
-    """Return the problem of a name that is no field, with the nearest one that is ``allowed``."""
+    """Return the message for an unknown field, with the nearest one that is ``allowed``."""
     near = nearest(name, allowed)
     return f"unknown field of {title}" + (f" (did you mean {near}?)" if near else "")
 
@@ -116,7 +120,7 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 def _made_by(factory: ast.expr) -> Any:
-    """Return the value that a ``default_factory`` makes, where its source says it."""
+    """Return the value of a ``default_factory``, where its source shows it."""
     if isinstance(factory, ast.Lambda):
         return _literal(factory.body)
     empty: dict[str, Any] = {"list": [], "dict": {}}
@@ -125,7 +129,7 @@ def _made_by(factory: ast.expr) -> Any:
 
 
 def _stated_choices(options: Mapping[str | None, ast.expr]) -> tuple[str, ...]:
-    """Return the ``choices`` in a field's metadata, where they are literals."""
+    """Return the ``choices`` in a field's metadata, where they are literal."""
     metadata = options.get("metadata")
     if not isinstance(metadata, ast.Dict):
         return ()

@@ -10,27 +10,29 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 class Training(Section):
-    """What every training has: the batch stated once, the launch file, and trl's own fields under `trainer`.
-
-    Beside the steps of `trainer.save_steps` a checkpoint is saved when `checkpoint_minutes` have passed.
-    """
+    """What every training has: the batch, the launch file, and trl's own fields under `trainer`."""
 
     global_batch_size: Count
+    """Conversations (of DPO: pairs) in one optimizer step, over all ranks; micro-batch and accumulation follow."""
     launch: str | None = None
+    """A file of accelerate_configs/, such as `zero2`, or a path. By default all GPUs, or one process on a CPU."""
     seed: int | None = None
+    """Seed of the order of rows, dropout and new weights; the recipe's `seed` by default."""
     checkpoint_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """Minutes after which a checkpoint is saved, beside those of `trainer.save_steps`."""
     trainer: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names."""
 
 
 class Tuning(Training):
-    """A training that may leave the base as it is and learn an adapter: peft's own LoraConfig fields under `peft`.
-
-    With `quantization` the frozen base is held in 4-bit NormalFloat (QLoRA) or in 8 bits while the adapter is trained.
-    """
+    """A training of the whole model, or of an adapter on a frozen base."""
 
     peft: dict[str, Any] | None = None
+    """Trains a LoRA adapter: fields of the installed peft's LoraConfig, under their own names."""
     merge_adapter: bool = False
+    """Publishes the adapter merged into its base, as a whole model."""
     quantization: Literal["nf4", "int8"] | None = None
+    """Holds the frozen base in 4-bit NormalFloat (QLoRA) or in 8 bits while the adapter is trained."""
 
     @model_validator(mode="after")
     def _adapter_alone(self) -> Self:
@@ -44,30 +46,36 @@ class Tuning(Training):
 
 
 class Packable(Tuning):
-    """A training on conversations, those of a micro-batch in one row without padding where `packing` says so.
-
-    The batches hold the same conversations either way, and no conversation sees another.
-    """
+    """A training on conversations, which can be packed."""
 
     packing: bool = False
+    """Lays the conversations of a micro-batch in one row without padding; none sees another, and batches stay."""
 
 
 class Pass(Section):
-    """How a model passes over rows without learning; without `max_batch_tokens`, batches of what the memory holds."""
+    """How a model passes over rows without learning."""
 
     dtype: Dtype = "auto"
+    """Of weights and activations; `auto` is bfloat16 on GPUs and float32 on a CPU."""
     launch: str | None = None
+    """A file of accelerate_configs/, or a path. By default all GPUs, or one process on a CPU."""
     max_batch_tokens: Count | None = None
+    """Most tokens in a batch, padding included; by default what the memory holds."""
 
 
 class Architecture(Section):
-    """The shape of the miniature: a LLaMA in small, for runs without a network."""
+    """The shape of the miniature, a small LLaMA for runs without a network."""
 
     hidden_size: Count = 64
+    """Dimensions of the hidden states; a multiple of twice `num_heads`."""
     num_layers: Count = 2
+    """Transformer layers."""
     num_heads: Count = 4
+    """Attention heads in each layer."""
     vocab_size: Annotated[int, Field(ge=300)] = 2000
+    """Tokens of the byte-level tokenizer, which is trained on the data."""
     context_length: Count = 1024
+    """Longest sequence, in tokens."""
 
     @model_validator(mode="after")
     def _whole_heads(self) -> Self:
@@ -80,40 +88,52 @@ class Pretrain(Training):
     """The miniature's brief pretraining on the text of conversations."""
 
     data: Source
+    """Conversations whose text the miniature learns."""
     max_length: Count = 512
+    """Tokens at which a conversation is cut."""
 
 
 class Base(Section):
     """A base model that the run makes itself; other sections name it as `model: base`."""
 
     builtin: Literal["miniature"]
+    """What kind of model to make."""
     architecture: Architecture = Architecture()
+    """The miniature's shape."""
     pretrain: Pretrain
+    """The miniature's pretraining."""
 
 
 class ScorerTraining(Packable):
     """Training of one scorer [paper 2.3, 2.4]: next-token prediction of one digit after the scorer's prompt."""
 
     data: ScorerData
+    """Labelled rows to train on."""
     heldout: ScorerData | None = None
+    """Labelled rows on which the scorer is measured after training. Generated ones have a seed of their own."""
     model: str
+    """The model to start from: a folder, a Hub id, or `base`."""
     revision: str | None = None
+    """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count = 2048
+    """Longest prompt with its score, in tokens; a longer prompt is shortened."""
 
 
 class Sft(Packable):
-    """Supervised fine-tuning on the selected conversations, or on `data:` when there is nothing to select.
-
-    `loss` is the mean over the tokens of a global batch, or over its conversations the mean of each. `parity` is what
-    the public code does: the latter, with 2% of the rows held out.
-    """
+    """Supervised fine-tuning on the selected conversations, or on `data` [paper 3, App. A]."""
 
     model: str
+    """The model to start from: a folder, a Hub id, or `base`."""
     revision: str | None = None
+    """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     data: Source | None = None
+    """Conversations to train on, in a recipe without `select`."""
     chat_template: str = "vicuna_v1.1"
+    """A template of docs/training.md, a `.jinja` file, or `tokenizer` for the model's own."""
     loss: Literal["per_token", "per_conversation"] = "per_token"
+    """Mean over the trained tokens of a global batch, or over its conversations the mean of each."""
     parity: bool = False
+    """Matches the public code: the loss `per_conversation`, with 2% of the rows held out and not used."""
 
     @property
     def is_per_conversation(self) -> bool:
@@ -124,23 +144,50 @@ class Sft(Packable):
     def _one_loss(self) -> Self:
         if self.parity and "loss" in self.model_fields_set and self.loss == "per_token":
             raise ValueError("loss: per_token would have no effect beside parity: true; leave one of the two out")
-        alien = {"loss_type": "nll", "label_smoothing_factor": 0.0}
-        changed = [f"trainer.{name}" for name, default in alien.items() if self.trainer.get(name, default) != default]
+        per_token = {"loss_type": "nll", "label_smoothing_factor": 0.0}
+        changed = [
+            f"trainer.{name}" for name, default in per_token.items() if self.trainer.get(name, default) != default
+        ]
         if self.is_per_conversation and changed:
             raise ValueError(f"{', '.join(changed)} weighs tokens otherwise than a loss per conversation; leave it out")
         return self
 
 
 class Dpo(Tuning):
-    """Direct preference optimization of the SFT model, or of `model:` when the recipe has no sft.
-
-    `parity` is what the public code does: the pairs say `user:` and `assistant:` where SFT says `USER:` and
-    `ASSISTANT:`.
-    """
+    """Direct preference optimization of the SFT model, or of `model` [paper 3, App. A]."""
 
     preferences: Preferences
+    """The pairs to train on."""
     model: str | None = None
+    """The model to start from, in a recipe without `sft`: a folder, a Hub id, or `base`."""
     revision: str | None = None
+    """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     chat_template: str | None = None
+    """Template of `model`, `vicuna_v1.1` by default; after `sft`, its template is used."""
     parity: bool = False
+    """Matches the public code: pairs are written with `user:` and `assistant:` in lower case."""
     reference: Pass = Pass()
+    """How the reference's log-probabilities are computed, once and before the training."""
+
+
+class Evaluate(Pass):
+    """Evaluation of the base and of every tuned model, or of `model`, on held-out rows."""
+
+    heldout: Source | None = None
+    """Conversations, for the loss per assistant token."""
+    preferences: Preferences | None = None
+    """Pairs, for how often the chosen answer is the likelier one, and by how much."""
+    model: str | None = None
+    """The model to evaluate, in a recipe without `sft` and `dpo`: a folder, a Hub id, or `base`."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
+    chat_template: str | None = None
+    """Template of `model`, `vicuna_v1.1` by default; a tuned model is evaluated by its own."""
+    max_length: Count = 2048
+    """Tokens at which a conversation or a pair is cut."""
+
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> Self:
+        if self.heldout is None and self.preferences is None:
+            raise ValueError("state heldout: (conversations), preferences: (pairs), or both")
+        return self

@@ -14,13 +14,13 @@ _SWEEP = "sweep"
 def apply_overrides(data: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
     """Return a copy of ``data`` with each ``path=value`` of ``sets`` laid over it, in order; the last one wins.
 
-    The value is YAML by the rules of a recipe; an empty one and ``null`` state null and remove nothing. The path's
-    elements are keys, or 0-based indices where the recipe has a list; missing mappings are made. After ``sweep.`` the
-    rest of the path is one key, because a sweep's keys are themselves paths (``sweep.select.budget=[1000, 3000]``).
+    The value is YAML by the rules of a recipe; an empty one is null, and null removes nothing. The path's elements are
+    keys, or 0-based indices where the recipe has a list; missing mappings are created. After ``sweep.`` the rest of the
+    path is one key, because a sweep's keys are themselves paths (``sweep.select.budget=[1000, 3000]``).
 
     Raises:
-        UserError: No ``=``, an empty path or key, a path that runs through something that is no mapping and no list, an
-            index outside its list, or a value that is not YAML. The message names the ``--set``.
+        UserError: No ``=``, an empty path or key, a path through something other than a mapping or a list, an index
+            outside its list, or a value that is not YAML. The message names the ``--set``.
     """
     result = copy.deepcopy(data)
     for setting in sets:
@@ -57,13 +57,13 @@ def _place(data: dict[str, Any], path: tuple[str, ...], value: Any, source: str)
 
 
 def _step(container: Any, key: Any, reached: tuple[str, ...], source: str) -> Any:
-    """Return the container at ``key``, making a mapping where there is nothing yet."""
+    """Return the container at ``key``, creating a mapping where there is nothing yet."""
     inner = container[key] if isinstance(container, list) else container.get(key)
     if inner is None:
         inner = container[key] = {}
     if not isinstance(inner, dict | list):
         raise UserError(
-            f"{source}: {'.'.join(reached)} is no section: {describe(inner)}; set {'.'.join(reached)} itself instead"
+            f"{source}: {'.'.join(reached)} is not a section: {describe(inner)}; set {'.'.join(reached)} itself instead"
         )
     return inner
 
@@ -71,5 +71,5 @@ def _step(container: Any, key: Any, reached: tuple[str, ...], source: str) -> An
 def _index(items: list[Any], reached: tuple[str, ...], key: str, source: str) -> int:
     if not (key.isascii() and key.isdigit()) or int(key) >= len(items):
         allowed = f"0 to {len(items) - 1}" if items else "none, as it is empty"
-        raise UserError(f"{source}: {'.'.join(reached)} is a list, {key!r} is no index of it; allowed: {allowed}")
+        raise UserError(f"{source}: {'.'.join(reached)} is a list, {key!r} is not an index of it; allowed: {allowed}")
     return int(key)

@@ -1,7 +1,7 @@
 """The check of a recipe's ``peft:`` against peft's LoraConfig as installed.
 
-LoRA and what LoraConfig makes of it by its own fields (DoRA by ``use_dora``, rank-stabilised by ``use_rslora``) are
-offered. What would leave more than an adapter of an unchanged base is not: the published adapter must fit the base that
+LoRA and its variants by LoraConfig's own fields (DoRA by ``use_dora``, rank-stabilised LoRA by ``use_rslora``) are
+offered. Whatever leaves more than an adapter of an unchanged base is not: the published adapter must fit the base that
 it names, in plain peft as well.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from deita_train.recipe.config_fields import ConfigField, config_title, read_config, unknown_field, value_problem
 from deita_train.recipe.wording import describe, either, not_allowed
 
-# Fields that the framework sets itself, and where the recipe states what they follow from.
+# Fields that the framework sets itself, and what the recipe states instead.
 OWNED_PEFT_FIELDS: Mapping[str, str] = MappingProxyType(
     {
         "task_type": "every model here is a causal language model",
@@ -104,14 +104,14 @@ def _initialisation_problem(value: str) -> str | None:
     allowed = ("true", "false", *INITIALISATIONS)
     if not value.startswith(_REFUSED_INITIALISATIONS):
         return not_allowed(value, allowed)
-    return f"{value!r} is not offered: it changes the base's weights or reads the data; {either(allowed)} wanted"
+    return f"{value!r} is not offered: it changes the base's weights or reads the data; expected {either(allowed)}"
 
 
 def _range_problem(name: str, value: Any) -> str | None:
     if name == "r" and value < 1:
-        return f"{describe(value)}; more than 0 wanted"
+        return f"{describe(value)}; expected more than 0"
     if name == "lora_dropout" and not 0 <= value < 1:
-        return f"{describe(value)}; 0 or more and less than 1 wanted"
+        return f"{describe(value)}; expected 0 or more and less than 1"
     if name == "rank_pattern" and any(rank < 1 for rank in (value or {}).values()):
-        return f"{value}: ranks of more than 0 wanted"
+        return f"{value}; expected ranks of more than 0"
     return None

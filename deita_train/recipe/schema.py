@@ -1,134 +1,32 @@
-"""The recipe's sections as frozen models: every key that a recipe may hold, its type and its default.
+"""The recipe: every section and key that it may hold, as frozen models.
 
 Nothing here reads a file or touches the network. Unknown keys are refused; :mod:`deita_train.recipe.validation` turns
-pydantic's errors into one line each with the recipe's file and line.
+pydantic's errors into one line each with the recipe's file and line. The text under each field is its entry in
+docs/recipe.md (:mod:`deita_train.recipe.reference`).
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from deita_train.recipe.data_sections import Count, Pool, Preferences, Section, Source
-from deita_train.recipe.model_sections import Base, Dpo, Pass, ScorerTraining, Sft
+from deita_train.recipe.data_sections import Count, Pool, Section
+from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Sft
+from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.selection.settings import METHODS, SelectionSettings, check_budget
 
-Share = Annotated[float, Field(ge=0, le=1)]
 if TYPE_CHECKING:
     SelectMethod = str
 else:
     SelectMethod = Literal[tuple(METHODS)]
 
 
-class Scorer(Pass):
-    """One scorer: a published model, or one that the run trains; and how it passes over the pool.
-
-    Without `max_length` prompts may be as long as the model's context, and 2,048 tokens at most; longer ones are
-    shortened. `parity` is what the public code does: no prompt is shortened. Turns that this scorer scored in another
-    pool of the same runs folder are not scored again, unless `reuse_rows` is false.
-    """
-
-    model: str | None = None
-    revision: str | None = None
-    train: ScorerTraining | None = None
-    max_length: Count | None = None
-    parity: bool = False
-    max_unscored_share: Share = 0.01
-    min_digit_mass: Share = 0.1
-    reuse_rows: bool = True
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.model is None) == (self.train is None):
-            raise ValueError("state either model: (a published scorer) or train:, and not both")
-        return self
-
-    @model_validator(mode="after")
-    def _nothing_to_shorten_to(self) -> Self:
-        if self.parity and self.max_length is not None:
-            raise ValueError(
-                "max_length would have no effect beside parity: true, which shortens nothing; leave it out"
-            )
-        return self
-
-
-class Scorers(Section):
-    """The two scorers; one may be left out when `select` does not need it."""
-
-    complexity: Scorer | None = None
-    quality: Scorer | None = None
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.complexity is None and self.quality is None:
-            raise ValueError("name at least one scorer: complexity: or quality:")
-        return self
-
-
-class ScoreFiles(Section):
-    """Scores made elsewhere: for each dimension a table with `id` and `complexity_scores` or `quality_scores`."""
-
-    complexity: str | None = None
-    quality: str | None = None
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.complexity is None and self.quality is None:
-            raise ValueError("name a file for at least one dimension: complexity: or quality:")
-        return self
-
-
-class Embedding(Pass):
-    """The encoder whose last hidden state at the last token stands for a conversation [paper 2.5].
-
-    `pooling: mean` takes the mean over all tokens; `sentence_transformer:` a model of that library, which pools itself.
-    Without `max_length` conversations are cut to the model's context, and to 2,048 tokens at most. Conversations that
-    were embedded in another pool of the same runs folder are not embedded again, unless `reuse_rows` is false.
-    """
-
-    model: str | None = None
-    sentence_transformer: str | None = None
-    revision: str | None = None
-    chat_template: str = "vicuna_v1.1"
-    max_length: Count | None = None
-    pooling: Literal["last_token", "mean"] = "last_token"
-    storage: Literal["float32", "float16"] = "float32"
-    center: bool = False
-    reuse_rows: bool = True
-
-    @model_validator(mode="after")
-    def _one_encoder(self) -> Self:
-        if (self.model is None) == (self.sentence_transformer is None):
-            raise ValueError("state either model: (of transformers) or sentence_transformer:, and not both")
-        alien = [name for name in ("chat_template", "pooling") if name in self.model_fields_set]
-        if self.sentence_transformer is not None and alien:
-            raise ValueError(f"{', '.join(alien)} would have no effect beside sentence_transformer:; leave it out")
-        return self
-
-
-class EmbeddingFile(Section):
-    """Embeddings made elsewhere: a table with `id` and `embedding`."""
-
-    file: str
-    center: bool = False
-
-
-class Perplexity(Pass):
-    """The model under which answers are measured: their perplexity, and IFD, its ratio to that of the answers alone.
-
-    Without `max_length` conversations are cut to the model's context, and to 2,048 tokens at most.
-    """
-
-    model: str
-    revision: str | None = None
-    chat_template: str = "vicuna_v1.1"
-    max_length: Count | None = None
-
-
 class PartOfPool(Section):
     """A budget that is no number of rows: a share of the pool's rows, or a number of training tokens."""
 
     share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the pool's rows, rounded down, one row at least."""
     tokens: Count | None = None
+    """Training tokens: rows in rank order until the next one would exceed them."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -138,37 +36,51 @@ class PartOfPool(Section):
 
 
 class ReadAs(Section):
-    """How a later training will read the rows, for a recipe without `sft:`, which says it otherwise."""
+    """How a later training will read the rows, in a recipe without `sft`."""
 
     tokenizer: str
+    """The model whose tokenizer is used: a folder or a Hub id."""
     revision: str | None = None
+    """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     chat_template: str = "vicuna_v1.1"
+    """A template of docs/training.md, a `.jinja` file, or `tokenizer` for the model's own."""
     max_length: Count = 2048
+    """Tokens at which a conversation is cut."""
 
 
 class Select(Section):
-    """Which rows are kept: a method, a budget, and what the method reads.
-
-    `selection/settings.py` says which of the fields from `threshold` to `launch` a method reads, docs/selection.md what
-    they mean.
-    `read_as` serves a budget of tokens and `only_trained_turns`.
-    """
+    """Which rows are kept: a method, a budget, and what the method reads (docs/selection.md)."""
 
     method: SelectMethod = "deita"
+    """How rows are chosen; `deita` walks down the evol score with the Repr Filter [paper 2.5]."""
     budget: Count | PartOfPool | None = None
+    """How much to keep: a number of rows, a share or a number of tokens. Required, except by `whole_pool`."""
     score_turns: Literal["sum", "mean"] = SelectionSettings.score_turns
+    """What becomes of the scores of several turns; the paper sums [paper 2.2]."""
     only_trained_turns: bool = False
+    """Leaves out of the score the turns that SFT would cut off."""
     read_as: ReadAs | None = None
+    """How SFT reads the rows, for a budget of tokens and `only_trained_turns` in a recipe without `sft`."""
     threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = SelectionSettings.threshold
+    """Highest cosine similarity to any kept row, of `deita` [paper 2.5]."""
     score: Literal["evol", "complexity", "quality"] = SelectionSettings.score
+    """What rows are ranked by: complexity times quality (the evol score), or one of the two [paper 2.2]."""
     column: str | None = None
+    """The pool's column that `direct_score`, `perplexity`, `ifd`, `instag` and `mig` read."""
     order: Literal["highest", "lowest"] = SelectionSettings.order
+    """Which perplexity comes first, of `perplexity`."""
     clusters: Count | None = None
+    """Number of clusters, of `kmeans`; by default the square root of half the rows."""
     quality_weight: Annotated[float, Field(ge=0, lt=1)] = SelectionSettings.quality_weight
+    """Weight of the score against coverage, of `facility_location`."""
     label_similarity: Annotated[float, Field(gt=0, le=1)] = SelectionSettings.label_similarity
+    """Similarity from which two tags are joined, of `mig`."""
     seed: int | None = None
+    """Seed of `random` and `kmeans`; the recipe's `seed` by default."""
     launch: str | None = None
+    """A file of accelerate_configs/ or a path, of `deita`. By default one GPU, or one process on a CPU."""
     allow_fewer: bool = False
+    """Accepts a selection of less than half the budget, which is otherwise an error."""
 
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:
@@ -187,18 +99,19 @@ class Select(Section):
 
 
 class Compare(Section):
-    """Other methods that select from the same pool with the same budget, to be measured beside `select:`.
+    """Other methods that select from the same pool with the same budget, to be measured beside `select`.
 
-    They read the fields of `select:`; `columns` names the column of a method that wants another one than
-    `select.column`. `max_length` is where a training would cut a row: in tokens if `token_column` names a column of the
-    pool with each row's number of tokens, else in characters. Of the recipe as written alone: a sweep's cells do
-    without.
+    They read the fields of `select`. Only the base run compares; the cells of a sweep do not.
     """
 
     methods: Annotated[list[SelectMethod], Field(min_length=1)]
+    """The methods to compare with."""
     columns: dict[SelectMethod, str] = Field(default_factory=dict)
+    """Columns of methods that need another one than `select.column`."""
     max_length: Count | None = None
+    """Length at which a training would cut a row, for the share of text that it never sees; not measured by default."""
     token_column: str | None = None
+    """The pool's column with each row's number of tokens, the unit of `max_length`; by default it is characters."""
 
     @model_validator(mode="after")
     def _methods_to_compare(self) -> Self:
@@ -211,55 +124,53 @@ class Compare(Section):
         return self
 
 
-class Evaluate(Pass):
-    """Evaluation on held-out rows of the base and of every tuned model, or of `model:` in a recipe that tunes none.
-
-    On conversations the loss per assistant token, on pairs how often the chosen answer is the likelier one.
-    """
-
-    heldout: Source | None = None
-    preferences: Preferences | None = None
-    model: str | None = None
-    revision: str | None = None
-    chat_template: str | None = None
-    max_length: Count = 2048
-
-    @model_validator(mode="after")
-    def _something_to_measure(self) -> Self:
-        if self.heldout is None and self.preferences is None:
-            raise ValueError("state heldout: (conversations), preferences: (pairs), or both")
-        return self
-
-
 class Wandb(Section):
-    """Where runs are logged: one group per recipe, one run per stage. Never part of a key."""
+    """Logging to wandb: one group per recipe, one run per stage. Never part of an artefact's key."""
 
     project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] = "deita_train"
+    """The project of all runs."""
     entity: str | None = None
+    """User or team; the account's own by default."""
     mode: Literal["online", "offline"] = "online"
+    """Sends each run, or keeps it in a folder for `wandb sync`."""
 
 
 class Recipe(Section):
-    """A whole run. Sections may be absent; what is there must have what it reads.
-
-    `trust_remote_code` names the models, as sections name them, whose own Python code may be executed.
-    """
+    """A whole run. Any section may be absent; what is there must have what it reads."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the run's folder, runs/NAME; no part of any artefact's key."""
     description: str = ""
+    """What the recipe is for; shown in the report."""
     seed: int = 42
+    """Default of every section's seed."""
     base: Base | None = None
+    """A base model that the run makes itself."""
     pool: Pool | None = None
+    """The conversations to select from."""
     scorers: Scorers | None = None
+    """Models that score complexity and quality [paper 2.3, 2.4]."""
     scores: ScoreFiles | None = None
+    """Scores made elsewhere, in place of `scorers`."""
     embedding: Embedding | None = None
+    """The encoder whose vectors show which rows are similar [paper 2.5]."""
     embeddings: EmbeddingFile | None = None
+    """Embeddings made elsewhere, in place of `embedding`."""
     perplexity: Perplexity | None = None
+    """The model that measures perplexity and IFD."""
     select: Select | None = None
+    """Which rows are kept [paper 2.2, 2.5]."""
     compare: Compare | None = None
+    """Methods to measure beside `select`."""
     sft: Sft | None = None
+    """Supervised fine-tuning."""
     dpo: Dpo | None = None
+    """Preference optimization."""
     evaluate: Evaluate | None = None
+    """Evaluation on held-out rows."""
     wandb: Wandb | None = None
+    """Logging to wandb; by default nothing is sent."""
     trust_remote_code: Annotated[list[str], Field(min_length=1)] | None = None
+    """Models, as the sections name them, whose own Python code may be executed (docs/remote_code.md)."""
     sweep: dict[str, Any] | None = None
+    """Dotted paths and the values to try, every combination a cell; also `until` and `whole_pool` (docs/sweeps.md)."""

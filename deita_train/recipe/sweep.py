@@ -1,4 +1,4 @@
-"""Cells of a sweep: the recipe as written, and one variant for each combination of the swept values."""
+"""Cells of a sweep: the base run (the recipe as written), and one variant for each combination of swept values."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +10,12 @@ from deita_train.errors import UserError
 from deita_train.recipe.cell_labels import Paths, cell_labels
 from deita_train.recipe.wording import nearest
 
-AS_WRITTEN = "as written"
+BASE_RUN = "as written"
 _WHOLE_POOL_LABEL = "whole pool"
-# Keys of `sweep` that are no paths.
+# Keys of `sweep` that are not paths.
 _OPTIONS = ("until", "whole_pool")
-# Sections that the recipe as written has alone.
-_OF_AS_WRITTEN = ("compare",)
+# Sections that only the base run has.
+_OF_BASE_RUN = ("compare",)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class CellData:
 
 @dataclass(frozen=True)
 class _Variant:
-    """What one cell of a sweep changes: the value that each path takes, and what its label tells of them."""
+    """What one cell of a sweep changes: the value of each path, and the paths and values that its label names."""
 
     settings: dict[str, Any]
     labelled: dict[Paths, Any]
@@ -38,19 +38,29 @@ class _Variant:
 
 
 def expand(data: Mapping[str, Any], where: str) -> tuple[list[CellData], str | None]:
-    """The cells of a recipe's data and the stage after which the sweep's own cells end (`sweep.until`).
+    """Expand a recipe's sweep into cells.
 
-    A key of `sweep` is a dotted path, or several separated by commas that take the same value together. The first cell
-    is the recipe as written. `sweep.whole_pool` adds one cell for each combination of what lies outside `select`, with
-    the whole pool in the place of a selection.
+    A key of ``sweep`` is a dotted path, or several, separated by commas, that take the same value together.
+    ``sweep.whole_pool`` adds a cell for each combination of what lies outside ``select``, with the whole pool in place
+    of a selection.
+
+    Args:
+        data: The recipe, with its sweep.
+        where: The recipe's file, as messages name it.
+
+    Returns:
+        The cells, the base run first, and the stage after which the other cells end (``sweep.until``).
+
+    Raises:
+        UserError: The sweep is malformed, sweeps a path twice, or names a section that the recipe lacks.
     """
     plain = {name: value for name, value in data.items() if name != "sweep"}
-    cells = [CellData(AS_WRITTEN, {}, True, plain)]
+    cells = [CellData(BASE_RUN, {}, True, plain)]
     sweep = data.get("sweep")
     if sweep is None:
         return cells, None
     if not isinstance(sweep, dict):
-        raise UserError(f"{where}: sweep: {sweep!r} is no mapping of dotted paths to lists of values")
+        raise UserError(f"{where}: sweep: {sweep!r} is not a mapping of dotted paths to lists of values")
     whole_pool = _wants_whole_pool(sweep, plain, where)
     axes = _axes(sweep, where)
     if not axes and not whole_pool:
@@ -66,7 +76,7 @@ def expand(data: Mapping[str, Any], where: str) -> tuple[list[CellData], str | N
 def _wants_whole_pool(sweep: Mapping[str, Any], plain: Mapping[str, Any], where: str) -> bool:
     wanted = sweep.get("whole_pool", False)
     if not isinstance(wanted, bool):
-        raise UserError(f"{where}: sweep.whole_pool: {wanted!r} is not allowed; true or false wanted")
+        raise UserError(f"{where}: sweep.whole_pool: {wanted!r} is not allowed; expected true or false")
     if wanted and plain.get("select") is None:
         raise UserError(
             f"{where}: sweep.whole_pool: is compared with a selection, and the recipe has no select: section. "
@@ -76,21 +86,21 @@ def _wants_whole_pool(sweep: Mapping[str, Any], plain: Mapping[str, Any], where:
 
 
 def _axes(sweep: Mapping[str, Any], where: str) -> dict[Paths, list[Any]]:
-    """What is swept: paths that take a value together, and the values."""
+    """Return what is swept: paths that take a value together, and their values."""
     axes = {key: values for key, values in sweep.items() if key not in _OPTIONS}
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
-            raise UserError(f"{where}: sweep.{key}: {values!r} is no list of values to try, such as [1, 2, 3]")
+            raise UserError(f"{where}: sweep.{key}: {values!r} is not a list of values to try, such as [1, 2, 3]")
     parsed = [(tuple(path.strip() for path in key.split(",")), values) for key, values in axes.items()]
-    of_as_written = [path for paths, _ in parsed for path in paths if path.split(".")[0] in _OF_AS_WRITTEN]
-    if of_as_written:
-        raise UserError(f"{where}: sweep.{of_as_written[0]}: a sweep's cells have no compare:; leave it out")
+    of_base_run = [path for paths, _ in parsed for path in paths if path.split(".")[0] in _OF_BASE_RUN]
+    if of_base_run:
+        raise UserError(f"{where}: sweep.{of_base_run[0]}: a sweep's cells have no compare:; leave it out")
     _refuse_overlap([path for paths, _ in parsed for path in paths], where)
     return dict(parsed)
 
 
 def _refuse_overlap(swept: Sequence[str], where: str) -> None:
-    """One value of a path must not hide another's: no path twice, and none inside another."""
+    """Refuse a path that is swept twice or lies inside another one, because one value would hide the other."""
     for path in swept:
         if swept.count(path) > 1:
             raise UserError(f"{where}: sweep.{path}: is swept twice; state its values under one key")
@@ -100,12 +110,12 @@ def _refuse_overlap(swept: Sequence[str], where: str) -> None:
 
 
 def _selections(axes: Mapping[Paths, list[Any]]) -> list[_Variant]:
-    """Every combination of the values; none when nothing is swept."""
+    """Return every combination of the values; none when nothing is swept."""
     return [_Variant(_flat(chosen), chosen) for chosen in _products(axes)] if axes else []
 
 
 def _whole_pools(axes: Mapping[Paths, list[Any]]) -> list[_Variant]:
-    """Every combination of what does not lie under `select`."""
+    """Return every combination of what does not lie under `select`."""
     kept = {paths: [path for path in paths if not _in_select(path)] for paths in axes}
     outside = {paths: values for paths, values in axes.items() if kept[paths]}
     return [
@@ -128,7 +138,7 @@ def _flat(chosen: Mapping[Paths, Any]) -> dict[str, Any]:
 
 
 def _cell(plain: Mapping[str, Any], variant: _Variant, label: str, where: str) -> CellData:
-    data = deepcopy({name: section for name, section in plain.items() if name not in _OF_AS_WRITTEN})
+    data = deepcopy({name: section for name, section in plain.items() if name not in _OF_BASE_RUN})
     settings = variant.settings
     if variant.whole_pool:
         data["select"] = {"method": "whole_pool"}

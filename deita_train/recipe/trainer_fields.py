@@ -9,7 +9,7 @@ from deita_train.recipe.config_fields import ConfigField, config_title, read_con
 TrainerKind = Literal["sft", "dpo"]
 
 _CONFIG_CLASS: dict[TrainerKind, str] = {"sft": "SFTConfig", "dpo": "DPOConfig"}
-# Fields that published recipes still carry, and what became of each.
+# Fields that published recipes still carry, and what replaces each.
 GONE = MappingProxyType(
     {
         "warmup_ratio": "write warmup_steps, which takes a ratio below 1",
@@ -29,6 +29,73 @@ GONE = MappingProxyType(
         "overwrite_output_dir": "leave it out",
     }
 )
+
+_PUSH = "`deita-train push` uploads a model and its card after the run"
+# Trainer fields that the framework sets itself, and what the recipe states instead.
+OWNED_FIELDS: Mapping[str, str] = {
+    "output_dir": "the store decides where a stage writes",
+    "resume_from_checkpoint": "repeating the command resumes",
+    "deepspeed": "state launch: zero2 or zero3 beside trainer:",
+    "fsdp": "state launch: fsdp2 beside trainer:",
+    "fsdp_config": "state launch: with a file of your own beside trainer:",
+    "seed": "state seed: beside trainer:",
+    "data_seed": "state seed: beside trainer:",
+    "gradient_accumulation_steps": "it follows from global_batch_size: beside trainer:",
+    "use_cpu": "state launch: cpu beside trainer:",
+    "dataset_kwargs": "the data is prepared before the ranks start",
+    "chat_template_path": "state chat_template: beside trainer:",
+    "assistant_only_loss": "the loss is on assistant turns only",
+    "completion_only_loss": "the loss is on assistant turns only",
+    "push_to_hub": _PUSH,
+    "hub_token": f"{_PUSH}, and a token has no place in a recipe",
+    "hub_model_id": _PUSH,
+    "hub_private_repo": _PUSH,
+    "hub_strategy": _PUSH,
+    "hub_always_push": _PUSH,
+    "hub_revision": _PUSH,
+    "save_strategy": "checkpoints are saved every save_steps",
+    "save_total_limit": "the last two checkpoints are kept",
+    "save_only_model": "a checkpoint without its optimizer cannot be resumed",
+    "ignore_data_skip": "a resumed run continues with the rows that were not seen",
+    "auto_find_batch_size": "state per_device_train_batch_size",
+    "accelerator_config": "state launch: with a file of your own beside trainer:",
+    "eos_token": "the tokenizer's own ends a turn",
+    "truncation_mode": "rows are cut on the right",
+    "dataset_text_field": "rows are rendered by the chat template",
+    "packing": "state packing: beside trainer: (of sft and of scorers)",
+    "padding_free": "state packing: beside trainer: (of sft and of scorers)",
+    "packing_strategy": "a packed row holds the conversations of one micro-batch",
+    "eval_packing": "state evaluate: instead",
+    "do_train": "a section that is there is carried out",
+    "do_eval": "state evaluate: instead",
+    "eval_strategy": "state evaluate: instead",
+    "load_best_model_at_end": "there is no hidden held-out split to judge by",
+    "logging_nan_inf_filter": "a loss that is not finite stops the run",
+    "report_to": "state wandb: at the top of the recipe",
+    "run_name": "a run of wandb is named after its stage; state wandb: at the top of the recipe",
+    "project": "state wandb.project at the top of the recipe",
+}
+
+# Fields that do not go together with reference log-probabilities computed once, by a stage of their own.
+OWNED_DPO_FIELDS: Mapping[str, str] = {
+    "precompute_ref_log_probs": "the reference log-probabilities are computed once and kept",
+    "precompute_ref_batch_size": "state dpo.reference.max_batch_tokens",
+    "sync_ref_model": "the reference is the model before DPO, and does not move",
+    "ref_model_mixup_alpha": "the reference is the model before DPO, and does not move",
+    "ref_model_sync_steps": "the reference is the model before DPO, and does not move",
+    "ld_alpha": "the reference log-probabilities are summed over the whole answer",
+    "pad_token": "the tokenizer's own pads",
+    "padding_free": "trl does not offer it at present",
+}
+
+
+def owned_fields(section: str) -> Mapping[str, str]:
+    """Return the fields that the framework sets in the ``trainer:`` of a section, and what states each instead."""
+    if section == "sft":
+        return OWNED_FIELDS
+    if section == "dpo":
+        return {**OWNED_FIELDS, **OWNED_DPO_FIELDS}
+    return {**OWNED_FIELDS, "max_length": "state max_length: beside trainer:"}
 
 
 def trainer_fields(kind: TrainerKind) -> Mapping[str, ConfigField]:

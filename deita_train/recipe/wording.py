@@ -1,4 +1,4 @@
-"""How recipe errors name values, types and the nearest allowed name, the same in every part of a recipe."""
+"""The wording of recipe errors: values, types, and the nearest allowed name."""
 
 import difflib
 import math
@@ -22,9 +22,9 @@ _MOST_CHOICES = 15
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """Return the name in ``allowed`` that is most like ``name``, or None when none is near; case is ignored.
+    """Return the name in ``allowed`` that is most like ``name``, ignoring case; None when none is close.
 
-    A name of three letters or more that another one begins with stands for the shortest such one.
+    A name of at least three letters that is the beginning of allowed names gives the shortest of them.
     """
     folded = name.casefold()
     by_folded = {candidate.casefold(): candidate for candidate in allowed}
@@ -41,26 +41,26 @@ def either(choices: Sequence[str]) -> str:
 
 
 def not_allowed(value: str, choices: Sequence[str]) -> str:
-    """Say that the text ``value`` is none of ``choices``, with the nearest one; a long list only when none is near."""
+    """Say that a text is not one of ``choices``. A long list is left out when one of them is close."""
     near = nearest(value, choices)
     hint = f" (did you mean {near}?)" if near else ""
     return f"{value!r} is not allowed{hint}" + (
-        f"; {either(choices)} wanted" if not near or len(choices) <= _MOST_CHOICES else ""
+        f"; expected {either(choices)}" if not near or len(choices) <= _MOST_CHOICES else ""
     )
 
 
 def describe(value: Any) -> str:
-    """Say a value and its kind in plain words: ``'no' is text``, ``1.5 is a decimal number``."""
+    """Name a value and its kind: ``'no' is text``, ``1.5 is a decimal number``."""
     return f"{_written(value)} is {_kind(value)}"
 
 
 def wrong_value(value: Any, wanted: Sequence[str]) -> str:
-    """Say what ``value`` is, which of the ``wanted`` is allowed, and how YAML 1.2 may explain the difference."""
-    return f"{describe(value)}; {either(wanted)} wanted{_advice(value, wanted)}"
+    """Say what ``value`` is, what was expected, and what YAML 1.2 may have to do with it."""
+    return f"{describe(value)}; expected {either(wanted)}{_advice(value, wanted)}"
 
 
 def _written(value: Any) -> str:
-    """Write ``value`` as a recipe would, shortened to one line."""
+    """Return ``value`` as a recipe would have it, shortened to one line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
@@ -82,7 +82,7 @@ def _kind(value: Any) -> str:
 
 
 def _advice(value: Any, wanted: Sequence[str]) -> str:
-    """Return the hint in brackets for the mistakes that YAML's reading of a plain value invites, or nothing."""
+    """Return a hint in brackets for mistakes that YAML invites, or nothing."""
     if isinstance(value, str):
         return _advice_for_text(value, wanted)
     if value is None and MAPPING in wanted:

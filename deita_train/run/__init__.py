@@ -1,1 +1,1 @@
-"""Plan, runner, launch and artefacts: how a recipe is carried out, resumed and explained. Imports nothing heavy."""
+"""Carries out a plan in child processes, shows its progress and collects failures. Imports nothing heavy."""

@@ -1,4 +1,4 @@
-"""The run's child processes: forked from one that has imported everything, or started by `accelerate launch`."""
+"""The run's child processes: forked from a server that has imported everything, or started by `accelerate launch`."""
 
 import multiprocessing
 import os
@@ -15,12 +15,12 @@ from deita_train.errors import Stopped
 from deita_train.plan.launch import Launch
 from deita_train.plan.node import TRAININGS, Node
 from deita_train.plan.plan import Plan
-from deita_train.run.child.reporting import forked_report
-from deita_train.run.child.worker import forked_publish, forked_stage, publishes_itself
+from deita_train.run.child.publishing import publishes_itself
+from deita_train.run.child.targets import forked_publish, forked_report, forked_stage
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.training.stopping import STOP_FILE
 
-# Imported once by the fork server: a forked child then starts in a second instead of ten.
+# Imported once by the fork server, so that a forked child starts in a second instead of ten.
 PRELOAD = ["deita_train.stages.preload"]
 _POLL_SECONDS = 0.1
 
@@ -28,8 +28,8 @@ _POLL_SECONDS = 0.1
 class Children:
     """Starts one child at a time and waits for it; children never outlive the run.
 
-    SIGTERM ends the run with code 143: a training at work ends its step and leaves a checkpoint first, which the run
-    waits for; a second SIGTERM ends everything at once.
+    SIGTERM ends the run with code 143, after a training in progress has ended its step and saved a checkpoint. A second
+    SIGTERM ends everything at once.
     """
 
     def __init__(self, threads: int) -> None:
@@ -58,7 +58,7 @@ class Children:
         return code
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
-        """Write the report in a child of its own."""
+        """Write the report; the exit code of its process."""
         process = self._context.Process(target=forked_report, args=(str(run_dir), str(store_dir), str(log)))
         return self._wait(process, tick)
 
@@ -98,7 +98,7 @@ class Children:
                     tick()
             except BaseException as end:
                 if isinstance(end, SystemExit) and node.kind in TRAININGS:
-                    # The launcher would give its ranks half a minute, too little for a large checkpoint.
+                    # The launcher would give its ranks 30 seconds, too little for a large checkpoint.
                     (plan.store.work_path(node.id) / STOP_FILE).touch()
                 else:
                     process.send_signal(signal.SIGTERM)
@@ -108,10 +108,10 @@ class Children:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """At SIGTERM."""
-    sys.stderr.write("stopping: a training at work saves a checkpoint first; the same command continues\n")
+    """Handle SIGTERM."""
+    sys.stderr.write("stopping: a training in progress saves a checkpoint first; run the same command to continue\n")
     raise SystemExit(Stopped.exit_code)
 
 
 def _nothing() -> None:
-    """A child that ends at once: it starts when the fork server is ready."""
+    """A child that ends at once; it starts when the fork server is ready."""

@@ -1,4 +1,4 @@
-"""What a person sees while a run is at work: one line per finished stage, and a live line for the one at work."""
+"""What a person sees during a run: one line per finished stage, and a live line for the current one."""
 
 import time
 from pathlib import Path
@@ -29,11 +29,11 @@ class Display:
         self._pending: list[str] = []
 
     def expect(self, expected: dict[str, float], pending: list[str]) -> None:
-        """Seconds that stages of a kind took so far, and the kinds that are still to come."""
+        """Set the mean seconds by kind of stage, and the kinds that are still to come."""
         self._expected, self._pending = expected, pending
 
     def start(self, label: str, cell: str, progress_file: Path | None) -> None:
-        """A stage begins."""
+        """Begin a stage."""
         self._number += 1
         self._label = f"{label}{f'  ({cell})' if cell else ''}"
         self._progress_file = progress_file
@@ -43,7 +43,7 @@ class Display:
             self._live.start()
 
     def tick(self) -> None:
-        """Show how far the stage is."""
+        """Show the progress of the stage."""
         if self._live is not None:
             self._live.update(Text(self._line()))
         elif time.monotonic() - self._plain_at > _PLAIN_SECONDS:
@@ -51,7 +51,7 @@ class Display:
             self.console.print(Text(self._line()), soft_wrap=True)
 
     def finish(self, outcome: str) -> None:
-        """A stage ends; its line stays."""
+        """End the stage; its line stays."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -61,17 +61,17 @@ class Display:
         )
 
     def skip(self, label: str, cell: str, why: str) -> None:
-        """A stage needs no work."""
+        """Show a stage that needs no work."""
         self._number += 1
         shown = f"{label}{f'  ({cell})' if cell else ''}"
         self.console.print(Text(f"{self._counter()} {shown:<44}           {why}", style="dim"), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """A line between the stages."""
+        """Print a line between the stages."""
         self.console.print(Text(f"{' ' * len(self._counter())} {text}", style="dim"), soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """A line that asks for attention."""
+        """Print a warning."""
         self.console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
 
     def _counter(self) -> str:
@@ -101,12 +101,12 @@ class Display:
             return None
         try:
             progress: dict[str, Any] = read_json(self._progress_file)
-        except OSError:  # not begun, or removed by the child that publishes at this moment
+        except OSError:  # not begun, or just removed by the child that publishes
             return None
         return progress
 
     def _run_left(self, stage_left: float | None) -> float | None:
-        """Seconds to the end of the run, once every kind that is still to come has run at least once."""
+        """Seconds to the end of the run; None until every kind that is still to come has run once."""
         if any(kind not in self._expected for kind in self._pending) or stage_left is None:
             return None
         return stage_left + sum(self._expected[kind] for kind in self._pending)

@@ -1,4 +1,4 @@
-"""Makes the artefacts of a run one after another: what is missing, in child processes, and what failed of it."""
+"""Builds the missing artefacts of a run one after another, each in a child process, and collects the failures."""
 
 import time
 from collections.abc import Sequence
@@ -12,19 +12,20 @@ from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, is_current
 from deita_train.run.children import Children
 from deita_train.run.display import Display
-from deita_train.run.failures import Failure, failures_error, keep_failures
+from deita_train.run.failures import FailedNode, failures_error, update_failures
 from deita_train.store.artefacts import MANIFEST
-from deita_train.store.atomic_io import read_json, remove_tree, write_text_atomically
+from deita_train.store.atomic_io import remove_tree, write_text_atomically
+from deita_train.store.attempt import PROGRESS, AttemptError, clear_attempt
 from deita_train.store.locks import hold
 from deita_train.training.stopping import STOP_FILE
 
-# No reason that a child leaves is longer.
+# No error that a child leaves is longer.
 _PROBE_CHARS = 65536
 
 
 @dataclass
 class _Times:
-    """Seconds by kind of stage, for the time that is left: of this run, or of earlier ones in the same store."""
+    """Seconds by kind of stage, to estimate the time left: of this run, or of earlier ones in the same store."""
 
     earlier: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -45,46 +46,58 @@ class _Times:
 
 
 class Executor:
-    """Makes artefacts one after another and remembers which failed."""
+    """Builds artefacts one after another and remembers which failed."""
 
-    def __init__(self, plan: Plan, children: Children, display: Display, renewed: set[str], *, waits: bool) -> None:
+    def __init__(self, plan: Plan, children: Children, display: Display, rebuilt: set[str], *, waits: bool) -> None:
+        """Start with nothing built.
+
+        Args:
+            plan: the run's plan.
+            children: starts the child processes.
+            display: shows progress.
+            rebuilt: ids of artefacts that are built even if they are published.
+            waits: wait for an artefact that another run is building, instead of refusing.
+        """
         self.plan = plan
         self.children = children
         self.display = display
-        self._renewed = renewed
+        self._rebuilt = rebuilt
         self._waits = waits
         self._times = _Times.of_earlier_runs(plan)
         self._pending: dict[str, str] = {}
-        self._failures: list[Failure] = []
+        self._failed: list[FailedNode] = []
         self._num_skipped = 0
 
-    def make(self, nodes: Sequence[Node], *, goes_on: bool) -> None:
-        """Make what is missing of `nodes`; unless it `goes_on`, the first failure is raised."""
-        self._pending = {node.id: node.kind for node in nodes if not self._is_made(node)}
+    def build(self, nodes: Sequence[Node], *, goes_on: bool) -> None:
+        """Build what is missing of `nodes`, which has parents before children.
+
+        Raises the first failure, unless it `goes_on`: then what does not read a failed artefact is built as well.
+        """
+        self._pending = {node.id: node.kind for node in nodes if not self._is_done(node)}
         for node in nodes:
-            failure = self._make_locked(node) if self._is_wanted(node) else None
+            failure = self._build_locked(node) if self._can_build(node) else None
             if failure is None:
                 continue
-            self._failures.append(failure)
+            self._failed.append(failure)
             if len(self.plan.cells) > 1:
-                keep_failures(self.plan, failed=[failure])
+                update_failures(self.plan, failed=[failure])
             if not goes_on:
                 raise failure.error()
 
     def error(self, report_error: str | None) -> Exception | None:
         """What to end with; None when no stage failed."""
-        return failures_error(self._failures, self._num_skipped, report_error) if self._failures else None
+        return failures_error(self._failed, self._num_skipped, report_error) if self._failed else None
 
-    def _is_made(self, node: Node) -> bool:
-        return node.id not in self._renewed and is_current(self.plan.store, node)
+    def _is_done(self, node: Node) -> bool:
+        return node.id not in self._rebuilt and is_current(self.plan.store, node)
 
-    def _is_wanted(self, node: Node) -> bool:
-        """Whether a stage is to be made and can be; says why not."""
-        if self._is_made(node):
-            self._skip(node, "done before")
+    def _can_build(self, node: Node) -> bool:
+        """Whether a stage is missing and can be built; shows why not."""
+        if self._is_done(node):
+            self._skip(node, "already done")
             return False
         read = {ancestor.key for ancestor in node.ancestors()}
-        broken = [failure.node.label for failure in self._failures if failure.node.key in read]
+        broken = [failure.node.label for failure in self._failed if failure.node.key in read]
         if broken:
             self._num_skipped += 1
             self._skip(node, f"skipped: it reads {', '.join(broken)}, which failed")
@@ -94,37 +107,37 @@ class Executor:
         self._pending.pop(node.id, None)
         self.display.skip(node.label, self.plan.cell_name(node), why)
 
-    def _make_locked(self, node: Node) -> Failure | None:
-        store, name = self.plan.store, self.plan.cell_name(node)
-        on_wait = partial(self._say_who_is_at_work, node, name) if self._waits else None
+    def _build_locked(self, node: Node) -> FailedNode | None:
+        store = self.plan.store
+        on_wait = partial(self._show_holder, node) if self._waits else None
         with hold(store.lock_path(node.id), store.workers_lock_path(node.id), node.label, on_wait):
             return self._carry_out(node) if self._is_left(node) else None
 
     def _is_left(self, node: Node) -> bool:
-        """Whether a stage is still to be made once its lock is held."""
+        """Whether a stage is still missing once its lock is held."""
         store = self.plan.store
-        if self._is_made(node):
-            self._skip(node, "made by another run meanwhile")
+        if self._is_done(node):
+            self._skip(node, "built by another run meanwhile")
             return False
-        if store.has(node.id) or node.id in self._renewed:
-            remove_tree(store.work_path(node.id))  # what an earlier attempt left serves another content, or is unwanted
+        if store.has(node.id) or node.id in self._rebuilt:
+            remove_tree(store.work_path(node.id))  # an earlier attempt was made from other content, or is unwanted
         elif store.finish_publishing(node.id):
-            self._skip(node, "was published up to its last step")
+            self._skip(node, "finished before; its publishing is now complete")
             return False
         return True
 
-    def _say_who_is_at_work(self, node: Node, cell: str, holder: str) -> None:
-        shown = f"{node.label}{f'  ({cell})' if cell else ''}"
-        self.display.note(f"{shown}: waiting for {holder}")
+    def _show_holder(self, node: Node, holder: str) -> None:
+        cell = self.plan.cell_name(node)
+        self.display.note(f"{node.label}{f'  ({cell})' if cell else ''}: waiting for {holder}")
 
-    def _carry_out(self, node: Node) -> Failure | None:
-        """Run a stage in a child and show how far it is."""
+    def _carry_out(self, node: Node) -> FailedNode | None:
+        """Run a stage in a child and show its progress."""
         work_dir = self.plan.store.work_path(node.id)
-        for leftover in ("error.json", "result.json", "progress.json", STOP_FILE):
-            (work_dir / leftover).unlink(missing_ok=True)
+        clear_attempt(work_dir)
+        (work_dir / STOP_FILE).unlink(missing_ok=True)
         self._pending.pop(node.id, None)
         self.display.expect(self._times.means(), list(self._pending.values()))
-        self.display.start(node.label, self.plan.cell_name(node), work_dir / "progress.json")
+        self.display.start(node.label, self.plan.cell_name(node), work_dir / PROGRESS)
         before, began = self._mark(node), time.monotonic()
         try:
             code = self.children.stage(self.plan, node, self.display.tick)
@@ -133,8 +146,8 @@ class Executor:
             raise
         if code != 0 or self._mark(node) in (None, before):
             self.display.finish("failed")
-            return _failure(self.plan, node, code)
-        self.display.finish(_published(self.plan, node))
+            return _failed_node(self.plan, node, code)
+        self.display.finish(_counts(self.plan, node))
         self._times.add(node.kind, time.monotonic() - began)
         return None
 
@@ -147,25 +160,23 @@ class Executor:
         return stat.st_ino, stat.st_mtime_ns
 
 
-def _failure(plan: Plan, node: Node, code: int) -> Failure:
-    """What a child that failed left: what happened, where its logs lie, and the command that repeats it."""
+def _failed_node(plan: Plan, node: Node, code: int) -> FailedNode:
+    """What is known of a stage whose child ended with `code`."""
     work_dir = plan.store.work_path(node.id)
-    error_file = work_dir / "error.json"
     user_error = False
-    if error_file.exists():
-        error = read_json(error_file)
-        user_error = error["user_error"]
-        message = error["message"] if user_error else f"rank {error['rank']}: {error['message']}"
+    if error := AttemptError.read(work_dir):
+        user_error = error.user_error
+        message = error.message if user_error else f"rank {error.rank}: {error.message}"
     elif fault := _write_fault(work_dir):
         user_error, message = True, str(fault)
     else:
         message = f"its process ended with code {code}" + (" (killed by a signal)" if code < 0 else "")
     cells = tuple(cell.label for cell in plan.owners(node))
-    return Failure(node, cells, message, user_error, work_dir / "logs", stage_command(plan, node))
+    return FailedNode(node, cells, message, user_error, work_dir / "logs", stage_command(plan, node))
 
 
 def _write_fault(folder: Path) -> UserError | None:
-    """Why nothing can be written in a folder now, if so: a child on a full disk cannot leave a word of it."""
+    """Why a folder cannot be written to, if so: a child on a full disk cannot leave its error."""
     probe = folder / ".probe"
     try:
         write_text_atomically(probe, " " * _PROBE_CHARS)
@@ -175,8 +186,8 @@ def _write_fault(folder: Path) -> UserError | None:
     return None
 
 
-def _published(plan: Plan, node: Node) -> str:
-    """One short phrase on what a stage gave."""
+def _counts(plan: Plan, node: Node) -> str:
+    """The rows of a published artefact and its drops, in short."""
     manifest = plan.store.manifest(node.id)
     dropped = sum(manifest.drops.values())
     phrase = f"{manifest.rows_out:,} rows"

@@ -1,4 +1,4 @@
-"""Carries out a plan: every artefact that is not there, one after another, then the report."""
+"""Carries out a plan: builds every missing artefact, then writes the report."""
 
 import os
 from collections.abc import Sequence
@@ -10,53 +10,59 @@ from rich.console import Console
 from deita_train.errors import UserError
 from deita_train.plan.cells import SHARED, cell_nodes
 from deita_train.plan.node import Node
-from deita_train.plan.plan import Plan, is_current, record
+from deita_train.plan.plan import Plan, is_current, run_record
 from deita_train.recipe.yaml_text import to_yaml
 from deita_train.run.child.logs import ERROR_MARK
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.executor import Executor
-from deita_train.run.failures import StageFailed, keep_failures, run_lock
+from deita_train.run.failures import StageFailed, run_lock, update_failures
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
-from deita_train.store.atomic_io import write_json_atomically, write_text_atomically
+from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.locks import hold
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: the report's page, None when there is none, and the error to end with, if any."""
+    """How a run ended: the page of the report, if one was written, and the error to end with, if any."""
 
     page: Path | None
     error: Exception | None = None
 
 
 def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str | None = None) -> Outcome:
-    """Make what is missing and write the report.
+    """Build what is missing and write the report.
 
-    `fresh` names a stage that is made anew although it is published; what reads it follows if its content changed.
-    `cell` names one cell of a sweep, by label or number, or `shared`: only its artefacts are made, those that another
-    run is making are waited for, and the report is written when nothing of the whole sweep is missing.
+    A sweep goes on with what does not read a failed stage, and its outcome holds the error. Published artefacts stay.
 
-    A stage that fails ends the run of one cell: :class:`UserError` for what the user can mend, :class:`StageFailed`
-    for the rest. A sweep goes on with what does not read it, and the outcome holds the error. What is published stays.
+    Args:
+        plan: what to build.
+        console: shows the progress.
+        fresh: a stage that is rebuilt although it is published; what reads it follows if its content changed.
+        cell: one cell of a sweep, by label or number, or `shared`. Only its artefacts are built, after waiting for
+            those that another run is building; the report is written once the whole sweep is complete.
+
+    Raises:
+        UserError: a stage of a recipe without a sweep, or of one cell, failed and the user can fix it.
+        StageFailed: it failed for another reason.
     """
     nodes = plan.nodes if cell is None else cell_nodes(plan, cell)
-    renewed = _renewed(nodes, fresh)
-    _check_machines(plan, [node for node in nodes if node.id in renewed or not is_current(plan.store, node)])
+    rebuilt = _rebuilt(nodes, fresh)
+    _check_machines(plan, [node for node in nodes if node.id in rebuilt or not is_current(plan.store, node)])
     _write_record(plan)
-    keep_failures(plan, tried=[node.id for node in nodes])
+    update_failures(plan, tried=[node.id for node in nodes])
     display = Display(console, total=len(nodes) + 2)
-    executor = Executor(plan, _start_children(display), display, renewed, waits=cell is not None)
-    executor.make(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
-    keep_failures(plan)
+    executor = Executor(plan, _start_children(display), display, rebuilt, waits=cell is not None)
+    executor.build(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
+    update_failures(plan)
     _warn_of_fewer(plan, nodes, display)
-    if cell is not None and not _all_there(plan, display):
+    if cell is not None and not _is_complete(plan, display):
         return Outcome(None, executor.error(None))
     return _outcome_with_report(plan, executor)
 
 
 def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], display: Display) -> None:
-    """A line for each selection of the run that found less than its budget, made now or before."""
+    """Warn of each selection of the run that found less than its budget, built now or before."""
     for node in nodes:
         if node.kind == "select" and is_current(plan.store, node):
             fewer = fewer_than_budget(plan.store.metrics(node.id))
@@ -65,25 +71,25 @@ def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], display: Display) -> None:
                 display.warn(f"{node.label}{f' ({name})' if name else ''}: {fewer}")
 
 
-def make_stages(plan: Plan, console: Console) -> None:
-    """Make what is missing of a recipe without a sweep, and write no report; what fails is raised as by `run_plan`."""
+def build_stages(plan: Plan, console: Console) -> None:
+    """Build what is missing of a recipe without a sweep, without a report. Raises as :func:`run_plan` does."""
     missing = [node for node in plan.nodes if not is_current(plan.store, node)]
     _check_machines(plan, missing)
     _write_record(plan)
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
     children = _start_children(display) if is_missing else _children()
-    Executor(plan, children, display, set(), waits=False).make(plan.nodes, goes_on=False)
+    Executor(plan, children, display, set(), waits=False).build(plan.nodes, goes_on=False)
 
 
 def _check_machines(plan: Plan, missing: Sequence[Node]) -> None:
-    """Refuse what would wait for ranks on machines that this command cannot reach."""
+    """Refuse a launch that would wait for ranks on machines which this command cannot reach."""
     for node in missing:
         launch = node.settings.get("launch")
         if launch is not None and launch["num_machines"] > 1:
             raise UserError(
                 f"{node.label}: {launch['config_file']} is for {launch['num_machines']} machines, and this command "
-                "starts processes on this one only. Give the line that `deita-train plan` prints for it on each one "
+                "starts processes on this one only. Run the line that `deita-train plan` prints for it on each one "
                 "(docs/slurm.md), or name another launch:."
             )
 
@@ -100,7 +106,7 @@ def _start_children(display: Display) -> Children:
     return children
 
 
-def _renewed(nodes: Sequence[Node], fresh: str | None) -> set[str]:
+def _rebuilt(nodes: Sequence[Node], fresh: str | None) -> set[str]:
     if fresh is None:
         return set()
     named = {node.id for node in nodes if fresh in (node.kind, node.label)}
@@ -115,33 +121,35 @@ def _write_record(plan: Plan) -> None:
     # With its overrides and every default filled in.
     resolved = to_yaml(plan.loaded.recipe.model_dump(exclude_none=True))
     write_text_atomically(plan.run_dir / "recipe.resolved.yaml", resolved)
-    write_json_atomically(plan.run_dir / "stages.json", record(plan))
+    run_record(plan).write(plan.run_dir)
 
 
-def _all_there(plan: Plan, display: Display) -> bool:
-    """Whether every artefact of the sweep is made; says so, or how many are missing."""
+def _is_complete(plan: Plan, display: Display) -> bool:
+    """Whether every artefact of the sweep is built; shows so, or how many are missing."""
     nodes = plan.nodes
     missing = [node for node in nodes if not is_current(plan.store, node)]
     if missing:
-        display.skip("report", "", f"not written: still missing {len(missing)} of the sweep's {len(nodes)} artefacts")
+        display.skip(
+            "report", "", f"not written: {len(missing)} of the sweep's {len(nodes)} artefacts are still missing"
+        )
     else:
-        display.note(f"all of the sweep's {len(nodes)} artefacts are made")
+        display.note(f"all of the sweep's {len(nodes)} artefacts are built")
     return not missing
 
 
 def _outcome_with_report(plan: Plan, executor: Executor) -> Outcome:
-    """Write the report of what there is; that it fails too must not hide which stages failed."""
+    """Write the report of what there is; its own failure must not hide which stages failed."""
     log = plan.run_dir / "report.log"
     code = _report(plan, executor.children, executor.display, log)
     if code == 0:
         return Outcome(plan.run_dir / "report" / "report.html", executor.error(None))
-    mistake = _mistake_in(log) if code == 2 else None
+    mistake = _user_error_in(log) if code == 2 else None
     failed = f"report: {mistake}" if mistake else f"report failed: its log is {log}"
     error = executor.error(failed)
     if error is None and mistake:
         raise UserError(failed)
     if error is None:
-        raise StageFailed(f"{failed}\nThe artefacts are complete; the same command tries again.")
+        raise StageFailed(f"{failed}\nThe artefacts are complete; run the same command again to retry.")
     return Outcome(None, error)
 
 
@@ -149,7 +157,7 @@ def _report(plan: Plan, children: Children, display: Display, log: Path) -> int:
     """The exit code of the child that writes the report."""
     display.expect({}, [])
     display.start("report", "", None)
-    # Two cells that end together both find everything made.
+    # Two cells that end together both find everything built.
     with hold(run_lock(plan), None, "report", on_wait=lambda holder: None):
         log.unlink(missing_ok=True)
         code = children.report(plan.run_dir, plan.store.folder, log, display.tick)
@@ -157,8 +165,8 @@ def _report(plan: Plan, children: Children, display: Display, log: Path) -> int:
     return code
 
 
-def _mistake_in(log: Path) -> str | None:
-    """The message that a child leaves at the end of its log when it ends with code 2."""
+def _user_error_in(log: Path) -> str | None:
+    """The message at the end of the log of a child that ended with code 2."""
     text = log.read_text(errors="replace") if log.exists() else ""
     _, mark, message = f"\n{text}".rpartition(f"\n{ERROR_MARK}")
     return message.strip() if mark else None

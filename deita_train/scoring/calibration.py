@@ -1,4 +1,4 @@
-"""How a scorer does on labelled rows that it has not seen: whether the order is right, and whether the numbers are."""
+"""How well a scorer does on labelled rows that it has not seen: whether the order is right, and the numbers."""
 
 from typing import Any
 
@@ -9,15 +9,21 @@ from deita_train.errors import UserError
 
 
 def heldout_measures(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Measures of predicted scores against labels, both float64 [N]; a score is an expectation over 1 to 6.
+    """Measures of predicted scores against labels.
 
-    `rank_correlation` is Spearman's. `mean_absolute_error` is the mean of |score - label|, and `bias` that of
-    score - label: above 0 the scorer scores too high. `calibration_slope` and `calibration_intercept` are those of the
-    line of least squares label = intercept + slope * score: 1 and 0 for a scorer whose scores are right on average
-    wherever they lie; a slope below 1 says that its scores lie too far apart, one above 1 too close together.
-    `by_label` has the number of rows and the mean score of each label that there is, in order.
+    Args:
+        scores: `[N]` float64, each an expectation over 1 to 6.
+        labels: `[N]` float64.
 
-    Raises :class:`UserError` when all labels or all scores are equal, so that there is no order.
+    Returns:
+        `rank_correlation` is Spearman's. `mean_absolute_error` is the mean of |score - label|, and `bias` that of
+        score - label: above 0 the scorer scores too high. `calibration_slope` and `calibration_intercept` belong to the
+        least-squares line label = intercept + slope * score: 1 and 0 for a scorer that is right on average at every
+        score; a slope below 1 means that its scores are too far apart, one above 1 that they are too close together.
+        `by_label` has the number of rows and the mean score of each label, in order.
+
+    Raises:
+        UserError: all labels or all scores are equal, so there is no order.
     """
     correlation = float(spearmanr(scores, labels).statistic)
     if not np.isfinite(correlation):

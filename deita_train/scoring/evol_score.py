@@ -16,14 +16,14 @@ def evol_score(
     """Sum of complexity * quality over the user turns of one conversation (arXiv 2312.15685, sections 2.2 and 2.5).
 
     Args:
-        complexity: one score per user turn, ``None`` where the turn could not be scored.
+        complexity: one score per user turn, `None` where the turn could not be scored.
         quality: one score per user turn, in the same order and of the same length.
         how: "sum" as in the paper, or "mean" over the turns that have both scores, which does not favour long
             conversations.
-        counted: which turns count at all; all when None.
+        counted: which turns count; None for all.
 
     Returns:
-        The sum or mean over the counted turns that have both scores, or ``None`` if no turn has both.
+        The sum or mean over the counted turns that have both scores, or `None` if no turn has both.
     """
     assert len(complexity) == len(quality), f"{len(complexity)} complexity scores for {len(quality)} quality scores"
     pairs = zip(complexity, quality, strict=True)
@@ -33,10 +33,17 @@ def evol_score(
 def over_turns(
     scores: Sequence[float | None], how: OverTurns = "sum", counted: Sequence[bool] | None = None
 ) -> float | None:
-    """Sum or mean of the scores of one conversation's turns, nulls and turns that do not count left out.
+    """Sum or mean of the scores of one conversation's turns, to rank by complexity or quality alone.
 
-    ``None`` if no turn is left. Used as it is to rank by complexity alone or by quality alone. The sum is correctly
-    rounded (``math.fsum``), so that two conversations with the same scores in another turn order tie exactly.
+    The sum is correctly rounded (`math.fsum`), so two conversations with the same scores in another order tie exactly.
+
+    Args:
+        scores: one per user turn, `None` where the turn could not be scored.
+        how: "sum" or "mean".
+        counted: which turns count; None for all.
+
+    Returns:
+        The sum or mean over the counted turns that have a score, or `None` if no turn has one.
     """
     if counted is not None:
         assert len(counted) == len(scores), f"{len(scores)} scores for {len(counted)} turns"

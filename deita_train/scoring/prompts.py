@@ -24,12 +24,12 @@ DIGITS = "123456"
 
 
 def render(dimension: str, instruction: str, response: str | None) -> str:
-    """The prompt of one turn. Quality wants a response; braces in the texts are text, not fields."""
+    """The prompt of one turn. Quality needs a response; braces in the texts are text, not fields."""
     return "".join(prompt_parts(dimension, instruction, response))
 
 
 def prompt_parts(dimension: str, instruction: str, response: str | None) -> list[str]:
-    """The prompt of one turn as its pieces in order: the turn's texts at the odd places, the prompt's own between."""
+    """The prompt of one turn in pieces: the turn's texts at the odd places, the prompt's own text between them."""
     if dimension == "complexity":
         head, tail = COMPLEXITY_PROMPT.split("{instruction}")
         return [head, instruction, tail]
@@ -40,7 +40,7 @@ def prompt_parts(dimension: str, instruction: str, response: str | None) -> list
 
 
 def literal_spans(tokenizer: PreTrainedTokenizerBase, parts: Sequence[str]) -> list[Span]:
-    """Where in the joined `parts` of a prompt a turn's texts have the name of a control token, which is text there."""
+    """Where a turn's texts, in the joined `parts` of a prompt, contain the name of a control token as text."""
     control, at, found = control_tokens(tokenizer), 0, []
     for place, part in enumerate(parts):
         if place % 2:
@@ -51,7 +51,14 @@ def literal_spans(tokenizer: PreTrainedTokenizerBase, parts: Sequence[str]) -> l
 
 @dataclass(frozen=True)
 class PromptIds:
-    """Token ids of one prompt, whether the turn's text was shortened to fit, and what is left of it."""
+    """One encoded prompt.
+
+    Attributes:
+        input_ids: its token ids.
+        shortened: whether the turn's text was shortened to fit.
+        instruction: what is left of the instruction.
+        response: what is left of the response.
+    """
 
     input_ids: list[int]
     shortened: bool
@@ -60,16 +67,23 @@ class PromptIds:
 
 
 class PromptEncoder:
-    """Encodes prompts of one dimension with one tokenizer; those beyond `max_length` are shortened, or left out unless
-    `shortens`.
-
-    Raises :class:`UserError` when the tokenizer does not write each of the digits 1 to 6 as one token after the prompt,
-    or does not tell which characters a token stands for.
-    """
+    """Encodes the prompts of one dimension with one tokenizer."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, dimension: str, max_length: int, *, shortens: bool = True
     ) -> None:
+        """Find the digits of the tokenizer.
+
+        Args:
+            tokenizer: of the scorer.
+            dimension: "complexity" or "quality".
+            max_length: of a prompt, in tokens.
+            shortens: whether longer prompts are shortened; else they are left out.
+
+        Raises:
+            UserError: the tokenizer does not write each of the digits 1 to 6 as one token after the prompt, or does
+                not say which characters a token covers.
+        """
         if not tokenizer.is_fast:
             raise UserError(
                 f"the tokenizer of {tokenizer.name_or_path} does not tell where its tokens lie in a text; scorers need "
@@ -82,12 +96,16 @@ class PromptEncoder:
         self.digit_ids = digit_token_ids(tokenizer, dimension)
 
     def encode(self, instruction: str, response: str | None) -> PromptIds | None:
-        """Ids of at most `max_length` tokens; a long prompt loses text from the response's end, then from the
-        instruction's, never its own ending. None when not even the empty prompt fits, or when nothing may be
-        shortened."""
+        """Encode one prompt in at most `max_length` tokens.
+
+        A longer one loses text from the end of the response, then of the instruction, never its own ending.
+
+        Returns:
+            None when the prompt is too long and may not be shortened, or when not even the empty prompt fits.
+        """
         parts = prompt_parts(self._dimension, instruction, response)
         encoding = self._encode(parts)
-        # The texts stand at the odd places, and the last one is shortened first.
+        # The texts are at the odd places, and the last one is shortened first.
         for place in range(len(parts) - 2, 0, -2) if self.shortens else ():
             if len(encoding.ids) > self._max_length:
                 parts, encoding = self._shorten(parts, place, encoding)
@@ -102,11 +120,15 @@ class PromptEncoder:
         return encode(self._tokenizer, "".join(parts), literals, add_special_tokens=True)
 
     def _shorten(self, parts: list[str], place: int, encoding: EncodedText) -> tuple[list[str], EncodedText]:
-        """The prompt with a beginning of the text at `place` that fits while one character more does not; with the
-        empty text if none does. `encoding` is that of `parts`.
+        """Shorten the text at `place` to the longest beginning that fits, to nothing if none does.
 
-        The tokens of the whole prompt say where to cut. At the cut the text merges otherwise than it did, so every cut
-        is encoded: it goes back by tokens until it fits, then on by characters.
+        The tokens of the whole prompt say where to cut. At the cut the text may be tokenised differently, so every cut
+        is encoded: back by tokens until it fits, then forward by characters.
+
+        Args:
+            parts: of the whole prompt.
+            place: of the text.
+            encoding: of `parts`.
         """
 
         def cut(length: int) -> list[str]:
@@ -122,7 +144,7 @@ class PromptEncoder:
             excess = len(encoding.ids) - self._max_length
             kept -= excess
         while excess <= 0:
-            # This ends before the whole text, which is too long.
+            # This ends before the whole text, which does not fit.
             longer = self._encode(cut(length + 1))
             excess = len(longer.ids) - self._max_length
             if excess <= 0:
@@ -131,10 +153,13 @@ class PromptEncoder:
 
 
 def digit_token_ids(tokenizer: PreTrainedTokenizerBase, dimension: str) -> list[int]:
-    """The ids of the digits 1 to 6 as they follow the prompt, in that order.
+    """The ids of the digits 1 to 6 after the prompt.
 
-    Encoding a digit alone gives other ids on some tokenizers (two of them on Mistral's), so each is read off the end of
-    prompt + digit, and the prompt must be that text's token prefix.
+    A digit encoded alone gives other ids with some tokenizers (two ids with Mistral's), so each is taken from the end
+    of prompt + digit, and the prompt must be a token prefix of that text.
+
+    Raises:
+        UserError: a digit is not one token there.
     """
     prompt = render(dimension, "How are you?", "Well.")
     prefix = tokenizer(prompt)["input_ids"]

@@ -1,4 +1,4 @@
-"""Labelled rows for a scorer, from the formats in which such data comes, as (instruction, response, score)."""
+"""Labelled rows for a scorer as (instruction, response, score), from the formats in which such data comes."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +16,14 @@ LEVELS = len(DIGITS)
 
 @dataclass(frozen=True)
 class ScorerExample:
-    """One labelled turn; `response` is None where only the instruction is judged, `score` is 1 to 6."""
+    """One labelled turn.
+
+    Attributes:
+        where: file and row, for messages.
+        instruction: of the user.
+        response: None where only the instruction is judged.
+        score: from 1 to 6.
+    """
 
     where: str
     instruction: str
@@ -26,7 +33,16 @@ class ScorerExample:
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """Conversations with a label: the column's name, how it becomes 1 to 6, and which instructions are read."""
+    """How labelled conversations are read.
+
+    Attributes:
+        name: the column of the label.
+        rank_within_instruction: whether labels become 1 to 6 by their rank among the answers to one instruction; else
+            they are 1 to 6 already.
+        format: of the conversations; None to detect it.
+        roles: the role of each additional speaker.
+        instruction_share: which instructions are read, as bounds in [0, 1] of a hash; None for all.
+    """
 
     name: str
     rank_within_instruction: bool
@@ -36,8 +52,16 @@ class LabelColumn:
 
 
 def read_examples(rows: Iterable[SourceRow], dimension: str, label: LabelColumn | None) -> list[ScorerExample]:
-    """Examples of one dimension from published `input`/`target` rows, instruction/response/score rows, or labelled
-    conversations (with `label`). Raises :class:`UserError` naming the first row that fits none of these."""
+    """Examples of one dimension.
+
+    Args:
+        rows: published `input`/`target` rows, instruction/response/score rows, or with `label` conversations.
+        dimension: "complexity" or "quality".
+        label: how conversations are read; None for rows of the other forms.
+
+    Raises:
+        UserError: there is no row, or one does not have the form; the message names the first of them.
+    """
     if label is not None:
         examples = _from_conversations(rows, dimension, label)
     else:
@@ -48,9 +72,9 @@ def read_examples(rows: Iterable[SourceRow], dimension: str, label: LabelColumn 
 
 
 def rank_levels(values: list[float], levels: int = LEVELS) -> list[int]:
-    """Levels 1 to `levels` by rank: the values in ascending order are cut into `levels` parts of equal size.
+    """Levels 1 to `levels` by rank: the sorted values are cut into `levels` parts of equal size.
 
-    Equal values share the level of their mean rank, so that no order of the rows decides.
+    Equal values share the level of their mean rank, so the order of the rows does not matter.
     """
     order = sorted(range(len(values)), key=lambda index: values[index])
     ranks = [0.0] * len(values)
@@ -84,12 +108,12 @@ def _from_row(row: SourceRow, dimension: str) -> ScorerExample:
 def _text(row: SourceRow, name: str) -> str:
     value = row.row[name]
     if not isinstance(value, str):
-        raise UserError(f"{row.where}: {name} {value!r} is not a string; mend the row or leave it out")
+        raise UserError(f"{row.where}: {name} {value!r} is not a string; fix the row or leave it out")
     return value
 
 
 def _split_prompt(text: str, dimension: str, where: str) -> tuple[str, str | None]:
-    """The published data holds whole prompts: take the texts out again, so that one renderer writes every prompt."""
+    """Take the texts out of the whole prompts of the published data, so that one renderer writes every prompt."""
     if dimension == "complexity":
         head, tail = COMPLEXITY_PROMPT.split("{instruction}")
         if text.startswith(head) and text.rstrip(" ").endswith(tail.rstrip(" ")):
@@ -111,7 +135,7 @@ def _score(value: Any, where: str) -> int:
     if text.endswith(".0"):
         text = text[:-2]
     if text not in DIGITS or len(text) != 1:
-        raise UserError(f"{where}: score {value!r} is not a whole number from 1 to 6; mend it or leave it out")
+        raise UserError(f"{where}: score {value!r} is not a whole number from 1 to 6; fix it or leave it out")
     return int(text)
 
 

@@ -1,1 +1,1 @@
-"""The Repr Filter and the other methods that choose rows."""
+"""Methods that select rows: the Repr Filter and what it is compared with."""

@@ -1,4 +1,4 @@
-"""The column that a user names for a method to read: numbers, or tags."""
+"""The column of numbers or tags that a user names for a method to read."""
 
 import math
 from typing import Any
@@ -8,12 +8,12 @@ import numpy as np
 
 from deita_train.errors import UserError
 
-# What joins the tags of a row that are written as one text.
+# Separates the tags of a row that are written as one text.
 TAG_DELIMITER = ","
 
 
 def number_column(rows: datasets.Dataset, column: str) -> np.ndarray:
-    """The numbers of ``column``: ``[N]`` float64, nan where the row has null, nan or infinity.
+    """The numbers of `column`: `[N]` float64, nan where the row has null, nan or infinity.
 
     Raises:
         UserError: the pool has no such column, or it does not hold numbers.
@@ -30,9 +30,9 @@ def number_column(rows: datasets.Dataset, column: str) -> np.ndarray:
 
 
 def tag_column(rows: datasets.Dataset, column: str) -> list[tuple[str, ...]]:
-    """The tags of each row, sorted and each once: of a list of texts, or of one text with commas between the tags.
+    """The distinct tags of each of N rows, sorted, from a list of texts or one text with commas between the tags.
 
-    White space around a tag does not count, and an empty tag is none.
+    White space around a tag and empty tags are ignored.
 
     Raises:
         UserError: the pool has no such column, or it holds neither texts nor lists of them.

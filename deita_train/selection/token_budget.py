@@ -7,22 +7,25 @@ import numpy as np
 from deita_train.errors import UserError
 from deita_train.selection.repr_filter.repr_filter import Trace
 
-# Selects that many rows, given what an earlier call with fewer decided.
+# Selects that many rows, given the trace of an earlier call with fewer.
 Walk = Callable[[int, Trace | None], Trace]
 
 
 def rows_within(lengths: np.ndarray, tokens: int) -> int:
-    """How many of the leading rows have at most ``tokens`` tokens together; ``lengths`` is ``[K]`` int64."""
+    """How many of the leading rows have at most `tokens` tokens together; `lengths` is `[K]` int64."""
     return int(np.searchsorted(lengths.cumsum(), tokens, side="right"))
 
 
 def trained_lengths(num_tokens: np.ndarray, first_trained: np.ndarray, max_length: int | None) -> np.ndarray:
-    """How many tokens of each row SFT reads, ``[N]`` int64: all up to ``max_length``, none of a row without a loss.
+    """How many tokens of each row SFT reads: all up to `max_length`, none of a row without a loss.
 
     Args:
-        num_tokens: ``[N]`` int64, uncut.
-        first_trained: ``[N]`` int64, position of the first token with a loss, or -1.
+        num_tokens: `[N]` int64, uncut.
+        first_trained: `[N]` int64, position of the first token with a loss, or -1.
         max_length: where SFT cuts; None when it does not.
+
+    Returns:
+        `[N]` int64.
     """
     limit = np.iinfo(np.int64).max if max_length is None else max_length
     is_trained = (first_trained >= 0) & (first_trained < limit)
@@ -30,20 +33,20 @@ def trained_lengths(num_tokens: np.ndarray, first_trained: np.ndarray, max_lengt
 
 
 def walk_tokens(walk: Walk, lengths: np.ndarray, tokens: int, earlier: Trace | None = None) -> tuple[Trace, bool]:
-    """Select the rows of the longest prefix in rank order that has at most ``tokens`` tokens.
+    """Select the longest prefix in rank order that has at most `tokens` tokens.
 
-    How many rows these are shows only once one more is kept. So the walk goes to the number that the mean length
-    promises, then on as long as tokens are left, and is cut to the prefix at the end: the trace is that of ``walk``
-    with the number of rows found.
+    Where it ends is known only once one more row is kept. So the walk goes to the number of rows that the mean length
+    suggests, continues while tokens are left, and is cut to the prefix: the trace is that of `walk` with the number of
+    rows found.
 
     Args:
-        walk: gives the trace of a budget in rows; a smaller one's kept rows are the first of a larger one's.
-        lengths: ``[N]`` int64, tokens of each row.
+        walk: gives the trace for a budget in rows; a smaller budget keeps the first rows of a larger one.
+        lengths: `[N]` int64, tokens of each row.
         tokens: at least 1.
-        earlier: what ``walk`` decided with another number of rows, if that is known.
+        earlier: the trace of `walk` for another number of rows, if that is known.
 
     Returns:
-        The trace, and whether the budget is full: a next row was there that would exceed it, or nothing of it is left.
+        The trace, and whether the budget is met: the next row would exceed it, or none of it is left.
 
     Raises:
         UserError: the first row alone has more tokens.

@@ -32,7 +32,7 @@ def _log_nothing(values: Mapping[str, float], step: int) -> None:
 
 @dataclass(frozen=True)
 class StageContext:
-    """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `siblings` are
+    """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `reusable` are
     published artefacts in which it may find again what it would compute; ranks other than 0 have none."""
 
     kind: str
@@ -45,7 +45,7 @@ class StageContext:
     world_size: int
     progress: Progress
     log: Callable[[Mapping[str, float], int], None] = _log_nothing
-    siblings: tuple[Path, ...] = ()
+    reusable: tuple[Path, ...] = ()
 
     @property
     def data_dir(self) -> Path:

@@ -1,5 +1,6 @@
 """Imported once by the fork server, so every forked stage starts with its libraries loaded."""
 
+import gc
 import os
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,3 +27,6 @@ MODULES = (
     # accelerate would import it at the first training, again in every child
     *([import_module("deepspeed")] if find_spec("deepspeed") else []),
 )
+# Every training begins with a full collection, which need not walk the libraries' objects in each child.
+gc.collect()
+gc.freeze()

@@ -1,1 +1,1 @@
-"""The store of artefacts: content keys, locks, atomic writing, publishing."""
+"""The store: artefacts and their keys, locks, atomic writing, and the record of a run."""

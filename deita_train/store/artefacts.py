@@ -1,8 +1,8 @@
 """The store: one folder per artefact, named by its key, published by one rename with the manifest inside.
 
 runs/store/<kind>-<key12>/         published: complete, never changed
-runs/store/.work/<kind>-<key12>/   being made: checkpoints, shards and logs of this and earlier attempts
-runs/store/.locks/                 who is at work
+runs/store/.work/<kind>-<key12>/   being built: checkpoints, shards and logs of this and earlier attempts
+runs/store/.locks/                 which run is building what
 """
 
 import json
@@ -15,13 +15,13 @@ from deita_train.store.atomic_io import fsync_folder, fsync_tree, read_json, rem
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
-# What a published artefact consists of; everything else in the work folder only served to make it.
+# What a published artefact consists of; everything else in the work folder only served to build it.
 PUBLISHED = (MANIFEST, METRICS, "data", "trace", "model", "logs")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artefact is, what it was made from and how; written last."""
+    """What an artefact is, what it was built from and how; written last."""
 
     id: str
     key: str
@@ -46,25 +46,25 @@ class Manifest:
 
 
 class Store:
-    """Published artefacts and the folders in which new ones are made."""
+    """Published artefacts and the folders in which new ones are built."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, artefact_id: str) -> Path:
-        """Where the published artefact lies, or will lie."""
+        """The folder of the artefact once it is published."""
         return self.folder / artefact_id
 
     def work_path(self, artefact_id: str) -> Path:
-        """Where the artefact is being made."""
+        """The folder in which the artefact is built."""
         return self.folder / ".work" / artefact_id
 
     def lock_path(self, artefact_id: str) -> Path:
-        """The lock that the run which makes the artefact holds."""
+        """The lock of the run that builds the artefact."""
         return self.folder / ".locks" / f"{artefact_id}.lock"
 
     def workers_lock_path(self, artefact_id: str) -> Path:
-        """The lock that every process at work on the artefact shares."""
+        """The lock that all processes of the artefact's stage share."""
         return self.folder / ".locks" / f"{artefact_id}.workers"
 
     def has(self, artefact_id: str) -> bool:
@@ -91,8 +91,7 @@ class Store:
     def publish(self, manifest: Manifest, metrics: dict[str, Any]) -> Path:
         """Turn a finished work folder into the artefact: metrics, manifest last, fsync, one rename.
 
-        A published artefact under the same key (made anew by `--fresh`) is replaced, and stays until the new one is
-        complete.
+        An artefact that `--fresh` rebuilds stays until the new one is complete, and is then replaced.
         """
         work, final = self.work_path(manifest.id), self.path(manifest.id)
         write_json_atomically(work / METRICS, metrics)
@@ -104,9 +103,9 @@ class Store:
         return final
 
     def finish_publishing(self, artefact_id: str) -> bool:
-        """Move a work folder whose manifest is written to its place; False when there is none.
+        """Publish a work folder that has its manifest; False when there is none.
 
-        A kill between the manifest and the move leaves such a folder: the next run only has to move it.
+        A kill between the manifest and the rename leaves such a folder.
         """
         work, final = self.work_path(artefact_id), self.path(artefact_id)
         if not (work / MANIFEST).exists():

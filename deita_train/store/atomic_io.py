@@ -12,7 +12,11 @@ from deita_train.errors import UserError
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`; a reader sees the old file or the new one, never a part. An OSError names `path`."""
+    """Replace `path` by `text`; a reader sees the old file or the new one, never a part.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`.
+    """
     # A random name: processes of several machines may write here at once, and their ids can be equal.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -24,7 +28,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        # A failed write does not say where, and the temporary file's name would say little.
+        # A failed write names no file, or only the temporary one.
         raise OSError(error.errno, error.strerror, str(path)) from error
     fsync_folder(path.parent)
 
@@ -35,7 +39,11 @@ def write_json_atomically(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`, a file that we wrote. Raises :class:`UserError` if it was damaged from outside."""
+    """The JSON value in a file that we wrote.
+
+    Raises:
+        UserError: the file was damaged from outside.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -24,7 +24,7 @@ def content_key(kind: str, version: int, config: Mapping[str, Any], parents: Map
 class ContentHashes:
     """SHA-256 of local files and folders, remembered by path, size and modification time.
 
-    A 13B model is 26 GB: without the memory every `plan` would read it again.
+    A 13B model is 26 GB, which every `plan` would read again without the cache.
     """
 
     def __init__(self, cache_file: Path) -> None:
@@ -33,7 +33,7 @@ class ContentHashes:
         if cache_file.exists():
             try:
                 self._cache = json.loads(cache_file.read_text())
-            except ValueError:  # a damaged cache only costs the hashing again
+            except ValueError:  # a damaged cache only costs hashing everything again
                 self._cache = {}
 
     def of(self, path: Path) -> str:
@@ -43,12 +43,12 @@ class ContentHashes:
         return self._of_file(path)
 
     def of_files(self, folder: Path, files: Iterable[Path]) -> str:
-        """The hash over some of a folder's files; that of the folder, if they are all of them."""
+        """The hash over some of a folder's files; over all of them it is that of the folder."""
         listing = {str(path.relative_to(folder)): self._of_file(path) for path in sorted(files)}
         return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
 
     def save(self) -> None:
-        """Keep what was hashed for the next start."""
+        """Write the cache for the next start."""
         self._cache_file.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomically(self._cache_file, self._cache)
 

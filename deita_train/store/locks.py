@@ -1,4 +1,4 @@
-"""Who is at work on an artefact, held by the operating system so that a dead process holds nothing."""
+"""Locks on artefacts, held by the operating system so that a dead process holds nothing."""
 
 import ctypes
 import fcntl
@@ -19,22 +19,29 @@ from typing import IO
 from deita_train.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
-# Set by `deita-train run` for its children: the process that they must not outlive.
+# Set by `deita-train run` for its children, which must not outlive it.
 PARENT_VARIABLE = "DEITA_PARENT_PID"
 _WAIT_FOR_THE_DEAD_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 
 
 class BeingMade(UserError):
-    """Another run is at work on what this one wants to make."""
+    """Another run is building an artefact that this one needs."""
 
 
 @contextmanager
 def hold(lock: Path, workers: Path | None, what: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock of one artefact while it is made.
+    """Hold the lock of one artefact while it is built.
 
-    When another run has it, raises :class:`BeingMade` with the holder's name; with `on_wait` it calls that with the
-    name and waits instead. Processes of an earlier run that died are waited for: they may still be writing.
+    Args:
+        lock: the artefact's lock.
+        workers: the lock that its processes share, if any. Those of an earlier run that died are waited for, because
+            they may still be writing.
+        what: the artefact in messages.
+        on_wait: takes the name of a run that holds the lock; this one then waits.
+
+    Raises:
+        BeingMade: another run holds the lock and `on_wait` is None, or processes of an earlier run do not end.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:
@@ -48,19 +55,19 @@ def hold(lock: Path, workers: Path | None, what: str, on_wait: Callable[[str], N
 
 
 def _acquire(file: IO[str], lock: Path, what: str, on_wait: Callable[[str], None] | None) -> None:
-    told = None
+    reported = None
     while not _try_lock(file, fcntl.LOCK_EX):
         holder = _holder(lock.read_text(encoding="utf-8"))
         if on_wait is None:
             raise BeingMade(f"{what} is being made by {holder}. Wait for it, or stop it, then run again.")
-        if holder != told:
+        if holder != reported:
             on_wait(holder)
-            told = holder
+            reported = holder
         time.sleep(_POLL_SECONDS)
 
 
 def join_workers(workers: Path) -> IO[str]:
-    """Mark this process as one at work on the artefact, until it ends. Keep the file that is returned open."""
+    """Mark this process as working on the artefact for as long as the returned file is open."""
     workers.parent.mkdir(parents=True, exist_ok=True)
     file = workers.open("a+", encoding="utf-8")
     fcntl.flock(file, fcntl.LOCK_SH)
@@ -111,7 +118,7 @@ def _wait_for_workers(workers: Path, what: str) -> None:
         while not _try_lock(file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise BeingMade(
-                    f"{what}: processes of an earlier run are still at work on it (they hold {workers}; "
+                    f"{what}: processes of an earlier run are still working on it (they hold {workers}; "
                     f"`fuser {workers}` names them). Stop them, then run again."
                 )
             time.sleep(0.1)

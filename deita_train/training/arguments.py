@@ -1,4 +1,4 @@
-"""How to train, as the recipe states it, and trl's configuration that follows: batch arithmetic, steps, checkpoints."""
+"""Training settings from the recipe, and the trl configuration built from them."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,19 +11,19 @@ from trl import DPOConfig, SFTConfig
 
 from deita_train.training.sizes import model_options
 
-# A run keeps about this many checkpoints' worth of progress; a kill costs at most one part.
+# Checkpoints per run, unless the recipe states `save_steps`; a kill costs at most one interval.
 _CHECKPOINTS_PER_RUN = 5
 # What the installed transformers calls activation checkpointing: some versions know one name, later ones both.
 CHECKPOINTING = [
     name for name in ("activation_checkpointing", "gradient_checkpointing") if name in SFTConfig.__dataclass_fields__
 ]
-# Sequences per micro-batch at most, unless stated; a preference pair is two.
+# Most sequences per micro-batch, unless the recipe states it; a preference pair is two.
 _MICRO_BATCH = 32
 
 Kind = Literal["sft", "dpo"]
 Loss = Literal["per_token", "per_conversation"]
 Quantization = Literal["nf4", "int8"]
-# Of the QLoRA paper (arXiv 2305.14314, section 3): double quantization, products in bfloat16; and of LLM.int8().
+# nf4 as in the QLoRA paper (arXiv 2305.14314, section 3), with products in bfloat16; int8 is LLM.int8().
 _QUANTIZATIONS: Mapping[Quantization, Mapping[str, Any]] = {
     "nf4": {
         "load_in_4bit": True,
@@ -37,13 +37,21 @@ _QUANTIZATIONS: Mapping[Quantization, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train: trl's own fields in `trainer`, the rest stated once by the recipe.
+    """How to train.
 
-    With peft's own fields in `peft` an adapter is trained, and the model stays as it is, with `quantization` in few
-    bits. `loss` is that of `sft`: the
-    mean over the tokens of a global batch, or over its conversations the mean of each. With `packing` the conversations
-    of a micro-batch lie one behind the other in one row without padding, and none sees another. A checkpoint is saved
-    at the latest after `checkpoint_minutes`.
+    Attributes:
+        trainer: trl's own fields, as the recipe states them.
+        global_batch_size: Conversations, or pairs, per optimizer step.
+        seed: Seed of the data order, of dropout and of an adapter's initial weights.
+        world_size: Number of ranks.
+        distributed_type: accelerate's name for the launch.
+        use_cpu: Whether to train on the CPU.
+        kind: SFT or DPO.
+        peft: Fields of `LoraConfig`; with them an adapter is trained and the model stays as it is.
+        loss: For SFT, the mean over the tokens of a global batch, or over its conversations' means.
+        packing: Concatenate the conversations of a micro-batch into one row without padding; none sees another.
+        checkpoint_minutes: Save a checkpoint at the latest after this time.
+        quantization: Load the frozen base model in few bits.
     """
 
     trainer: Mapping[str, Any]
@@ -61,10 +69,10 @@ class TrainingSettings:
 
 
 def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig | DPOConfig:
-    """trl's configuration from the recipe's fields, the batch arithmetic, and defaults that suit the device.
+    """Build trl's configuration from the recipe's fields, with defaults for the device.
 
-    The micro-batch is `per_device_train_batch_size` if stated, else the largest divisor of a rank's share of the global
-    batch up to 32 sequences, which `choose_micro_batch` may lower; accumulation follows.
+    The micro-batch is `per_device_train_batch_size` if stated, otherwise the largest divisor of a rank's share of the
+    global batch up to 32 sequences, which `choose_micro_batch` may lower. Accumulation follows from it.
     """
     stated = dict(settings.trainer)
     share = settings.global_batch_size // settings.world_size
@@ -99,12 +107,12 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
 
 
 def _packed(stated: dict[str, Any], *, use_cpu: bool) -> dict[str, Any]:
-    """Fields of a packed training: on a GPU with a kernel that computes each conversation's attention alone."""
+    """Add the fields for packing; on a GPU, with a kernel that computes each conversation's attention separately."""
     model = model_options(stated)
     if not use_cpu:
         kernel = "flash_attention_2" if is_flash_attn_2_available() else "flex_attention"
         model = {"attn_implementation": kernel, **model}
-    # The rows are cut already; trl wants that said.
+    # The rows are truncated already; trl requires this to be explicit.
     return {**stated, "model_init_kwargs": model or None, "padding_free": True, "max_length": None}
 
 
@@ -115,20 +123,20 @@ def _quantized(stated: dict[str, Any], quantization: Quantization) -> dict[str, 
 
 
 def _sft_config(stated: dict[str, Any], **owned: Any) -> SFTConfig:
-    # A cosine is what the paper and its public code train with [paper App. A].
+    # The paper and its public code use a cosine schedule [paper App. A].
     return SFTConfig(
         **{"lr_scheduler_type": "cosine", **stated}, **owned, dataset_kwargs={"skip_prepare_dataset": True}
     )
 
 
 def _dpo_config(stated: dict[str, Any], **owned: Any) -> DPOConfig:
-    # The pairs are cut already, and the reference is a stage of its own.
+    # The pairs are truncated already, and the reference is computed by its own stage.
     cut = {"max_length": None, "precompute_ref_log_probs": True}
     return DPOConfig(**{"lr_scheduler_type": "linear", **stated, **cut}, **owned)
 
 
 def planned_steps(num_rows: int, global_batch_size: int, trainer: Mapping[str, Any]) -> int:
-    """Optimizer steps of the whole run; the last batch of an epoch may be smaller."""
+    """Count the optimizer steps of the whole run; the last batch of an epoch may be smaller."""
     max_steps = int(trainer.get("max_steps") or 0)
     if max_steps > 0:
         return max_steps
@@ -136,17 +144,17 @@ def planned_steps(num_rows: int, global_batch_size: int, trainer: Mapping[str, A
 
 
 def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`."""
+    """Return the largest divisor of `number` that is at most `limit`."""
     return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
 def _in_steps(stated: float | None, steps: int) -> int:
-    """trl takes a number of steps, or below 1 a share of the run; 0 when nothing is stated."""
+    """Convert trl's value, a number of steps or a share of the run below 1, to steps; 0 if nothing is stated."""
     if stated is None:
         return 0
     return math.ceil(stated * steps) if stated < 1 else int(stated)
 
 
 def _round_up(number: int, multiple: int) -> int:
-    # The first loss logged after a resume is wrong unless checkpoints fall on logging steps.
+    # The first loss logged after a resume is wrong unless checkpoints coincide with logging steps.
     return math.ceil(number / multiple) * multiple

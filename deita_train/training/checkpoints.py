@@ -1,7 +1,7 @@
-"""Which checkpoint is whole: an own record of every file and its size, written after all ranks have saved.
+"""Complete and damaged checkpoints, told apart by a record of every file and its size, written after all ranks saved.
 
-transformers resumes without a word from a checkpoint that lacks the optimizer or the random state, so the presence of a
-folder says nothing.
+transformers silently resumes from a checkpoint that lacks the optimizer or the random state, so a folder alone proves
+nothing.
 """
 
 import json
@@ -21,7 +21,7 @@ RECORD = "complete.json"
 
 @dataclass(frozen=True)
 class Writers:
-    """The ranks that write a checkpoint: how many, accelerate's name for their launch, and DeepSpeed's ZeRO stage."""
+    """The ranks that wrote a checkpoint: their number, accelerate's name for the launch, and DeepSpeed's ZeRO stage."""
 
     world_size: int
     distributed_type: str
@@ -33,30 +33,35 @@ class Writers:
 
 
 def zero_stage() -> int | None:
-    """The ZeRO stage of this launch, None without DeepSpeed. Call once the training arguments are built."""
+    """Return the ZeRO stage of this launch, None without DeepSpeed. Call after building the training arguments."""
     config = deepspeed_config()
     return None if config is None else int(config["zero_optimization"]["stage"])
 
 
 def finish_checkpoint(checkpoint: Path, arguments: TrainingArguments, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make a saved checkpoint a model folder that others can train from, then record it.
+    """Turn a saved checkpoint into a model folder that can be trained from, and record it as complete.
 
-    Call on rank 0 after a barrier. `tokenizer` is one that was loaded from a folder.
+    Call on rank 0, after a barrier.
+
+    Args:
+        checkpoint: The folder that all ranks have saved to.
+        arguments: The training's arguments.
+        tokenizer: A tokenizer that was loaded from a folder.
     """
     original = Path(tokenizer.name_or_path)
     assert original.is_dir(), original
     for name in TOKENIZER_FILES:
-        (checkpoint / name).unlink(missing_ok=True)  # saving a tokenizer again can change its tokens
+        (checkpoint / name).unlink(missing_ok=True)  # a re-saved tokenizer can split text differently
     copy_tokenizer(original, checkpoint)
     kind = str(arguments.distributed_state.distributed_type.name)
     write_record(checkpoint, Writers(arguments.world_size, kind, zero_stage()))
 
 
 def write_record(checkpoint: Path, writers: Writers) -> None:
-    """Record a checkpoint whose files are all written. Call on rank 0 after a barrier."""
+    """Record a checkpoint whose files are all written. Call on rank 0, after a barrier."""
     fsync_tree(checkpoint)
     temporary = checkpoint / f".{RECORD}.tmp"
-    # A damaged checkpoint is saved again into its own folder, where an earlier record may lie: it is no part of it.
+    # A damaged checkpoint is overwritten in place, so an old record may be there; it is not part of the checkpoint.
     own = (checkpoint / RECORD, temporary)
     paths = [path for path in checkpoint.rglob("*") if path.is_file() and path not in own]
     files = {str(path.relative_to(checkpoint)): path.stat().st_size for path in paths}
@@ -69,7 +74,11 @@ def write_record(checkpoint: Path, writers: Writers) -> None:
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest checkpoint that is whole, and each newer one that is not, with the reason."""
+    """Find the newest whole checkpoint.
+
+    Returns:
+        The checkpoint, or None, and every newer damaged one with what is wrong with it.
+    """
     refused: list[tuple[Path, str]] = []
     for checkpoint in _newest_first(folder):
         problem = find_damage(checkpoint)
@@ -80,9 +89,9 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
 
 
 def remove_older(folder: Path) -> None:
-    """Keep the newest whole checkpoints, two of them, and nothing else. Call on rank 0, when the newest is recorded.
+    """Remove all but the two newest whole checkpoints. Call on rank 0, once the newest is recorded.
 
-    transformers would remove the oldest before the record of the newest, and whoever is killed between the two has one.
+    transformers would remove the oldest before the newest is recorded; a kill in between would leave only one.
     """
     checkpoints = _newest_first(folder)
     kept = [checkpoint for checkpoint in checkpoints if find_damage(checkpoint) is None][:CHECKPOINTS_KEPT]
@@ -92,7 +101,7 @@ def remove_older(folder: Path) -> None:
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, None if it is whole."""
+    """Describe what is wrong with a checkpoint; None if it is whole."""
     record = _read_record(checkpoint)
     if record is None:
         return "it was not finished"
@@ -107,15 +116,15 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def writers_of(checkpoint: Path) -> Writers:
-    """Who wrote a whole checkpoint."""
+    """Return the ranks that wrote a whole checkpoint."""
     record = _read_record(checkpoint)
     assert record is not None, checkpoint
-    # Records of earlier versions name no stage.
+    # Records from earlier versions have no ZeRO stage.
     return Writers(record["world_size"], record["distributed_type"], record.get("zero_stage"))
 
 
 def _read_record(checkpoint: Path) -> dict[str, Any] | None:
-    """The record of a checkpoint, None if there is none that can be read."""
+    """Read the record of a checkpoint; None if there is no readable one."""
     try:
         record = json.loads((checkpoint / RECORD).read_text())
     except (OSError, ValueError):
@@ -129,5 +138,5 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimizer step in a checkpoint's name."""
+    """Return the optimizer step in a checkpoint's name."""
     return int(checkpoint.name.rsplit("-", 1)[1])

@@ -1,4 +1,4 @@
-"""LoRA: peft's configuration from its own fields, a trial of it on a model without weights, and merging."""
+"""LoRA: peft's configuration, a dry run of it on a model without weights, and merging."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,16 @@ from deita_train.errors import UserError
 from deita_train.inference.adapter_loading import load_adapter
 
 _PROBE_TOKENS = 16
-# Of the largest logit. Merging rounds every adapted weight once to the model's dtype.
+# As a share of the largest logit. Merging rounds every adapted weight once to the model's dtype.
 _MERGE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
-    """peft's configuration of a causal language model's adapter. Raises :class:`UserError` for what peft refuses."""
+    """Build peft's configuration for a causal language model.
+
+    Raises:
+        UserError: If peft rejects the fields.
+    """
     try:
         return LoraConfig(task_type="CAUSAL_LM", **fields)
     except (ValueError, TypeError, ImportError) as error:
@@ -28,15 +32,21 @@ def lora_config(fields: Mapping[str, Any]) -> LoraConfig:
 
 
 def try_adapter(fields: Mapping[str, Any], model_path: Path, *, merge: bool) -> None:
-    """Put an adapter on a model of the same shape without weights, before anything is trained.
+    """Add an adapter to a weightless model of the same shape, to find mistakes before anything is trained.
 
-    Raises :class:`UserError` for what peft refuses, for names that match nothing (peft passes over them as long as any
-    other matches), and for an adapter that could not be merged where `merge` is wanted.
+    Args:
+        fields: Fields of `LoraConfig`.
+        model_path: The base model's folder.
+        merge: Whether the adapter will be merged after training.
+
+    Raises:
+        UserError: If peft rejects the fields, if a name matches nothing (peft ignores it as long as another one
+            matches), or if the adapter cannot be merged although `merge` is set.
     """
     config = lora_config(fields)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
-        # With the adapter in place some layers have other names and types.
+        # Before the adapter is added, which renames and replaces some layers.
         modules = dict(model.named_modules())
         try:
             adapted = get_peft_model(model, config)
@@ -50,10 +60,13 @@ def try_adapter(fields: Mapping[str, Any], model_path: Path, *, merge: bool) -> 
 
 
 def merge_adapter(adapter: Path, model_dir: Path, dtype: str) -> float:
-    """Merge an adapter into its base, loaded once in `dtype`, and save the whole model to `model_dir`.
+    """Merge an adapter into its base, loaded in `dtype`, and save the whole model to `model_dir`.
 
-    Returns the largest difference that it made to the logits of a few tokens. Raises :class:`UserError` when that is
-    more than rounding explains.
+    Returns:
+        The largest change to the logits of a few tokens.
+
+    Raises:
+        UserError: If the change is larger than rounding explains.
     """
     adapted = load_adapter(adapter, dtype)
     before = _probe(adapted)
@@ -71,7 +84,7 @@ def merge_adapter(adapter: Path, model_dir: Path, dtype: str) -> float:
 
 
 def _probe(model: torch.nn.Module) -> torch.Tensor:
-    """The logits of a few tokens, float32 [T, V]."""
+    """Return the logits of a few tokens, float32 [T, V]."""
     vocabulary: int = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     ids = torch.linspace(0, vocabulary - 1, _PROBE_TOKENS).long()[None]
     with torch.inference_mode():
@@ -80,7 +93,7 @@ def _probe(model: torch.nn.Module) -> torch.Tensor:
 
 
 def _linear_layers(modules: Mapping[str, torch.nn.Module]) -> str:
-    """Which layers may be named: the last parts of their names, without the output head."""
+    """List the layers that may be targeted, by the last part of their names, without the output head."""
     model = modules[""]
     head = model.get_output_embeddings()  # type: ignore[operator]
     linear = {
@@ -114,7 +127,7 @@ def _ends(names: Iterable[str], wanted: str) -> bool:
 
 
 def _matches(names: Iterable[str], pattern: str) -> bool:
-    """As peft applies the keys of `rank_pattern` and `alpha_pattern`."""
+    """Match a pattern as peft matches the keys of `rank_pattern` and `alpha_pattern`."""
     return any(re.match(rf"(.*\.)?({pattern})$", name) for name in names)
 
 

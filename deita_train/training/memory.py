@@ -1,4 +1,4 @@
-"""How many sequences a micro-batch may hold: what the memory leaves beside weights, gradients and moments."""
+"""How many sequences fit into memory besides weights, gradients and optimizer moments."""
 
 import os
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ from deita_train.models.model_shape import load_config
 from deita_train.training.lora import lora_config
 from deita_train.training.sizes import trained_dtype
 
-# The rest is for the output head's chunks, attention's workspace, buffers of the ranks' exchange and fragments.
+# The rest is for the output head's chunks, attention's workspace, communication buffers and fragmentation.
 _USED_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Bytes of a weight as it is kept, and whether the layers compute in bfloat16 beside float32 weights (autocast)."""
+    """Bytes per stored weight, and whether layers compute in bfloat16 from float32 weights (autocast)."""
 
     weight: int
     autocast: bool
 
     @classmethod
     def of(cls, model_init_kwargs: Mapping[str, Any] | None, *, bf16: bool) -> "Precision":
-        """As trl loads the model: float32 unless `model_init_kwargs` says otherwise. A quantized one takes less."""
+        """Follow trl's loading: float32 unless `model_init_kwargs` overrides it. A quantized model takes less."""
         dtype = trained_dtype({"model_init_kwargs": model_init_kwargs})
         weight = 4 if dtype in ("float32", "auto") else 2
         return cls(weight, autocast=bf16 and weight == 4)
@@ -35,7 +35,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model's configuration, and how many parameters it has and trains, its adapter's among them."""
+    """A model's configuration, and its numbers of all and of trained parameters, including an adapter's."""
 
     config: Any
     weights: int
@@ -43,7 +43,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, model_path: Path, peft: Mapping[str, Any] | None) -> "ModelShape":
-        """From the model's folder; nothing is allocated."""
+        """Read the shape from the model's folder, without allocating weights."""
         config = load_config(model_path)
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config)
@@ -62,23 +62,34 @@ def sequences_that_fit(
     longest: int,
     free_bytes: int,
 ) -> int:
-    """How many sequences of `longest` tokens a device with `free_bytes` holds before the model is loaded; 1 at least.
+    """Count the sequences that fit on a device before the model is loaded.
 
-    `sharding` is what :func:`state_bytes` takes. With activation checkpointing a
-    token keeps one vector per layer, and everything of the one layer that is computed again, twice for its gradients.
+    With activation checkpointing, a token keeps one vector per layer plus everything of the one layer that is being
+    recomputed, counted twice for its gradients.
+
+    Args:
+        shape: The model's shape.
+        precision: How weights are stored and layers computed.
+        checkpointing: Whether activations are recomputed.
+        sharding: The distributed type and world size, as :func:`state_bytes` takes them.
+        longest: Tokens of the longest sequence.
+        free_bytes: Free memory of the device.
+
+    Returns:
+        The number of sequences, at least 1.
     """
     left = _USED_SHARE * free_bytes - state_bytes(shape, precision, *sharding)
     layer, layers = layer_bytes(shape.config, precision), shape.config.num_hidden_layers
-    boundary = precision.weight * shape.config.hidden_size  # the vector of a token between two layers
+    boundary = precision.weight * shape.config.hidden_size  # a token's vector between two layers
     token = layers * boundary + 2 * layer if checkpointing else (layers + 1) * layer
     return max(1, int(left) // (token * longest))
 
 
 def state_bytes(shape: ModelShape, precision: Precision, distributed_type: str, world_size: int) -> int:
-    """What one rank keeps of the model and its training with Adam, in bytes.
+    """Count the bytes one rank stores for the model and for training it with Adam.
 
-    A frozen weight is kept once, a trained one four times (itself, its gradient, two moments), and under autocast once
-    more in two bytes. FSDP and ZeRO-3 divide all of it by the ranks, ZeRO-2 all but the weights.
+    A frozen weight is stored once, a trained one four times (itself, its gradient, two moments), and under autocast
+    once more in two bytes. FSDP and ZeRO-3 shard all of it over the ranks, ZeRO-2 all but the weights.
     """
     kept = precision.weight * shape.weights
     learnt = 3 * precision.weight * shape.trained
@@ -91,11 +102,11 @@ def state_bytes(shape: ModelShape, precision: Precision, distributed_type: str, 
 
 
 def layer_bytes(config: Any, precision: Precision) -> int:
-    """What a LLaMA-like layer keeps of a token for its gradients, in bytes; its MLP I and its model D numbers wide.
+    """Count the bytes a LLaMA-like layer keeps per token for its gradients.
 
-    In float32 40 D + 16 I, in bfloat16 24 D + 8 I, and in bfloat16 beside float32 weights 34 D + 8 I, whose residual
-    stream stays float32: counted in transformers' own layers with heads of their own for keys and values (a test
-    counts again). Attention scores are not kept by the kernels of torch's `scaled_dot_product_attention`.
+    With a model of width D and an MLP of width I: 40 D + 16 I in float32, 24 D + 8 I in bfloat16, and 34 D + 8 I under
+    autocast, where the residual stream stays float32. Counted in transformers' layers without grouped-query attention;
+    a test repeats the count. torch's `scaled_dot_product_attention` keeps no attention scores.
     """
     width = config.hidden_size
     experts = getattr(config, "num_experts_per_tok", None) or 1
@@ -106,7 +117,7 @@ def layer_bytes(config: Any, precision: Precision) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What this rank may take now: its GPU's free memory, or its share of what the machine has available."""
+    """Return the bytes this rank may use: its GPU's free memory, or its share of the machine's available memory."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
@@ -114,7 +125,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _available_memory() -> int:
-    """Linux counts what its caches would give back; elsewhere only free pages are known."""
+    """Return the machine's available bytes, including reclaimable caches on Linux; elsewhere only free pages."""
     facts = Path("/proc/meminfo")
     if facts.exists():
         line = next(line for line in facts.read_text().splitlines() if line.startswith("MemAvailable:"))

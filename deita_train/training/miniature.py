@@ -1,4 +1,4 @@
-"""A miniature LLaMA made from nothing: a byte-level tokenizer trained on the data's text, and seeded random weights."""
+"""A miniature LLaMA: a byte-level tokenizer trained on the data's text, and random weights from a seed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +10,10 @@ BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, chat_template: str, folder: Path) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with single digits, saved to `folder`.
+    """Train a byte-level BPE in which every digit is a token, and save it to `folder`.
 
-    Digits stand alone because a scorer's prompt ends in a space, and a merge of that space with the digit would leave
-    the prompt no token prefix of prompt + digit.
+    A scorer's prompt ends in a space. If the space could merge with the digit after it, the tokens of the prompt would
+    not be a prefix of those of prompt + digit.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -47,7 +47,7 @@ def make_model(
     seed: int,
     folder: Path,
 ) -> LlamaForCausalLM:
-    """A LLaMA with random weights from `seed`, saved to `folder` as safetensors."""
+    """Create a LLaMA with random weights from `seed`, and save it to `folder`."""
     set_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -1,4 +1,4 @@
-"""What the public code does, where a comparison needs it and ours differs by default."""
+"""Behaviour of the public DEITA code that differs from our defaults, for comparisons."""
 
 import numpy as np
 
@@ -6,10 +6,13 @@ _TRAINED_SHARE = 0.98
 
 
 def public_split(num_rows: int) -> tuple[list[int], list[int]]:
-    """The places of the rows that the public code trains on and of those that it holds out, each ascending.
+    """Split rows as the public code does.
 
-    Of a permutation by NumPy's old generator with seed 0 the first 98%, rounded down, are trained on; the others it
-    never looks at again [code, alignment/train.py].
+    It trains on the first 98%, rounded down, of a permutation by NumPy's legacy generator with seed 0, and never uses
+    the rest [code, alignment/train.py].
+
+    Returns:
+        The positions of the trained rows and of the held-out rows, each ascending.
     """
     order = np.random.RandomState(0).permutation(num_rows)
     trained = int(num_rows * _TRAINED_SHARE)

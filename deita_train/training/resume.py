@@ -1,4 +1,4 @@
-"""From which checkpoint a training goes on, and which ranks can go on with it."""
+"""Which checkpoint a training resumes from, and which ranks can resume it."""
 
 import math
 import os
@@ -14,16 +14,21 @@ from deita_train.training.checkpoints import Writers, newest_whole, writers_of, 
 
 
 def checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Path | None:
-    """The newest whole checkpoint, None if there is none; damaged ones are named in the log and removed.
+    """Find the newest whole checkpoint; log and remove newer damaged ones.
 
-    Call on every rank, once the training arguments are built and before the model is loaded. Raises :class:`UserError`
-    when other ranks wrote it than can go on with it.
+    Call on every rank, after building the training arguments and before loading the model.
+
+    Returns:
+        The checkpoint, or None if there is none.
+
+    Raises:
+        UserError: If these ranks cannot read the checkpoint, because another kind of launch wrote it.
     """
     checkpoint, refused = newest_whole(checkpoint_dir)
     for damaged, reason in refused:
         _say(f"not resuming from {damaged.name}: {reason}")
         if _is_first():
-            remove_tree(damaged)  # what it holds would lie beside the files that are saved again under its name
+            remove_tree(damaged)  # its files would mix with those saved again under its name
     if checkpoint is None:
         return None
     writers, ranks = writers_of(checkpoint), Writers(settings.world_size, settings.distributed_type, zero_stage())
@@ -42,27 +47,27 @@ def checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Pa
 
 
 class OrderOfEpoch(TrainerCallback):
-    """Tells the sampler which epoch begins.
+    """Sets the epoch of the sampler.
 
-    A training that goes on within an epoch skips its first batches through one more wrapper around them. On several
-    ranks the trainer's own word does not get through all of these, and the rest of a later epoch would be in the order
-    of the first.
+    A training resumed within an epoch wraps its batches once more, to skip the first ones. On several ranks the
+    trainer's own `set_epoch` does not reach the sampler through these wrappers, and the rest of a later epoch would
+    have the order of the first.
     """
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Before the batches are skipped."""
+        """Set it before any batches are skipped."""
         batches = kwargs["train_dataloader"]
         steps = max(1, math.ceil(len(batches) / args.gradient_accumulation_steps))
         batches.set_epoch(state.global_step // steps)
 
 
 def _layout(ranks: Writers) -> tuple[object, ...]:
-    """What two launches must have in common for one to read the other's checkpoints.
+    """Return what two launches must share for one to read the other's checkpoints.
 
-    Under DDP, and in one process, a file holds the whole model or optimizer. FSDP's files are whole too, but others.
-    DeepSpeed writes one for each rank's share.
+    One process and DDP write the whole model and optimizer. FSDP's files are whole too, in its own format. DeepSpeed
+    writes one file per rank.
     """
     if ranks.distributed_type == "DEEPSPEED":
         return "DEEPSPEED", ranks.zero_stage, ranks.world_size
@@ -72,7 +77,7 @@ def _layout(ranks: Writers) -> tuple[object, ...]:
 
 
 def _change(writers: Writers, ranks: Writers) -> str:
-    """What another number of ranks means, for the log."""
+    """Explain the effect of another number of ranks, for the log."""
     if writers.world_size == ranks.world_size:
         return ""
     return (
@@ -87,6 +92,6 @@ def _is_first() -> bool:
 
 
 def _say(line: str) -> None:
-    """To the stage's log, once."""
+    """Print to the stage's log, on one rank."""
     if _is_first():
         print(line, flush=True)  # noqa: T201

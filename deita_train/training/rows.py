@@ -1,4 +1,4 @@
-"""Training rows of token ids, prepared once on disk before any rank starts."""
+"""Training rows as token ids, written to disk before any rank starts."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ import datasets
 from deita_train.data.rendering import IGNORED, RenderedPair
 from deita_train.errors import UserError
 
-# What no model reads: whose row it is, and how many real tokens the model sees of it.
+# Not model inputs: the row's id, and the number of real tokens the model sees.
 _BESIDE = {"id": datasets.Value("string"), "tokens": datasets.Value("int32")}
 FEATURES = datasets.Features(
     {
@@ -32,13 +32,13 @@ PAIR_FEATURES = datasets.Features(
         **_BESIDE,
     }
 )
-"""A preference pair as trl's DPOTrainer names its columns; `length` is that of the longer sequence."""
+"""A preference pair in the columns of trl's DPOTrainer; `length` is that of the longer sequence."""
 _NAMED = 5
 
 
 @dataclass
 class RowCount:
-    """What the preparation of training rows met; `held_out` rows were not rendered."""
+    """Counts from preparing training rows; `held_out` rows were not rendered."""
 
     rows: int = 0
     tokens: int = 0
@@ -51,7 +51,7 @@ class RowCount:
 
 @dataclass(frozen=True)
 class LabelledRow:
-    """One row before it is counted: its id, ids and labels of equal length, and whether it was cut."""
+    """One row: its id, token ids and labels of equal length, and whether it was truncated."""
 
     id: str
     input_ids: list[int]
@@ -61,7 +61,7 @@ class LabelledRow:
 
 @dataclass(frozen=True)
 class PairRow:
-    """One preference pair before it is counted: its id, its token ids, and the reference's summed log-probabilities."""
+    """One preference pair: its id, its token ids, and the reference model's summed log-probabilities."""
 
     id: str
     pair: RenderedPair
@@ -70,10 +70,16 @@ class PairRow:
 
 
 def write_training_rows(rows: Iterable[LabelledRow], folder: Path) -> RowCount:
-    """Write the rows that carry a loss as a `save_to_disk` folder, and count and name those that do not.
+    """Write the rows that have a loss to a `save_to_disk` folder.
 
-    A row whose labels are all -100 (an answer beyond the length limit, say) teaches nothing and is left out. Each such
-    row is written to the output with the reason. Raises :class:`UserError` when no row is left.
+    A row whose labels are all -100, such as one whose answer lies beyond the length limit, is left out, and its id is
+    printed with the reason.
+
+    Returns:
+        The counts, including the rows left out.
+
+    Raises:
+        UserError: If no row is left.
     """
     count = RowCount()
     kept = [_row(row, count) for row in rows if _has_loss(row.id, _silence(row), count)]
@@ -81,10 +87,16 @@ def write_training_rows(rows: Iterable[LabelledRow], folder: Path) -> RowCount:
 
 
 def write_pair_rows(rows: Iterable[PairRow], folder: Path) -> RowCount:
-    """Write the pairs whose answers differ as a `save_to_disk` folder, and count and name those that do not.
+    """Write the pairs whose answers differ to a `save_to_disk` folder.
 
-    Two answers that are equal up to the length limit, or that have no room within it, teach nothing. Each such pair is
-    written to the output with the reason. Raises :class:`UserError` when no pair is left.
+    A pair whose answers are equal up to the length limit, or do not fit within it, is left out, and its id is printed
+    with the reason.
+
+    Returns:
+        The counts, including the pairs left out.
+
+    Raises:
+        UserError: If no pair is left.
     """
     count = RowCount()
     kept = [_pair(row, count) for row in rows if _has_loss(row.id, _pair_silence(row.pair), count)]
@@ -92,19 +104,19 @@ def write_pair_rows(rows: Iterable[PairRow], folder: Path) -> RowCount:
 
 
 def loss_mask(labels: Sequence[int]) -> list[bool]:
-    """Which tokens a model learns to predict: the labelled ones, but never the first, which nothing precedes."""
+    """Mark the tokens that have a loss: the labelled ones, except the first, which nothing precedes."""
     return [place > 0 and label != IGNORED for place, label in enumerate(labels)]
 
 
 def _silence(row: LabelledRow) -> str | None:
-    """Why a row has no token to learn from; None if it has one."""
+    """Return why a row has no loss; None if it has one."""
     if any(loss_mask(row.labels)):
         return None
     return "no_answer_within_max_length" if row.truncated else "no_answer"
 
 
 def _pair_silence(pair: RenderedPair) -> str | None:
-    """Why nothing can be learnt from a pair; None if something can."""
+    """Return why a pair has no loss; None if it has one."""
     if pair.differs:
         return None
     if pair.chosen_ids and pair.rejected_ids:

@@ -1,4 +1,4 @@
-"""Batches of rows of similar length in a random order, from the seed and the epoch alone."""
+"""Batches of rows of similar length, in a random order determined by the seed and the epoch."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,12 +10,12 @@ BATCHES_PER_GROUP = 50
 
 
 class LengthGroupedBatches(Sampler[int]):
-    """Row positions such that each consecutive `global_batch_size` of them are of similar length.
+    """Yields row positions such that each consecutive `global_batch_size` of them have similar lengths.
 
-    transformers' `group_by_length` leaves the batches of a group sorted from long to short. Where length goes along
-    with the label, as in a complexity scorer's data, training then chases a drifting mean; here the batches are
-    shuffled. The order depends on the seed and the epoch only, so a resumed run continues it. The rows that do not
-    fill a batch come last, and differ from epoch to epoch.
+    transformers' `group_by_length` leaves the batches of a group sorted from long to short. If length correlates with
+    the label, as in a complexity scorer's data, training then chases a drifting mean; here the batches are shuffled.
+    The order depends only on the seed and the epoch, so a resumed run continues it. Rows that do not fill a batch come
+    last, and differ from epoch to epoch.
     """
 
     def __init__(self, lengths: Sequence[int], global_batch_size: int, seed: int) -> None:
@@ -28,7 +28,7 @@ class LengthGroupedBatches(Sampler[int]):
         return len(self._lengths)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch, also by a resumed one."""
+        """Set the epoch. The trainer calls this before each one, also after a resume."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:

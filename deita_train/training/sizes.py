@@ -1,4 +1,4 @@
-"""How many bytes a training leaves on disk: its checkpoints, and the model that is published. Imports nothing heavy."""
+"""Disk space of a training: its checkpoints and the published model. Imports nothing heavy."""
 
 import json
 import math
@@ -9,13 +9,13 @@ from typing import Any
 
 from deita_train.models.weight_shapes import Shapes, count_weights
 
-# With two, one is left when the newest is damaged. A third is there while it is written, before the oldest goes.
+# With two, one is left if the newest is damaged. While the next is being written there are three.
 CHECKPOINTS_KEPT = 2
 CHECKPOINTS_AT_ONCE = CHECKPOINTS_KEPT + 1
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MOMENTS = 2  # Adam's, in the dtype of the weights
 _DEEPSPEED_OPTIMIZER = 12  # float32 weights and two float32 moments, whatever the model's dtype
-# Fields of LoraConfig that choose the adapted weights in ways that are not followed here.
+# Fields of LoraConfig that select weights in ways this module does not model.
 _INTRICATE = (
     "rank_pattern", "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters",
     "trainable_token_indices", "layer_replication",
@@ -24,7 +24,7 @@ _INTRICATE = (
 
 @dataclass(frozen=True)
 class TrainingSize:
-    """Bytes of one checkpoint and of the published weights, and how many parameters are trained."""
+    """The number of trained parameters, and the bytes of one checkpoint and of the published weights."""
 
     trained: int
     checkpoint: int
@@ -32,7 +32,7 @@ class TrainingSize:
 
     @property
     def at_most(self) -> int:
-        """The most that lies on disk at once: the checkpoints, or the last two beside the model that is published."""
+        """Peak bytes on disk: all checkpoints, or the last two next to the published model."""
         return max(CHECKPOINTS_AT_ONCE * self.checkpoint, CHECKPOINTS_KEPT * self.checkpoint + self.published)
 
 
@@ -46,7 +46,7 @@ def training_size(
     peft: Mapping[str, Any] | None = None,
     merge_adapter: bool = False,
 ) -> TrainingSize | None:
-    """The size of a training on a model with these weights; None when it cannot be told how large the adapter is.
+    """Estimate the disk space of a training; None if the adapter's size cannot be determined.
 
     A checkpoint holds, in bytes for each trained parameter of a model in float32 (with bf16 under DeepSpeed):
 
@@ -55,7 +55,7 @@ def training_size(
         ZeRO-1, ZeRO-2      4 (2) weights + 4 (2) weights once more + 12 float32 weights and moments
         ZeRO-3              4 (2) weights + 12
 
-    Another optimizer than Adam is counted as Adam. The tokenizer and the states of random generators are left out.
+    Every optimizer is counted as Adam. The tokenizer and the random states are left out.
     """
     whole = count_weights(shapes)
     trained = whole if peft is None else adapter_weights(shapes, peft)
@@ -76,20 +76,21 @@ def training_size(
 
 
 def trained_dtype(trainer: Mapping[str, Any]) -> str:
-    """The dtype in which trl loads the model: float32 unless `model_init_kwargs` says otherwise."""
+    """Return the dtype in which trl loads the model: float32 unless `model_init_kwargs` overrides it."""
     return str(model_options(trainer).get("dtype", "float32"))
 
 
 def model_options(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """What `model_init_kwargs` holds, which trl takes as a mapping or as its JSON."""
+    """Return `model_init_kwargs`, which trl accepts as a mapping or as JSON."""
     options = trainer.get("model_init_kwargs") or {}
     return dict(json.loads(options) if isinstance(options, str) else options)
 
 
 def adapter_weights(shapes: Shapes, peft: Mapping[str, Any]) -> int | None:
-    """How many parameters a LoRA adapter has: r x (in + out) for each layer, DoRA's magnitudes, modules saved whole.
+    """Count an adapter's parameters: r x (in + out) per layer, DoRA's magnitudes, and modules that are saved whole.
 
-    None where the choice of layers is too intricate to follow, or names none of the weights.
+    Returns:
+        The count, or None if the fields select layers in a way not modelled here, or select none.
     """
     if any(peft.get(name) for name in _INTRICATE) or peft.get("bias", "none") != "none":
         return None
@@ -108,7 +109,7 @@ def _is_adapted(module: str, peft: Mapping[str, Any]) -> bool:
         return not _ends(module, ["embed_tokens", "lm_head", "wte", "embed_in", "embed_out"])
     if isinstance(targets, str):
         return re.fullmatch(targets, module) is not None
-    return _ends(module, targets or ["q_proj", "v_proj"])  # peft's own choice for LLaMA, Mistral and Qwen2
+    return _ends(module, targets or ["q_proj", "v_proj"])  # peft's default for LLaMA, Mistral and Qwen2
 
 
 def _ends(module: str, names: list[str]) -> bool:

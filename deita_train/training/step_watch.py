@@ -1,4 +1,4 @@
-"""What each optimizer step took and gave: real tokens, seconds, the share of waiting for data, losses by row."""
+"""Throughput and losses of each optimizer step: real tokens, seconds, time spent waiting for data, losses by row."""
 
 import math
 import resource
@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from deita_train.errors import UserError
 
-# Columns of the prepared rows that no model reads.
+# Columns of the prepared rows that are not model inputs.
 BESIDE = ("id", "tokens")
 RATES = ("tokens_per_second_per_device", "mfu", "memory_gib", "data_loading_share")
 _NAMED = 10
@@ -21,7 +21,7 @@ _NAMED = 10
 
 @dataclass
 class Rates:
-    """What one rank did in some seconds, and the most bytes that it had in use up to their end."""
+    """What one rank did in a span of time, and its peak memory up to the end of that span."""
 
     seconds: float = 0.0
     seconds_for_data: float = 0.0
@@ -29,16 +29,22 @@ class Rates:
     memory_bytes: int = 0
 
     def add(self, later: "Rates") -> None:
-        """Count a later span of time too."""
+        """Add a later span."""
         self.seconds += later.seconds
         self.seconds_for_data += later.seconds_for_data
         self.tokens += later.tokens
         self.memory_bytes = max(self.memory_bytes, later.memory_bytes)
 
     def numbers(self, flops_per_token: int | None, peak_flops: float | None) -> dict[str, float]:
-        """Real tokens a second, the data's share of the time, GiB, and MFU where the device's peak is known.
+        """Compute the rates to log.
 
-        Empty when no time has passed.
+        Args:
+            flops_per_token: Training FLOPs per real token, if known.
+            peak_flops: The device's peak FLOPs per second, if known.
+
+        Returns:
+            Real tokens per second, the share of time spent waiting for data, peak memory in GiB, and the MFU if both
+            arguments are known. Empty if no time has passed.
         """
         if not self.seconds:
             return {}
@@ -54,12 +60,13 @@ class Rates:
 
 
 def training_flops_per_token(model: Any) -> int | None:
-    """FLOPs of forward and backward for one real token, recomputed activations not counted.
+    """Count the FLOPs of forward and backward for one real token, without recomputed activations.
 
-    Six for each trained weight that a token is multiplied with, four for each frozen one (two forward, two for the
-    gradient that goes through it). The embedding table is looked up and counts only where it is the output head as
-    well. Attention's own products are left out, as in 6 N. None for a mixture of experts, of whose weights a token
-    meets only some.
+    Each trained weight costs six, each frozen one four (two forward, two for the gradient that passes through it). The
+    embedding table is a lookup and counts only if it is also the output head. As in 6 N, attention scores are left out.
+
+    Returns:
+        The count, or None for a mixture of experts, where a token uses only some of the weights.
     """
     config = model.config.get_text_config()
     if getattr(config, "num_experts_per_tok", None):
@@ -72,16 +79,16 @@ def training_flops_per_token(model: Any) -> int | None:
 
 
 def _size(weight: torch.Tensor) -> int:
-    # ZeRO-3 leaves an empty tensor and its whole size beside it; a 4-bit weight holds two numbers in a byte.
+    # ZeRO-3 leaves an empty tensor that records its full size; a 4-bit weight packs two numbers into a byte.
     whole: int = getattr(weight, "ds_numel", weight.numel())
     return whole * 2 if type(weight).__name__ == "Params4bit" else whole
 
 
 class StepWatch(TrainerCallback):
-    """Follows one rank's training: what `OwnBatches` tells of batches and losses, step by step.
+    """Follows one rank's training step by step, from the batches and losses that `OwnBatches` reports.
 
-    `span` is the time since the last log, `total` all of it. A loss that is not finite ends the run at its step, before
-    a checkpoint can keep it, and the rows of that micro-batch are named.
+    `span` covers the time since the last log, `total` the whole training. A loss that is not finite ends the run at
+    that step, before a checkpoint can store the damage, with an error that names the rows of the micro-batch.
     """
 
     def __init__(self) -> None:
@@ -91,17 +98,17 @@ class StepWatch(TrainerCallback):
         self._losses: list[torch.Tensor] = []
 
     def fetched(self, seconds: float, rows: list[list[str]], tokens: int) -> None:
-        """A step's micro-batches are here: the ids of each one's rows, and the real tokens of all."""
+        """Record the micro-batches of the next step: the row ids of each, and the real tokens of all of them."""
         self._open.seconds_for_data += seconds
         self._open.tokens += tokens
         self._rows, self._losses = rows, []
 
     def trained(self, loss: torch.Tensor) -> None:
-        """The loss of the next micro-batch of the step."""
+        """Record the loss of the step's next micro-batch."""
         self._losses.append(loss)
 
     def end_span(self) -> None:
-        """A new span begins, and the one that ends counts in the total."""
+        """End the current span, add it to the total, and start a new one."""
         self._count_time()
         self.span, self._open = self._open, Rates()
         self.total.add(self.span)
@@ -109,19 +116,19 @@ class StepWatch(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The clock runs from the first batch on."""
+        """Start the clock before the first batch."""
         if self._since is None:
             self._since = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Look at the step's losses and at the memory."""
+        """Check the step's losses and record the peak memory."""
         self._open.memory_bytes = peak_memory(args.device)
-        # One look a step: each waits for the device.
+        # Once per step: reading the losses waits for the device.
         if not bool(torch.isfinite(torch.stack(self._losses)).all()):
             raise UserError(self._not_finite(state.global_step))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Saving is no training."""
+        """Exclude the time spent saving."""
         self._since = time.perf_counter()
 
     def _count_time(self) -> None:
@@ -144,7 +151,7 @@ class StepWatch(TrainerCallback):
 
 
 class Timed(Iterator[Any]):
-    """An iterator, and the seconds that its items took to come."""
+    """An iterator that measures the seconds spent waiting for its items."""
 
     def __init__(self, items: Iterator[Any]) -> None:
         self._items = items
@@ -159,27 +166,31 @@ class Timed(Iterator[Any]):
 
 
 class KeepRows:
-    """A collator that leaves in each batch its rows' ids, `ids`, and how many real tokens each has, `tokens`."""
+    """A collator that adds to each batch its rows' ids (`ids`) and their numbers of real tokens (`tokens`)."""
 
     def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
         self._collator = collator
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """The collator's batch with plain lists beside it; :func:`take_rows` takes them out again."""
+        """Collate, and add plain lists that :func:`take_rows` removes again."""
         bare = [{name: value for name, value in row.items() if name not in BESIDE} for row in examples]
         beside = {"ids": [row["id"] for row in examples], "tokens": [row["tokens"] for row in examples]}
-        # Behind the tensors: accelerate reads a batch's size from what comes first.
+        # After the tensors: accelerate reads the batch size from the first entry.
         return {**self._collator(bare), **beside}
 
 
 def take_rows(batches: Sequence[dict[str, Any]]) -> tuple[list[list[str]], int]:
-    """Take out of collated batches what :class:`KeepRows` put there: the ids of each, and the tokens of all."""
+    """Remove from collated batches what :class:`KeepRows` added.
+
+    Returns:
+        The row ids of each batch, and the real tokens of all of them.
+    """
     tokens = sum(sum(batch.pop("tokens")) for batch in batches)
     return [batch.pop("ids") for batch in batches], tokens
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that this process's tensors took on its GPU so far; on a CPU, the process as a whole."""
+    """Return the peak memory so far in bytes: of this process's tensors on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

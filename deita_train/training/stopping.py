@@ -1,4 +1,4 @@
-"""The wish that a training stops: it ends its step, leaves a checkpoint, and the same command continues."""
+"""A request to stop training: it finishes its step and saves a checkpoint, from which the same command continues."""
 
 import signal
 import threading
@@ -6,14 +6,15 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-# In a stage's work folder; the run writes it, and every rank on every machine sees it.
+# In the stage's work folder. The run creates it, and every rank on every machine sees it.
 STOP_FILE = "stop"
 
 
 class StopRequest:
-    """SIGTERM, or a file: launchers pass a signal on with half a minute's grace, and a large checkpoint takes longer.
+    """A stop requested by SIGTERM or by a file.
 
-    As a context manager it takes SIGTERM until its end.
+    Launchers kill their ranks half a minute after a signal, and a large checkpoint takes longer; a file has no such
+    limit. Used as a context manager, it handles SIGTERM until it exits.
     """
 
     def __init__(self, file: Path) -> None:
@@ -23,11 +24,11 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody asked."""
+        """Whether a stop was requested."""
         return self._signalled or self._file.exists()
 
     def __enter__(self) -> Self:
-        # Python hands signals to the main thread alone.
+        # Python delivers signals to the main thread only.
         assert threading.current_thread() is threading.main_thread(), "a training runs in a main thread"
         self._previous = signal.signal(signal.SIGTERM, self._note)
         return self

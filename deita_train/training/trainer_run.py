@@ -1,6 +1,6 @@
 """One training on trl's SFTTrainer or DPOTrainer: prepared token ids in, a plain model folder out.
 
-Pretraining the miniature, training a scorer and SFT differ in their rows, and in nothing else; DPO has pairs.
+Pretraining the miniature, training a scorer and SFT differ only in their rows; DPO has pairs.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
 from deita_train.training.arguments import TrainingSettings, planned_steps, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
+from deita_train.training.cpu_memory import keep_freed_memory
 from deita_train.training.lora import lora_config
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
@@ -28,9 +29,9 @@ from deita_train.training.trainers import OwnBatches, trainer_class
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a training left: the loss history, how far it went, its micro-batch, and how fast this process was.
+    """The result of a training: its loss history, steps, micro-batch and speed.
 
-    `rates` are those of :meth:`OwnBatches.rates`, of the steps done here; empty when none was left to do.
+    `rates` is :meth:`OwnBatches.rates` over the steps of this process, empty if none were left to do.
     """
 
     history: list[dict[str, float]]
@@ -50,14 +51,28 @@ def train(
     on_progress: Callable[[int, int, str, str], None],
     on_log: Callable[[dict[str, float], int], None],
 ) -> TrainingOutcome:
-    """Train `model_path` on `rows` and save the model's weights and configuration, or the adapter's.
+    """Train `model_path` on `rows` and save the weights and configuration of the model, or of the adapter.
 
-    The rows have the columns of `training/rows.py`. Resumes from the newest whole checkpoint in `checkpoint_dir`. Every
-    rank calls this, in its main thread. SIGTERM, or a file `stop` beside `checkpoint_dir`, ends the step, leaves a
-    checkpoint and raises :class:`Stopped`. Raises :class:`UserError` when the loss is not finite, when the memory does
-    not hold a micro-batch, or when other ranks wrote a checkpoint than can go on with it.
+    Resumes from the newest whole checkpoint in `checkpoint_dir`. Every rank calls this in its main thread.
+
+    Args:
+        model_path: Folder of the base model.
+        tokenizer: Its tokenizer, loaded from a folder.
+        rows: Rows with the columns of `training/rows.py`.
+        settings: How to train.
+        checkpoint_dir: Folder for checkpoints. A file `stop` beside it requests a stop.
+        model_dir: Folder for the result.
+        on_progress: Called after each step with steps done, all steps, their unit, and a note.
+        on_log: Called with every set of logged numbers and its step.
+
+    Raises:
+        Stopped: After SIGTERM or the file `stop`, once the step is done and a checkpoint saved.
+        UserError: If the loss is not finite, a micro-batch does not fit into memory, or these ranks cannot read the
+            newest checkpoint.
     """
-    # Before the arguments, after which DeepSpeed divides every model that is made.
+    if settings.use_cpu:
+        keep_freed_memory()
+    # Before the arguments are built, after which DeepSpeed shards every new model.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     resume = checkpoint_to_resume(checkpoint_dir, settings)
@@ -110,6 +125,7 @@ def _train(trainer: OwnBatches, resume: Path | None) -> None:
 
 def _check_precision(trainer: OwnBatches, settings: TrainingSettings, lengths: list[int]) -> None:
     """Refuse hours of training in bfloat16 on a CPU that takes minutes in float32."""
+    assert trainer.model is not None
     in_bfloat16 = trainer.args.bf16 or trainer.model.dtype == torch.bfloat16
     if not settings.use_cpu or not in_bfloat16 or not lengths:
         return
@@ -128,12 +144,12 @@ def _check_end(trainer: Trainer, saving: SaveWhenDue) -> None:
         )
 
 
-# What DPOTrainer logs beside the loss, by the names of our history.
+# What DPOTrainer logs besides the loss, and its names in our history.
 _REWARDS = {"rewards/accuracies": "reward_accuracy", "rewards/margins": "reward_margin"}
 
 
 def loss_history(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """The logged steps that carry a training loss."""
+    """Return the logged steps that have a training loss."""
     return [
         {
             "step": int(entry["step"]),
@@ -148,7 +164,7 @@ def loss_history(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def check_launch(trainer: Trainer, settings: TrainingSettings) -> None:
-    """Compare what the ranks got with what the launch file promised: FSDP on a CPU, say, trains as plain DDP."""
+    """Check that the ranks are what the launch file promised: FSDP on a CPU, for instance, becomes plain DDP."""
     state = trainer.accelerator.state
     got = (state.num_processes, str(state.distributed_type.name))
     promised = (settings.world_size, settings.distributed_type)

@@ -1,4 +1,4 @@
-"""trl's trainers on prepared token ids: batches of our own, the loss per conversation, pairs with their reference."""
+"""trl's trainers on prepared token ids: our own batches, the loss per conversation, precomputed references."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,13 +24,13 @@ from deita_train.training.step_watch import (
 
 
 class OwnBatches(Trainer):
-    """A trainer with our batches, transformers' own when `lengths` is None; `watch` hears of each step.
+    """A trainer with our batches, or transformers' own if `lengths` is None, that reports each step to `watch`.
 
-    What is logged with a loss also has the speed since the last time: the mean over the ranks.
+    Every logged loss comes with the speed since the previous log, averaged over the ranks.
     """
 
     def __init__(self, *, lengths: list[int] | None, watch: StepWatch, **arguments: Any) -> None:
-        self._lengths = lengths  # the trainer drops the column before it asks for a sampler
+        self._lengths = lengths  # the trainer drops the column before it creates the sampler
         self._watch = watch
         super().__init__(**arguments)
         self.data_collator = KeepRows(self.data_collator)
@@ -41,32 +41,32 @@ class OwnBatches(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """As transformers', with what is no model's input taken out."""
+        """Fetch batches as transformers does, and remove what is not a model input."""
         timed = Timed(epoch_iterator)
         batches, num_items = super().get_batch_samples(timed, num_batches, device)
         self._watch.fetched(timed.seconds, *take_rows(batches))
         return batches, num_items
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
-        """As the trainer's own; the watch hears of the loss."""
+        """Train as the trainer does, and report the loss to the watch."""
         loss: torch.Tensor = super().training_step(*arguments, **named)
         self._watch.trained(loss)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the speed to what carries a loss. Every rank logs, so all of them come here."""
+        """Add the speed to logs that have a loss. Every rank logs, so all of them call this."""
         if "loss" in logs:
             self._watch.end_span()
             logs |= self._mean(self._watch.span)
         super().log(logs, start_time)
 
     def rates(self) -> dict[str, float]:
-        """The same of all steps that this process did; empty when there were none. Every rank calls this."""
+        """Return the speed over all steps of this process; empty if there were none. Every rank must call this."""
         self._watch.end_span()
         return self._mean(self._watch.total)
 
     def _mean(self, rates: Rates) -> dict[str, float]:
-        """Over the ranks."""
+        """Average the rates over the ranks."""
         mine = rates.numbers(self.flops_per_token, self._peak_flops)
         numbers = torch.tensor(list(mine.values()), dtype=torch.float64, device=self.args.device)
         mean: torch.Tensor = self.accelerator.reduce(numbers, reduction="mean")
@@ -90,11 +90,11 @@ class _SftTrainer(OwnBatches, SFTTrainer):
 
 
 class _PerConversationTrainer(_SftTrainer):
-    """SFTTrainer whose loss is a mean over the conversations of a global batch, each the mean over its own tokens.
+    """SFTTrainer whose loss is the mean over a global batch's conversations of each one's mean over its tokens.
 
-    trl divides the sum of all log-probabilities by a number that it counts in the global batch, over micro-batches and
-    ranks; here each conversation's are divided by its tokens before, and what is counted are the conversations. Every
-    one has a token with a loss.
+    trl divides the sum of all log-probabilities by the number of tokens in the global batch, over micro-batches and
+    ranks. Here each conversation's log-probabilities are first divided by its own number of tokens, and conversations
+    are counted instead. Every conversation has a token with a loss.
     """
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
@@ -102,7 +102,7 @@ class _PerConversationTrainer(_SftTrainer):
         return self.accelerator.gather(rows).sum() if self.args.average_tokens_across_devices else rows
 
     def compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], *how: Any, **named: Any) -> torch.Tensor:
-        """As trl's, which reads nothing of a model but its outputs."""
+        """Compute trl's loss, which reads only the model's outputs, on weighted log-probabilities."""
 
         def weighted(**arguments: Any) -> Any:
             outputs = model(**arguments)
@@ -114,21 +114,25 @@ class _PerConversationTrainer(_SftTrainer):
 
 
 def _tokens_of_own(label_mask: torch.Tensor, position_ids: torch.Tensor | None) -> torch.Tensor:
-    """For each place the trained tokens of its conversation: of its row, or of its part of a packed row.
+    """Count, for each position, the trained tokens of its conversation.
 
-    `label_mask` is [B, T - 1], whether the token behind each place is trained; `position_ids` of a packed row [1, T],
-    0 where a conversation begins.
+    Args:
+        label_mask: Whether the token after each position is trained, bool [B, T - 1].
+        position_ids: Of a packed row, [1, T], 0 where a conversation begins; None if each row is one conversation.
+
+    Returns:
+        The counts, [B, 1], or [1, T - 1] for a packed row.
     """
     if position_ids is None:
         return label_mask.sum(-1, keepdim=True)
     conversation = (position_ids[0] == 0).cumsum(0)[1:] - 1
     counts = torch.bincount(conversation, weights=label_mask[0].float())
-    # Between two conversations lies a place without a loss; 0 / 0 there would spread.
+    # The position between two conversations has no loss; 0 / 0 there would spread.
     return counts.clamp(min=1)[conversation][None]
 
 
 class _DpoTrainer(OwnBatches, DPOTrainer):
-    """DPOTrainer on pairs whose token ids and reference log-probabilities are there already."""
+    """DPOTrainer on pairs whose token ids and reference log-probabilities are precomputed."""
 
     def _prepare_dataset(self, dataset: datasets.Dataset, *ignored: Any) -> datasets.Dataset:
         return dataset
@@ -139,7 +143,7 @@ class _DpoTrainer(OwnBatches, DPOTrainer):
 
 
 def trainer_class(settings: TrainingSettings) -> type[OwnBatches]:
-    """The trainer of a kind of training and of its loss."""
+    """Return the trainer for a kind of training and its loss."""
     if settings.kind == "dpo":
         return _DpoTrainer
     return _PerConversationTrainer if settings.loss == "per_conversation" else _SftTrainer

@@ -123,7 +123,7 @@ DATA = [
     Case(
         "a label above 6",
         "stage train_scorer.complexity",
-        ("labels.jsonl:9: score 7 is not a whole number from 1 to 6", "mend it or leave it out"),
+        ("labels.jsonl:9: score 7 is not a whole number from 1 to 6", "fix it or leave it out"),
         files={"labels.jsonl": lines(*LABELS, labelled(9, 7))},
     ),
     Case(

@@ -92,37 +92,37 @@ RECIPES = [
     Case(
         "no for false in trainer",
         "plan recipe.yaml",
-        ("recipe.yaml:23: sft.trainer.gradient_checkpointing: 'no' is text; true or false wanted",),
+        ("recipe.yaml:23: sft.trainer.gradient_checkpointing: 'no' is text; expected true or false",),
         {SFT_TRAINER: "{gradient_checkpointing: no}"},
     ),
     Case(
         "no for false in a section",
         "plan recipe.yaml",
-        ("recipe.yaml:15: embedding.center: 'no' is text; true or false wanted", "YAML 1.2 reads no as text"),
+        ("recipe.yaml:15: embedding.center: 'no' is text; expected true or false", "YAML 1.2 reads no as text"),
         embedding("model\n  center: no"),
     ),
     Case(
         "a number in quotes",
         "plan recipe.yaml",
-        ("recipe.yaml:26: dpo.global_batch_size: '16' is text; a whole number wanted", "without quotes"),
+        ("recipe.yaml:26: dpo.global_batch_size: '16' is text; expected a whole number", "without quotes"),
         {"global_batch_size: 2": 'global_batch_size: "16"'},
     ),
     Case(
         "text for a number",
         "plan recipe.yaml",
-        ("recipe.yaml:19: select.threshold: 'high' is text; a number wanted",),
+        ("recipe.yaml:19: select.threshold: 'high' is text; expected a number",),
         {"budget: 4": "budget: 4\n  threshold: high"},
     ),
     Case(
         "a revision that YAML reads as a number",
         "plan recipe.yaml",
-        ("recipe.yaml:15: embedding.revision: 1234567 is a whole number; text wanted", "put it in quotes"),
+        ("recipe.yaml:15: embedding.revision: 1234567 is a whole number; expected text", "put it in quotes"),
         embedding("model\n  revision: 1234567"),
     ),
     Case(
         "a budget of 0",
         "plan recipe.yaml",
-        ("recipe.yaml:18: select.budget: 0", "more than 0 or a mapping wanted"),
+        ("recipe.yaml:18: select.budget: 0", "expected more than 0 or a mapping"),
         {"budget: 4": "budget: 0"},
     ),
     Case(
@@ -178,13 +178,13 @@ RECIPES = [
     Case(
         "a sweep without a list",
         "plan recipe.yaml",
-        ("recipe.yaml: sweep.select.budget: 3 is no list", "[1, 2, 3]"),
+        ("recipe.yaml: sweep.select.budget: 3 is not a list", "[1, 2, 3]"),
         {"evaluate:": "sweep: {select.budget: 3}\nevaluate:"},
     ),
     Case(
         "a sweep with a wrong value",
         "plan recipe.yaml",
-        ("select.budget: 0", "more than 0 or a mapping wanted", "in the sweep's cell budget 0"),
+        ("select.budget: 0", "expected more than 0 or a mapping", "in the sweep's cell budget 0"),
         {"evaluate:": "sweep: {select.budget: [3, 0]}\nevaluate:"},
     ),
     Case(

@@ -77,7 +77,7 @@ RUNS = [
     Case(
         "--set through a value",
         "plan recipe.yaml --set select.budget.rows=3",
-        ("--set select.budget.rows=3: select.budget is no section", "set select.budget itself"),
+        ("--set select.budget.rows=3: select.budget is not a section", "set select.budget itself"),
         right="plan recipe.yaml",
     ),
     Case(

@@ -7,7 +7,8 @@ from tiny_recipe import no_gpus  # noqa: F401
 from typer.testing import CliRunner
 
 from deita_train.cli import app
-from deita_train.commands import single
+from deita_train.commands import finishing, single
+from deita_train.commands.options import place, place_of_file
 from deita_train.errors import UserError
 from deita_train.plan.plan import make_plan, run_folder, store_folder
 from deita_train.recipe.yaml_source import load_yaml
@@ -40,7 +41,7 @@ def started(monkeypatch):
     def carry_out(request, runs, outputs, console):
         raise Started(request, runs, outputs)
 
-    monkeypatch.setattr(single, "carry_out", carry_out)
+    monkeypatch.setattr(finishing, "carry_out", carry_out)
 
 
 def command(line):
@@ -177,8 +178,8 @@ def test_options_become_a_recipe(here, started, line, label, recipe):
 
 def lay_out(here, name, label, sets=(), **fields):
     """The plan of a command whose options state these fields, as `section__key=value`."""
-    options = single.as_options(*(("--option", path.replace("__", "."), value) for path, value in fields.items()))
-    return single.lay_out(single.Single(name, label, options, sets), here / "runs")
+    stated = {field.replace("__", "."): value for field, value in fields.items()}
+    return single.lay_out(single.Single(name, label, stated, dict.fromkeys(stated, "--option"), sets), here / "runs")
 
 
 SFT = {"sft__data__dataset": "data.jsonl", "sft__model": "m", "sft__global_batch_size": 8}
@@ -234,12 +235,15 @@ TUNED = "sft --data data.jsonl --model m"
 MISTAKES = [
     ("score none.jsonl --dimension quality --model m --output o.jsonl", "POOL: none.jsonl does not exist (looked in "),
     ("score pool.jsonl --dimension quality --model ./m2 --output o.jsonl", "--model: ./m2 is neither a folder"),
-    ("embed pool.jsonl --model m --output o.jsonl --dtype fp16", "--dtype: 'fp16' is not allowed; auto, float32 or"),
+    (
+        "embed pool.jsonl --model m --output o.jsonl --dtype fp16",
+        "--dtype: 'fp16' is not allowed; expected auto, float32 or",
+    ),
     ("embed pool.jsonl --model m --output o.jsonl --launch gpus", "--launch: gpus is unknown; allowed: cpu, "),
     ("embed pool.jsonl --model m --output o.jsonl --chat-template mine", "--chat-template: mine is unknown; allowed: "),
     (
         "embed pool.jsonl --model m --output o.jsonl --max-batch-tokens 0",
-        "--max-batch-tokens: 0 is a whole number; more",
+        "--max-batch-tokens: 0 is a whole number; expected more",
     ),
     (
         "embed pool.jsonl --model m --output o.jsonl --set embedding.max_lenght=3",
@@ -320,7 +324,7 @@ MISTAKES = [
         f"{COMPARED} longest_response --threshold 0.5",
         "--threshold: would have no effect with --method random and --compare longest_response; leave it out.",
     ),
-    (f"{TUNED} --batch 0", "--batch: 0 is a whole number; more than 0 wanted"),
+    (f"{TUNED} --batch 0", "--batch: 0 is a whole number; expected more than 0"),
     (f"{TUNED} --batch 3 --launch cpu_ddp", "--batch: 3 is not a multiple of 2 (2 ranks)"),
     (f"{TUNED} --batch 8 --trainer learning_rat=1", "--trainer learning_rat: unknown field of SFTConfig"),
     (f"{TUNED} --batch 8 --trainer packing=true", "--trainer packing: set by the framework"),
@@ -332,8 +336,8 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("line", "message"), MISTAKES, ids=[line for line, _ in MISTAKES])
-def test_a_mistake_is_reported_in_terms_of_the_options(here, monkeypatch, line, message):
-    monkeypatch.setattr(single, "make_stages", lambda *arguments: pytest.fail("the work has begun"))
+def test_a_mistake_is_told_in_terms_of_the_options(here, monkeypatch, line, message):
+    monkeypatch.setattr(single, "build_stages", lambda *arguments: pytest.fail("the work has begun"))
     with pytest.raises(UserError) as caught:
         command(line)
     assert str(caught.value).startswith(message) and "recipe.yaml" not in str(caught.value)
@@ -368,8 +372,7 @@ def test_the_numbers_of_a_selection_that_found_too_few():
 def test_places_do_not_depend_on_the_working_folder(here):
     (here / "mine.yaml").write_text("")
     (here / "ddp").mkdir()
-    assert single.place("pool.jsonl") == str(here / "pool.jsonl") == single.place(str(here / "pool.jsonl"))
-    assert single.place("org/pool") == "org/pool" and single.place(None) is None
-    assert single.place_file("mine.yaml") == str(here / "mine.yaml")
-    assert single.place_file("ddp") == "ddp" and single.place_file("other.yaml") == "other.yaml"
-    assert single.place_file(None) is None
+    assert place("pool.jsonl") == str(here / "pool.jsonl") == place(str(here / "pool.jsonl"))
+    assert place("org/pool") == "org/pool"
+    assert place_of_file("mine.yaml") == str(here / "mine.yaml")
+    assert place_of_file("ddp") == "ddp" and place_of_file("other.yaml") == "other.yaml"

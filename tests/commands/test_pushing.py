@@ -51,10 +51,17 @@ def run(tmp_path):
     (folder / "report" / "cards" / "sft.md").write_text(CARD)
     (folder / "report" / "cards" / "sft-b.md").write_text("of " + "f" * 64)
     cells = [
-        {"label": "recipe as written", "base": True, "stages": {"sft": "sft-a", "dpo": "dpo-a", "pool": "pool-a"}},
-        {"label": "seed 2", "base": False, "stages": {"sft": "sft-b"}},
+        {
+            "label": "recipe as written",
+            "settings": {},
+            "base": True,
+            "stages": {"sft": "sft-a", "dpo": "dpo-a", "pool": "pool-a"},
+        },
+        {"label": "seed 2", "settings": {"sft.seed": 2}, "base": False, "stages": {"sft": "sft-b"}},
     ]
-    (folder / "stages.json").write_text(json.dumps({"name": "mine", "cells": cells}))
+    (folder / "stages.json").write_text(
+        json.dumps({"name": "mine", "description": "", "seed": 1, "cells": cells, "nodes": {}})
+    )
     return folder
 
 

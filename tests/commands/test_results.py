@@ -54,7 +54,7 @@ def test_a_sweep_names_the_cells_and_prints_the_commands_of_the_recipe_as_writte
         ["sft", "random, seed 2"],
     ]
     assert len(rows) == 13 + 4
-    assert "The model stages of the recipe as written by hand, in this order:" in lines
+    assert "The model stages of the base run by hand, in this order:" in lines
     assert set(commands(lines)) == {made.cells[0].nodes[label].id for label in MODELS}
     assert lines[-1] == HINT
 

@@ -7,12 +7,10 @@ Run as a script on the launched ranks: `rank_trainings.py FOLDER DISTRIBUTED_TYP
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import datasets
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from forked_ranks import fork_ranks, launch_environment
 from safetensors.torch import load_file
 from transformers import TrainerCallback, trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -166,42 +165,27 @@ def launch(folder, config_file, distributed_type, jobs):
 
 
 def fork(processes, folder, job, world_size=1):
-    """Carry out a job in forked children, one for each rank of DDP, on one thread each; their exit codes.
-
-    What rank 0 printed lies in `<name>/log`.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        processes.Process(target=be_a_rank, args=(folder, job, rank, world_size, port)) for rank in range(world_size)
-    ]
-    for rank in ranks:
-        rank.start()
-    ranks[0].join(120)
-    for rank in ranks[1:]:
-        rank.join(5)
-        rank.kill()  # without rank 0 it would wait in a collective
-        rank.join()
-    return [rank.exitcode for rank in ranks]
+    """Carry out a job in forked children, one for each rank of DDP; their exit codes. Rank 0 prints to `<name>/log`."""
+    log = folder / job.name / "log"
+    return fork_ranks(processes, run_forked, (folder, job, world_size), world_size, log)
 
 
-def be_a_rank(folder, job, rank, world_size, port):
-    """Target of a child."""
-    torch.set_num_threads(1)
-    if world_size > 1:
-        os.environ |= {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
-            "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        }  # fmt: skip
-    (folder / job.name).mkdir(exist_ok=True)
-    log = folder / job.name / ("log" if rank == 0 else f"log{rank}")
-    with log.open("w") as file, redirect_stdout(file):
-        try:
-            run(folder, job, world_size, "NO" if world_size == 1 else "MULTI_CPU")
-        except Stopped:
-            return
-        assert job.stop_before is None or job.killed_after is not None
+def run_forked(folder, job, world_size):
+    """What a forked child does."""
+    try:
+        run(folder, job, world_size, "NO" if world_size == 1 else "MULTI_CPU")
+    except Stopped:
+        return
+    assert job.stop_before is None or job.killed_after is not None
+
+
+def fork_launch(processes, folder, config_file, distributed_type, jobs):
+    """As `launch`, on two forked ranks with the environment that accelerate would give them."""
+    log = folder / f"{config_file.stem}.log"
+    environment = launch_environment(config_file)
+    codes = fork_ranks(processes, carry_out, (folder, distributed_type, jobs), 2, log, environment)
+    assert codes == [0, 0], log.read_text() + log.with_name(f"{log.name}1").read_text()
+    return log.read_text()
 
 
 def renamed(job, name, **changes):
@@ -247,11 +231,11 @@ def let_fsdp_train_on_a_cpu():
     PartialState.__init__ = initialise_as_on_gpus
 
 
-def main():
-    folder, distributed_type, jobs = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+def carry_out(folder, distributed_type, jobs):
+    """Carry out jobs as one of the launched ranks."""
     if distributed_type == "FSDP":
         let_fsdp_train_on_a_cpu()
-    for job in (Job(**values) for values in jobs):
+    for job in jobs:
         try:
             run(folder, job, int(os.environ["WORLD_SIZE"]), distributed_type)
         except Stopped:
@@ -262,4 +246,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(Path(sys.argv[1]), sys.argv[2], [Job(**values) for values in json.loads(sys.argv[3])])

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from smoke_run import run_smoke, stages
+from smoke_run import run_smoke_here, stages
 
 ADAPTERS = ("sft.peft={r: 4, target_modules: all-linear}", "sft.merge_adapter=true", "dpo.peft={r: 4, use_dora: true}")
 WEIGHTS = {"sft": "model.safetensors", "dpo": "adapter_model.safetensors"}
@@ -16,8 +16,7 @@ def run_adapters(undisturbed, runs, *settings):
     """The undisturbed run up to DPO, with adapters; what is made already is not made again."""
     shutil.copytree(undisturbed / "store", runs / "store")
     arguments = [part for setting in (*ADAPTERS, *settings) for part in ("--set", setting)]
-    answer = run_smoke(runs, "--until", "dpo", *arguments)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    run_smoke_here(runs, "--until", "dpo", *arguments)
     return runs
 
 

@@ -41,8 +41,13 @@ def on_one_rank(rank, folder):
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_have_the_bits_of_one(tmp_path):
-    torch.multiprocessing.spawn(on_one_rank, (tmp_path,), nprocs=2)
+def test_two_ranks_have_the_bits_of_one(processes, tmp_path):
+    ranks = [processes.Process(target=on_one_rank, args=(rank, tmp_path)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(100)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
     trace = walk(budget=None)
     assert trace.num_seen == NUM_ROWS and trace.num_kept > 100 and NUM_ROWS - trace.num_kept > 100
     for name in ("0", "1", "0-continued", "1-continued"):

@@ -1,4 +1,4 @@
-"""Trainings on two real ranks, under DDP, FSDP2, ZeRO-2 and ZeRO-3, against one rank with the same global batch."""
+"""Trainings on two ranks, under DDP, FSDP2, ZeRO-2 and ZeRO-3, against one rank with the same global batch."""
 
 import re
 import shutil
@@ -17,6 +17,7 @@ from rank_trainings import (
     Job,
     assert_same_bits,
     fork,
+    fork_launch,
     launch,
     losses,
     make_inputs,
@@ -31,6 +32,8 @@ from deita_train.errors import UserError
 from deita_train.models.model_folder import check_model_folder
 from deita_train.training.sampler import LengthGroupedBatches
 
+# By `accelerate launch`; the ranks of the others, which test_two_ranks.py launches, are forked.
+LAUNCHED = ("fsdp2", "cpu_zero2")
 # What accelerate calls each launch, and how a rank then holds a parameter.
 LAUNCHES = {
     "cpu_ddp": ("MULTI_CPU", "Parameter"),
@@ -68,7 +71,8 @@ def launched(processes, folder):
             if name == "cpu_ddp":
                 assert fork(processes, folder, Job("one-changed", stop_before=7)) == [0]
             printed[name] = None  # so that a launch that fails is not tried again for each test
-            printed[name] = launch(folder, config(folder, name), LAUNCHES[name][0], jobs_of(name))
+            arguments = (folder, config(folder, name), LAUNCHES[name][0], jobs_of(name))
+            printed[name] = launch(*arguments) if name in LAUNCHED else fork_launch(processes, *arguments)
         assert printed[name] is not None, f"the launch {name} failed before"
         return printed[name]
 

@@ -1,6 +1,7 @@
-"""Two real ranks under accelerate launch against one process, joined by id."""
+"""Stages on two ranks against one process, joined by id: launched by a run or by hand, or forked."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -9,29 +10,29 @@ import sys
 import datasets
 import numpy as np
 import pytest
-from smoke_run import ROOT, SMOKE, run_environment, run_smoke, stages
+from forked_ranks import fork_ranks, launch_environment
+from smoke_run import ROOT, SMOKE, command_here, copy_without, run_environment, run_smoke_here, stages
 
+from deita_train.cli import main
 from deita_train.plan.plan import make_plan
 
-TWO_RANKS = [
-    argument
-    for section in ("scorers.complexity", "scorers.quality", "embedding")
-    for argument in ("--set", f"{section}.launch=cpu_ddp")
-]
-PASSES = {"score.complexity": "complexity_scores", "score.quality": "quality_scores", "embed": "embedding"}
+COLUMNS = {"score.complexity": "complexity_scores", "score.quality": "quality_scores", "embed": "embedding"}
+SECTIONS = {"score.complexity": "scorers.complexity", "score.quality": "scorers.quality", "embed": "embedding"}
 
 
 @pytest.fixture(scope="module")
 def two_ranks(undisturbed, tmp_path_factory):
-    """The undisturbed run's models and pool, scored, embedded and selected again by two ranks."""
-    runs = tmp_path_factory.mktemp("two_ranks")
-    shutil.copytree(undisturbed / "store", runs / "store")
-    record = json.loads((undisturbed / "smoke" / "stages.json").read_text())
-    for label in (*PASSES, "select"):
-        shutil.rmtree(runs / "store" / record["cells"][0]["stages"][label])
-    answer = run_smoke(runs, "--until", "select", *TWO_RANKS)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return runs, record["cells"][0]["stages"]
+    """By the label of a pass: the undisturbed run's models and pool, with that pass made again by two ranks."""
+    made = {}
+
+    def of(label):
+        if label not in made:
+            made[label] = tmp_path_factory.mktemp("two_ranks")
+            copy_without(undisturbed, made[label], label, "select")
+            run_smoke_here(made[label], "--until", "select", "--set", f"{SECTIONS[label]}.launch=cpu_ddp")
+        return made[label]
+
+    return of
 
 
 def table(runs, artefact, column):
@@ -39,32 +40,41 @@ def table(runs, artefact, column):
     return dict(zip(rows["id"], rows[column], strict=True))
 
 
-@pytest.mark.parametrize(("label", "column"), PASSES.items())
-def test_two_ranks_agree_with_one_by_id(undisturbed, two_ranks, label, column):
-    runs, ids = two_ranks
-    manifest = json.loads((runs / "store" / ids[label] / "manifest.json").read_text())
+# Two forked ranks of every pass are killed and continued in test_pass_kills.py; one launch stands here for all.
+PASSES = [
+    pytest.param("score.complexity", marks=pytest.mark.faults),
+    pytest.param("score.quality", marks=pytest.mark.faults),
+    "embed",
+]
+
+
+@pytest.mark.parametrize("label", PASSES)
+def test_two_ranks_agree_with_one_by_id(undisturbed, two_ranks, label):
+    runs, artefact, column = two_ranks(label), stages(undisturbed)[label], COLUMNS[label]
+    manifest = json.loads((runs / "store" / artefact / "manifest.json").read_text())
     assert manifest["world_size"] == 2
-    one, two = table(undisturbed, ids[label], column), table(runs, ids[label], column)
+    one, two = table(undisturbed, artefact, column), table(runs, artefact, column)
     assert one.keys() == two.keys() and len(one) == 240
     for row_id, values in one.items():
         expected = np.array(values, dtype=np.float64)
         np.testing.assert_allclose(np.array(two[row_id], dtype=np.float64), expected, rtol=0, atol=1e-5)
 
 
-def test_the_selection_is_the_same(undisturbed, two_ranks):
-    runs, ids = two_ranks
-    kept = [list(datasets.load_from_disk(str(r / "store" / ids["select"] / "data"))["id"]) for r in (undisturbed, runs)]
+@pytest.mark.parametrize("label", PASSES)
+def test_the_selection_is_the_same(undisturbed, two_ranks, label):
+    artefact = stages(undisturbed)["select"]
+    folders = [runs / "store" / artefact / "data" for runs in (undisturbed, two_ranks(label))]
+    kept = [list(datasets.load_from_disk(str(folder))["id"]) for folder in folders]
     assert kept[0] == kept[1] and len(kept[0]) > 1
 
 
-def test_a_selection_by_two_ranks_has_the_bits_of_one(undisturbed, tmp_path):
+def test_a_selection_by_two_ranks_has_the_bits_of_one(processes, undisturbed, tmp_path):
     artefact = stages(undisturbed)["select"]
-    shutil.copytree(undisturbed / "store", tmp_path / "store")
-    shutil.rmtree(tmp_path / "store" / artefact)
+    copy_without(undisturbed, tmp_path, "select")
     options = [str(SMOKE), "--runs", str(tmp_path), "--set", "select.launch=cpu_ddp"]
     smaller = make_plan(SMOKE, ["select.launch=cpu_ddp", "select.budget=10"], tmp_path).cells[0].nodes["select"].id
-    carry_out(printed_command(smaller, *options, "--set", "select.budget=10"))
-    carry_out(printed_command(artefact, *options))
+    fork_printed(processes, tmp_path, smaller, *options, "--set", "select.budget=10")
+    fork_printed(processes, tmp_path, artefact, *options)
     # Both ranks went on from the smaller budget.
     metrics = json.loads((tmp_path / "store" / artefact / "metrics.json").read_text())
     assert metrics["walk_reused_from"] == smaller and metrics["walk_rows_reused"] >= 10
@@ -88,12 +98,26 @@ PROMISED = {"cpu_ddp": "MULTI_GPU", "cpu_zero3": "DEEPSPEED"}
 
 def printed_command(artefact, *arguments):
     """The line that `plan` prints for a stage, as a list that starts with this interpreter's accelerate."""
-    plan = [sys.executable, "-m", "deita_train.cli", "plan", *arguments]
-    printed = subprocess.run(plan, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    line = next(line for line in printed.splitlines() if line.endswith(f"--stage {artefact}"))
+    line = next(line for line in command_here("plan", *arguments).splitlines() if line.endswith(f"--stage {artefact}"))
     program, *rest = shlex.split(line)
     assert program == "accelerate"
     return [sys.executable, "-m", "accelerate.commands.accelerate_cli", *rest]
+
+
+def fork_printed(processes, folder, artefact, *arguments):
+    """Carry out the line that `plan` prints for a stage on two forked ranks, in place of the launcher's."""
+    command = printed_command(artefact, *arguments)
+    assert "accelerate_configs/cpu_ddp.yaml" in command
+    stage = command[command.index("deita_train.cli") + 1 :]
+    log, environment = folder / f"{artefact}.log", launch_environment(ROOT / "accelerate_configs" / "cpu_ddp.yaml")
+    assert fork_ranks(processes, run_command_line, (stage,), 2, log, environment) == [0, 0], log.read_text()
+
+
+def run_command_line(arguments):
+    """What a forked rank does."""
+    os.chdir(ROOT)
+    sys.argv = ["deita-train", *arguments]
+    main()
 
 
 def carry_out(command):
@@ -109,8 +133,7 @@ def test_a_training_on_two_ranks_has_the_losses_of_one(undisturbed, tmp_path, la
     if launch == "cpu_zero3" and shutil.which("g++") is None:
         pytest.skip("DeepSpeed compiles a small op and there is no g++")
     artefact = stages(undisturbed)[label]
-    shutil.copytree(undisturbed / "store", tmp_path / "store")
-    shutil.rmtree(tmp_path / "store" / artefact)
+    copy_without(undisturbed, tmp_path, label)
     command = printed_command(artefact, str(SMOKE), "--runs", str(tmp_path), "--set", f"{section}.launch={launch}")
     assert f"accelerate_configs/{launch}.yaml" in command
     carry_out(command)

@@ -12,7 +12,7 @@ import time
 
 import psutil
 import pytest
-from smoke_run import ROOT, digests, run_command, run_environment, run_smoke, selected_ids, stages
+from smoke_run import ROOT, copy_without, digests, run_command, run_environment, run_smoke, selected_ids, stages
 
 # In `make test`: a training, a pass, and the training whose result matters most.
 MOMENTS = [("score.quality", "group"), ("sft", "run"), ("dpo", "group")]
@@ -79,7 +79,13 @@ def assert_gone(family):
 
 
 def check_kill(undisturbed, runs, label, whom):
+    """Kill a run that has this stage left to make, and repeat it.
+
+    The stages after it are there. The repeated run keeps them if the bytes of what it makes are those that they were
+    made from, and makes them again otherwise, with other digests.
+    """
     artefact = stages(undisturbed)[label]
+    copy_without(undisturbed, runs, label)
     # A training is killed when it has a checkpoint to go on from; the other stages right after their start.
     sign = "checkpoints/*/complete.json" if label in TRAININGS else "*"
     # The seed only makes a failure repeatable.

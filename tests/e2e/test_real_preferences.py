@@ -5,7 +5,7 @@ import shutil
 
 import datasets
 import pytest
-from smoke_run import run_smoke, stages
+from smoke_run import run_smoke_here, stages
 
 FILES = {"real_preferences.jsonl": 510, "real_preferences_sharegpt.json": 300}
 
@@ -14,8 +14,7 @@ FILES = {"real_preferences.jsonl": 510, "real_preferences_sharegpt.json": 300}
 def test_dpo_trains_on_real_pairs(shared, undisturbed, tmp_path, name, num_rows):
     shutil.copytree(undisturbed / "store", tmp_path / "store")
     preferences = f"dpo.preferences={{dataset: {shared / 'data' / name}, sample: 48, seed: 1}}"
-    answer = run_smoke(tmp_path, "--until", "dpo", "--set", preferences, "--set", "dpo.trainer.max_length=512")
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    run_smoke_here(tmp_path, "--until", "dpo", "--set", preferences, "--set", "dpo.trainer.max_length=512")
     made = stages(tmp_path)
     account = json.loads((tmp_path / "store" / made["dpo_data"] / "manifest.json").read_text())
     assert account["rows_in"] == num_rows and account["rows_out"] == 48

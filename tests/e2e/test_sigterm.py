@@ -39,7 +39,7 @@ def check_stop(runs, *launch):
     artefact = artefact_of(runs, "base", *arguments)
     code, output = stop_after_some_steps(runs, artefact, *arguments)
     assert code == 143, output
-    assert "stopping: a training at work saves a checkpoint first" in output
+    assert "stopping: a training in progress saves a checkpoint first" in output
     work = runs / "store" / ".work" / artefact
     (checkpoint,) = (work / "checkpoints").glob("checkpoint-*")
     assert find_damage(checkpoint) is None

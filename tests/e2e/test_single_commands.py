@@ -19,7 +19,7 @@ from deita_train.data.builtin import builtin_conversations, builtin_preferences
 from deita_train.data.sources import iter_rows
 from deita_train.plan import launch
 from deita_train.plan.plan import make_plan
-from deita_train.run.runner import make_stages
+from deita_train.run.runner import build_stages
 from deita_train.training.miniature import make_model, train_tokenizer
 
 NUM_ROWS, BUDGET, THRESHOLD = 48, 20, 0.6
@@ -104,7 +104,7 @@ def recipe(folder, made):
     (folder / "whole.yaml").write_text(json.dumps(data))
     plan = make_plan(folder / "whole.yaml", [], folder / "runs")
     shared = [node.label for node in plan.nodes if plan.store.has(node.id)]
-    make_stages(plan, Console(file=(folder / "whole.log").open("w")))
+    build_stages(plan, Console(file=(folder / "whole.log").open("w")))
     return plan, shared
 
 
@@ -170,7 +170,7 @@ def test_the_same_command_again_does_nothing(folder, made):
     before = state(folder)
     for line in (scored("complexity", "c.jsonl.gz"), "embed pool.jsonl --model model --output vectors"):
         answer = command(folder, line)
-        assert "done before" in answer.output and "loading libraries" not in answer.output
+        assert "already done" in answer.output and "loading libraries" not in answer.output
     assert state(folder) == before
     # The other form of what is published is written without the model.
     command(folder, scored("complexity", "c.parquet"))

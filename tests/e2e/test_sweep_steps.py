@@ -4,10 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from unittest.mock import patch
 
 import pytest
 from smoke_run import run_environment
+
+from deita_train.cli import main
 
 # A budget of more than twice the pool is an error of the stage, not of the recipe: 24 rows cannot fill it.
 RECIPE = """\
@@ -31,14 +36,42 @@ def folder(tmp_path_factory):
     return folder
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture(scope="module")
 def shell(folder):
+    """Carries out a command in the folder: what bash makes of its line, in this process.
+
+    Bash finds a `deita-train` that writes down its arguments. They are then carried out here, with the libraries
+    loaded once for all commands.
+    """
+    program, heard = folder / "bin" / "deita-train", folder / "heard"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/bash\nprintf '%s\\0' \"$@\" >> '{heard}'\n")
+    program.chmod(0o755)
+
     def shell(*command, **variables):
-        installed = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = run_environment() | {"PATH": installed} | variables
-        return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        environment = run_environment() | {"PATH": f"{program.parent}:{os.environ['PATH']}"} | variables
+        heard.write_text("")
+        subprocess.run(command, cwd=folder, env=environment, timeout=60, check=True)
+        arguments = heard.read_text().split("\0")[:-1]
+        out, err, code = StringIO(), StringIO(), 0
+        with (
+            patch.dict(os.environ, run_environment()), patch.object(sys, "argv", ["deita-train", *arguments]),
+            chdir(folder), redirect_stdout(out), redirect_stderr(err),
+        ):  # fmt: skip
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
+        return Answer(code, out.getvalue(), err.getvalue())
 
     return shell
 
@@ -96,7 +129,7 @@ def test_a_pasted_command_carries_out_its_cell_alone(carried_out):
     shown = lines(cell.stdout)
     assert shown[0] == 'the "budgets" of $HOME, isn\'t it'
     assert [line.split()[1] for line in shown if line.startswith(("[2", "[3"))] == ["pool", "select"]
-    assert shown[-1] == "[4/4] report not written: still missing 5 of the sweep's 7 artefacts"
+    assert shown[-1] == "[4/4] report not written: 5 of the sweep's 7 artefacts are still missing"
 
 
 def test_a_task_of_the_script_fails_with_its_cell(carried_out):
@@ -109,10 +142,10 @@ def test_a_task_of_the_script_fails_with_its_cell(carried_out):
 def test_the_run_makes_the_rest_and_reports_what_there_is(carried_out, folder):
     run = carried_out["run"]
     assert run.returncode == 2
-    assert run.stdout.count("done before") == 2  # the pool, and the selection of the pasted cell
+    assert run.stdout.count("already done") == 2  # the pool, and the selection of the pasted cell
     assert selected(folder) == {"as written": 8, "budget 4, seed 1": 4, "budget 4, seed 2": 4, "whole pool": 24}
     message = run.stderr.splitlines()
-    assert message[0] == "error: 2 stages failed; everything else is made."
+    assert message[0] == "error: 2 stages failed; everything else is done."
     assert [line for line in message if "cells:" in line] == [
         "  cells:   budget 400, seed 1",
         "  cells:   budget 400, seed 2",
@@ -125,5 +158,5 @@ def test_the_logs_and_commands_of_the_list_are_real(carried_out, folder, shell):
     message = carried_out["run"].stderr.splitlines()
     logs = [line.removeprefix("  logs:    ") for line in message if line.startswith("  logs:")]
     assert len(logs) == 2 and all((folder / log / "rank0.log").is_file() for log in logs)
-    again = next(line.removeprefix("  again:   ") for line in message if line.startswith("  again:"))
+    again = next(line.removeprefix("  retry:   ") for line in message if line.startswith("  retry:"))
     assert shell("bash", "-c", again).returncode == 2

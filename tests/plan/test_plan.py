@@ -5,8 +5,9 @@ import pytest
 from tiny_recipe import LABELS, a_manifest, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.plan.plan import planned_stages, record
-from deita_train.store.atomic_io import write_json_atomically
+from deita_train.plan.plan import planned_stages, run_record
+from deita_train.store.attempt import AttemptError
+from deita_train.store.run_record import RunRecord
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 SWEEP = {"select.method": ["random"], "sft.seed": [1, 2], "until": "sft"}
@@ -25,7 +26,7 @@ def carry_out(made):
     """What a complete run leaves of its plan."""
     publish(made)
     made.run_dir.mkdir(parents=True, exist_ok=True)
-    write_json_atomically(made.run_dir / "stages.json", record(made))
+    run_record(made).write(made.run_dir)
 
 
 def statuses(made):
@@ -62,7 +63,7 @@ def test_a_stage_that_failed_is_not_called_interrupted(tmp_path):
     made = plan(tmp_path, recipe())
     work = made.store.work_path(made.cells[0].nodes["pool"].id)
     work.mkdir(parents=True)
-    (work / "error.json").write_text("{}")
+    AttemptError(0, "no", user_error=False).write(work)
     (stage,) = [stage for stage in planned_stages(made) if stage.node.label == "pool"]
     assert (stage.status, stage.reason) == ("continues", "an earlier attempt failed")
 
@@ -218,8 +219,10 @@ def test_the_arguments_lead_to_the_same_plan(tmp_path):
 
 def test_the_record_is_json_and_names_every_artefact(tmp_path):
     made = plan(tmp_path, recipe(sweep=SWEEP))
-    kept = record(made)
-    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    made.run_dir.mkdir(parents=True)
+    run_record(made).write(made.run_dir)
+    kept = json.loads((made.run_dir / "stages.json").read_text())
+    assert RunRecord.read(made.run_dir) == run_record(made)
     assert set(kept["nodes"]) == {node.id for node in made.nodes}
     assert [cell["base"] for cell in kept["cells"]] == [True, False, False]
     assert kept["cells"][1]["settings"] == {"select.method": "random", "sft.seed": 1}

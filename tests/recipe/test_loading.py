@@ -4,8 +4,8 @@ import pytest
 
 import deita_train
 from deita_train.errors import UserError
-from deita_train.recipe.loading import OWNED_FIELDS, load_recipe, trainings
-from deita_train.recipe.trainer_fields import GONE, trainer_fields
+from deita_train.recipe.loading import load_recipe, trainings
+from deita_train.recipe.trainer_fields import GONE, OWNED_FIELDS, trainer_fields
 
 RECIPES = sorted((Path(deita_train.__file__).parent.parent / "recipes").rglob("*.yaml"))
 RECIPE = """\
@@ -122,8 +122,9 @@ def test_all_problems_of_the_trainers_are_shown_in_the_files_order(write):
     )
     path = write(text)
     assert refusal(path).splitlines() == [
-        f"{path}:7: base.pretrain.trainer.bf16: 'no' is text; true or false or null wanted (YAML 1.2 reads no as text)",
-        f"{path}:23: sft.trainer.max_length: 'long' is text; a whole number or null wanted",
+        f"{path}:7: base.pretrain.trainer.bf16: 'no' is text; expected true or false or null "
+        "(YAML 1.2 reads no as text)",
+        f"{path}:23: sft.trainer.max_length: 'long' is text; expected a whole number or null",
     ]
 
 
@@ -136,17 +137,17 @@ def test_a_set_reaches_a_trainer_field(write):
 @pytest.mark.parametrize(
     ("setting", "problem"),
     [
-        ("sft.trainer.learning_rate=fast", "sft.trainer.learning_rate: 'fast' is text; a number wanted"),
-        ("sft.trainer.max_steps=1.5", "sft.trainer.max_steps: 1.5 is a decimal number; a whole number wanted"),
-        ("sft.trainer.learning_rate=.inf", "sft.trainer.learning_rate: inf is not finite; finite numbers wanted"),
-        ("sft.trainer=[1]", "sft.trainer: [1] is a list; a mapping wanted"),
+        ("sft.trainer.learning_rate=fast", "sft.trainer.learning_rate: 'fast' is text; expected a number"),
+        ("sft.trainer.max_steps=1.5", "sft.trainer.max_steps: 1.5 is a decimal number; expected a whole number"),
+        ("sft.trainer.learning_rate=.inf", "sft.trainer.learning_rate: inf is not finite; expected finite numbers"),
+        ("sft.trainer=[1]", "sft.trainer: [1] is a list; expected a mapping"),
         (
             "sft.trainer=",
-            "sft.trainer: null is no value; a mapping wanted (the section is empty: fill it or remove the key)",
+            "sft.trainer: null is no value; expected a mapping (the section is empty: fill it or remove the key)",
         ),
-        ("select.budget=many", "select.budget: 'many' is text; a whole number or a mapping wanted"),
+        ("select.budget=many", "select.budget: 'many' is text; expected a whole number or a mapping"),
         ("select.method=deitaa", "select.method: 'deitaa' is not allowed (did you mean deita?)"),
-        ("select.order=up", "select.order: 'up' is not allowed; highest or lowest wanted"),
+        ("select.order=up", "select.order: 'up' is not allowed; expected highest or lowest"),
     ],
 )
 def test_a_wrong_value_of_the_command_line_is_reported_under_it(write, setting, problem):
@@ -156,18 +157,19 @@ def test_a_wrong_value_of_the_command_line_is_reported_under_it(write, setting, 
 def test_a_cell_of_a_sweep_is_checked_and_named(write):
     path = write(RECIPE + "sweep: {select.budget: [5, 0]}\n")
     assert refusal(path) == (
-        f"{path}:17: select.budget: 0 is a whole number; more than 0 or a mapping wanted (in the sweep's cell budget 0)"
+        f"{path}:17: select.budget: 0 is a whole number; expected more than 0 or a mapping "
+        "(in the sweep's cell budget 0)"
     )
     path = write(RECIPE + "sweep: {sft.trainer.max_length: [x]}\n")
     assert refusal(path) == (
-        f"{path}:23: sft.trainer.max_length: 'x' is text; a whole number or null wanted "
+        f"{path}:23: sft.trainer.max_length: 'x' is text; expected a whole number or null "
         "(in the sweep's cell max length x)"
     )
 
 
 def test_a_wrong_recipe_names_no_cell(write):
     path = write(RECIPE.replace("budget: 5", "budget: 0") + "sweep: {sft.seed: [1, 2]}\n")
-    assert refusal(path) == f"{path}:17: select.budget: 0 is a whole number; more than 0 or a mapping wanted"
+    assert refusal(path) == f"{path}:17: select.budget: 0 is a whole number; expected more than 0 or a mapping"
 
 
 def test_a_sweep_of_the_command_line(write):

@@ -100,29 +100,29 @@ def test_the_usual_settings_have_no_problem():
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("r", "8", "'8' is text; a whole number wanted (write it without quotes and underscores)"),
-        ("r", 8.0, "8.0 is a decimal number; a whole number wanted"),
-        ("r", True, "true is a boolean; a whole number wanted"),
-        ("r", 0, "0 is a whole number; more than 0 wanted"),
-        ("use_dora", "no", "'no' is text; true or false wanted (YAML 1.2 reads no as text)"),
-        ("bias", "nope", "'nope' is text; 'none', 'all', 'lora_only' wanted"),
-        ("lora_dropout", 1.0, "1.0 is a decimal number; 0 or more and less than 1 wanted"),
-        ("lora_dropout", -0.1, "-0.1 is a decimal number; 0 or more and less than 1 wanted"),
-        ("lora_dropout", float("nan"), "nan is not finite; finite numbers wanted"),
-        ("target_modules", 3, "3 is a whole number; a list of text, text or null wanted (put it in quotes)"),
-        ("rank_pattern", {"q": "4"}, "{'q': '4'} is a mapping; a mapping of a whole number or null wanted"),
-        ("rank_pattern", {"q": 0}, "{'q': 0}: ranks of more than 0 wanted"),
-        ("layers_to_transform", ["a"], "['a'] is a list; a list of a whole number, a whole number or null wanted"),
+        ("r", "8", "'8' is text; expected a whole number (write it without quotes and underscores)"),
+        ("r", 8.0, "8.0 is a decimal number; expected a whole number"),
+        ("r", True, "true is a boolean; expected a whole number"),
+        ("r", 0, "0 is a whole number; expected more than 0"),
+        ("use_dora", "no", "'no' is text; expected true or false (YAML 1.2 reads no as text)"),
+        ("bias", "nope", "'nope' is text; expected 'none', 'all', 'lora_only'"),
+        ("lora_dropout", 1.0, "1.0 is a decimal number; expected 0 or more and less than 1"),
+        ("lora_dropout", -0.1, "-0.1 is a decimal number; expected 0 or more and less than 1"),
+        ("lora_dropout", float("nan"), "nan is not finite; expected finite numbers"),
+        ("target_modules", 3, "3 is a whole number; expected a list of text, text or null (put it in quotes)"),
+        ("rank_pattern", {"q": "4"}, "{'q': '4'} is a mapping; expected a mapping of a whole number or null"),
+        ("rank_pattern", {"q": 0}, "{'q': 0}; expected ranks of more than 0"),
+        ("layers_to_transform", ["a"], "['a'] is a list; expected a list of a whole number, a whole number or null"),
         (
             "init_lora_weights",
             "guassian",
-            "'guassian' is not allowed (did you mean gaussian?); true, false, gaussian, orthogonal or mica wanted",
+            "'guassian' is not allowed (did you mean gaussian?); expected true, false, gaussian, orthogonal or mica",
         ),
         (
             "init_lora_weights",
             "pissa_niter_16",
-            "'pissa_niter_16' is not offered: it changes the base's weights or reads the data; true, false, gaussian, "
-            "orthogonal or mica wanted",
+            "'pissa_niter_16' is not offered: it changes the base's weights or reads the data; expected true, false, "
+            "gaussian, orthogonal or mica",
         ),
         ("task_type", "CAUSAL_LM", "set by the framework: every model here is a causal language model"),
         ("base_model_name_or_path", "x", "set by the framework: state model: beside peft:"),
@@ -145,7 +145,7 @@ def test_an_unknown_field_names_the_nearest_one_that_is_offered():
 
 def test_a_field_that_the_class_computes_cannot_be_stated():
     computed = ConfigField("n", "int", 0, init=False)
-    assert value_problem(computed, 0) == "no field to state: the configuration computes it"
+    assert value_problem(computed, 0) == "cannot be set: the configuration computes it"
 
 
 def test_problems_keep_the_order_of_the_values():
@@ -182,7 +182,7 @@ def test_a_wrong_field_is_refused_with_its_line(path):
 @pytest.mark.parametrize("section", ["scorers.quality.train", "sft", "dpo"])
 def test_every_tuning_is_checked(path, section):
     assert refusal(path, f"{section}.peft.use_dora=no") == (
-        f"--set {section}.peft.use_dora=no: {section}.peft.use_dora: 'no' is text; true or false wanted "
+        f"--set {section}.peft.use_dora=no: {section}.peft.use_dora: 'no' is text; expected true or false "
         "(YAML 1.2 reads no as text)"
     )
 
@@ -190,8 +190,8 @@ def test_every_tuning_is_checked(path, section):
 def test_trainer_and_peft_are_shown_together(path):
     path.write_text(RECIPE.replace("    r: 8\n", "    r: x\n") + "  trainer: {bf16: no}\n")
     assert refusal(path).splitlines() == [
-        f"{path}:20: sft.peft.r: 'x' is text; a whole number wanted",
-        f"{path}:27: dpo.trainer.bf16: 'no' is text; true or false or null wanted (YAML 1.2 reads no as text)",
+        f"{path}:20: sft.peft.r: 'x' is text; expected a whole number",
+        f"{path}:27: dpo.trainer.bf16: 'no' is text; expected true or false or null (YAML 1.2 reads no as text)",
     ]
 
 

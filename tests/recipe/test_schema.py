@@ -1,17 +1,19 @@
 import json
+from types import NoneType, UnionType
+from typing import Annotated, Union, get_args, get_origin
 
 import pytest
 from pydantic import ValidationError
 
 from deita_train.errors import UserError
-from deita_train.recipe.data_sections import Pool, Source
+from deita_train.recipe.data_sections import Pool, Section, Source
 from deita_train.recipe.loading import load_recipe
 from deita_train.recipe.schema import Recipe
 
 ONE_ORIGIN = "state either dataset: (a file, a folder or a Hub id) or builtin:, and not both"
 NO_EFFECT = "would have no effect here, because a dataset: is read whole; leave it out"
 ORIGIN_OF_A_SCORER = "state either model: (a published scorer) or train:, and not both"
-WANTS_ROWS = "builtin: wants rows:, the number of rows to generate"
+WANTS_ROWS = "builtin: needs rows:, the number of rows to generate"
 QUICKSTART = {"builtin": "quickstart", "rows": 5}
 PRETRAIN = {"data": QUICKSTART, "global_batch_size": 8}
 TRAINED = {"data": QUICKSTART, "model": "base", "global_batch_size": 8}
@@ -31,7 +33,7 @@ def refusal(folder, data, *sets):
 
 
 def no_range(share):
-    return f"instruction_share: {share} is no range; [0.0, 0.5] is the first half"
+    return f"instruction_share: {share} is not a range; [0.0, 0.5] is the first half"
 
 
 DATA = "scorers.quality.train.data"
@@ -63,12 +65,12 @@ OWN_VALIDATORS = [
     ),
     (trained(), f"{DATA}: {ONE_ORIGIN}"),
     (trained(dataset="x", **QUICKSTART), f"{DATA}: {ONE_ORIGIN}"),
-    (trained(builtin="quickstart"), f"{DATA}: builtin: wants rows:, the number of rows to generate"),
+    (trained(builtin="quickstart"), f"{DATA}: builtin: needs rows:, the number of rows to generate"),
     (trained(dataset="x", rows=3), f"{DATA}: rows {NO_EFFECT}"),
     (trained(dataset="x", seed=3), f"{DATA}: seed {NO_EFFECT}"),
     (
         trained(dataset="x", rank_within_instruction=True),
-        f"{DATA}: rank_within_instruction: wants label:, the column by which answers are ranked",
+        f"{DATA}: rank_within_instruction: needs label:, the column by which answers are ranked",
     ),
     (trained(dataset="x", instruction_share=[1, 0]), f"{DATA}: {no_range([1.0, 0.0])}"),
     ({"select": {}}, "select: method deita wants budget:, the rows to keep"),
@@ -89,42 +91,42 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"name": "a b"}, "name: 'a b' is text; text like ^[A-Za-z0-9][A-Za-z0-9._-]*$ wanted"),
-        ({"name": ".hidden"}, "name: '.hidden' is text; text like ^[A-Za-z0-9][A-Za-z0-9._-]*$ wanted"),
-        ({"seed": 1.5}, "seed: 1.5 is a decimal number; a whole number wanted"),
-        ({"seed": True}, "seed: true is a boolean; a whole number wanted"),
+        ({"name": "a b"}, "name: 'a b' is text; expected text like ^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+        ({"name": ".hidden"}, "name: '.hidden' is text; expected text like ^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+        ({"seed": 1.5}, "seed: 1.5 is a decimal number; expected a whole number"),
+        ({"seed": True}, "seed: true is a boolean; expected a whole number"),
         ({"sfft": {}}, "sfft: unknown key (did you mean sft?)"),
-        ({"pool": "x"}, "pool: 'x' is text; a mapping wanted"),
-        ({"pool": {"sources": []}}, "pool.sources: [] is a list; at least 1 items wanted"),
+        ({"pool": "x"}, "pool: 'x' is text; expected a mapping"),
+        ({"pool": {"sources": []}}, "pool.sources: [] is a list; expected at least 1 items"),
         (
             {"pool": {"dataset": "x", "instruction_share": [0.1]}},
-            "pool.instruction_share: [0.1] is a list; at least 2 items wanted",
+            "pool.instruction_share: [0.1] is a list; expected at least 2 items",
         ),
         (
             {"pool": {"dataset": "x", "roles": {"human": "person"}}},
-            "pool.roles.human: 'person' is not allowed; user, assistant or system wanted",
+            "pool.roles.human: 'person' is not allowed; expected user, assistant or system",
         ),
         (
             {"pool": {"dataset": "x", "format": "sharegptt"}},
-            "pool.format: 'sharegptt' is not allowed (did you mean sharegpt?); sharegpt, messages, alpaca or "
-            "prompt_completion wanted",
+            "pool.format: 'sharegptt' is not allowed (did you mean sharegpt?); expected sharegpt, messages, alpaca or "
+            "prompt_completion",
         ),
-        ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; more than 0 or a mapping wanted"),
+        ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; expected more than 0 or a mapping"),
         (
             {"select": {"budget": "6_000"}},
-            "select.budget: '6_000' is text; a whole number or a mapping wanted (write it without quotes and "
+            "select.budget: '6_000' is text; expected a whole number or a mapping (write it without quotes and "
             "underscores)",
         ),
-        ({"select": {"budget": 5, "threshold": -1}}, "select.threshold: -1 is a whole number; more than -1.0 wanted"),
+        ({"select": {"budget": 5, "threshold": -1}}, "select.threshold: -1 is a whole number; expected more than -1.0"),
         ({"select": {"budget": 5, "methd": "random"}}, "select.methd: unknown key (did you mean method?)"),
         ({"sft": {"model": "m"}}, "sft.global_batch_size: missing key"),
         (
             {"scorers": {"quality": {"model": "m", "max_unscored_share": 1.5}}},
-            "scorers.quality.max_unscored_share: 1.5 is a decimal number; at most 1.0 wanted",
+            "scorers.quality.max_unscored_share: 1.5 is a decimal number; expected at most 1.0",
         ),
         (
             {"base": {"builtin": "miniature", "architecture": {"vocab_size": 299}, "pretrain": PRETRAIN}},
-            "base.architecture.vocab_size: 299 is a whole number; at least 300 wanted",
+            "base.architecture.vocab_size: 299 is a whole number; expected at least 300",
         ),
     ],
 )
@@ -147,6 +149,31 @@ def test_a_pool_is_one_source_or_several():
 
 def test_a_pool_and_a_source_have_the_same_keys():
     assert set(Pool.model_fields) - {"sources"} == set(Source.model_fields)
+
+
+def members(annotation):
+    """The types in a field's annotation, those of unions and in lists included."""
+    if get_origin(annotation) is Annotated:
+        return members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType, list):
+        return [member for argument in get_args(annotation) for member in members(argument)]
+    return [] if annotation is NoneType else [annotation]
+
+
+def test_one_field_is_a_union_of_a_number_and_a_section():
+    """What `validation` relies on when it looks for the section that a key stands in."""
+    todo, seen, unions = [Recipe], set(), []
+    while todo:
+        section = todo.pop()
+        seen.add(section)
+        for name, field in section.model_fields.items():
+            inside = members(field.annotation)
+            sections = [one for one in inside if isinstance(one, type) and issubclass(one, Section)]
+            assert "deita_train" not in str([one for one in inside if one not in sections])
+            if sections and len(inside) > 1:
+                unions.append(f"{section.__name__}.{name}")
+            todo += [one for one in sections if one not in seen]
+    assert len(seen) > 15 and unions == ["Select.budget"]
 
 
 def test_the_defaults_of_the_paper():

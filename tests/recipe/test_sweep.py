@@ -79,10 +79,10 @@ def test_until_is_no_axis():
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        (["select.budget"], "sweep: ['select.budget'] is no mapping of dotted paths to lists of values"),
-        ({"select.budget": 5}, "sweep.select.budget: 5 is no list of values to try, such as [1, 2, 3]"),
-        ({"select.budget": []}, "sweep.select.budget: [] is no list of values to try, such as [1, 2, 3]"),
-        ({"select.budget": None}, "sweep.select.budget: None is no list of values to try, such as [1, 2, 3]"),
+        (["select.budget"], "sweep: ['select.budget'] is not a mapping of dotted paths to lists of values"),
+        ({"select.budget": 5}, "sweep.select.budget: 5 is not a list of values to try, such as [1, 2, 3]"),
+        ({"select.budget": []}, "sweep.select.budget: [] is not a list of values to try, such as [1, 2, 3]"),
+        ({"select.budget": None}, "sweep.select.budget: None is not a list of values to try, such as [1, 2, 3]"),
         ({"dpo.seed": [1]}, "sweep.dpo.seed: the recipe has no section dpo to set seed in"),
         ({"sft.peft.r": [1]}, "sweep.sft.peft.r: the recipe has no section peft to set r in"),
         ({"sft.seed,dpo.seed": [1]}, "sweep.dpo.seed: the recipe has no section dpo to set seed in"),
@@ -106,8 +106,8 @@ def test_until_is_no_axis():
             "sweep.select.budget: lies inside select, which is swept too; sweep one of the two",
         ),
         ({"sft.seed": [1, 2, 1]}, "sweep: two cells are 'seed 1'; state each value once"),
-        ({"whole_pool": "yes"}, "sweep.whole_pool: 'yes' is not allowed; true or false wanted"),
-        ({"whole_pool": [True]}, "sweep.whole_pool: [True] is not allowed; true or false wanted"),
+        ({"whole_pool": "yes"}, "sweep.whole_pool: 'yes' is not allowed; expected true or false"),
+        ({"whole_pool": [True]}, "sweep.whole_pool: [True] is not allowed; expected true or false"),
         ({"whole_pool": False}, "sweep: has no values to try; add select.budget: [1000, 3000], or leave sweep: out"),
     ],
 )

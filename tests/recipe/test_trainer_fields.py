@@ -86,26 +86,26 @@ def test_the_paper_s_settings_have_no_problem():
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("packing", "no", "'no' is text; true or false wanted (YAML 1.2 reads no as text)"),
-        ("bf16", "yes", "'yes' is text; true or false or null wanted (YAML 1.2 reads yes as text)"),
-        ("bf16", 1, "1 is a whole number; true or false or null wanted"),
-        ("learning_rate", "2e-5", "'2e-5' is text; a number wanted (write it without quotes and underscores)"),
-        ("learning_rate", True, "true is a boolean; a number wanted"),
-        ("learning_rate", float("inf"), "inf is not finite; finite numbers wanted"),
-        ("learning_rate", float("nan"), "nan is not finite; finite numbers wanted"),
-        ("lr_scheduler_kwargs", {"a": [float("nan")]}, "{'a': [nan]} is a mapping; finite numbers wanted"),
-        ("max_steps", 3.0, "3.0 is a decimal number; a whole number wanted"),
-        ("max_steps", False, "false is a boolean; a whole number wanted"),
-        ("max_length", 2048.0, "2048.0 is a decimal number; a whole number or null wanted"),
-        ("run_name", 7, "7 is a whole number; text or null wanted (put it in quotes)"),
-        ("label_names", "labels", "'labels' is text; a list of text or null wanted (write [labels])"),
-        ("save_strategy", False, "false is a boolean; no, steps, epoch or best wanted"),
-        ("save_strategy", "step", "'step' is not allowed (did you mean steps?); no, steps, epoch or best wanted"),
+        ("packing", "no", "'no' is text; expected true or false (YAML 1.2 reads no as text)"),
+        ("bf16", "yes", "'yes' is text; expected true or false or null (YAML 1.2 reads yes as text)"),
+        ("bf16", 1, "1 is a whole number; expected true or false or null"),
+        ("learning_rate", "2e-5", "'2e-5' is text; expected a number (write it without quotes and underscores)"),
+        ("learning_rate", True, "true is a boolean; expected a number"),
+        ("learning_rate", float("inf"), "inf is not finite; expected finite numbers"),
+        ("learning_rate", float("nan"), "nan is not finite; expected finite numbers"),
+        ("lr_scheduler_kwargs", {"a": [float("nan")]}, "{'a': [nan]} is a mapping; expected finite numbers"),
+        ("max_steps", 3.0, "3.0 is a decimal number; expected a whole number"),
+        ("max_steps", False, "false is a boolean; expected a whole number"),
+        ("max_length", 2048.0, "2048.0 is a decimal number; expected a whole number or null"),
+        ("run_name", 7, "7 is a whole number; expected text or null (put it in quotes)"),
+        ("label_names", "labels", "'labels' is text; expected a list of text or null (write [labels])"),
+        ("save_strategy", False, "false is a boolean; expected no, steps, epoch or best"),
+        ("save_strategy", "step", "'step' is not allowed (did you mean steps?); expected no, steps, epoch or best"),
         ("optim", "adamw_torch_fuse", "'adamw_torch_fuse' is not allowed (did you mean adamw_torch_fused?)"),
         (
             "packing_strategy",
             "zzz",
-            "'zzz' is not allowed; bfd, bfd_split or wrapped wanted",
+            "'zzz' is not allowed; expected bfd, bfd_split or wrapped",
         ),
         ("seed", 3, "set by the framework: state seed: in the section"),
     ],
@@ -116,7 +116,7 @@ def test_a_wrong_value_is_explained(name, value, problem):
 
 def test_a_list_is_wanted_for_dpo_losses():
     assert problems({"loss_type": "sigmoid"}, "dpo") == [
-        "dpo.trainer.loss_type: 'sigmoid' is text; a list of text wanted (write [sigmoid])"
+        "dpo.trainer.loss_type: 'sigmoid' is text; expected a list of text (write [sigmoid])"
     ]
 
 

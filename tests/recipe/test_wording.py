@@ -56,13 +56,13 @@ def test_either():
     ],
 )
 def test_the_advice_fits_the_mistake(value, wanted, advice):
-    assert wrong_value(value, wanted) == f"{describe(value)}; {either(wanted)} wanted{advice}"
+    assert wrong_value(value, wanted) == f"{describe(value)}; expected {either(wanted)}{advice}"
 
 
 def test_a_long_list_of_choices_is_left_out_when_one_is_near():
     choices = [f"method_{number:02}" for number in range(40)]
     assert not_allowed("methodd_07", choices) == "'methodd_07' is not allowed (did you mean method_07?)"
-    assert not_allowed("zzz", choices).endswith("method_38 or method_39 wanted")
+    assert not_allowed("zzz", choices).endswith("method_38 or method_39")
     assert not_allowed("deitaa", ["deita", "random"]) == (
-        "'deitaa' is not allowed (did you mean deita?); deita or random wanted"
+        "'deitaa' is not allowed (did you mean deita?); expected deita or random"
     )

@@ -146,7 +146,11 @@ def test_json_reads_as_the_same_values(data):
         ("a: 1\n---\nb: 1\n", ":2: a second document starts here; a recipe is one document: remove the --- line"),
         (
             "%YAML 1.1\n---\na: no\n",
-            ":2: a % directive stands above; a recipe is YAML 1.2 without directives: remove it",
+            ":1: a % directive; a recipe is YAML 1.2 without directives: remove it",
+        ),
+        (
+            "# no: %\n%TAG ! x:\n---\na: no\n",
+            ":2: a % directive; a recipe is YAML 1.2 without directives: remove it",
         ),
         ("? [a]\n: 1\n", ":1: a key is a list or a mapping; a key is text"),
         ("a:\n\tb: 1\n", ':2: holds a tab; use spaces, and in quoted text write "\\t"'),

@@ -300,11 +300,11 @@ def test_the_checked_sections_are_all_there_are():
 BROKEN = {
     "lerning_rate=1e-5": "did you mean learning_rate?",
     "warmup_ratio=0.1": "write warmup_steps",
-    'learning_rate="2e-5"': "a number wanted",
-    "num_train_epochs=no": "a number wanted",
-    "max_steps=1.5": "a whole number wanted",
+    'learning_rate="2e-5"': "expected a number",
+    "num_train_epochs=no": "expected a number",
+    "max_steps=1.5": "expected a whole number",
     "lr_scheduler_type=cosin": "did you mean cosine?",
-    "bf16=no": "true or false or null wanted",
+    "bf16=no": "expected true or false or null",
     "output_dir=here": "set by the framework",
 }
 

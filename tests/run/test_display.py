@@ -37,11 +37,11 @@ def progress(folder, done, total, unit="batches", detail=""):
 
 def test_a_finished_and_a_skipped_stage_leave_one_line_each(clock, tmp_path):
     shown, output = make()
-    shown.skip("pool", "", "done before")
+    shown.skip("pool", "", "already done")
     shown.start("sft", "sft.seed=1", tmp_path / "progress.json")
     clock.now += 12.34
     shown.finish("40 rows")
-    assert lines(output) == ["[ 1/12] pool done before", "[ 2/12] sft (sft.seed=1) 12.3 s 40 rows"]
+    assert lines(output) == ["[ 1/12] pool already done", "[ 2/12] sft (sft.seed=1) 12.3 s 40 rows"]
 
 
 def test_brackets_in_a_cell_are_no_markup(clock, tmp_path):

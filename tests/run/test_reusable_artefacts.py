@@ -13,9 +13,9 @@ from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 from deita_train.commands.exports import export_table
 from deita_train.data.outputs import Output
 from deita_train.plan.plan import make_plan
-from deita_train.run.child import reusable_artefacts as siblings
-from deita_train.run.child.reusable_artefacts import find_siblings
-from deita_train.run.child.worker import run_stage
+from deita_train.run.child import reusable_artefacts
+from deita_train.run.child.reusable_artefacts import find_reusable
+from deita_train.run.child.stage_process import run_stage
 
 PASSES = ("score.quality", "score.complexity", "embed")
 
@@ -46,10 +46,10 @@ def first_and(folder, **changes):
 
 
 def names(made, label):
-    return [path.name for path in find_siblings(made.store, made.cells[0].nodes[label])]
+    return [path.name for path in find_reusable(made.store, made.cells[0].nodes[label])]
 
 
-def test_the_same_model_over_another_pool_is_a_sibling(tmp_path, no_gpus):  # noqa: F811
+def test_the_same_model_over_another_pool_is_reusable(tmp_path, no_gpus):  # noqa: F811
     ids, second = first_and(tmp_path)
     assert {label: names(second, label) for label in PASSES} == {label: [ids[label]] for label in PASSES}
     assert names(second, "pool") == names(second, "select") == names(second, "evaluate.base") == []
@@ -86,7 +86,7 @@ def test_how_the_work_is_done_does_not_matter(tmp_path, no_gpus):  # noqa: F811
 
 def test_another_version_of_the_code_is_none(tmp_path, no_gpus, monkeypatch):  # noqa: F811
     _, second = first_and(tmp_path)
-    monkeypatch.setitem(siblings.VERSIONS, "embed", siblings.VERSIONS["embed"] + 1)
+    monkeypatch.setitem(reusable_artefacts.VERSIONS, "embed", reusable_artefacts.VERSIONS["embed"] + 1)
     assert names(second, "embed") == [] != names(second, "score.quality")
 
 
@@ -104,7 +104,7 @@ def test_a_model_made_anew_with_other_content_is_another_one(tmp_path, no_gpus):
 
 
 def test_a_stage_made_anew_takes_nothing(tmp_path, no_gpus):  # noqa: F811
-    """What lies in its siblings may have been taken from it."""
+    """What lies in reusable artefacts may have been taken from it."""
     first_and(tmp_path)
     second = plan(tmp_path, recipe(pool__rows=70))
     for label in PASSES:

@@ -126,7 +126,7 @@ def test_everything_that_is_missing_is_made_once_and_reported(tmp_path, children
     children.made.clear()
     outcome, said = run(made)
     assert (children.made, children.reports, outcome.error) == ([], 2, None)
-    assert sum(line.endswith("done before") for line in said) == len(LABELS) + 4
+    assert sum(line.endswith("already done") for line in said) == len(LABELS) + 4
 
 
 def test_a_failed_cell_does_not_stop_the_others(tmp_path, children):
@@ -152,13 +152,13 @@ def test_a_failed_cell_does_not_stop_the_others(tmp_path, children):
     assert isinstance(outcome.error, UserError)
     arguments = f"{tmp_path / 'recipe.yaml'} --runs {tmp_path / 'runs'}"
     assert str(outcome.error) == (
-        "1 stage failed, and 1 more could not be made without it; everything else is made.\n"
+        "1 stage failed and 1 more could not be built without it; everything else is done.\n"
         "1. select\n"
         "  error:   the loss is nan\n"
         "  cells:   random\n"
         f"  logs:    {made.store.work_path(select.id) / 'logs'}\n"
-        f"  again:   deita-train stage {arguments} --stage {select.id}\n"
-        "What is published stays; the same `deita-train run` tries the failed stages again."
+        f"  retry:   deita-train stage {arguments} --stage {select.id}\n"
+        "Published artefacts are kept; the same `deita-train run` tries the failed stages again."
     )
 
 
@@ -180,7 +180,7 @@ def test_a_shared_stage_that_fails_takes_with_it_only_what_reads_it(tmp_path, ch
     ]
     assert isinstance(outcome.error, StageFailed)
     assert str(outcome.error).startswith(
-        "2 stages failed, and 4 more could not be made without them; everything else is made.\n"
+        "2 stages failed and 4 more could not be built without them; everything else is done.\n"
     )
 
 
@@ -230,7 +230,7 @@ def test_a_report_alone_that_fails(tmp_path, children):
         run(made)
     assert str(caught.value) == (
         f"report failed: its log is {made.run_dir / 'report.log'}\n"
-        "The artefacts are complete; the same command tries again."
+        "The artefacts are complete; run the same command again to retry."
     )
 
 
@@ -250,8 +250,8 @@ def test_a_recipe_of_one_cell_stops_at_its_first_failure(tmp_path, children, fai
         assert str(caught.value) == (
             "score.complexity failed: rank 1: ValueError: no\n"
             f"  logs:    {made.store.work_path(score.id) / 'logs'}\n"
-            f"  again:   deita-train stage {arguments} --stage {score.id}\n"
-            "What is published stays; the same command continues here."
+            f"  retry:   deita-train stage {arguments} --stage {score.id}\n"
+            "Published artefacts are kept; run the same command again to continue from here."
         )
 
 
@@ -291,7 +291,7 @@ def test_one_cell_makes_its_own_artefacts_and_leaves_the_report(tmp_path, childr
         ("random", "sft"),
     ]
     assert (outcome.page, outcome.error, children.reports) == (None, None, 0)
-    assert said[-1] == "[7/7] report not written: still missing 12 of the sweep's 17 artefacts"
+    assert said[-1] == "[7/7] report not written: 12 of the sweep's 17 artefacts are still missing"
     kept = json.loads((made.run_dir / "stages.json").read_text())
     assert [cell["label"] for cell in kept["cells"]] == ["as written", "random", "longest_response"]
 
@@ -304,7 +304,7 @@ def test_the_last_cell_writes_the_report(tmp_path, children):
     outcome, said = run(made, cell="0")
     assert outcome.page is not None and children.reports == 1
     assert len(children.made) == len(set(children.made)) == len(made.nodes)
-    assert "all of the sweep's 17 artefacts are made" in said
+    assert "all of the sweep's 17 artefacts are built" in said
 
 
 def test_a_cell_that_fails_stops_and_leaves_a_record(tmp_path, children):
@@ -387,7 +387,7 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
     said = lines(console)
     (waited,) = [line for line in said if "waiting" in line]
     assert waited.startswith(f"pool: waiting for process {other.pid} on ")
-    assert "[4/7] pool made by another run meanwhile" in said
+    assert "[4/7] pool built by another run meanwhile" in said
     assert children.made[2:] == [("as written", "pool"), ("random", "select"), ("random", "sft")]
 
 

@@ -16,8 +16,8 @@ from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.run.child import tracking as module
+from deita_train.run.child.stage_process import run_stage
 from deita_train.run.child.tracking import Tracker, run_arguments, tracking
-from deita_train.run.child.worker import run_stage
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 # Each fault is one of wandb's; every call is written down, so that a process may be read from outside.
@@ -238,7 +238,7 @@ def test_the_environment_may_ask_for_less(tmp_path, monkeypatch, stated, environ
         ("log raises", "wandb: logging is off for this stage: RuntimeError: the service is gone"),
         ("init hangs", "wandb: stopped, because it did not finish within 0.5 seconds; its last data may be missing."),
         ("finish hangs", "wandb: stopped, because it did not finish within 0.5 seconds; its last data may be missing."),
-        ("dies", "wandb: its process ended with code 9; what came after is not logged."),
+        ("dies", "wandb: its process ended with code 9; nothing is logged from then on."),
     ],
 )
 def test_a_fault_is_reported_once_and_the_stage_goes_on(tmp_path, fake, monkeypatch, capfd, fault, message):

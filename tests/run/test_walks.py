@@ -9,9 +9,9 @@ from pass_stages import conversations, make_model
 from tiny_recipe import a_manifest, graph, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.run.child import reusable_artefacts as siblings
-from deita_train.run.child.reusable_artefacts import find_siblings
-from deita_train.run.child.worker import run_stage
+from deita_train.run.child import reusable_artefacts
+from deita_train.run.child.reusable_artefacts import find_reusable
+from deita_train.run.child.stage_process import run_stage
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 TOKENS = {"tokens": 900}
@@ -27,13 +27,13 @@ def publish(node, store):
 
 
 def found(tmp_path, first, second):
-    """Whether a selection published as `first` is a sibling of `second`, what both read being published."""
+    """Whether a selection published as `first` is reusable for `second`, what both read being published."""
     made = {name: plan(tmp_path, recipe(**changes)) for name, changes in (("first", first), ("second", second))}
     publish(made["first"].cells[0].nodes["select"], made["first"].store)
     node = made["second"].cells[0].nodes["select"]
     for parent in node.parents.values():
         publish(parent, made["second"].store)
-    names = [path.name for path in find_siblings(made["second"].store, node)]
+    names = [path.name for path in find_reusable(made["second"].store, node)]
     assert names in ([], [made["first"].cells[0].nodes["select"].id])
     return bool(names)
 
@@ -82,19 +82,19 @@ def test_another_content_under_the_same_key_and_another_version_are_another_walk
     made = plan(tmp_path, recipe())
     node = made.cells[0].nodes["select"]
     with monkeypatch.context() as patched:
-        patched.setitem(siblings.VERSIONS, "select", siblings.VERSIONS["select"] + 1)
-        assert find_siblings(made.store, plan(tmp_path, recipe()).cells[0].nodes["select"]) == ()
-    assert len(find_siblings(made.store, node)) == 1
+        patched.setitem(reusable_artefacts.VERSIONS, "select", reusable_artefacts.VERSIONS["select"] + 1)
+        assert find_reusable(made.store, plan(tmp_path, recipe()).cells[0].nodes["select"]) == ()
+    assert len(find_reusable(made.store, node)) == 1
     embed = made.store.path(node.parents["embed"].id) / "manifest.json"
     embed.write_text(json.dumps({**json.loads(embed.read_text()), "content_digest": "another"}))
-    assert find_siblings(made.store, node) == ()
+    assert find_reusable(made.store, node) == ()
 
 
 def test_a_selection_made_anew_walks_from_the_start(tmp_path):
     assert found(tmp_path, {"select__budget": 3}, {})
     made = plan(tmp_path, recipe())
     publish(made.cells[0].nodes["select"], made.store)
-    assert find_siblings(made.store, made.cells[0].nodes["select"]) == ()
+    assert find_reusable(made.store, made.cells[0].nodes["select"]) == ()
 
 
 def test_one_whose_parents_were_made_anew_goes_on_from_what_was_made_of_them_since(tmp_path):
@@ -104,12 +104,12 @@ def test_one_whose_parents_were_made_anew_goes_on_from_what_was_made_of_them_sin
     publish(node, made.store)
     embed = made.store.path(node.parents["embed"].id) / "manifest.json"
     embed.write_text(json.dumps({**json.loads(embed.read_text()), "content_digest": "another"}))
-    assert find_siblings(made.store, node) == ()
+    assert find_reusable(made.store, node) == ()
     file = made.store.path(other.id) / "manifest.json"
     manifest = json.loads(file.read_text())
     manifest["parent_digests"]["embed"] = "another"
     file.write_text(json.dumps(manifest))
-    assert [path.name for path in find_siblings(made.store, node)] == [other.id]
+    assert [path.name for path in find_reusable(made.store, node)] == [other.id]
 
 
 @pytest.fixture

@@ -48,9 +48,9 @@ def first(model, tmp_path_factory):
     return made
 
 
-def stage(kind, folder, model, rows, *siblings, **changes):
+def stage(kind, folder, model, rows, *reusable, **changes):
     (folder / "model").symlink_to(model)
-    return replace(pass_context(kind, folder, rows, **changes), siblings=siblings)
+    return replace(pass_context(kind, folder, rows, **changes), reusable=reusable)
 
 
 def by_id(table, column):
@@ -218,7 +218,7 @@ def with_parents(context):
 
 
 @pytest.mark.parametrize("kind", STAGES)
-def test_a_restart_keeps_the_plan_although_a_sibling_appeared_or_went(kind, model, first, tmp_path):
+def test_a_restart_keeps_the_plan_although_a_reusable_artefact_appeared_or_went(kind, model, first, tmp_path):
     module, column, _ = STAGES[kind]
     artefact, old = first[kind]
     for name in ("appeared", "went"):
@@ -226,12 +226,12 @@ def test_a_restart_keeps_the_plan_although_a_sibling_appeared_or_went(kind, mode
     alone = with_parents(stage(kind, tmp_path / "appeared", model, OLD[:20]))
     prepare(module, alone)
     plan = (alone.prepared_dir / "batches.json").read_bytes()
-    prepare(module, replace(alone, siblings=(artefact,)))
+    prepare(module, replace(alone, reusable=(artefact,)))
     assert (alone.prepared_dir / "batches.json").read_bytes() == plan
     assert module.run(alone).metrics["rows_reused"] == 0
     helped = with_parents(stage(kind, tmp_path / "went", model, OLD[:20], artefact))
     prepare(module, helped)
-    module_again = replace(helped, siblings=())
+    module_again = replace(helped, reusable=())
     prepare(module, module_again)
     assert module.run(module_again).metrics["rows_reused"] == len(prompts(helped))
     table = datasets.load_from_disk(str(helped.data_dir))
@@ -243,7 +243,7 @@ def test_a_restart_that_may_reuse_nothing_plans_anew(model, first, tmp_path):
     context = with_parents(stage("embed", tmp_path, model, OLD[:20], first["embed"][0]))
     prepare(embed, context)
     context.settings["reuse_rows"] = False
-    prepare(embed, replace(context, siblings=()))
+    prepare(embed, replace(context, reusable=()))
     assert embed.run(context).metrics["rows_reused"] == 0
 
 

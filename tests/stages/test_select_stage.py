@@ -145,8 +145,8 @@ def long_run(tmp_path, seed=0, num_rows=60):
     return place
 
 
-def carry(place, name, budget, siblings=(), method="deita", **config):
-    """The stage's result and what it leaves, in a folder `name`, published as far as siblings read it."""
+def carry(place, name, budget, reusable=(), method="deita", **config):
+    """The stage's result and what it leaves, in a folder `name`, published as far as later selections read it."""
     work = place / name
     work.mkdir(exist_ok=True)
     parents = {parent: place / parent for parent in ("pool", "complexity", "quality", "embed")}
@@ -155,9 +155,9 @@ def carry(place, name, budget, siblings=(), method="deita", **config):
         config["max_length"] = config.get("max_length", 60)
     more = {"deita": {"threshold": 0.9}, "facility_location": {"quality_weight": 0.25}, "k_center": {}}[method]
     config = {"method": method, "budget": budget, "score": "evol", "center": False, **more, **config}
-    folders = tuple(place / sibling for sibling in siblings)
+    folders = tuple(place / name for name in reusable)
     settings = {"allow_fewer": True}
-    context = StageContext("select", "select", config, settings, parents, work, 0, 1, Progress(None), siblings=folders)
+    context = StageContext("select", "select", config, settings, parents, work, 0, 1, Progress(None), reusable=folders)
     result = select.run(context)
     (work / "metrics.json").write_text(json.dumps(result.metrics))
     return result, content_digest(work)

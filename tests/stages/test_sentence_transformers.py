@@ -75,7 +75,7 @@ def test_what_a_published_artefact_holds_is_not_embedded_again(work):
     first = replace(first, work_dir=work / "first")
     first.prepared_dir.mkdir(parents=True)
     before, _ = carry_out(sentence_embed, first)
-    again = replace(first, work_dir=work / "again", siblings=(work / "first",))
+    again = replace(first, work_dir=work / "again", reusable=(work / "first",))
     again.prepared_dir.mkdir(parents=True)
     table, result = carry_out(sentence_embed, again)
     assert (result.metrics["rows_reused"], result.metrics["tokens"]) == (15, 0)

@@ -153,7 +153,7 @@ def test_workers_that_are_still_alive_are_waited_for_and_then_named(start, paths
     monkeypatch.setattr(locks, "_WAIT_FOR_THE_DEAD_SECONDS", 0.2)
     with pytest.raises(UserError) as caught, hold(*paths, "sft"):
         pass
-    assert str(caught.value).startswith("sft: processes of an earlier run are still at work on it")
+    assert str(caught.value).startswith("sft: processes of an earlier run are still working on it")
     assert f"`fuser {paths[1]}`" in str(caught.value)
 
 

@@ -1,9 +1,4 @@
-"""A miniature, rows of unequal lengths and both losses by brute force. Run as a script it trains on the launched ranks:
-`conversation_loss.py FOLDER LOSS MICRO_BATCH PACKING`, where FOLDER has `base` and `rows`."""
-
-import os
-import sys
-from pathlib import Path
+"""A miniature, rows of unequal lengths and both losses by brute force."""
 
 import datasets
 import torch
@@ -90,11 +85,3 @@ def surprises(model, row):
     log_probs = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
     places = [place for place, label in enumerate(row["labels"]) if label != IGNORED]
     return torch.stack([-log_probs[place - 1, row["labels"][place]] for place in places])
-
-
-if __name__ == "__main__":
-    folder, loss, micro_batch, packing = sys.argv[1:]
-    run(
-        Path(folder), f"two_ranks_{packing}", loss, int(os.environ["WORLD_SIZE"]), packing == "packed",
-        per_device_train_batch_size=int(micro_batch),
-    )  # fmt: skip

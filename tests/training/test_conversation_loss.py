@@ -1,13 +1,8 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import conversation_loss
 import numpy as np
 import pytest
 import torch
 from conversation_loss import BATCH, NUM_ROWS, brute_force, make_rows, run
+from forked_ranks import fork_ranks
 from safetensors.torch import load_file
 
 LOSSES = ["per_token", "per_conversation"]
@@ -57,16 +52,14 @@ def check_weights(folder, weights):
 @pytest.mark.parametrize(
     ("micro_batch", "packing"), [pytest.param(1, "plain", marks=pytest.mark.faults), (2, "packed")]
 )
-def test_two_ranks_have_the_loss_of_one(folder, expected, micro_batch, packing):
+def test_two_ranks_have_the_loss_of_one(processes, folder, expected, micro_batch, packing):
     """The rows of one batch differ in length and tokens; packed, each rank has two of them in one row."""
-    root = Path(__file__).parents[2]
-    launch = [
-        sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0",
-        "--config_file", str(root / "accelerate_configs" / "cpu_ddp.yaml"), conversation_loss.__file__,
-        str(folder), "per_conversation", str(micro_batch), packing,
-    ]  # fmt: skip
-    paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths}
-    answer = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    log = folder / f"two_ranks_{packing}.log"
+    codes = fork_ranks(processes, train_a_rank, (folder, micro_batch, packing), 2, log)
+    assert codes == [0, 0], log.read_text()
     check_weights(folder / f"two_ranks_{packing}", expected["per_conversation"][1])
+
+
+def train_a_rank(folder, micro_batch, packing):
+    name, packed = f"two_ranks_{packing}", packing == "packed"
+    run(folder, name, "per_conversation", 2, packed, per_device_train_batch_size=micro_batch)

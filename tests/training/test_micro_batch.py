@@ -48,6 +48,14 @@ def test_with_more_than_32_sequences_nothing_is_gained(model, monkeypatch):
     assert chosen(model, monkeypatch, 2**40, batch=512) == (32, 16)
 
 
+def test_on_a_cpu_a_large_vocabulary_allows_about_256_mib_of_logits(tmp_path, monkeypatch):
+    """Rows of 500 tokens: 4 * 32,000 * 500 bytes are 61 MiB."""
+    LlamaConfig.from_dict({**CONFIG.to_dict(), "vocab_size": 32_000}).save_pretrained(tmp_path)
+    assert chosen(tmp_path, monkeypatch, 2**40, lengths=(50, 500)) == (4, 6)
+    assert chosen(tmp_path, monkeypatch, 2**40, lengths=(50, 500), kind="dpo") == (2, 12)
+    assert chosen(tmp_path, monkeypatch, 2**40, lengths=(50, 5000)) == (1, 24)
+
+
 def test_a_packed_row_on_a_cpu_has_about_2048_tokens(model, monkeypatch):
     assert chosen(model, monkeypatch, 2**40, batch=512, lengths=(200, 300), packing=True) == (8, 64)
     assert chosen(model, monkeypatch, 2**40, batch=512, lengths=(5000, 6000), packing=True) == (1, 512)

@@ -2,10 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+import traceback
+from contextlib import redirect_stderr
 
 import pytest
 from conversation_loss import make_rows, run
@@ -15,7 +14,6 @@ from deita_train.errors import Stopped
 from deita_train.training.checkpoints import find_damage
 from deita_train.training.stopping import STOP_FILE, StopRequest
 
-ROOT = Path(__file__).parents[2]
 # 12 rows in batches of 4: 60 steps, no checkpoint of their own before the last.
 LONG = {"num_train_epochs": 20, "save_steps": 60, "optim": "adamw_torch", "learning_rate": 1e-3}
 
@@ -36,23 +34,26 @@ def checkpoints(folder):
     return sorted(int(path.name.split("-")[1]) for path in (folder / "checkpoints").glob("checkpoint-*"))
 
 
-def test_after_sigterm_the_same_command_ends_with_the_same_bytes(folder, undisturbed):
-    script = (
-        "import sys; from pathlib import Path; from conversation_loss import run\n"
-        f"run(Path({str(folder)!r}), 'stopped', 'per_token', **{LONG!r})"
-    )
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "training")])
+def train_with_a_log(folder, log):
+    with log.open("w") as output, redirect_stderr(output):
+        try:
+            run(folder, "stopped", "per_token", **LONG)
+        except Stopped:
+            traceback.print_exc()
+            raise
+
+
+def test_after_sigterm_the_same_command_ends_with_the_same_bytes(processes, folder, undisturbed):
     log = folder / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, stdout=output, stderr=output
-        )
-        marks = folder / "stopped" / "checkpoints"
-        deadline = time.monotonic() + 120
-        while not marks.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)  # the trainer makes its folder before its first step
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=120)
+    process = processes.Process(target=train_with_a_log, args=(folder, log))
+    process.start()
+    marks = folder / "stopped" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not marks.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)  # the trainer makes its folder before its first step
+    process.terminate()
+    process.join(120)
+    assert process.exitcode == 1
     text = log.read_text()
     assert "Stopped: stopped as asked after step " in text, text
     (step,) = checkpoints(folder / "stopped")

@@ -1,65 +1,52 @@
-"""The stages of `compare:`: a selection by each of its methods, and the measures of all of them."""
+"""Section `compare:`, which selects by other methods too and measures all selections alike."""
 
 from typing import Any
 
 from deita_train.errors import UserError
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import DIMENSIONS
-from deita_train.plan.sections.selecting import SelectingSections
+from deita_train.plan.sections.builder import Builder
+from deita_train.plan.sections.select import add_selection, is_centered
 from deita_train.recipe.schema import Compare, Recipe, Select, SelectMethod
-from deita_train.selection.settings import METHODS, check_compared, check_shared_column, score_dimensions
+from deita_train.selection.settings import (
+    DIMENSIONS,
+    METHODS,
+    check_compared,
+    check_shared_column,
+    score_dimensions,
+)
 
 
-class ComparingSections(SelectingSections):
-    """Adds the selections that `compare:` sets beside `select:`, and the comparison."""
-
-    def _add_compare(self, compare: Compare) -> None:
-        _, *others = self._selects(compare)
-        for select in others:
-            self._add_selection(f"select.{select.method}", select, where=f"compare.columns.{select.method}")
-        assert self.recipe.select is not None
-        selections = {self.recipe.select.method: self.nodes["select"]}
-        selections |= {method: self.nodes[f"select.{method}"] for method in compare.methods}
-        parents = {"pool": self.nodes["pool"]} | {f"select.{name}": node for name, node in selections.items()}
-        config: dict[str, Any] = {"methods": list(selections), "score": self._compared_score()}
-        config |= {"max_length": compare.max_length, "token_column": compare.token_column}
-        if self.recipe.select.score_turns != "sum" and config["score"] is not None:
-            config["score_turns"] = self.recipe.select.score_turns
-        if config["score"] is not None:
-            parents |= {name: self._scores(name) for name in score_dimensions(config["score"])}
-        encoder = self.recipe.embeddings or self.recipe.embedding
-        if encoder is not None:
-            parents["embed"] = self._either("embeddings", "embed", "compare", "embedding: or embeddings:")
-            config["center"] = encoder.center
-        self._add(Node("compare", "compare", config, {}, parents))
-
-    def _selects(self, compare: Compare) -> list[Select]:
-        if self.recipe.select is None:
-            raise self.inputs.missing("compare", "select:")
-        try:
-            return selects_of(self.recipe)
-        except UserError as error:
-            raise self.inputs.error("compare", str(error)) from None
-
-    def _compared_score(self) -> str | None:
-        """What the mean score is of: `select.score` where the recipe has its scores, else a dimension that it has."""
-        assert self.recipe.select is not None
-        there = [name for name in DIMENSIONS if self._has_scores(name)]
-        if set(score_dimensions(self.recipe.select.score)) <= set(there):
-            return self.recipe.select.score
-        return there[0] if there else None
-
-    def _has_scores(self, dimension: str) -> bool:
-        return bool(self.nodes.keys() & {f"scores.{dimension}", f"score.{dimension}"})
-
-    def _scores(self, dimension: str) -> Node:
-        return self._either(f"scores.{dimension}", f"score.{dimension}", "compare", f"scores.{dimension}:")
+def add_compare(builder: Builder, compare: Compare) -> None:
+    """Add a selection for each compared method, and the stage that measures them."""
+    chosen, *others = _selects(builder)
+    selections = {chosen.method: builder.nodes["select"]}
+    for select in others:
+        where = f"compare.columns.{select.method}"
+        selections[select.method] = add_selection(builder, f"select.{select.method}", select, where)
+    parents = {"pool": builder.nodes["pool"]} | {f"select.{name}": node for name, node in selections.items()}
+    score = _compared_score(builder, chosen)
+    identity: dict[str, Any] = {
+        "methods": list(selections),
+        "score": score,
+        "max_length": compare.max_length,
+        "token_column": compare.token_column,
+    }
+    if score is not None:
+        if chosen.score_turns != "sum":
+            identity["score_turns"] = chosen.score_turns
+        for name in score_dimensions(score):
+            parents[name] = builder.either(f"scores.{name}", f"score.{name}", "compare", f"scores.{name}:")
+    if builder.recipe.embeddings is not None or builder.recipe.embedding is not None:
+        parents["embed"] = builder.either("embeddings", "embed", "compare", "embedding: or embeddings:")
+        identity["center"] = is_centered(builder)
+    builder.add(Node("compare", "compare", identity, {}, parents))
 
 
 def selects_of(recipe: Recipe) -> list[Select]:
     """The recipe's selection, and one with the same settings for each method that `compare:` names.
 
-    Raises :class:`UserError` for methods that cannot stand beside that selection. The recipe must have one.
+    Raises:
+        UserError: for methods that cannot be compared with that selection. The recipe must have one.
     """
     select, compare = recipe.select, recipe.compare
     assert select is not None
@@ -72,8 +59,25 @@ def selects_of(recipe: Recipe) -> list[Select]:
     return [select, *(select.model_copy(update={"method": name, "column": of}) for name, of in columns.items())]
 
 
+def _selects(builder: Builder) -> list[Select]:
+    if builder.recipe.select is None:
+        raise builder.inputs.missing("compare", "select:")
+    try:
+        return selects_of(builder.recipe)
+    except UserError as error:
+        raise builder.inputs.error("compare", str(error)) from None
+
+
+def _compared_score(builder: Builder, select: Select) -> str | None:
+    """What the mean score is of: `select.score` where the recipe has its scores, else a dimension that it has."""
+    there = [name for name in DIMENSIONS if builder.nodes.keys() & {f"scores.{name}", f"score.{name}"}]
+    if set(score_dimensions(select.score)) <= set(there):
+        return select.score
+    return there[0] if there else None
+
+
 def _column_of(recipe: Recipe, compare: Compare, method: SelectMethod) -> str | None:
-    """The column of the pool that a compared method reads: its own, none where a stage measures it, else the shared."""
+    """The column that a compared method reads: its own, none where `perplexity:` measures it, else the shared one."""
     assert recipe.select is not None
     if method in compare.columns:
         return compare.columns[method]

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from deita_train.errors import UserError
-from deita_train.store.atomic_io import read_json
+from deita_train.store.run_record import RecordedCell, RunRecord, read_failures
 
 NUM_REJECTION_EXAMPLES = 5
 OPENING_CHARS = 160
@@ -142,24 +142,21 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
     manifest, its metrics or its data, as in a run that was stopped. Only a cell that ``failures.json`` explains may
     lack artefacts.
     """
-    stages_path = run_dir / "stages.json"
-    if not stages_path.is_file():
-        raise UserError(
-            f"{run_dir} is not the folder of a run: it has no stages.json. Name a folder that `deita-train run` wrote."
-        )
-    stages = read_json(stages_path)
+    record = RunRecord.read(run_dir)
     opened: dict[str, Artefact] = {}
-    failures = _read_failures(run_dir / "failures.json", store_dir)
-    unmade = _unmade(stages, failures)
-    cells = tuple(_read_cell(cell, store_dir, opened, unmade) for cell in stages["cells"])
+    failures = _read_failures(run_dir, store_dir)
+    unmade = _unmade(record, failures)
+    cells = tuple(_read_cell(cell, store_dir, opened, unmade) for cell in record.cells)
     num_base = sum(cell.base for cell in cells)
-    assert num_base == 1, f"{stages_path} marks {num_base} cells as the recipe as written; there must be exactly one"
+    assert num_base == 1, (
+        f"stages.json of {run_dir} marks {num_base} cells as the recipe as written; there must be exactly one"
+    )
     base = next(cell for cell in cells if cell.base)
     planned = {artefact_id for cell in cells for artefact_id in cell.planned.values()}
     return RunSummary(
-        name=stages["name"],
-        description=stages["description"],
-        seed=stages["seed"],
+        name=record.name,
+        description=record.description,
+        seed=record.seed,
         cells=cells,
         trace=read_trace(base.stages["select"].folder) if "select" in base.stages else None,
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
@@ -184,23 +181,15 @@ def read_trace(folder: Path) -> SelectionTrace:
     )
 
 
-def _read_failures(path: Path, store_dir: Path) -> list[Failure]:
-    """What the run could not make; nothing where it wrote no such file."""
-    if not path.exists():
-        return []
+def _read_failures(run_dir: Path, store_dir: Path) -> list[Failure]:
+    """What the run could not make, with the place of the logs."""
     return [
-        Failure(
-            artefact=record["artefact"],
-            label=record["label"],
-            message=record["message"],
-            user_error=record["user_error"],
-            logs=store_dir / ".work" / record["artefact"] / "logs",
-        )
-        for record in read_json(path)
+        Failure(of.artefact, of.label, of.message, of.user_error, store_dir / ".work" / of.artefact / "logs")
+        for of in read_failures(run_dir)
     ]
 
 
-def _unmade(stages: Mapping[str, Any], failures: list[Failure]) -> set[str]:
+def _unmade(record: RunRecord, failures: list[Failure]) -> set[str]:
     """The ids of the failed artefacts and of all that would have been made from them.
 
     An older artefact of that id may lie in the store, made from other content: it is no result of this run.
@@ -208,15 +197,14 @@ def _unmade(stages: Mapping[str, Any], failures: list[Failure]) -> set[str]:
     unmade = {failure.artefact for failure in failures}
     below: set[str] = set(unmade)
     while below:
-        nodes = stages["nodes"].items()
-        below = {name for name, node in nodes if below & set(node["parents"].values())} - unmade
+        below = {name for name, node in record.nodes.items() if below & set(node.parents.values())} - unmade
         unmade |= below
     return unmade
 
 
-def _read_cell(cell: Mapping[str, Any], store_dir: Path, opened: dict[str, Artefact], unmade: set[str]) -> Cell:
+def _read_cell(cell: RecordedCell, store_dir: Path, opened: dict[str, Artefact], unmade: set[str]) -> Cell:
     """Open a cell's artefacts; ``opened`` holds those that an earlier cell shares, ``unmade`` the ids to leave out."""
-    planned = cell["stages"]
+    planned = cell.stages
     failed = not unmade.isdisjoint(planned.values())
     found = {}
     for label, artefact_id in planned.items():
@@ -225,7 +213,7 @@ def _read_cell(cell: Mapping[str, Any], store_dir: Path, opened: dict[str, Artef
         if artefact_id not in opened:
             opened[artefact_id] = _read_artefact(store_dir / artefact_id)
         found[label] = opened[artefact_id]
-    return Cell(cell["label"], cell["settings"], cell["base"], found, planned)
+    return Cell(cell.label, cell.settings, cell.base, found, planned)
 
 
 def _read_artefact(folder: Path) -> Artefact:

@@ -1,1 +1,1 @@
-"""What runs inside the process of one stage."""
+"""What runs inside the child processes: stages, their publishing, the report."""

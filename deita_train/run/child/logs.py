@@ -9,14 +9,14 @@ from pathlib import Path
 from deita_train.errors import UserError, machine_fault
 from deita_train.store.locks import watch_parent
 
-# What a mistake of the user's begins with in a child's log.
+# How a user's mistake begins in a child's log.
 ERROR_MARK = "error: "
 
 
 def run_logged(log: Path, work: Callable[[], object]) -> None:
-    """Do a child's work with its output in a log; exits with 2 for what the user can mend and with 1 for the rest.
+    """Do a child's work with its output in a log.
 
-    After a stop that was asked for it exits as SIGTERM would have it.
+    Exits with 2 for what the user can fix, 143 after a requested stop, 130 after Ctrl-C, and 1 for any other failure.
     """
     watch_parent()
     try:
@@ -25,12 +25,12 @@ def run_logged(log: Path, work: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        mendable = error if isinstance(error, UserError) else machine_fault(error, log.parent)
-        if mendable is None:
+        user_error = error if isinstance(error, UserError) else machine_fault(error, log.parent)
+        if user_error is None:
             traceback.print_exc()
             raise SystemExit(1) from None
-        sys.stderr.write(f"{ERROR_MARK}{mendable}\n")
-        raise SystemExit(mendable.exit_code) from None
+        sys.stderr.write(f"{ERROR_MARK}{user_error}\n")
+        raise SystemExit(user_error.exit_code) from None
 
 
 def _redirect_output(log: Path) -> None:

@@ -8,19 +8,19 @@ from deita_train.store.artefacts import MANIFEST
 from deita_train.store.atomic_io import fsync_tree, read_json, remove_tree, write_text_atomically
 from deita_train.store.keys import canonical_json
 
-# The settings that a pass's prepared batches depend on.
+# The settings that the prepared batches of an inference stage depend on.
 _PLANNED_FOR = ("max_batch_tokens", "reuse_rows")
 _PREPARED = "complete"
 
 
 def prepare(module: Any, context: StageContext) -> None:
-    """Prepare once, on rank 0; what an earlier attempt prepared serves again, unless what it depends on changed."""
+    """Prepare on rank 0; keeps what an earlier attempt prepared, unless something that it depends on changed."""
     wanted = _made_for(context)
     if _is_prepared(context, wanted):
         return
     remove_tree(context.prepared_dir)
-    for belonging in ("shards", "checkpoints"):  # to the old plan's batches, to the old rows
-        remove_tree(context.work_dir / belonging)
+    for outdated in ("shards", "checkpoints"):  # of the old batches, of the old rows
+        remove_tree(context.work_dir / outdated)
     context.prepared_dir.mkdir(parents=True)
     if hasattr(module, "prepare"):
         module.prepare(context)
@@ -29,7 +29,7 @@ def prepare(module: Any, context: StageContext) -> None:
 
 
 def wait_for_preparation(context: StageContext) -> None:
-    """Return when rank 0 has prepared what this stage wants now."""
+    """Wait until rank 0 has prepared this stage."""
     # No process group exists yet, so no collective's time-out can end a long preparation.
     wanted = _made_for(context)
     while not _is_prepared(context, wanted):
@@ -37,7 +37,7 @@ def wait_for_preparation(context: StageContext) -> None:
 
 
 def _is_prepared(context: StageContext, wanted: str) -> bool:
-    """Whether what lies there was prepared for this; rank 0 may be removing what another attempt left."""
+    """Whether the folder was prepared for this; rank 0 may be removing what another attempt left."""
     try:
         return (context.prepared_dir / _PREPARED).read_text() == wanted
     except OSError:
@@ -45,6 +45,6 @@ def _is_prepared(context: StageContext, wanted: str) -> bool:
 
 
 def _made_for(context: StageContext) -> str:
-    """The settings, and what the parents hold: `--fresh` can give one other content under the same key."""
+    """The settings and the parents' content, which `--fresh` can change under the same key."""
     read = {name: read_json(folder / MANIFEST)["content_digest"] for name, folder in context.parents.items()}
     return canonical_json({**{name: context.settings.get(name) for name in _PLANNED_FOR}, "read": read})

@@ -1,4 +1,4 @@
-"""Published artefacts in which a stage may find its work again: of the same kind, configuration and model.
+"""Published artefacts whose work a stage can reuse: of the same kind, configuration and model.
 
 A scorer or an encoder finds rows of another pool there, a selection its own walk to another budget.
 """
@@ -14,26 +14,26 @@ from deita_train.store.artefacts import Manifest, Store
 from deita_train.store.keys import canonical_json, content_key
 
 
-def find_siblings(store: Store, node: Node) -> tuple[Path, ...]:
-    """The folders of a node's siblings; none when the recipe says `reuse_rows: false`.
+def find_reusable(store: Store, node: Node) -> tuple[Path, ...]:
+    """The folders of the artefacts that a node can reuse; none where the recipe says `reuse_rows: false`.
 
-    None either for a stage that is published and made anew: its rows may lie in artefacts that took them from it. A
-    selection whose parents were made anew with other content has siblings among those made from them since.
+    A published stage that is rebuilt reuses nothing, because other artefacts may have taken their rows from it. A
+    selection whose parents were rebuilt with other content can reuse what was made from the new content.
     """
     if node.kind == "select":
-        is_sibling, made_anew = _is_same_walk, is_current(store, node)
+        is_reusable, is_rebuilt = _is_same_walk, is_current(store, node)
         reuses = METHODS[node.config["method"]].expensive
     else:
-        is_sibling, made_anew = _is_sibling, store.has(node.id)
+        is_reusable, is_rebuilt = _has_same_values, store.has(node.id)
         reuses = node.settings.get("reuse_rows", False)
-    if made_anew or not reuses:
+    if is_rebuilt or not reuses:
         return ()
     names = [name for name in store.published() if name.startswith(f"{node.kind}-")]
-    return tuple(store.path(name) for name in names if is_sibling(store, node, store.manifest(name)))
+    return tuple(store.path(name) for name in names if is_reusable(store, node, store.manifest(name)))
 
 
 def _is_same_walk(store: Store, node: Node, manifest: Manifest) -> bool:
-    """Whether the artefact holds the same selection to another budget, made from the very same content."""
+    """Whether the artefact is the same selection to another budget, made from the very same content."""
     return (
         manifest.kind == node.kind
         and _walk(manifest.config) == _walk(node.config)
@@ -49,25 +49,25 @@ def _is_same_walk(store: Store, node: Node, manifest: Manifest) -> bool:
 def _read_by_walk(stage: Node | Manifest) -> dict[str, str]:
     """The ids of the parents by name, without what only the budget reads."""
     parents = {name: getattr(parent, "id", parent) for name, parent in stage.parents.items()}
-    return _left(parents, _only_of_budget(stage.config))
+    return _without(parents, _only_of_budget(stage.config))
 
 
 def _walk(config: Mapping[str, Any]) -> str:
-    """What decides the order and the result of a walk: the configuration without where it ends."""
-    return canonical_json(_left(config, {"budget", *_only_of_budget(config)}))
+    """What decides the order and the result of a walk: the configuration without the budget."""
+    return canonical_json(_without(config, {"budget", *_only_of_budget(config)}))
 
 
 def _only_of_budget(config: Mapping[str, Any]) -> set[str]:
-    """The fields and parents by which a budget of tokens is counted, unless they decide the scores as well."""
+    """The fields and parents that only count a budget of tokens; with `only_trained_turns` they decide scores too."""
     return set() if config.get("only_trained_turns") else {"lengths", "max_length"}
 
 
-def _left(entries: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in entries.items() if name not in without}
+def _without(entries: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if name not in names}
 
 
-def _is_sibling(store: Store, node: Node, manifest: Manifest) -> bool:
-    """Whether the artefact's values are what the node would compute from the same input."""
+def _has_same_values(store: Store, node: Node, manifest: Manifest) -> bool:
+    """Whether the artefact holds what the node would compute from the same input."""
     return (
         manifest.kind == node.kind
         and canonical_json(manifest.config) == canonical_json(node.config)
@@ -79,7 +79,7 @@ def _is_sibling(store: Store, node: Node, manifest: Manifest) -> bool:
 def _has_model(store: Store, manifest: Manifest, model: Node | None) -> bool:
     """Whether the artefact was made with that model, whose content `--fresh` can change under the same key.
 
-    A model of None is one that the configuration names.
+    Without a model the configuration names one.
     """
     if model is None:
         return "model" not in manifest.parents
@@ -88,7 +88,7 @@ def _has_model(store: Store, manifest: Manifest, model: Node | None) -> bool:
 
 
 def _is_of_this_version(store: Store, manifest: Manifest) -> bool:
-    """Whether the present code would give it the same key; of one whose parents were removed nobody can say."""
+    """Whether today's code gives the artefact the same key; unknown, and so no, once a parent was removed."""
     if not all(store.has(parent) for parent in manifest.parents.values()):
         return False
     parents = {name: store.manifest(parent).key for name, parent in manifest.parents.items()}

@@ -29,7 +29,7 @@ _LONGEST_NAME = 128  # wandb refuses longer ones
 
 
 class Tracker:
-    """Logs nothing: what a stage has without a `wandb:` section, and on every rank but the first."""
+    """Logs nothing: the tracker without a `wandb:` section, and on every rank but the first."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Log the values of one step."""
@@ -42,24 +42,31 @@ class Tracker:
 
 
 class WandbTracker(Tracker):
-    """Hands everything on to the logging process. No method raises, and only `finish` waits."""
+    """Hands everything to the logging process. No method raises, and only `finish` waits."""
 
     def __init__(self, start: Mapping[str, Any]) -> None:
-        """Begin the run that `start` describes: the arguments of `wandb.init`. Raises OSError if nothing starts."""
+        """Begin a run.
+
+        Args:
+            start: the arguments of `wandb.init`.
+
+        Raises:
+            OSError: the logging process does not start.
+        """
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deita_train.run.child.tracking_process"],
             stdin=subprocess.PIPE,
             env={**os.environ, "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"},
-            # Ctrl-C and a kill of the run's group are not for it: it ends its own children when the stage has ended.
+            # So that Ctrl-C and a kill of the run's group miss it: it ends its own children after the stage.
             start_new_session=True,
         )
-        # A write to the pipe may block; in a thread nobody waits for it.
+        # In a thread, because a write to the pipe may block.
         threading.Thread(target=self._write, daemon=True).start()
         self._send(start)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Log the values of one step, with a line of their own in the history."""
+        """Log the values of one step, as one line of the history."""
         self._send({"log": {"step": step, **values}})
 
     def summarize(self, values: Mapping[str, Any]) -> None:
@@ -76,8 +83,8 @@ class WandbTracker(Tracker):
             self._stop()
         else:
             self._lines.put(None)
-            if code != 0:  # what it could say itself it said, and ended with 0
-                say(f"its process ended with code {code}; what came after is not logged.")
+            if code != 0:  # it reports its own errors and ends with 0
+                say(f"its process ended with code {code}; nothing is logged from then on.")
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._lines.put(json.dumps(message, default=str).encode() + b"\n")
@@ -85,13 +92,13 @@ class WandbTracker(Tracker):
     def _write(self) -> None:
         pipe = self._process.stdin
         assert pipe is not None
-        with suppress(OSError), pipe:  # a process that has ended told why, or `finish` does
+        with suppress(OSError), pipe:  # a process that has ended said why, or `finish` does
             for line in iter(self._lines.get, None):
                 pipe.write(line)
                 pipe.flush()
 
     def _stop(self) -> None:
-        self._lines.put(None)  # closes the pipe: told so, it takes wandb's own processes along
+        self._lines.put(None)  # closes the pipe, at which it ends wandb's own processes too
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
         self._process.kill()
@@ -123,7 +130,7 @@ def _start(plan: Plan, node: Node, rank: int) -> Tracker:
 
 
 def run_arguments(plan: Plan, node: Node, section: Wandb) -> dict[str, Any]:
-    """What `wandb.init` is given for a stage; the folder for its files and the id of its run are made if need be."""
+    """The arguments of `wandb.init` for a stage; creates the folder for its files and the id of its run if needed."""
     cell, cell_name = plan.owners(node)[0], plan.cell_name(node)
     recipe = next(loaded.recipe for loaded in plan.loaded.cells if loaded.label == cell.label)
     plan.run_dir.mkdir(parents=True, exist_ok=True)
@@ -148,8 +155,8 @@ def run_arguments(plan: Plan, node: Node, section: Wandb) -> dict[str, Any]:
 
 
 def _provenance(plan: Plan, node: Node) -> dict[str, Any]:
-    """What a stage is made from, up to the pool and its selection: artefact, rows and content, by the stage's label."""
-    labels = {of.id: of.label for of in node.ancestors() if plan.store.has(of.id)}  # most are met several times
+    """Artefact, rows and content of everything that a stage is made from, by the stage's label."""
+    labels = {of.id: of.label for of in node.ancestors() if plan.store.has(of.id)}  # most appear several times
     manifests = {label: plan.store.manifest(artefact) for artefact, label in labels.items()}
     return {
         label: {"artefact": of.id, "rows": of.rows_out, "dropped": of.drops, "content_digest": of.content_digest}
@@ -158,10 +165,10 @@ def _provenance(plan: Plan, node: Node) -> dict[str, Any]:
 
 
 def _run_id(work_dir: Path, artefact_id: str) -> str:
-    """The artefact's id and a mark of this making of it, which a resumed stage finds again.
+    """The artefact's id and a mark kept in the work folder, which a resumed stage finds again.
 
-    Without the mark a stage that is made anew, or by another person in the same project, would write into a run that is
-    there already.
+    Without the mark a stage that is rebuilt, or run by another person in the same project, would write into an existing
+    run.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     file = work_dir / _RUN_ID

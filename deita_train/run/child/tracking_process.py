@@ -1,8 +1,8 @@
 """The process that logs one stage to wandb: messages in on stdin, one JSON object a line, until the stage has ended.
 
 The first message holds the arguments of `wandb.init`; then come `log`, `summary` and at last `exit_code`. An exception
-is written once to the stage's log and ends the logging. When the stage dies, this process ends at once and takes the
-processes that wandb started along.
+is written once to the stage's log and ends the logging. When the stage dies, this process ends at once, together with
+the processes that wandb started.
 """
 
 import json
@@ -73,7 +73,7 @@ def _init(arguments: Mapping[str, Any]) -> Any:
         init_timeout=_INIT_SECONDS,
         save_code=False,
         silent=True,
-        stop_fn=lambda: say("a stop was asked for in the browser; wandb only watches here, and the stage goes on."),
+        stop_fn=lambda: say("ignored the stop requested in the browser: wandb only logs here, and the stage goes on."),
     )
     return wandb.init(**arguments, resume="allow", settings=settings)
 
@@ -85,14 +85,14 @@ def _receive(messages: "SimpleQueue[dict[str, Any]]") -> None:
 
 
 def _watch(stage: int) -> None:
-    """End with the stage. Workers that it forked may hold the pipe open for seconds after its death."""
+    """End with the stage, whose workers may hold the pipe open for seconds after its death."""
     while os.getppid() == stage:
         time.sleep(_WATCH_SECONDS)
     end(1)
 
 
 def end(code: int) -> None:
-    """End at once, without asking wandb, and kill the service that it started and what that started."""
+    """End at once, bypassing wandb, and kill its service with everything that it started."""
     for children in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):
             for child in children.read_text().split():

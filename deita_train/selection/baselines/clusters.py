@@ -12,23 +12,23 @@ from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows
 
-# Most runs end before, when no row changes its cluster.
+# Most runs end earlier, when no row changes its cluster.
 MAX_ROUNDS = 100
 
 
 def kmeans(candidates: Candidates, budget: int) -> Trace:
     """The best rows of each k-means cluster, as many as its share of the pool.
 
-    Clusters as in CaR (Clustering and Ranking, Ge et al. 2024), which makes sqrt(N / 2) of them: the default. A quota
-    for each cluster by its size as in kMQ (Yu et al. 2024, "Diversify and Conquer"), by largest remainders; kMQ then
-    draws rows with a probability by quality and CaR takes as many from each cluster as from another, while here the
-    best by ``score`` are taken, ties by id. Ranks go by score over all kept rows. A smaller budget does not keep a
-    prefix of a larger one: a quota may even fall when the budget rises by one.
+    The number of clusters defaults to sqrt(N / 2), as in CaR (Clustering and Ranking, Ge et al. 2024). Each cluster has
+    a quota by its size, as in kMQ (Yu et al. 2024, "Diversify and Conquer"), by largest remainders. Within a cluster
+    the best rows by `score` are kept, ties by id; kMQ draws them with a probability by quality, and CaR takes the same
+    number from every cluster. Ranks go by score over all kept rows. A smaller budget does not keep a prefix of a larger
+    one: a quota may even fall when the budget rises by one.
 
-    Costs (clusters + rounds * clusters) * N * D multiply-adds; memory: the centres and one block of rows.
+    Costs (1 + rounds) * clusters * N * D multiply-adds; memory: the centres and one block of rows.
 
     Raises:
-        UserError: more clusters are asked for than there are rows.
+        UserError: there are fewer rows than clusters.
     """
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
     rng = np.random.default_rng(candidates.settings.seed)
@@ -53,9 +53,9 @@ def _number_of_clusters(candidates: Candidates) -> int:
 
 
 def _spread_out(pool: UnitRows, order: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
-    """Places in ``order`` to start from, by k-means++ (Arthur and Vassilvitskii 2007): far rows are likelier.
+    """Places in `order` to start from, by k-means++ (Arthur and Vassilvitskii 2007), which prefers distant rows.
 
-    Fewer than ``number`` where the pool has fewer different rows.
+    Fewer than `number` where the pool has fewer distinct rows.
     """
     starts = [int(rng.integers(len(order)))]
     squared_distance = np.full(len(order), np.inf)
@@ -77,11 +77,11 @@ def lloyd(pool: UnitRows, order: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
     Args:
         pool: N rows.
-        order: ``[N]`` positions, along which sums are taken.
-        centres: ``[K, D]`` float32 to start from. A centre that no row is nearest to stays where it is.
+        order: `[N]` int64 positions, along which sums are taken.
+        centres: `[K, D]` float32 to start from. A centre that no row is nearest to stays where it is.
 
     Returns:
-        ``[N]`` int64 along ``order``; of equally near centres the first.
+        `[N]` int64 cluster numbers along `order`; of equally near centres the first.
     """
     labels = np.full(len(order), -1, dtype=np.int64)
     for _ in range(MAX_ROUNDS):
@@ -108,14 +108,14 @@ def _means(pool: UnitRows, order: np.ndarray, labels: np.ndarray, centres: np.nd
 
 
 def quotas(sizes: np.ndarray, budget: int) -> np.ndarray:
-    """How many of ``budget`` rows fall to clusters of these sizes, by largest remainders, of equals the first.
+    """How many of `budget` rows each cluster gets, by largest remainders, ties to the first cluster.
 
     Args:
-        sizes: ``[K]`` int64, rows of each cluster.
-        budget: at most their sum.
+        sizes: `[K]` int64, rows of each cluster.
+        budget: rows, at most the sum of the sizes.
 
     Returns:
-        ``[K]`` int64, none above its size; their sum is the budget.
+        `[K]` int64, none above its size; their sum is the budget.
     """
     whole, remainders = np.divmod(sizes * budget, sizes.sum())
     favoured = np.argsort(-remainders, kind="stable")[: budget - whole.sum()]

@@ -1,8 +1,8 @@
 """Methods that cover the pool: k-center and facility location, on the cosine of the embeddings.
 
-A smaller budget keeps a prefix of a larger one. All products are taken along the order of the ids, so that the order of
-the rows does not matter; they are float32, so what differs by less than about 1e-6 may fall either way, for the same
-pool always the same way.
+A smaller budget keeps a prefix of a larger one. Products are taken in the order of the ids, so the order of the rows
+does not matter. They are float32: rows that differ by less than about 1e-6 may come in either order, but always in the
+same one for the same pool.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from deita_train.selection.repr_filter.unit_rows import UnitRows
 def k_center(candidates: Candidates, budget: int) -> Trace:
     """Greedy k-center: always the row farthest from its nearest kept row (Sener and Savarese 2018, core-set selection).
 
-    The first row is the one with the best score where the pool has scores, else the one with the lowest id; of equally
-    far rows the one with the lowest id is kept. The kept rows cover the pool with a radius, as the distance of unit
-    vectors, at most twice the smallest possible. Outliers are far from everything and come early.
+    The first row is the one with the best score where the pool has scores, else the one with the lowest id; ties go to
+    the lowest id. The radius at which the kept rows cover the pool, as a distance of unit vectors, is at most twice the
+    smallest possible. Outliers are far from everything and come early.
 
     Costs one pass over the pool for each kept row: budget * N * D multiply-adds. Memory: one block of rows.
     """
@@ -39,26 +39,25 @@ def k_center(candidates: Candidates, budget: int) -> Trace:
 
 
 def _first_center(candidates: Candidates, order: np.ndarray) -> int:
-    """The place in ``order`` of the row with the best score, of equals the lowest id; one without a score is worst."""
+    """The place in `order` of the row with the best score, ties by id; rows without a score come last."""
     if not candidates.has_scores:
         return 0
     return int(np.nan_to_num(candidates.scores[order], nan=-np.inf).argmax())
 
 
 def facility_location(candidates: Candidates, budget: int) -> Trace:
-    """Rows that stand for the pool and are good: QDIT (Bukharin and Zhao 2023), by exact lazy greedy.
+    """Rows that represent the pool and are good: QDIT (Bukharin and Zhao 2023), by exact lazy greedy.
 
-    Each step keeps the row with the highest (1 - w) * g + w * q, of equals the one with the lowest id. g is the gain in
-    facility location: the sum over all rows of the pool of how much their similarity to the nearest kept row rises,
-    where a similarity is the cosine, at least 0; it is not divided by N, so that 1 is one row that nothing stood for
-    and that has now a copy. q is the score, scaled so that the pool's lowest is 0 and its highest 1 (all 0 where they
-    are equal). w is ``quality_weight``: 0 leaves the scores out. The paper states the same sum and tunes w; the scaling
-    of q is ours.
+    Each step keeps the row with the highest (1 - w) * g + w * q, ties by id. g is the gain in facility location: how
+    much the similarity of every row of the pool to its nearest kept row rises, summed over the pool. A similarity is
+    the cosine, at least 0. The sum is not divided by N: a gain of 1 is that of a copy of one row that nothing
+    represented. q is the score, scaled so that the pool's lowest is 0 and its highest 1 (all 0 where they are equal). w
+    is `quality_weight`: 0 leaves the scores out. The paper states the same sum and tunes w; the scaling of q is ours.
 
-    Costs N * D multiply-adds for each gain. Every row's is computed for the first kept row, N * N * D, and then those
-    that may be the highest: nine times that in all for 300 of 20,000 rows in 200 equal clusters. At that rate 300,000
-    rows of 4,096 numbers want 3e15, about a day on one core. Memory: one block of rows with up to 1,024 products each,
-    and N numbers.
+    Costs N * D multiply-adds for each gain. The first kept row needs every row's gain, N * N * D, and later ones only
+    the gains that may be the highest: nine times that in all for 300 of 20,000 rows in 200 equal clusters. At that rate
+    300,000 rows of 4,096 numbers cost 3e15, about a day on one core. Memory: one block of rows with up to 1,024
+    products each, and N numbers.
     """
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
     weight, coverage = candidates.settings.quality_weight, _Coverage(pool, order)
@@ -73,7 +72,7 @@ def facility_location(candidates: Candidates, budget: int) -> Trace:
 
 
 class _Coverage:
-    """How similar each row of the pool is to the nearest kept row, at least 0: ``[N]`` float32 along ``order``."""
+    """How similar each row of the pool is to the nearest kept row, at least 0: `[N]` float32 along `order`."""
 
     def __init__(self, pool: UnitRows, order: np.ndarray) -> None:
         self.pool = pool
@@ -81,7 +80,7 @@ class _Coverage:
         self.nearest = np.zeros(len(order), dtype=np.float32)
 
     def gains_of(self, rows: np.ndarray) -> np.ndarray:
-        """By how much the sum would rise with each of these rows of ``order``: ``[B]`` float64."""
+        """By how much each of these rows of `order` would raise the sum: `[B]` float64."""
         gains = np.zeros(len(rows))
         for block, similarity in self._similarity(rows):
             similarity -= self.nearest[block, None]
@@ -89,7 +88,7 @@ class _Coverage:
         return gains
 
     def keep(self, row: int) -> None:
-        """Count a row of ``order`` as kept."""
+        """Count a row of `order` as kept."""
         for block, similarity in self._similarity(np.array([row])):
             np.maximum(self.nearest[block], similarity[:, 0], out=self.nearest[block])
 
@@ -98,7 +97,7 @@ class _Coverage:
 
 
 def _scaled(scores: np.ndarray) -> np.ndarray:
-    """Scores ``[N]`` from 0, the lowest, to 1, the highest; all 0 where they are equal."""
+    """Scores `[N]` from 0, the lowest, to 1, the highest; all 0 where they are equal."""
     spread = scores.max() - scores.min()
     scaled: np.ndarray = (scores - scores.min()) / (spread or 1.0)
     return scaled

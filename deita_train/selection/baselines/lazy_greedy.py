@@ -1,4 +1,4 @@
-"""Greedy maximisation of a function whose gains only shrink as rows are kept, without computing each gain each time."""
+"""Greedy maximisation of a function whose gains only shrink as rows are kept, without recomputing every gain."""
 
 from collections.abc import Callable
 
@@ -11,17 +11,17 @@ _FIRST_BLOCK, _LARGEST_BLOCK = 64, 1024
 def lazy_greedy(
     num_rows: int, budget: int, gains_of: Callable[[np.ndarray], np.ndarray], keep: Callable[[int], None]
 ) -> list[int]:
-    """The first ``budget`` rows of a greedy walk: each time the row with the highest gain, of equals the first one.
+    """The first `budget` rows of a greedy walk, which always takes the row with the highest gain, ties to the first.
 
-    A gain computed earlier is an upper bound of what the row would gain now (Minoux 1978), so only rows whose bound
-    reaches the best gain are computed again, in blocks that double until the best row is certain. The result is that
-    of computing every gain each time, as far as ``gains_of`` gives a row the same value in any block.
+    An earlier gain is an upper bound of the present one (Minoux 1978), so only rows whose bound reaches the best gain
+    are recomputed, in blocks that double until the best row is certain. The result is that of recomputing every gain,
+    provided that `gains_of` gives a row the same value in any block.
 
     Args:
         num_rows: rows 0 to num_rows - 1.
-        budget: rows to keep, at most ``num_rows``.
-        gains_of: gains ``[B]`` float64 of rows ``[B]``, given the rows kept so far; no row's ever grows.
-        keep: is told each row that is kept.
+        budget: rows to keep, at most `num_rows`.
+        gains_of: gains `[B]` float64 of rows `[B]`, given the rows kept so far; a row's gain never grows.
+        keep: called with each row that is kept.
 
     Returns:
         The kept rows in order.
@@ -42,6 +42,6 @@ def lazy_greedy(
 
 
 def _highest(bounds: np.ndarray, number: int) -> np.ndarray:
-    """The positions, ascending, of about ``number`` highest bounds; those of -inf are left out."""
+    """Positions, ascending, of the `number` highest bounds, without those of -inf."""
     rows = np.arange(len(bounds)) if number >= len(bounds) else np.sort(np.argpartition(bounds, -number)[-number:])
     return rows[bounds[rows] > -np.inf]

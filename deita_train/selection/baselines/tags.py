@@ -1,4 +1,4 @@
-"""Methods that cover tags: what an LLM or InsTag's tagger says a conversation is about.
+"""Methods that cover tags, which say what a conversation is about; an LLM or InsTag's tagger writes them.
 
 A smaller budget keeps a prefix of a larger one.
 """
@@ -21,13 +21,13 @@ _EXPONENT, _OFFSET = 0.8, 1e-6
 def instag(candidates: Candidates, budget: int) -> Trace:
     """Complexity-first diverse sampling (InsTag, Lu et al. 2023, algorithm 1).
 
-    Rows go by their number of tags, the highest first, ties by id. A round walks down the rows that are left and keeps
-    each one that has a tag which no row of this round had before; then the next round begins with no tag covered, until
-    the budget is full.
+    Rows are ordered by their number of tags, the most first, ties by id. A round walks down the rows that are left and
+    keeps each one with a tag that no row kept in this round has; then the next round begins with no tag covered, until
+    the budget is reached.
     """
     order = walk_order(candidates.ids, np.array([len(tags) for tags in candidates.tags], dtype=np.float64))
     tags_at = [candidates.tags[position] for position in order]
-    left: dict[str, list[int]] = {}  # for each tag the places in the order that have it, the first one last
+    left: dict[str, list[int]] = {}  # for each tag the places of its rows in the order, from last to first
     for place in reversed(range(len(order))):
         for tag in tags_at[place]:
             left.setdefault(tag, []).append(place)
@@ -39,7 +39,7 @@ def instag(candidates: Candidates, budget: int) -> Trace:
 
 
 def _round(left: Mapping[str, Sequence[int]], tags_at: Sequence[Sequence[str]]) -> list[int]:
-    """The places that one round keeps, ascending: the first one left of each tag that is not covered by then."""
+    """The places that one round keeps, ascending: for each tag not covered by then, its first place that is left."""
     kept, covered = [], set[str]()
     for place, tag in sorted((places[-1], tag) for tag, places in left.items()):
         if tag not in covered:
@@ -49,7 +49,7 @@ def _round(left: Mapping[str, Sequence[int]], tags_at: Sequence[Sequence[str]]) 
 
 
 def _without(left: Mapping[str, list[int]], kept: Set[int]) -> dict[str, list[int]]:
-    """Kept places are taken away where they come first; a tag without places ends."""
+    """Drop the kept places that come first for a tag, and tags without places."""
     for places in left.values():
         while places and places[-1] in kept:
             places.pop()
@@ -59,17 +59,16 @@ def _without(left: Mapping[str, list[int]], kept: Set[int]) -> dict[str, list[in
 def mig(candidates: Candidates, budget: int) -> Trace:
     """Greedy maximisation of the information on a label graph (MIG, Chen et al. 2025).
 
-    A row gives its score, divided by its number of tags, to each of its tags (labels). A label passes what it gets on
-    to the labels that it is similar to: with W the similarities, 1 on the diagonal and 0 where they are below
-    ``label_similarity``, row i gives label k the amount sum_j v_ij W_jk / sum_l W_lk. The information of a selection is
-    the sum over labels of (x_k + 1e-6) ** 0.8, x_k being the sum of these amounts. Each step keeps the row with the
-    highest gain, of equals the lowest id, a gain being linear as in the paper: the amounts times the derivative at the
-    present x.
+    A row gives each of its tags (labels) its score divided by its number of tags, and a label passes what it gets on to
+    similar labels: with W the similarities, 1 on the diagonal and 0 where they are below `label_similarity`, row i
+    gives label k the amount sum_j v_ij W_jk / sum_l W_lk. The information of a selection is the sum over labels of
+    (x_k + 1e-6) ** 0.8, x_k being the sum of these amounts. Each step keeps the row with the highest gain, ties by id.
+    As in the paper a gain is linear: the amounts times the derivative at the present x.
 
-    All this is as in the public code (yichengchen24/MIG at 03d1dcb) but for the similarity of two labels: there the
-    cosine of embeddings of their names by a text encoder, cut at 0.9; here the cosine of their columns in the table of
-    rows and tags, n_jk / sqrt(n_j n_k) with n the numbers of rows that have both and either, which needs no second
-    model. Labels of like meaning that never stand together are not joined by it.
+    This follows the public code (yichengchen24/MIG at 03d1dcb) except for the similarity of two labels. There it is the
+    cosine of their names' embeddings by a text encoder, cut at 0.9. Here it is the cosine of their columns in the table
+    of rows and tags, n_jk / sqrt(n_j n_k), n being numbers of rows with both labels and with either; this needs no
+    second model. Labels of the same meaning that never occur together stay apart.
 
     Memory: the table of rows and labels and the graph, both sparse.
     """
@@ -83,7 +82,7 @@ def mig(candidates: Candidates, budget: int) -> Trace:
 
 
 class _Information:
-    """What has flowed to each label, ``[L]``, and the slope of the information there."""
+    """The amounts that each of L labels has received, and the slope of the information there, `[L]` float64."""
 
     def __init__(self, amounts: sparse.csr_array) -> None:
         self.amounts = amounts
@@ -91,12 +90,12 @@ class _Information:
         self.slope = _slope(self.received)
 
     def gains_of(self, rows: np.ndarray) -> np.ndarray:
-        """Amounts times slope: ``[B]`` float64."""
+        """Amounts times slope: `[B]` float64."""
         gains: np.ndarray = self.amounts[rows] @ self.slope
         return gains
 
     def keep(self, row: int) -> None:
-        """Let the row's amounts flow."""
+        """Add the row's amounts."""
         entries = slice(*self.amounts.indptr[row : row + 2])
         labels = self.amounts.indices[entries]
         self.received[labels] += self.amounts.data[entries]
@@ -108,7 +107,7 @@ def _slope(received: np.ndarray) -> np.ndarray:
 
 
 def _amounts(tags: Sequence[Sequence[str]], scores: np.ndarray, label_similarity: float) -> sparse.csr_array:
-    """What each row gives to each label, directly and passed on: ``[N, L]`` float64; labels in the order of names."""
+    """What each row gives to each label, directly and passed on: `[N, L]` float64, labels sorted by name."""
     places = {label: place for place, label in enumerate(sorted({tag for of_row in tags for tag in of_row}))}
     labels = np.array([places[tag] for of_row in tags for tag in of_row], dtype=np.int64)
     counts = np.array([len(of_row) for of_row in tags], dtype=np.int64)
@@ -120,7 +119,7 @@ def _amounts(tags: Sequence[Sequence[str]], scores: np.ndarray, label_similarity
 
 
 def _propagation(has_label: sparse.csr_array, label_similarity: float) -> sparse.csr_array:
-    """The graph as ``[L, L]``: similarities of at least ``label_similarity``, each column divided by its sum."""
+    """The graph as `[L, L]`: similarities of at least `label_similarity`, each column divided by its sum."""
     together = (has_label.T @ has_label).tocoo()
     num_rows = together.diagonal()
     similarity = together.data / np.sqrt(num_rows[together.row] * num_rows[together.col])

@@ -1,1 +1,1 @@
-"""Measures of a selected subset, and comparisons of several."""
+"""Measures of a selection, and comparisons of several."""

@@ -1,4 +1,4 @@
-"""The measures of several selections from one pool as plain data, and as JSON."""
+"""The results of a comparison of selections, and as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,13 +15,13 @@ class Composition:
     """What a set of rows is made of.
 
     Attributes:
-        num_rows: how many they are.
-        mean_score: mean of the scores of those that have one; None without scores.
-        characters: characters of a conversation.
-        tokens: tokens of a conversation; None where they were not given.
+        num_rows: how many rows.
+        mean_score: mean of the scores of the rows that have one; None without scores.
+        characters: of a conversation.
+        tokens: of a conversation; None where they were not given.
         turns: user turns of a conversation.
-        beyond: share of the text beyond the maximal length, see ``share_beyond``; None without that.
-        sources: share of the rows by source; None where the pool has no column ``source``.
+        beyond: share of the text beyond the maximum length, see `share_beyond`; None without one.
+        sources: share of the rows by source; None where the pool has no column `source`.
     """
 
     num_rows: int
@@ -35,13 +35,13 @@ class Composition:
 
 @dataclass(frozen=True)
 class Diversity:
-    """The measures of ``measures`` and ``novel_sum`` of one selection.
+    """The measures of diversity of one selection.
 
     Attributes:
-        nearest: spread of the highest similarity of a row to another selected row; None for a single row.
-        facility_location: mean similarity of the pool's rows to the selected row nearest to each.
-        vendi_score: effective number of different rows.
-        novel_sum: NovelSum; None for a single row, and in a pool all of whose embeddings are equal.
+        nearest: highest similarity of a row to another selected row; None for a single row.
+        facility_location: mean similarity of the pool's rows to the nearest selected row.
+        vendi_score: effective number of distinct rows.
+        novel_sum: NovelSum; None for a single row, and in a pool whose embeddings are all equal.
     """
 
     nearest: Spread | None
@@ -52,9 +52,12 @@ class Diversity:
 
 @dataclass(frozen=True)
 class Measured:
-    """One selection: its rows, how diverse they are (None without embeddings), how far its sources are from the pool's.
+    """One selection.
 
-    ``source_distance`` is the total variation distance; None where the pool has no column ``source``.
+    Attributes:
+        composition: what its rows are made of.
+        diversity: how diverse they are; None without embeddings.
+        source_distance: total variation distance of their sources from the pool's; None without a column `source`.
     """
 
     composition: Composition
@@ -69,9 +72,9 @@ class Comparison:
     Attributes:
         pool: what the whole pool is made of.
         selections: the measures of each.
-        overlap: Jaccard matrix ``[M, M]`` of the sets of ids, in the same order.
-        max_length: the limit behind ``beyond``; None without one.
-        unit: what ``max_length`` counts, "tokens" or "characters".
+        overlap: `[M, M]` float64 Jaccard index of each pair of selections, in the same order.
+        max_length: the limit behind `beyond`; None without one.
+        unit: what `max_length` counts, "tokens" or "characters".
     """
 
     pool: Composition
@@ -82,7 +85,7 @@ class Comparison:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as values that JSON has; quantiles by their level, from "0" to "1"."""
+    """The comparison as JSON values; quantiles by their level, from "0" to "1"."""
     selections = {
         name: {
             "composition": _composition_json(item.composition),

@@ -1,4 +1,4 @@
-"""Several selections from one pool, measured alike and compared with each other."""
+"""Measuring several selections from one pool in the same way, and comparing them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from deita_train.selection.measures.novel_sum import density_factors, novel_sum
 from deita_train.selection.pool_columns import number_column
 from deita_train.selection.repr_filter.unit_rows import UnitRows, name_rows
 
-# Told before each step of the work: how many steps are done, of how many, and what comes next.
+# Called before each step: steps done, steps in all, and what comes next.
 OnStep = Callable[[int, int, str], None]
 
 
-def _tell_nobody(done: int, total: int, what: str) -> None:
-    """For a comparison that nobody waits for."""
+def _report_nothing(done: int, total: int, what: str) -> None:
+    """Ignores the progress."""
 
 
 def compare(
@@ -39,30 +39,30 @@ def compare(
     max_length: int | None = None,
     center: bool = False,
     num_neighbours: int = 10,
-    on_step: OnStep = _tell_nobody,
+    on_step: OnStep = _report_nothing,
 ) -> Comparison:
     """Measure selections of one pool.
 
     With embeddings, a selection of n rows costs about N n D + 2 n² D multiply-adds, and NovelSum's density factors cost
-    N D for each row that any of the selections holds: for three selections of 10K out of 300K x 4,096 about 7.5e13
-    in all, which takes minutes. Memory holds the rows of one selection (for the density factors, those of all) as
-    float32 unit vectors and one block of the pool with its similarities.
+    N D for each row that any selection holds: for three selections of 10K out of 300K x 4,096 about 7.5e13 in all,
+    which takes minutes. Memory holds the rows of one selection (for the density factors, those of all) as float32 unit
+    vectors, and one block of the pool with its similarities.
 
     Args:
-        pool: N rows with ``id`` and ``messages``; ``source`` is compared where it is there.
-        embeddings: ``[N, D]`` float32 or float16 in the order of ``pool``, ``np.memmap`` allowed; None leaves the
-            measures of diversity out.
+        pool: N rows with `id` and `messages`, and perhaps `source`.
+        embeddings: `[N, D]` float32 or float16 in the order of `pool`, `np.memmap` allowed; without them diversity is
+            not measured.
         selections: ids of the rows of each selection, by its name.
-        scores: ``[N]`` float64, such as the evol scores, nan for a row without one.
-        token_column: a column of ``pool`` with the number of tokens of each row.
-        max_length: where a training cuts a row, in tokens if ``token_column`` is given, else in characters.
-        center: subtract the pool's mean from every embedding first, as the selection did.
+        scores: `[N]` float64, such as evol scores, nan for a row without one.
+        token_column: a column of `pool` with the number of tokens of each row.
+        max_length: where a training cuts a row, in tokens if `token_column` is given, else in characters.
+        center: whether the pool's mean is subtracted from every embedding first, as in the selection.
         num_neighbours: K of NovelSum's density factor.
-        on_step: hears of each step of the measures of diversity, which are nearly all of the work.
+        on_step: called before each step of the measures of diversity, which are nearly all of the work.
 
     Raises:
         UserError: there is no selection, or one is empty, repeats an id or names one that the pool lacks;
-            ``token_column`` is missing or holds something else than token counts; or an embedding has no direction.
+            `token_column` is missing or has other values than token counts; or an embedding has no direction.
     """
     if not selections:
         raise UserError("there is no selection to compare; give the ids of at least one.")
@@ -84,7 +84,7 @@ def compare(
 
 
 def _positions(ids: Sequence[str], selections: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-    """Positions in the pool of each selection's rows, ``[n]`` int64, ascending."""
+    """Positions in the pool of each selection's rows, `[n]` int64, ascending."""
     place = {row_id: position for position, row_id in enumerate(ids)}
     positions = {}
     for name, selected in selections.items():
@@ -103,7 +103,7 @@ def _positions(ids: Sequence[str], selections: Mapping[str, Sequence[str]]) -> d
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is known of each of the N rows without its embedding."""
+    """What is known of N rows without their embeddings; arrays are `[N]`."""
 
     scores: np.ndarray | None
     characters: np.ndarray

@@ -1,4 +1,4 @@
-"""What a subset is made of: lengths, turns and sources of its rows, text beyond a limit, and the overlap of subsets."""
+"""What a subset is made of: lengths, turns and sources of its rows, text beyond a limit, overlap with other subsets."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -16,7 +16,7 @@ ROWS_PER_READ = 1000
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and quantiles of a quantity; ``quantiles`` are those at ``methods.QUANTILES``, linearly interpolated."""
+    """Mean and quantiles of a quantity; the quantiles are those at `QUANTILES`, linearly interpolated."""
 
     mean: float
     quantiles: tuple[float, ...]
@@ -28,17 +28,21 @@ class Spread:
 
 
 def spread(values: np.ndarray) -> Spread:
-    """Mean and quantiles of ``[n]`` numbers, at least one, in float64."""
-    assert len(values), "the spread of no value"
+    """Mean and quantiles of `[n]` numbers, at least one, in float64."""
+    assert len(values), "no values"
     numbers = np.asarray(values, dtype=np.float64)
     return Spread(float(numbers.mean()), tuple(np.quantile(numbers, QUANTILES).tolist()))
 
 
 def share_beyond(lengths: np.ndarray, max_length: int) -> float:
-    """Share of the text of ``[n]`` rows, at least one and not all empty, that lies beyond their first ``max_length``.
+    """Share of the text that a training which cuts rows at `max_length` never sees.
 
-    Lengths and limit are in one unit, characters or tokens. From 0 to 1: what a training that cuts at the limit never
-    sees.
+    Args:
+        lengths: `[n]` lengths of rows, at least one and not all 0.
+        max_length: in the same unit, characters or tokens.
+
+    Returns:
+        From 0 to 1.
     """
     assert max_length >= 0, max_length
     counted = np.asarray(lengths, dtype=np.float64)
@@ -47,24 +51,25 @@ def share_beyond(lengths: np.ndarray, max_length: int) -> float:
 
 
 def source_shares(sources: Sequence[str]) -> dict[str, float]:
-    """The share of rows of each source, the largest first, equal ones by name; the shares sum to 1."""
+    """The share of rows of each source, the largest first, ties by name; the shares sum to 1."""
     counts = sorted(Counter(sources).items(), key=lambda item: (-item[1], item[0]))
     return {source: number / len(sources) for source, number in counts}
 
 
 def total_variation(shares: Mapping[str, float], other_shares: Mapping[str, float]) -> float:
-    """Total variation distance of two mixes, half the sum of |p - q|: from 0 (alike) to 1 (nothing in common).
+    """Total variation distance of two mixes, half the sum of |p - q|: from 0 (equal) to 1 (nothing in common).
 
-    The least share of the rows that would have to come from other sources for the mixes to be alike.
+    That is the smallest share of the rows that would have to come from other sources to make the mixes equal.
     """
     names = {*shares, *other_shares}
     return sum(abs(shares.get(name, 0.0) - other_shares.get(name, 0.0)) for name in sorted(names)) / 2
 
 
 def jaccard(subsets: Sequence[Set[str]]) -> np.ndarray:
-    """Overlap of M sets of ids, rows in both over rows in either: ``[M, M]`` float64, symmetric, in [0, 1].
+    """Overlap of each pair of M sets of ids, rows in both over rows in either; 1 for two empty sets.
 
-    1 on the diagonal, and for two empty sets.
+    Returns:
+        `[M, M]` float64, symmetric, from 0 to 1.
     """
     return np.array([[_jaccard(a, b) for b in subsets] for a in subsets]).reshape(len(subsets), len(subsets))
 
@@ -75,9 +80,12 @@ def _jaccard(subset: Set[str], other: Set[str]) -> float:
 
 
 def conversation_sizes(rows: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Characters over all messages, and user turns, of each of N conversations, at least one: two ``[N]`` int64.
+    """The sizes of N conversations, at least one.
 
-    Reads the column ``messages`` in blocks, without a Python object for each message.
+    Reads the column `messages` in blocks, without a Python object for each message.
+
+    Returns:
+        Characters over all messages, and user turns: two arrays `[N]` int64.
     """
     blocks = rows.select_columns("messages").with_format("arrow").iter(ROWS_PER_READ)
     characters, turns = zip(*(_sizes(block["messages"].combine_chunks()) for block in blocks), strict=True)

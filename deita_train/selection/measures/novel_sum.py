@@ -1,4 +1,4 @@
-"""NovelSum, a measure of diversity that weighs near rows and crowded places more (Yang et al. 2025, arXiv 2502.17184).
+"""NovelSum, a measure of diversity that weighs near rows and dense regions more (Yang et al. 2025, arXiv 2502.17184).
 
 The novelty of a chosen row i is its density factor times a weighted mean of its cosine distances to the other chosen
 rows, the nearest of which has the greatest weight; NovelSum is the mean novelty:
@@ -6,12 +6,11 @@ rows, the nearest of which has the greatest weight; NovelSum is the mean novelty
     NovelSum = 1/n sum_i f_i (sum_r r^-p d_i(r)) / (sum_r r^-p)        r = 1 .. n - 1
     f_i      = (mean of the squared distances to the K nearest rows of the pool + e)^-q
 
-d_i(r) is the distance 1 - cosine from i to the other chosen row that is r-th nearest to it. The density factor is
-larger where the pool is dense, so that a distance counts more there. Formula and constants, p = 1, q = 0.5, K = 10,
-e = 1e-9, are those of the authors' program (UmeanNever/NovelSum) with its recommended settings, not read off the paper.
-For the density factor the program takes squared distances of the embeddings as they are stored; here all vectors are
-unit vectors. In its first version, which by its authors is the one of the paper, a row is the nearest neighbour of
-itself: ``with_self``.
+d_i(r) is the distance 1 - cosine from i to the r-th nearest other chosen row. The density factor is larger where the
+pool is dense, so a distance counts more there. Formula and constants, p = 1, q = 0.5, K = 10, e = 1e-9, are those of
+the authors' program (UmeanNever/NovelSum) with its recommended settings, not of the paper. For the density factor the
+program uses squared distances of the embeddings as stored; here all vectors are unit vectors. In its first version,
+which its authors say is the paper's, a row is its own nearest neighbour: `with_self`.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ import torch
 from deita_train.selection.measures.diversity import ROWS_PER_BLOCK, blocks, unit_tensor
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows, full_float32_products
 
-# Chosen rows whose distances to all others are sorted at once, and whose neighbours are measured at once.
+# How many chosen rows are processed at once: sorting their distances to all others, measuring their neighbours.
 ROWS_PER_SORT = 256
 ROWS_PER_GATHER = 64
 
@@ -36,16 +35,16 @@ def novel_sum(
     with_self: bool = False,
     block_size: int = ROWS_PER_SORT,
 ) -> float:
-    """NovelSum of the chosen rows: 0 where all are alike, higher is more diverse, without an upper bound.
+    """NovelSum of the chosen rows: 0 where all are equal, higher is more diverse, without an upper bound.
 
     Costs n² D multiply-adds and the sorting of n rows of n distances.
 
     Args:
         pool: N rows.
-        chosen: ``[n]`` int64, distinct positions in the pool.
-        density_factors: ``[n]`` float64, one for each chosen row; ones leave the density out.
-        proximity_power: p, the power of the rank in the weights; 0 weighs all distances alike.
-        with_self: whether a row is the first neighbour of itself, at distance 0, so that the nearest other row has the
+        chosen: `[n]` int64, distinct positions in the pool.
+        density_factors: `[n]` float64, one for each chosen row; ones ignore the density.
+        proximity_power: p, the power of the rank in the weights; 0 weighs all distances equally.
+        with_self: whether a row is its own first neighbour, at distance 0, so that the nearest other row has the
             weight 2^-p.
         block_size: rows whose distances are sorted at once; affects speed and memory (12 n bytes a row) only.
 
@@ -66,7 +65,7 @@ def novel_sum(
 
 
 def _sorted_distances(unit: torch.Tensor, rows: slice) -> np.ndarray:
-    """Cosine distances of some of the n rows to the n - 1 others, ascending: ``[B, n - 1]`` float64."""
+    """Cosine distances of some of the n rows to the n - 1 others, ascending: `[B, n - 1]` float64."""
     with full_float32_products():
         distance = 1 - unit[rows] @ unit.T
     distance.clamp_(min=0)
@@ -86,20 +85,20 @@ def density_factors(
 ) -> np.ndarray:
     """How dense the pool is around each chosen row: (mean squared distance to its nearest rows + floor)^-power.
 
-    Rows of the pool that are equal in every number count once, and a row is no neighbour of itself. The neighbours are
-    found by float32 products and their distances (squared, between unit vectors: 2 - 2 cosine) are measured again in
-    float64, because those of near-duplicates are below what float32 resolves. Costs N n D multiply-adds.
+    Rows of the pool that are equal in every number count once, and a row is no neighbour of itself. Float32 products
+    find the neighbours; their squared distances (between unit vectors: 2 - 2 cosine) are then taken in float64, because
+    float32 does not resolve those of near-duplicates. Costs N n D multiply-adds.
 
     Args:
         pool: N rows.
-        chosen: ``[n]`` int64, distinct positions in the pool.
+        chosen: `[n]` int64, distinct positions in the pool.
         num_neighbours: K, of as many as the pool has.
         density_power: q; 0 gives ones.
-        floor: e, what bounds the factor of a row whose neighbours coincide with it.
+        floor: e, which bounds the factor of a row whose neighbours coincide with it.
         block_size: rows of the pool per matrix product; affects speed and memory only.
 
     Returns:
-        ``[n]`` float64 above 0; nan where all rows of the pool are equal, so that there is no neighbour.
+        `[n]` float64 above 0; nan where all rows of the pool are equal, so that there is no neighbour.
     """
     assert num_neighbours >= 1, num_neighbours
     distinct = distinct_rows(pool.embeddings)
@@ -108,13 +107,13 @@ def density_factors(
         return np.full(len(chosen), np.nan)
     candidates = distinct[_nearest_columns(pool, chosen, distinct, num_found + 1, block_size)]
     distances = _squared_distances(pool, chosen, candidates)
-    distances.sort(axis=1)  # the first is the row itself, or the one that it is equal to
+    distances.sort(axis=1)  # the first is that of the row itself, or of its equal
     factors: np.ndarray = (distances[:, 1:].mean(axis=1) + floor) ** -density_power
     return factors
 
 
 def distinct_rows(embeddings: np.ndarray) -> np.ndarray:
-    """Positions ``[M]`` int64, ascending, of the rows ``[N, D]`` that equal no earlier one in every number."""
+    """Positions `[M]` int64, ascending, of the rows `[N, D]` that equal no earlier one in every number."""
     first: dict[bytes, int] = {}
     for rows in blocks(len(embeddings), ROWS_PER_PASS):
         positive_zeros = embeddings[rows] + np.zeros(1, dtype=embeddings.dtype)  # -0.0 equals 0.0
@@ -126,7 +125,7 @@ def distinct_rows(embeddings: np.ndarray) -> np.ndarray:
 def _nearest_columns(
     pool: UnitRows, chosen: np.ndarray, others: np.ndarray, num_nearest: int, block_size: int
 ) -> np.ndarray:
-    """For each chosen row the places in ``others`` ``[M]`` of the most similar ones: ``[n, num_nearest]`` int64."""
+    """The places in `others` `[M]` of the rows most similar to each chosen row: `[n, num_nearest]` int64."""
     unit = unit_tensor(pool, chosen)
     best = torch.empty((len(unit), 0))
     places = torch.empty((len(unit), 0), dtype=torch.int64)
@@ -142,7 +141,7 @@ def _nearest_columns(
 
 
 def _squared_distances(pool: UnitRows, chosen: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """Squared distances ``[n, K]`` float64 between the unit vectors of chosen rows and their neighbours ``[n, K]``."""
+    """Squared distances `[n, K]` float64 between the unit vectors of chosen rows and their neighbours `[n, K]`."""
     distances = np.empty(neighbours.shape)
     for rows in blocks(len(chosen), ROWS_PER_GATHER):
         near = pool.unit_rows(neighbours[rows].reshape(-1), np.float64).reshape(*neighbours[rows].shape, -1)

@@ -1,1 +1,1 @@
-"""What a selection decided about each row, as columns and in words."""
+"""The decisions of a selection, as columns and in words."""

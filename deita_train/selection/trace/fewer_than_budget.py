@@ -1,4 +1,4 @@
-"""What to say of a selection that did not meet its budget, from its metrics; this module imports nothing heavy."""
+"""A selection that did not meet its budget, in words, from its metrics; this module imports nothing heavy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,11 @@ from deita_train.budget import TOKENS, form_of, in_words
 
 
 def fewer_than_budget(metrics: Mapping[str, Any], setting: str = "select.threshold") -> str | None:
-    """One sentence or more on a selection that found less than its budget; None when it found enough.
+    """A sentence or more on a selection that found less than its budget; None when it found enough.
 
-    `setting` is what the threshold is called where the reader states it.
+    Args:
+        metrics: of the stage `select`.
+        setting: what the reader calls the threshold.
     """
     if metrics["budget_met"]:
         return None
@@ -24,7 +26,7 @@ def fewer_than_budget(metrics: Mapping[str, Any], setting: str = "select.thresho
 
 
 def sufficient_in_words(sufficient: Mapping[str, Any] | None) -> str:
-    """A sentence or two with a space before them, on the threshold that would meet the budget."""
+    """A sentence or two, after a space, on the threshold that would meet the budget."""
     if sufficient is None:
         return " No threshold would meet the budget: the pool has too little for it."
     if sufficient["threshold"] >= 1:

@@ -1,4 +1,4 @@
-"""The trace of a selection as columns of the dataset, the rows that it keeps, and its numbers for a report."""
+"""The trace of a selection as columns of a dataset, the rows that it keeps, and its numbers for a report."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-if TYPE_CHECKING:  # it needs torch, and who only prints a comparison does not
+if TYPE_CHECKING:  # it imports torch, which printing a comparison does not need
     from deita_train.selection.repr_filter.repr_filter import Trace
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 def attach_trace(dataset: datasets.Dataset, trace: Trace, ids: Sequence[str]) -> datasets.Dataset:
-    """Add what the walk decided as columns; rows stay in their order.
+    """Add the decisions as columns; rows stay in their order.
 
-    ``selection_rank`` (int64, null if not selected), ``nearest_similarity`` (float32, null where the trace has nan) and
-    ``blocked_by`` (id of the blocking row, or null). ``ids`` are the ids in the order of the trace.
+    The columns are `selection_rank` (int64, null if not selected), `nearest_similarity` (float32, null where the trace
+    has nan) and `blocked_by` (id of the blocking row, or null).
+
+    Args:
+        dataset: N rows with `id`.
+        trace: of these rows.
+        ids: their ids, in the order of the trace.
     """
     assert list(dataset["id"]) == list(ids), "the trace is not in the order of the dataset's rows"
 
@@ -48,7 +53,12 @@ def attach_trace(dataset: datasets.Dataset, trace: Trace, ids: Sequence[str]) ->
 
 
 def trace_in_columns(table: pa.Table, ids: Sequence[str]) -> Trace:
-    """The inverse of :func:`attach_trace`, for N rows in the order of `ids`; `table` has the same rows in any order."""
+    """The inverse of :func:`attach_trace`.
+
+    Args:
+        table: N rows in any order, with `id` and the columns of the trace.
+        ids: the N ids in the order of the trace that is returned.
+    """
     from deita_train.selection.repr_filter.repr_filter import Trace
 
     places = pc.index_in(pa.array(ids), value_set=table["id"].combine_chunks())
@@ -63,7 +73,7 @@ def trace_in_columns(table: pa.Table, ids: Sequence[str]) -> Trace:
 
 
 def keep_selected(dataset: datasets.Dataset, budget: int | None) -> datasets.Dataset:
-    """The rows with ``selection_rank`` below ``budget`` (all that have a rank if None), in rank order."""
+    """The rows with `selection_rank` below `budget` (all that have a rank if None), in rank order."""
 
     def is_selected(rank: int | None) -> bool:
         return rank is not None and (budget is None or rank < budget)
@@ -73,10 +83,10 @@ def keep_selected(dataset: datasets.Dataset, budget: int | None) -> datasets.Dat
 
 
 def nearest_summary(trace: Trace) -> dict[str, Any]:
-    """Counts of the walk and quantiles of the similarity to the nearest row kept before, for a report.
+    """Counts, and quantiles of the similarity to the nearest row kept before.
 
     Returns:
-        ``num_seen``, ``num_kept``, ``num_rejected`` (rows), and ``quantiles``: from "0" to "1", linearly interpolated
+        `num_seen`, `num_kept`, `num_rejected` (rows), and `quantiles`: from "0" to "1", linearly interpolated
         over the rows that have a nearest kept row; null if there are none.
     """
     nearest = trace.nearest_similarity[~np.isnan(trace.nearest_similarity)].astype(np.float64)

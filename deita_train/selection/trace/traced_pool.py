@@ -1,4 +1,4 @@
-"""A pool with what a selection decided about each of its rows."""
+"""A pool with the decision of a selection about each of its rows."""
 
 import datasets
 import pyarrow as pa
@@ -6,14 +6,14 @@ import pyarrow.compute as pc
 
 from deita_train.data.row_table import as_dataset
 
-# What the walk reads and writes; every other column is the pool's own.
+# The columns that a selection reads and writes; every other column is the pool's own.
 _TRACED = ("complexity_scores", "quality_scores", "evol_score", "selection_rank", "nearest_similarity", "blocked_by")
 
 
 def traced_pool(pool: datasets.Dataset, trace: datasets.Dataset) -> datasets.Dataset:
-    """Every row of `pool` in its order, with the scores and the decision that `trace` has of it, joined by `id`.
+    """Every row of `pool` in its order, with its scores and decision from `trace`, joined by `id`.
 
-    A row without a score to rank by is not in the trace: those columns are null there.
+    A row that the method could not rank is not in the trace: its columns are null.
     """
     rows, traced = _table(pool), _table(trace)
     places = pc.index_in(rows["id"], value_set=traced["id"].combine_chunks())
@@ -26,5 +26,5 @@ def traced_pool(pool: datasets.Dataset, trace: datasets.Dataset) -> datasets.Dat
 
 
 def _table(dataset: datasets.Dataset) -> pa.Table:
-    """All rows in Arrow, without the description of the columns, which does not follow when they change."""
+    """All rows in Arrow, without the metadata that describes the columns, which would be wrong once they change."""
     return dataset.with_format("arrow")[:].replace_schema_metadata(None)

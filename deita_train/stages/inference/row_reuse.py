@@ -1,7 +1,7 @@
 """Reuse by row: results of items that a published artefact already holds are copied from there.
 
 An item is one model input, identified by the hash of its token ids. The run says which artefacts may be used
-(`StageContext.siblings`): those of the same kind, configuration and model, over other pools.
+(`StageContext.reusable`): those of the same kind, configuration and model, over other pools.
 """
 
 import hashlib
@@ -99,17 +99,17 @@ def find_items(
 
 def _keep(context: StageContext, hashes: Sequence[str], stored: Stored) -> set[int]:
     """Copy the items found into the prepared data; returns their numbers."""
-    tables = ((sibling, _hashes(context, sibling, stored.hashes)) for sibling in context.siblings)
+    tables = ((artefact, _hashes(context, artefact, stored.hashes)) for artefact in context.reusable)
     writer: pq.ParquetWriter | None = None
     counts: dict[str, int] = {}
     reused: set[int] = set()
-    for sibling, found in find_items(hashes, tables):
-        for table in _taken(_chunks(context, sibling, stored.values), found, sibling.name):
+    for artefact, found in find_items(hashes, tables):
+        for table in _taken(_chunks(context, artefact, stored.values), found, artefact.name):
             if writer is None:
                 path = context.prepared_dir / _REUSED
                 writer = pq.ParquetWriter(path, table.schema, write_page_checksum=True)
             writer.write_table(table)
-        counts[sibling.name] = len(found)
+        counts[artefact.name] = len(found)
         reused.update(item for _, item in found)
     if writer is not None:
         writer.close()
@@ -132,18 +132,18 @@ def _taken(chunks: Iterable[pa.Array], found: Sequence[Found], source: str) -> I
         start += len(chunk)
 
 
-def _hashes(context: StageContext, sibling: Path, column: str) -> Iterator[str | None]:
-    for chunk in _chunks(context, sibling, column):
+def _hashes(context: StageContext, artefact: Path, column: str) -> Iterator[str | None]:
+    for chunk in _chunks(context, artefact, column):
         yield from chunk.to_pylist()
 
 
-def _chunks(context: StageContext, sibling: Path, column: str) -> list[pa.Array]:
+def _chunks(context: StageContext, artefact: Path, column: str) -> list[pa.Array]:
     """A memory-mapped column of a published table with one entry per item, in parts; lists are flattened."""
     try:
-        chunks = datasets.load_from_disk(str(sibling / "data")).data.column(column).chunks
+        chunks = datasets.load_from_disk(str(artefact / "data")).data.column(column).chunks
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"{context.label}: the table of {sibling}, which may hold some of these rows, cannot be read ({error}). "
+            f"{context.label}: the table of {artefact}, which may hold some of these rows, cannot be read ({error}). "
             "Remove that folder (it is rebuilt when needed), or state reuse_rows: false."
         ) from error
     return [

@@ -36,7 +36,7 @@ def run(context: StageContext) -> StageResult | None:
     """
     device, group = _ranks(context)
     datasets.disable_caching()  # a map over a published table would leave its cache beside it
-    context = replace(context, siblings=_siblings(context))
+    context = replace(context, reusable=_reusable(context))
     lengths = _lengths(context)
     pool = _candidates(context, lengths)
     rankable, drops = _rankable(context, pool)
@@ -61,11 +61,11 @@ def _ranks(context: StageContext) -> tuple[torch.device, Group | None]:
     return device, ProcessGroup(device) if context.world_size > 1 else None
 
 
-def _siblings(context: StageContext) -> tuple[Path, ...]:
+def _reusable(context: StageContext) -> tuple[Path, ...]:
     """Those of rank 0: all ranks must continue the same walk, whatever is published or removed meanwhile."""
     if context.world_size == 1:
-        return context.siblings
-    shared = [context.siblings]
+        return context.reusable
+    shared = [context.reusable]
     torch.distributed.broadcast_object_list(shared, src=0)
     return shared[0]
 

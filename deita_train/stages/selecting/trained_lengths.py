@@ -23,7 +23,7 @@ class TrainedLengths:
     turns: Mapping[str, list[bool]]
 
     def tokens_of(self, ids: Sequence[str]) -> np.ndarray:
-        """``[N]`` int64 in the order of ``ids``."""
+        """`[N]` int64 in the order of `ids`."""
         return np.array([self.tokens[row_id] for row_id in ids], dtype=np.int64)
 
     def turns_of(self, ids: Sequence[str]) -> list[list[bool]]:

@@ -100,10 +100,10 @@ def _rows_reused(rules: Method, earlier: Trace | None, trace: Trace) -> int:
 
 
 def _furthest(context: StageContext, ids: Sequence[str]) -> tuple[Trace | None, str | None]:
-    """The trace and the name of the sibling that decided on the most rows."""
-    if not context.siblings:
+    """The trace and the name of the artefact that decided on the most rows."""
+    if not context.reusable:
         return None, None
-    furthest = max(context.siblings, key=lambda folder: (read_json(folder / "metrics.json")["seen"], folder.name))
+    furthest = max(context.reusable, key=lambda folder: (read_json(folder / "metrics.json")["seen"], folder.name))
     return read_trace(context.label, furthest, ids), furthest.name
 
 

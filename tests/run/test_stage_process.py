@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from deita_train.run.child import worker
+from deita_train.run.child import stage_process
 from deita_train.run.child.preparation import prepare, wait_for_preparation
 from deita_train.stages.context import Progress, StageContext
 
@@ -82,11 +82,11 @@ def test_a_preparation_that_did_not_end_is_made_again(tmp_path):
 def test_a_process_that_is_the_only_one_sees_one_gpu(monkeypatch, world, gpus, before, after):
     """transformers would wrap the model for all that it sees, and multiply the batch by their number."""
     monkeypatch.setenv("WORLD_SIZE", world)
-    monkeypatch.setattr(worker, "count_gpus", lambda: gpus)
+    monkeypatch.setattr(stage_process, "count_gpus", lambda: gpus)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before or "")  # and given back after the test
     if before is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    worker._see_one_gpu()
+    stage_process._see_one_gpu()
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == after
 
 

@@ -1,0 +1,20 @@
+"""Section `base:`, a miniature base model that the run makes itself."""
+
+from deita_train.plan.inputs import shipped_template
+from deita_train.plan.node import Node
+from deita_train.plan.sections.builder import DEFAULT_CHAT_TEMPLATE, Builder
+from deita_train.recipe.model_sections import Base
+
+
+def add_base(builder: Builder, base: Base) -> None:
+    """Add the pretraining of the miniature and the stage that reads its text."""
+    pretrain = base.pretrain
+    data = builder.add_pool("pretraining_data", [pretrain.data], "base.pretrain.data")
+    identity = {
+        "architecture": base.architecture.model_dump(),
+        "chat_template": shipped_template(DEFAULT_CHAT_TEMPLATE),
+        "max_length": pretrain.max_length,
+        **builder.of_training(pretrain),
+    }
+    runtime = builder.training_runtime(pretrain, "base.pretrain")
+    builder.add(Node("base", "base", identity, runtime, {"data": data}))

@@ -1,0 +1,67 @@
+"""Section `dpo:`, direct preference optimization of SFT's model or of another one."""
+
+from deita_train.plan.inputs import parity_pairs_template, shipped_template
+from deita_train.plan.node import Node
+from deita_train.plan.sections.builder import DEFAULT_CHAT_TEMPLATE, Builder, Model, end_of_turn
+from deita_train.recipe.model_sections import Dpo
+
+# The public code's length; trl would cut at 1,024.
+DPO_MAX_LENGTH = 2048
+
+
+def add_dpo(builder: Builder, dpo: Dpo) -> None:
+    """Add the reading of pairs, their log-probabilities before the training, and the training."""
+    model, chat_template = _policy(builder, dpo)
+    pairs = builder.add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
+    tokens = {"chat_template": chat_template, "max_length": dpo.trainer.get("max_length", DPO_MAX_LENGTH)}
+    parity = {"pairs_template": _parity_template(builder, chat_template)} if dpo.parity else {}
+    scored = {**tokens, "chat_template": parity.get("pairs_template", chat_template)}
+    dtype, how = builder.of_pass(dpo.reference, "dpo.reference")
+    parents = {"data": pairs, **model.parents}
+    reference = builder.add(
+        Node("reference", "log_probs", {**model.identity, **scored, **dtype}, {**model.location, **how}, parents)
+    )
+    identity = {
+        **model.identity,
+        **tokens,
+        **builder.of_tuning(dpo),
+        **end_of_turn(chat_template),
+        **parity,
+    }
+    runtime = {**model.location, **builder.training_runtime(dpo, "dpo")}
+    builder.add(Node("dpo", "dpo", identity, runtime, {**parents, "reference": reference}))
+
+
+def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, str]:
+    """The model that DPO starts from, and the chat template of both."""
+    recipe, sft = builder.recipe, builder.nodes.get("sft")
+    if dpo.model is not None:
+        if sft is not None:
+            raise builder.inputs.error("dpo.model", "DPO starts from the model of sft:; leave one of the two out.")
+        # The answers of a pair are found by position; those of a conversation, by the template's marks.
+        marked = recipe.evaluate is not None and recipe.evaluate.heldout is not None
+        model = builder.trained_model(dpo.model, dpo.revision, "dpo")
+        return model, builder.chat_template(dpo.chat_template, "dpo", model, marked=marked)
+    if sft is None:
+        raise builder.inputs.missing("dpo", "sft: (or dpo.model)")
+    for name in ("chat_template", "revision"):
+        if getattr(dpo, name) is not None:
+            raise builder.inputs.error(f"dpo.{name}", f"would have no effect beside sft:; leave {name}: out.")
+    assert recipe.sft is not None
+    if recipe.sft.peft is not None and not recipe.sft.merge_adapter:
+        raise builder.inputs.error(
+            "sft.peft", "sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true."
+        )
+    return Model({"model": sft}, {}, {}), sft.config["chat_template"]
+
+
+def _parity_template(builder: Builder, chat_template: str) -> str:
+    """How the public code writes pairs. The model itself is published with its own template."""
+    if chat_template != shipped_template(DEFAULT_CHAT_TEMPLATE):
+        raise builder.inputs.error(
+            "dpo.parity",
+            f"writes the pairs as the public code does, which is {DEFAULT_CHAT_TEMPLATE} with its roles in lower "
+            f"case, and the model's template is another. Train with chat_template: {DEFAULT_CHAT_TEMPLATE}, or "
+            "leave parity: out.",
+        )
+    return parity_pairs_template()

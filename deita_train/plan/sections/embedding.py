@@ -1,0 +1,33 @@
+"""Section `embedding:`, which embeds the pool."""
+
+from typing import Any
+
+from deita_train.plan.node import Node
+from deita_train.plan.sections.builder import Builder, Model
+from deita_train.recipe.scoring_sections import Embedding
+
+
+def add_embedding(builder: Builder, embedding: Embedding) -> None:
+    """Add the embedding of the pool, by a language model or by a model of sentence-transformers."""
+    pool = builder.required("pool", "embedding", "pool:")
+    dtype, how = builder.of_pass(embedding, "embedding")
+    kind, model, choices = _encoder(builder, embedding)
+    identity = {**model.identity, **choices, "max_length": embedding.max_length, **dtype}
+    runtime = {**model.location, **how, "reuse_rows": embedding.reuse_rows}
+    builder.add(Node("embed", kind, identity, runtime, {"pool": pool, **model.parents}))
+
+
+def _encoder(builder: Builder, embedding: Embedding) -> tuple[str, Model, dict[str, Any]]:
+    """The kind of stage that embeds, its model, and what else decides its vectors."""
+    # Defaults stay out of the key, so old artefacts stay valid.
+    choices: dict[str, Any] = {"storage": embedding.storage} if embedding.storage != "float32" else {}
+    if embedding.sentence_transformer is not None:
+        name, revision = embedding.sentence_transformer, embedding.revision
+        outside = builder.outside_model(name, revision, "embedding", field="sentence_transformer")
+        return "sentence_embed", outside, choices
+    assert embedding.model is not None
+    if embedding.pooling != "last_token":
+        choices["pooling"] = embedding.pooling
+    model = builder.model(embedding.model, embedding.revision, "embedding", adapters=True)
+    template = builder.chat_template(embedding.chat_template, "embedding", model, marked=False)
+    return "embed", model, {"chat_template": template, **choices}

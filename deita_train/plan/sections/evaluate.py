@@ -1,0 +1,70 @@
+"""Section `evaluate:`, which measures every model of the recipe on held-out conversations and pairs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deita_train.plan.node import Node
+from deita_train.plan.sections.builder import Builder, Model
+from deita_train.recipe.model_sections import Evaluate
+
+DPO_BETA = 0.1  # trl's default, and the public code's value
+
+
+def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
+    """Add a pass for each model and each kind of held-out data."""
+    models, template = _models(builder, evaluate)
+    if evaluate.heldout is not None:
+        data = builder.add_pool("heldout_data", [evaluate.heldout], "evaluate.heldout")
+        _add_passes(builder, "evaluate", "evaluate", data, models, template)
+    if evaluate.preferences is not None:
+        data = builder.add_preferences("heldout_pairs", evaluate.preferences, "evaluate.preferences")
+        _add_passes(builder, "evaluate_pairs", "log_probs", data, models, template)
+
+
+def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], str]:
+    """The models by name, the untuned one first, and the chat template of them all."""
+    tuned = [builder.nodes[label] for label in ("sft", "dpo") if label in builder.nodes]
+    if evaluate.model is not None and not tuned:
+        # The answers of a pair are found by position; those of a conversation, by the template's marks.
+        marked = evaluate.heldout is not None
+        model = builder.model(evaluate.model, evaluate.revision, "evaluate", adapters=True)
+        return {"base": model}, builder.chat_template(evaluate.chat_template, "evaluate", model, marked=marked)
+    for name in ("model", "revision", "chat_template"):
+        if tuned and getattr(evaluate, name) is not None:
+            raise builder.inputs.error(
+                f"evaluate.{name}", f"would have no effect beside {tuned[0].label}:; leave it out."
+            )
+    if not tuned:
+        raise builder.inputs.missing("evaluate", "sft: or dpo: (or evaluate.model)")
+    models = {"base": _starting_model(tuned[0])}
+    models |= {node.label: Model({"model": node}, {}, {}) for node in tuned}
+    return models, tuned[0].config["chat_template"]
+
+
+def _starting_model(training: Node) -> Model:
+    """The model that a training starts from."""
+    parents = {name: parent for name, parent in training.parents.items() if name == "model"}
+    if parents:
+        return Model(parents, {}, {})
+    return Model({}, {"model": training.config["model"]}, {"model": training.settings["model"]})
+
+
+def _add_passes(
+    builder: Builder, label: str, kind: str, data: Node, models: Mapping[str, Model], template: str
+) -> None:
+    """Add a pass for each model, which also reads the one before it, to compare with."""
+    evaluate = builder.recipe.evaluate
+    assert evaluate is not None
+    dtype, how = builder.of_pass(evaluate, "evaluate")
+    before: dict[str, Node] = {}
+    for name, model in models.items():
+        identity: dict[str, Any] = {
+            "chat_template": template,
+            "max_length": evaluate.max_length,
+            **dtype,
+            **model.identity,
+        }
+        if kind == "log_probs" and name == "dpo":
+            identity["beta"] = builder.nodes["dpo"].config["trainer"].get("beta", DPO_BETA)
+        parents = {"data": data, **model.parents, **before}
+        before = {"before": builder.add(Node(f"{label}.{name}", kind, identity, {**how, **model.location}, parents))}

@@ -1,0 +1,122 @@
+"""Section `select:`, which chooses rows of the pool."""
+
+from typing import Any
+
+from deita_train.plan.node import Node
+from deita_train.plan.sections.builder import SFT_MAX_LENGTH, Builder, Model
+from deita_train.recipe.schema import ReadAs, Select
+from deita_train.selection.settings import Method, rules_of, score_dimensions
+
+
+def add_select(builder: Builder, select: Select) -> None:
+    """Add the recipe's selection."""
+    add_selection(builder, "select", select)
+
+
+def add_selection(builder: Builder, label: str, select: Select, where: str = "select.column") -> Node:
+    """Add a selection and what only it reads.
+
+    Args:
+        builder: the stages so far.
+        label: the stage's label.
+        select: the method and its settings.
+        where: the place in the recipe that a message names when the method's column is missing.
+    """
+    rules = rules_of(select.method, select.quality_weight)
+    parents = {"pool": builder.required("pool", "select", "pool:")}
+    identity: dict[str, Any] = {"method": select.method, "budget": select.plain_budget}
+    identity |= {name: getattr(select, name) for name in rules.settings}
+    if "seed" in identity:
+        identity["seed"] = builder.seed(select.seed)
+    if rules.column is not None:
+        _read_column(builder, select, rules, where, identity, parents)
+    dimensions = _dimensions(builder, select, rules)
+    for dimension in dimensions:
+        reason = f"scorers.{dimension}: or scores.{dimension}: (select.method {select.method} ranks by it)"
+        parents[dimension] = builder.either(f"scores.{dimension}", f"score.{dimension}", "select", reason)
+    if dimensions:
+        identity["score"] = rules.score or select.score
+        identity |= _of_turns(select)
+    if rules.embeddings:
+        parents["embed"] = builder.either("embeddings", "embed", "select", "embedding: or embeddings:")
+        identity["center"] = is_centered(builder)
+    if select.in_tokens or "only_trained_turns" in identity:
+        parents["lengths"], identity["max_length"] = _add_lengths(builder, select, parents["pool"])
+    runtime: dict[str, Any] = {"allow_fewer": select.allow_fewer}
+    launch = builder.inputs.optional_launch(select.launch, "select.launch") if rules.launch else None
+    if launch is not None:
+        runtime["launch"] = launch
+    return builder.add(Node(label, "select", identity, runtime, parents))
+
+
+def is_centered(builder: Builder) -> bool:
+    """Whether the pool's mean is subtracted from the embeddings. The recipe must have some."""
+    embedding = builder.recipe.embeddings or builder.recipe.embedding
+    assert embedding is not None
+    return embedding.center
+
+
+def _read_column(
+    builder: Builder, select: Select, rules: Method, where: str, identity: dict[str, Any], parents: dict[str, Node]
+) -> None:
+    """The column that the method reads: one of the pool's own, or the one that `perplexity:` measures."""
+    if select.column is not None:
+        identity["column"] = select.column
+    elif rules.measured and "perplexity" in builder.nodes:
+        identity["column"], parents["perplexity"] = select.method, builder.nodes["perplexity"]
+    else:
+        section = " or perplexity:, which measures one" if rules.measured else ""
+        raise builder.inputs.error(
+            where, f"method {select.method} wants column:, the column of the pool to read{section}"
+        )
+
+
+def _dimensions(builder: Builder, select: Select, rules: Method) -> tuple[str, ...]:
+    """The dimensions whose scores the selection reads; a method that can do without uses them where they exist."""
+    wanted = score_dimensions(rules.score or select.score)
+    there = all(builder.nodes.keys() & {f"scores.{name}", f"score.{name}"} for name in wanted)
+    if rules.scores == "required" or (rules.scores == "if_any" and (there or select.score != "evol")):
+        return wanted
+    return ()
+
+
+def _of_turns(select: Select) -> dict[str, Any]:
+    """What becomes of the scores of several turns, where it is not the paper's sum over all of them."""
+    stated = {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
+    return {name: value for name, value in stated.items() if value not in ("sum", False)}
+
+
+def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, int | None]:
+    """Add the stage that counts SFT's tokens; returns it and the length at which SFT cuts.
+
+    Both follow from `sft:`, or from `select.read_as` in a recipe whose SFT does not read these rows.
+    """
+    sft, read_as = builder.recipe.sft, select.read_as
+    if sft is not None and sft.data is not None:
+        sft = None  # it trains on other rows
+    if sft is not None and read_as is not None:
+        raise builder.inputs.error("select.read_as", "sft: says how the rows are read; leave one of the two out.")
+    if sft is not None:
+        model = builder.model(sft.model, sft.revision, "sft")
+        lengths = _lengths(builder, model, sft.chat_template, "sft", pool)
+        return lengths, sft.trainer.get("max_length", SFT_MAX_LENGTH)
+    if read_as is not None:
+        model = _tokenizer(builder, read_as)
+        return _lengths(builder, model, read_as.chat_template, "select.read_as", pool), read_as.max_length
+    raise builder.inputs.error(
+        f"select.{'budget' if select.in_tokens else 'only_trained_turns'}",
+        "counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, or select.read_as: "
+        "{tokenizer: MODEL}, with chat_template: and max_length: where they are not vicuna_v1.1 and 2048.",
+    )
+
+
+def _tokenizer(builder: Builder, read_as: ReadAs) -> Model:
+    where = "select.read_as"
+    if read_as.tokenizer == "base":
+        return builder.model("base", None, where)
+    return builder.outside_model(read_as.tokenizer, read_as.revision, where, field="tokenizer")
+
+
+def _lengths(builder: Builder, model: Model, chat_template: str, where: str, pool: Node) -> Node:
+    identity = {**model.identity, "chat_template": builder.chat_template(chat_template, where, model)}
+    return builder.add(Node("lengths", "lengths", identity, model.location, {"pool": pool, **model.parents}))

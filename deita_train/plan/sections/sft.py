@@ -1,0 +1,26 @@
+"""Section `sft:`, supervised fine-tuning on the selected rows or on a dataset of its own."""
+
+from deita_train.plan.node import Node
+from deita_train.plan.sections.builder import Builder, end_of_turn
+from deita_train.recipe.model_sections import Sft
+
+
+def add_sft(builder: Builder, sft: Sft) -> None:
+    """Add the training, and the stage that reads its data where it has its own."""
+    model = builder.trained_model(sft.model, sft.revision, "sft")
+    if sft.data is not None:
+        data = builder.add_pool("sft_data", [sft.data], "sft.data")
+    else:
+        data = builder.required("select", "sft", "select: (or sft.data:)")
+    chat_template = builder.chat_template(sft.chat_template, "sft", model)
+    identity = {
+        **model.identity,
+        "chat_template": chat_template,
+        **builder.of_tuning(sft),
+        # Defaults stay out of the key, so old artefacts stay valid.
+        **({"loss": "per_conversation"} if sft.is_per_conversation else {}),
+        **({"parity": True} if sft.parity else {}),
+        **end_of_turn(chat_template),
+    }
+    runtime = {**model.location, **builder.training_runtime(sft, "sft")}
+    builder.add(Node("sft", "sft", identity, runtime, {"data": data, **model.parents}))

@@ -1,0 +1,31 @@
+"""What the run's fork server starts: a stage, its publishing, or the report, each with its output in a log.
+
+A child ends with code 0, 2 for what the user can fix, or 1.
+"""
+
+from pathlib import Path
+
+from deita_train.run.child.logs import run_logged
+from deita_train.run.child.publishing import publish_stage
+from deita_train.run.child.stage_process import run_stage
+
+
+def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str) -> None:
+    """Carry out a stage of one process."""
+    run_logged(Path(log), lambda: run_stage(Path(recipe_path), sets, Path(runs_dir), artefact_id))
+
+
+def forked_publish(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str) -> None:
+    """Publish a stage that several ranks have finished."""
+    run_logged(Path(log), lambda: publish_stage(Path(recipe_path), sets, Path(runs_dir), artefact_id))
+
+
+def forked_report(run_dir: str, store_dir: str, log: str) -> None:
+    """Write the report of a run: figures need libraries that the run itself never imports."""
+    run_logged(Path(log), lambda: _write_report(Path(run_dir), Path(store_dir)))
+
+
+def _write_report(run_dir: Path, store_dir: Path) -> None:
+    from deita_train.report.page import write_report
+
+    write_report(run_dir, store_dir)
