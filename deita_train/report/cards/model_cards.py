@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,17 @@ from typing import Any
 
 from deita_train.number_text import count, share, significant
 from deita_train.report.cards.card_names import card_file
-from deita_train.report.results.result_measures import EVOL_SCORE, TUNED
+from deita_train.report.results.result_measures import (
+    EVOL_SCORE,
+    TUNED,
+    heldout_loss,
+    pair_accuracy,
+    reading,
+    reward_accuracy,
+)
 from deita_train.report.results.summary import Artefact, Cell, RunSummary
 from deita_train.table import Table, numbers, words
 
-NOT_MEASURED = "not measured"
 TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
 
 
@@ -120,10 +126,11 @@ class Card:
         """Each measure of this model beside those of the models before it; None where nothing was measured."""
         models = ["base", *(name for name in _up_to(self.label) if name in self.cell.planned)]
         rows = []
-        for evaluation, title, read in _MEASURES:
-            values = [_value(self.cell.stages.get(f"{evaluation}.{name}"), read) for name in models]
-            if values[-1] != NOT_MEASURED:
-                rows.append((title, *values))
+        for evaluation, title, read, form in _MEASURES:
+            evaluated = (self.cell.stages.get(f"{evaluation}.{name}") for name in models)
+            values = [None if item is None else read(item) for item in evaluated]
+            if values[-1] is not None:
+                rows.append((title, *("not measured" if value is None else form(value) for value in values)))
         titles = (f"before {TUNED[models[1]]}", *(f"after {TUNED[name]}" for name in models[1:]))
         return Table((*words("measure"), *numbers(*titles)), tuple(rows)) if rows else None
 
@@ -167,26 +174,15 @@ def _up_to(label: str) -> list[str]:
     return names[: names.index(label) + 1]
 
 
-def _value(item: Artefact | None, read: Callable[[Artefact], str]) -> str:
-    return NOT_MEASURED if item is None else read(item)
-
-
-def _reading(metric: str, name: str, form: Callable[[float], str]) -> Callable[[Artefact], str]:
-    def read(item: Artefact) -> str:
-        found = item.metrics.get(metric) if metric == "rewards" else item.metric(metric)
-        return NOT_MEASURED if found is None else form(found[name])
-
-    return read
-
-
 _four_digits = partial(significant, digits=4)
+# Evaluation, what is measured, where it is read, how it is written.
 _MEASURES = (
-    ("evaluate", "held-out rows", _reading("heldout", "rows", count)),
-    ("evaluate", "held-out loss per assistant token, nats", _reading("heldout", "loss_per_token", _four_digits)),
-    ("evaluate", "held-out perplexity", _reading("heldout", "perplexity", _four_digits)),
-    ("evaluate_pairs", "held-out pairs", _reading("pairs", "rows", count)),
-    ("evaluate_pairs", "chosen answer is the likelier one", _reading("pairs", "accuracy", share)),
-    ("evaluate_pairs", "margin of log-probability, nats", _reading("pairs", "margin", _four_digits)),
-    ("evaluate_pairs", "reward accuracy of DPO", _reading("rewards", "accuracy", share)),
-    ("evaluate_pairs", "reward margin of DPO", _reading("rewards", "margin", _four_digits)),
+    ("evaluate", "held-out rows", reading("heldout", "rows"), count),
+    ("evaluate", "held-out loss per assistant token, nats", heldout_loss, _four_digits),
+    ("evaluate", "held-out perplexity", reading("heldout", "perplexity"), _four_digits),
+    ("evaluate_pairs", "held-out pairs", reading("pairs", "rows"), count),
+    ("evaluate_pairs", "chosen answer is the likelier one", pair_accuracy, share),
+    ("evaluate_pairs", "margin of log-probability, nats", reading("pairs", "margin"), _four_digits),
+    ("evaluate_pairs", "reward accuracy of DPO", reward_accuracy, share),
+    ("evaluate_pairs", "reward margin of DPO", reading("rewards", "margin"), _four_digits),
 )

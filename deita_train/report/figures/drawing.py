@@ -128,7 +128,7 @@ def draw_legend(axes: Axes, columns: int, labels: Sequence[str] = ()) -> None:
 
 
 def legend_shape(labels: Sequence[str]) -> tuple[int, float]:
-    """Columns of a legend of ``labels`` that fit the panel's width, and its height in inches."""
+    """Columns of a legend of `labels` that fit the panel's width, and its height in inches."""
     # A legend's line and its gaps take 0.5 inches.
     columns = max(1, int((WIDTH_INCHES - 0.5) / (LETTER_INCHES * max(map(len, labels)) + 0.5)))
     return columns, LINE_INCHES * -(-len(labels) // columns)
@@ -157,5 +157,5 @@ def count_axis(axes: Axes) -> None:
 
 
 def compact_tick(value: float, _: int | None) -> str:
-    """A whole number at a tick: ``2,000``, ``20 k``."""
+    """A whole number at a tick: `2,000`, `20 k`."""
     return f"{value / 1000:,g} k" if value >= 1e4 else f"{value:,g}"

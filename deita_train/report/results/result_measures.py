@@ -12,8 +12,27 @@ from deita_train.report.statistics import Estimate
 
 EVOL_SCORE = "mean evol score"
 HIGHER, LOWER = "higher is better", "lower is better"
+# Metrics that not every artefact of their stage has: of models before DPO, of methods that read no scores.
+_OPTIONAL = ("rewards", "score_mean")
 # The models that a recipe tunes, in their order: the last part of their labels, and their names.
 TUNED = {"sft": "SFT", "dpo": "DPO"}
+
+
+def reading(metric: str, name: str) -> Reading:
+    """Reads the value `name` of a metric that has several."""
+
+    def read(item: Artefact) -> float | None:
+        found = item.metrics.get(metric) if metric in _OPTIONAL else item.metric(metric)
+        return None if found is None else found[name]
+
+    return read
+
+
+# Loss per token on the held-out rows, in nats; shares of the pairs whose chosen answer has the higher log-probability
+# and the higher implicit reward.
+heldout_loss = reading("heldout", "loss_per_token")
+pair_accuracy = reading("pairs", "accuracy")
+reward_accuracy = reading("rewards", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,9 @@ def kept_measures(summary: RunSummary, groups: Sequence[Group]) -> list[Measure]
         Measure("rows kept", "select", lambda item: item.metric("rows_out"), pool_rows, is_count=True),
         *(column_measure(name, is_share=True) for name in columns if name in shares),
         *(column_measure(name, is_share=False) for name in columns if name not in shares),
-        Measure(EVOL_SCORE, "select", _score_mean("selected"), Reference("select", _score_mean("pool"))),
+        Measure(
+            EVOL_SCORE, "select", reading("score_mean", "selected"), Reference("select", reading("score_mean", "pool"))
+        ),
     ]
     return measured(measures, groups)
 
@@ -109,7 +130,7 @@ def model_measures(groups: Sequence[Group]) -> list[Measure]:
         *map(accuracy_measure, TUNED),
         *map(_margin_measure, TUNED),
         Measure("reward accuracy of DPO", "evaluate_pairs.dpo", reward_accuracy, None, HIGHER, is_share=True),
-        Measure("reward margin of DPO", "evaluate_pairs.dpo", _reward_margin, None, HIGHER),
+        Measure("reward margin of DPO", "evaluate_pairs.dpo", reading("rewards", "margin"), None, HIGHER),
     ]
     return measured(measures, groups)
 
@@ -145,22 +166,6 @@ def column_measure(name: str, *, is_share: bool) -> Measure:
 
     title = f"{name.replace('_', ' ')} share" if is_share else f"mean {name.replace('_', ' ')}"
     return Measure(title, "select", reading("selected"), Reference("select", reading("pool")), is_share=is_share)
-
-
-def heldout_loss(artefact: Artefact) -> float:
-    """Loss per token on the held-out rows, in nats."""
-    return float(artefact.metric("heldout")["loss_per_token"])
-
-
-def pair_accuracy(artefact: Artefact) -> float:
-    """Share of the pairs whose chosen answer has the higher log-probability."""
-    return float(artefact.metric("pairs")["accuracy"])
-
-
-def reward_accuracy(artefact: Artefact) -> float | None:
-    """Share of the pairs whose chosen answer has the higher implicit reward, where DPO has one."""
-    rewards = artefact.metrics.get("rewards")
-    return None if rewards is None else float(rewards["accuracy"])
 
 
 def untuned_name(groups: Sequence[Group]) -> str:
@@ -200,22 +205,8 @@ def _model_measure(
 
 
 def _margin_measure(model: str) -> Measure:
-    return _model_measure("preference margin", "evaluate_pairs", model, _pair_margin, HIGHER)
-
-
-def _pair_margin(artefact: Artefact) -> float:
-    return float(artefact.metric("pairs")["margin"])
-
-
-def _reward_margin(artefact: Artefact) -> float | None:
-    rewards = artefact.metrics.get("rewards")
-    return None if rewards is None else float(rewards["margin"])
+    return _model_measure("preference margin", "evaluate_pairs", model, reading("pairs", "margin"), HIGHER)
 
 
 def _columns(item: Artefact) -> dict[str, dict[str, float]]:
     return dict(item.metric("columns"))
-
-
-def _score_mean(side: str) -> Reading:
-    """A method that does not score, such as random, may have no mean."""
-    return lambda item: (item.metrics.get("score_mean") or {}).get(side)

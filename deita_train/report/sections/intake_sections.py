@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deita_train.number_text import count, plural
+from deita_train.number_text import count, decimals, plural
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary, shortened
 from deita_train.report.sections.section import Section
@@ -21,7 +21,7 @@ def pool_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     if pool is None:
         return None
     drops = drop_table([("pool", pool)], "Rows that cannot be trained on are dropped before anything is scored.")
-    text = f"{_read_text('row', pool)}; a conversation has {pool.metric('mean_turns'):.1f} turns on average."
+    text = f"{_read_text('row', pool)}; a conversation has {decimals(pool.metric('mean_turns'), 1)} turns on average."
     text += "" if drops else " No row was dropped."
     left_out = pool.metric("columns_left_out")
     notes = (f"Columns of the source that were left out: {', '.join(left_out)}.",) if left_out else ()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
 
-from deita_train.number_text import count, plural
+from deita_train.number_text import count, decimals, plural, share
 from deita_train.report.figures.figure import Figure
 from deita_train.report.figures.stage_figures import (
     evol_score_distribution,
@@ -77,11 +77,12 @@ def _selection_figures(select: Artefact, trace: SelectionTrace) -> list[Figure]:
         panels.append(_similarity_figure(trace.nearest_similarity, kept, select.metric("threshold")))
     if trace.num_chars is not None:
         draw = partial(length_distribution, trace.num_chars, trace.num_chars[kept])
-        text = f"Median number of characters: {_medians(trace.num_chars, kept)}. The axis is logarithmic."
+        medians = _beside(count(float(np.median(values))) for values in (trace.num_chars[kept], trace.num_chars))
+        text = f"Median number of characters: {medians}. The axis is logarithmic."
         panels.append(Figure("length", "Length", text, draw))
     if trace.num_turns is not None:
         draw = partial(turns_distribution, trace.num_turns, trace.num_turns[kept])
-        means = f"{trace.num_turns[kept].mean():.1f} among the kept rows, {trace.num_turns.mean():.1f} in the pool"
+        means = _beside(decimals(float(values.mean()), 1) for values in (trace.num_turns[kept], trace.num_turns))
         text = f"Mean number of turns: {means}. A sum over turns favours long conversations; this shows by how much."
         panels.append(Figure("turns", "Turns", text, draw))
     return panels
@@ -97,8 +98,9 @@ def _similarity_figure(nearest: np.ndarray, kept: np.ndarray, threshold: float |
     return Figure("nearest-similarity", "Nearest kept row", text, draw)
 
 
-def _medians(values: np.ndarray, kept: np.ndarray) -> str:
-    return f"{count(float(np.median(values[kept])))} among the kept rows, {count(float(np.median(values)))} in the pool"
+def _beside(texts: Iterable[str]) -> str:
+    kept, pool = texts
+    return f"{kept} among the kept rows, {pool} in the pool"
 
 
 def _score_figure(dimension: str, item: Artefact) -> Figure:
@@ -119,9 +121,10 @@ def _score_notes(summary: RunSummary) -> list[str]:
         if item is None:
             continue
         if item.metric("wrong_model_suspected"):
+            mass = share(item.metric("digit_mass_mean"))
             notes.append(
-                f"The {name} scorer looks like a wrong model: it puts only {item.metric('digit_mass_mean'):.1%} of its "
-                f"probability on the digits 1 to 6. Check scorers.{name} before trusting these scores."
+                f"The {name} scorer looks like a wrong model: it puts only {mass} of its probability on the digits 1 to "
+                f"6. Check scorers.{name} before trusting these scores."
             )
         nulls = {reason: number for reason, number in item.metric("nulls").items() if number}
         if nulls:
