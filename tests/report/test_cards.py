@@ -129,3 +129,27 @@ def test_a_template_of_ours_is_named_and_another_is_not(run):
     assert template_name("{{ messages }}") is None
     assert "| chat template | the recipe's own, in chat" in cards(run)["sft.md"]
     assert len(cards_of(read_summary(*run))) == 6
+
+
+def test_a_local_model_and_given_scores_are_named_by_their_content(run):
+    run_dir, store = run
+    manifest = store / "sft-deita-1" / "manifest.json"
+    config = json.loads(manifest.read_text())["config"]
+    change(manifest, config=config | {"model": {"content": "a1" * 32, "base": {"hub": "org/base"}}})
+    given = store / "scores-1"
+    given.mkdir()
+    record = json.loads((store / "score-quality" / "manifest.json").read_text())
+    record |= {"id": "scores-1", "kind": "scores_file", "config": {"file": {"content": "b2" * 32}}}
+    (given / "manifest.json").write_text(json.dumps(record))
+    (given / "metrics.json").write_text("{}")
+
+    def replace_scores(stages):
+        cell = stages["cells"][0]["stages"]
+        del cell["score.quality"], cell["train_scorer.quality"]
+        cell["scores.quality"] = "scores-1"
+
+    edit_json(run_dir / "stages.json", replace_scores)
+    front, found = parts(cards(run)["sft.md"])
+    assert "from a local folder, an adapter on org/base (content digest a1a1a1a1a1a1)." in found["What it is"]
+    assert "base_model" not in front
+    assert "| quality scores | a file made elsewhere (content digest b2b2b2b2b2b2) |" in found["Data"]

@@ -123,8 +123,8 @@ def _score_notes(summary: RunSummary) -> list[str]:
         if item.metric("wrong_model_suspected"):
             mass = share(item.metric("digit_mass_mean"))
             notes.append(
-                f"The {name} scorer looks like a wrong model: it puts only {mass} of its probability on the digits 1 to "
-                f"6. Check scorers.{name} before trusting these scores."
+                f"The {name} scorer looks like a wrong model: it puts only {mass} of its probability on the digits 1 "
+                f"to 6. Check scorers.{name} before trusting these scores."
             )
         nulls = {reason: number for reason, number in item.metric("nulls").items() if number}
         if nulls:
