@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from deita_train.data.outputs import Output
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
+from deita_train.stages.kinds import STAGE_KINDS
 
 
 def export_table(plan: Plan, label: str, output: Output, console: Console) -> None:
@@ -49,76 +49,9 @@ def export_model(plan: Plan, label: str, output: Output | None, console: Console
 def print_facts(plan: Plan, console: Console) -> None:
     """Print a line for each stage that left out or cut rows, or measured something."""
     for label, node in plan.cells[0].nodes.items():
-        describe = _FACTS.get(node.kind)
+        describe = STAGE_KINDS[node.kind].describe
         if describe is not None:
             say(console, f"{label}: {describe(plan.store.metrics(node.id))}")
-
-
-def _score_facts(metrics: Mapping[str, Any]) -> str:
-    nulls = ", ".join(f"{reason} {number:,}" for reason, number in metrics["nulls"].items() if number)
-    without = f"{sum(metrics['nulls'].values()):,} without a score{f' ({nulls})' if nulls else ''}"
-    scored = f"{metrics['scored']:,} turns scored, {without}"
-    cut = f"{metrics['shortened']:,} rows shortened to max_length{_found_again(metrics, 'turns')}"
-    suspected = (
-        f"; only {metrics['digit_mass_mean']:.1%} of the probability is on the digits: this looks like a wrong model"
-        if metrics["wrong_model_suspected"]
-        else ""
-    )
-    return f"{scored}; {cut}{suspected}"
-
-
-def _embed_facts(metrics: Mapping[str, Any]) -> str:
-    return (
-        f"{metrics['dimensions']:,} dimensions; {metrics['truncated']:,} of {metrics['rows']:,} rows cut at max_length"
-        f"{_found_again(metrics, 'rows')}"
-    )
-
-
-def _found_again(metrics: Mapping[str, Any], unit: str) -> str:
-    return (
-        f"; {metrics['rows_reused']:,} {unit} were computed before, in another pool" if metrics["rows_reused"] else ""
-    )
-
-
-def _scorer_facts(metrics: Mapping[str, Any]) -> str:
-    heldout = metrics["heldout"]
-    if heldout is None:
-        return "no held-out rows to measure it on (--heldout)"
-    correlation, error = heldout["rank_correlation"], heldout["mean_absolute_error"]
-    measured = f"{heldout['rows']:,} held-out rows: rank correlation {correlation:.3f}, mean absolute error {error:.3f}"
-    return f"{measured}, bias {heldout['bias']:+.3f}, calibration slope {heldout['calibration_slope']:.3f}"
-
-
-def _heldout_facts(metrics: Mapping[str, Any]) -> str:
-    heldout = metrics["heldout"]
-    return (
-        f"loss per token {heldout['loss_per_token']:.4f}, perplexity {heldout['perplexity']:.3f} over "
-        f"{heldout['tokens']:,} tokens of the assistant in {heldout['rows']:,} rows"
-    )
-
-
-def _pair_facts(metrics: Mapping[str, Any]) -> str:
-    pairs = metrics["pairs"]
-    return f"the chosen answer is the likelier one in {pairs['accuracy']:.1%} of {pairs['rows']:,} pairs"
-
-
-def _perplexity_facts(metrics: Mapping[str, Any]) -> str:
-    nulls = ", ".join(f"{reason} {number:,}" for reason, number in metrics["nulls"].items())
-    return (
-        f"{metrics['measured']:,} of {metrics['rows']:,} rows measured{f' ({nulls})' if nulls else ''}; mean "
-        f"perplexity {metrics['mean_perplexity']:.3f}, mean IFD {metrics['mean_ifd']:.3f}"
-    )
-
-
-_FACTS = {
-    "score": _score_facts,
-    "embed": _embed_facts,
-    "sentence_embed": _embed_facts,
-    "perplexity": _perplexity_facts,
-    "train_scorer": _scorer_facts,
-    "evaluate": _heldout_facts,
-    "log_probs": _pair_facts,
-}
 
 
 def _table(plan: Plan, node: Node, name: str) -> Any:

@@ -12,27 +12,12 @@ from deita_train.plan.inputs import TEMPLATES_DIR, parity_pairs_template
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.stages.inspection.row_view import TokenSequence
+from deita_train.stages.kinds import STAGE_KINDS, ShownRows, stage_module
 
 if TYPE_CHECKING:
     from deita_train.stages.inspection.row_sequences import InspectedStage
 
 _NAMED = 3
-# Kind of stage -> what it does with a row's tokens.
-NOTES: Mapping[str, str] = {
-    "sft": "trained are the assistant's texts, each with its end of turn",
-    "dpo": "trained are both answers, each with its end of turn",
-    "base": "every token is trained but the first, which nothing precedes",
-    "train_scorer": "trained are the digit and the end of sequence",
-    "score": "nothing is trained; a score is read from the six digits' logits after the last token",
-    "embed": "nothing is trained; the embedding is read from the hidden states, of the last token or of all",
-    "perplexity": (
-        "nothing is trained; measured is the loss of the assistant's texts, here, and each alone after the first token"
-    ),
-    "log_probs": "nothing is trained; measured is the log-probability of both answers, each with its end of turn",
-    "evaluate": "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
-}
-# What is done with the marked tokens, where it is not training.
-_VERBS = {"score": "", "embed": "", "log_probs": "measured", "evaluate": "measured", "perplexity": "measured"}
 
 
 @dataclass(frozen=True)
@@ -64,24 +49,30 @@ def inspect_row(plan: Plan, label: str | None, row_id: str | None) -> Inspection
         UserError: there is no such stage or row, or the model with the tokenizer is not made yet.
     """
     node = _choose(plan, label)
+    shown = _shown(node)
     stage, tokenizer_from = _stage(plan, node)
     rows = _rows(plan, node)
     found_id, row, chosen = _find(stage, node, rows, row_id)
     from deita_train.stages.inspection.row_sequences import has_loss, sequences
 
-    facts = [("stage", f"{node.label}: {NOTES[node.kind]}"), ("row", f"{found_id}{_source(row)}{chosen}")]
+    facts = [("stage", f"{node.label}: {shown.note}"), ("row", f"{found_id}{_source(row)}{chosen}")]
     facts += [("data", rows.described), ("tokenizer", tokenizer_from), _rendering(node)]
     if _is_held_out(plan, node, rows, found_id):
         facts.append(("note", "parity: true holds this row out, as the public code would: it is not trained on"))
     elif not has_loss(stage, row):
         facts.append(("note", _without_loss(node)))
-    verb = _VERBS.get(node.kind, "trained")
-    return Inspection(tuple(facts), tuple(sequences(stage, row)), stage.max_length, verb)
+    return Inspection(tuple(facts), tuple(sequences(stage, row)), stage.max_length, shown.verb)
+
+
+def _shown(node: Node) -> ShownRows:
+    rows = STAGE_KINDS[node.kind].rows
+    assert rows is not None
+    return rows
 
 
 def _choose(plan: Plan, label: str | None) -> Node:
     """The stage with that label; without a label sft, else dpo, else the first that can be shown."""
-    shown = {name: node for name, node in plan.cells[0].nodes.items() if node.kind in NOTES}
+    shown = {name: node for name, node in plan.cells[0].nodes.items() if STAGE_KINDS[node.kind].rows is not None}
     if not shown:
         raise UserError(f"{plan.loaded.path} has no stage that gives rows to a model; there is nothing to inspect.")
     if label is None:
@@ -114,14 +105,14 @@ def _tokenizer(plan: Plan, node: Node) -> tuple[Path, str]:
 
     A trained model keeps the tokenizer of the model that it starts from, so the nearest published one serves.
     """
-    at = node if node.kind == "base" else node.parents.get("model")
+    at = node if STAGE_KINDS[node.kind].makes_base else node.parents.get("model")
     named = node
     while at is not None:
         if plan.store.has(at.id):
             return plan.store.path(at.id) / "model", f"of {at.label}, {at.id}"
-        if at.kind == "base":
-            command = shlex.join(["deita-train", "run", *plan.arguments(), "--until", "base"])
-            owner = "trains its own tokenizer, and" if at is node else "takes the tokenizer of base, which"
+        if STAGE_KINDS[at.kind].makes_base:
+            command = shlex.join(["deita-train", "run", *plan.arguments(), "--until", at.label])
+            owner = "trains its own tokenizer, and" if at is node else f"takes the tokenizer of {at.label}, which"
             raise UserError(f"{node.label} {owner} is not made yet. Make it first: {command}")
         named, at = at, at.parents.get("model")
     from deita_train.stages.stage_model import tokenizer_path
@@ -135,28 +126,24 @@ def _at(identity: Mapping[str, Any]) -> str:
 
 
 def _rows(plan: Plan, node: Node) -> _Rows:
-    if node.kind == "train_scorer":
+    if _shown(node).form == "labelled":
         return _labelled_rows(node)
     data, name = node.parents.get("data") or node.parents["pool"], ""
-    if data.kind == "select" and not plan.store.has(data.id):
-        data, name = data.parents["pool"], " (select is not made yet)"
+    if _is_to_be_drawn(plan, data):
+        data, name = data.parents["pool"], f" ({data.label} is not made yet)"
     if plan.store.has(data.id):
         import datasets
 
         table, origin = datasets.load_from_disk(str(plan.store.path(data.id) / "data")), data.id
     else:
-        table, origin = _read(data), "read from its source"
+        table, _ = stage_module(data.kind).read_rows(data.config, data.settings)
+        origin = "read from its source"
     return _Rows(f"{data.label}{name}, {origin}, {len(table):,} rows", list(table["id"]), table)
 
 
-def _read(data: Node) -> Any:
-    if data.kind == "preferences":
-        from deita_train.stages.intake.preferences import read_preferences
-
-        return read_preferences(data.config, data.settings)[0]
-    from deita_train.stages.intake.pool import read_pool
-
-    return read_pool(data.config, data.settings)[0]
+def _is_to_be_drawn(plan: Plan, data: Node) -> bool:
+    """Whether the rows are some of a pool's, and it is not yet known which."""
+    return "pool" in data.parents and not plan.store.has(data.id)
 
 
 def _labelled_rows(node: Node) -> _Rows:
@@ -188,7 +175,7 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
 def _is_held_out(plan: Plan, node: Node, rows: _Rows, row_id: str) -> bool:
     """Whether `parity` holds the row out; unknown, and so no, before `select` is made: the rows are the pool's."""
     data = node.parents.get("data")
-    if data is None or not node.config.get("parity") or (data.kind == "select" and not plan.store.has(data.id)):
+    if data is None or not node.config.get("parity") or _is_to_be_drawn(plan, data):
         return False
     from deita_train.training.parity import public_split
 
@@ -196,9 +183,10 @@ def _is_held_out(plan: Plan, node: Node, rows: _Rows, row_id: str) -> bool:
 
 
 def _first(node: Node) -> str:
-    if node.kind in ("dpo", "log_probs"):
+    shown = _shown(node)
+    if shown.form == "pair":
         return " (the first whose answers differ)"
-    return " (the first with a loss)" if node.kind in ("base", "sft", "evaluate", "perplexity") else " (the first)"
+    return " (the first with a loss)" if shown.form in ("text", "conversation") and shown.verb else " (the first)"
 
 
 def _near(row_id: str, rows: _Rows) -> str:
@@ -214,7 +202,7 @@ def _source(row: Any) -> str:
 
 def _template(node: Node) -> str | None:
     """The chat template with which a stage renders its rows; None for a scorer."""
-    text: str | None = node.config.get("pairs_template", node.config.get("chat_template"))
+    text: str | None = node.config.get("pairs_template") or node.config.get("chat_template")
     return text
 
 
@@ -229,9 +217,11 @@ def _rendering(node: Node) -> tuple[str, str]:
 
 
 def _without_loss(node: Node) -> str:
-    if node.kind in ("dpo", "log_probs"):
+    shown = _shown(node)
+    if shown.form == "pair":
         return "within max_length the answers are equal, or one has no token left: " + (
-            "dpo leaves this pair out" if node.kind == "dpo" else "there is nothing to tell them apart by"
+            f"{node.label} leaves this pair out"
+            if shown.verb == "trained"
+            else "there is nothing to tell them apart by"
         )
-    is_measure = node.kind in ("evaluate", "perplexity")
-    return "no token has a loss: " + ("nothing is measured" if is_measure else "the row is left out")
+    return "no token has a loss: " + ("nothing is measured" if shown.verb == "measured" else "the row is left out")

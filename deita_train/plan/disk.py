@@ -9,8 +9,9 @@ from typing import Any
 
 from deita_train.models.weight_shapes import Shapes, shapes_in_folder, shapes_of_config
 from deita_train.plan.launch import Launch
-from deita_train.plan.node import TRAININGS, Node
+from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, PlannedStage
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.atomic_io import read_json
 from deita_train.training.sizes import CHECKPOINTS_AT_ONCE, TrainingSize, training_size
 
@@ -43,7 +44,7 @@ def plan_disk(plan: Plan, stages: Sequence[PlannedStage]) -> Disk | None:
     Models stay, checkpoints go when their stage is published. What an interrupted training has on disk is not wanted
     again.
     """
-    waiting = [stage.node for stage in stages if stage.status != "done" and stage.node.kind in TRAININGS]
+    waiting = [stage.node for stage in stages if stage.status != "done" and STAGE_KINDS[stage.node.kind].trains]
     if not waiting:
         return None
     at_most = published = 0
@@ -119,7 +120,7 @@ def _words(size: TrainingSize) -> str:
 
 def _shapes(plan: Plan, node: Node) -> Shapes | str:
     """The weights that a training starts from, or why they are not known."""
-    if node.kind == "base":
+    if STAGE_KINDS[node.kind].makes_base:
         shapes = shapes_of_config(_miniature(node.config["architecture"]))
         assert shapes is not None
         return shapes

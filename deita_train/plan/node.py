@@ -10,17 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from deita_train.errors import UserError
+from deita_train.plan.identity import hashed
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.keys import content_key
-
-# Raised when a stage's code changes what it writes for the same configuration.
-VERSIONS = {
-    "pool": 2, "base": 1, "train_scorer": 4, "score": 4, "embed": 4, "select": 2, "sft": 2, "evaluate": 4,
-    "preferences": 1, "log_probs": 4, "dpo": 2, "scores_file": 1, "embeddings_file": 1, "sentence_embed": 2,
-    "perplexity": 3, "compare": 1, "lengths": 1,
-}  # fmt: skip
-
-# The kinds that train: they want disk for checkpoints, and can leave one when they are asked to stop.
-TRAININGS = frozenset({"base", "train_scorer", "sft", "dpo"})
 
 
 @dataclass(frozen=True)
@@ -32,12 +24,18 @@ class Node:
     config: Mapping[str, Any]
     settings: Mapping[str, Any]
     parents: Mapping[str, "Node"] = field(default_factory=dict)
+    stated: frozenset[str] = frozenset()
 
     @cached_property
     def key(self) -> str:
         """64 hex digits; equal keys mean equal content."""
         parents = {name: node.key for name, node in self.parents.items()}
-        return content_key(self.kind, VERSIONS[self.kind], self.config, parents)
+        return content_key(self.kind, STAGE_KINDS[self.kind].version, self.hashed, parents)
+
+    @property
+    def hashed(self) -> dict[str, Any]:
+        """What of the identity counts in the key."""
+        return hashed(self.kind, self.config, self.stated)
 
     @property
     def id(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from deita_train.budget import in_words, is_mapping_budget
 from deita_train.errors import UserError
 from deita_train.plan.graph import build_graph
+from deita_train.plan.identity import with_implied
 from deita_train.plan.inputs import Inputs
 from deita_train.plan.node import Node, stages_until
 from deita_train.plan.select_fields import check_select_fields
@@ -237,7 +238,8 @@ def _former(plan: Plan, node: Node, before: Mapping[str, Mapping[str, RecordedNo
 def _why(node: Node, old: RecordedNode | None) -> str:
     if old is None:
         return "not made yet"
-    changes = list(_differences(old.config, dict(node.config), ""))
+    before, now = (with_implied(node.kind, config) for config in (old.config, node.config))
+    changes = list(_differences(before, now, ""))
     if changes:
         return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
     moved = [parent.label for name, parent in node.parents.items() if old.parents.get(name) != parent.id]

@@ -13,10 +13,11 @@ from types import FrameType
 
 from deita_train.errors import Stopped
 from deita_train.plan.launch import Launch
-from deita_train.plan.node import TRAININGS, Node
+from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.run.child.publishing import publishes_itself
 from deita_train.run.child.targets import forked_publish, forked_report, forked_stage
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.training.stopping import STOP_FILE
 
@@ -97,7 +98,7 @@ class Children:
                     time.sleep(_POLL_SECONDS)
                     tick()
             except BaseException as end:
-                if isinstance(end, SystemExit) and node.kind in TRAININGS:
+                if isinstance(end, SystemExit) and STAGE_KINDS[node.kind].trains:
                     # The launcher would give its ranks 30 seconds, too little for a large checkpoint.
                     (plan.store.work_path(node.id) / STOP_FILE).touch()
                 else:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from deita_train.errors import UserError
 from deita_train.plan.cells import SHARED, cell_nodes
+from deita_train.plan.identity import resolved_recipe
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, is_current, run_record
 from deita_train.recipe.yaml_text import to_yaml
@@ -18,6 +19,7 @@ from deita_train.run.display import Display
 from deita_train.run.executor import Executor
 from deita_train.run.failures import StageFailed, run_lock, update_failures
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.locks import hold
 
@@ -64,7 +66,7 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
 def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], display: Display) -> None:
     """Warn of each selection of the run that found less than its budget, built now or before."""
     for node in nodes:
-        if node.kind == "select" and is_current(plan.store, node):
+        if STAGE_KINDS[node.kind].has_budget and is_current(plan.store, node):
             fewer = fewer_than_budget(plan.store.metrics(node.id))
             if fewer:
                 name = plan.cell_name(node)
@@ -118,9 +120,7 @@ def _rebuilt(nodes: Sequence[Node], fresh: str | None) -> set[str]:
 
 def _write_record(plan: Plan) -> None:
     plan.run_dir.mkdir(parents=True, exist_ok=True)
-    # With its overrides and every default filled in.
-    resolved = to_yaml(plan.loaded.recipe.model_dump(exclude_none=True))
-    write_text_atomically(plan.run_dir / "recipe.resolved.yaml", resolved)
+    write_text_atomically(plan.run_dir / "recipe.resolved.yaml", to_yaml(resolved_recipe(plan.loaded.recipe)))
     run_record(plan).write(plan.run_dir)
 
 

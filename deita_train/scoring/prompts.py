@@ -86,7 +86,7 @@ class PromptEncoder:
         """
         if not tokenizer.is_fast:
             raise UserError(
-                f"the tokenizer of {tokenizer.name_or_path} does not tell where its tokens lie in a text; scorers need "
+                f"the tokenizer of {tokenizer.name_or_path} does not say where its tokens are in a text; scorers need "
                 "a fast one: save it with a tokenizer.json beside the model."
             )
         self._tokenizer = tokenizer

@@ -22,7 +22,7 @@ def number_column(rows: datasets.Dataset, column: str) -> np.ndarray:
     kind = str(getattr(feature, "dtype", "list"))
     if not kind.startswith(("int", "uint", "float", "null")):
         raise UserError(
-            f"column '{column}' holds {_in_words(feature)}, and the method wants a number in each row. Convert it, or "
+            f"column '{column}' holds {_in_words(feature)}, and the method needs a number in each row. Convert it, or "
             "name another column."
         )
     values = [value if value is not None and math.isfinite(value) else math.nan for value in rows[column]]
@@ -41,7 +41,7 @@ def tag_column(rows: datasets.Dataset, column: str) -> list[tuple[str, ...]]:
     of_items = feature.feature if isinstance(feature, datasets.List) else feature
     if getattr(of_items, "dtype", None) not in ("string", "large_string", "null"):
         raise UserError(
-            f"column '{column}' holds {_in_words(feature)}, and the method wants the tags of each row, as a list of "
+            f"column '{column}' holds {_in_words(feature)}, and the method needs the tags of each row, as a list of "
             f"texts or as one text with '{TAG_DELIMITER}' between them."
         )
     return [_tags(value) for value in rows[column]]

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import OverTurns
 
-DIMENSIONS = ("complexity", "quality")
 Score = Literal["evol", "complexity", "quality"]
+DIMENSIONS: tuple[Score, ...] = ("complexity", "quality")
 # Parts of a select stage's configuration that the method does not see.
 _OF_THE_STAGE = frozenset({"budget", "max_length", "only_trained_turns"})
 
@@ -160,7 +160,7 @@ def rules_of(method: str, quality_weight: float) -> Method:
     return replace(rules, scores="required" if quality_weight else "none")
 
 
-def score_dimensions(score: Score) -> tuple[str, ...]:
+def score_dimensions(score: Score) -> tuple[Score, ...]:
     """The dimensions that a score is made of."""
     return DIMENSIONS if score == "evol" else (score,)
 
@@ -173,7 +173,7 @@ def check_budget(method: str, *, has_budget: bool, in_tokens: bool) -> None:
     """
     rules = METHODS[method]
     if rules.has_budget != has_budget:
-        wanted = "wants budget:, the rows to keep" if rules.has_budget else "has no budget: leave it out"
+        wanted = "needs budget:, the rows to keep" if rules.has_budget else "has no budget: leave it out"
         raise UserError(f"method {method} {wanted}")
     if in_tokens and not rules.prefixes:
         raise UserError(

@@ -18,6 +18,7 @@ from deita_train.inference.forward import load_model
 from deita_train.models.adapter_files import ADAPTER_CONFIG, placeless_text
 from deita_train.models.published_files import unexpected_files
 from deita_train.stages.context import StageContext
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.stages.stage_model import model_path
 from deita_train.store.atomic_io import read_json
 
@@ -120,7 +121,7 @@ def _digest_table(table: datasets.Dataset, digest: Any) -> None:
 
 
 def _source_model(context: StageContext) -> Path | None:
-    if context.kind == "base":
+    if STAGE_KINDS[context.kind].makes_base:
         return None
     return model_path(context)
 

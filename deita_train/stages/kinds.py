@@ -1,34 +1,233 @@
-"""The literal table of stages: kind -> module.
+"""The table of stage kinds: one row says all that the rest of the package knows about a kind. Imports nothing heavy.
 
-A module has `run(context) -> StageResult | None` (None on ranks other than 0). It may have `prepare(context)`, which
-rank 0 calls before any process group exists, and `finish(context) -> metrics`, which is called before publishing in a
-process without one.
+A kind's module has `run(context) -> StageResult | None` (None on ranks other than 0). It may have `prepare(context)`,
+which rank 0 calls before any process group exists, and `finish(context) -> metrics`, which is called before publishing
+in a process without one.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
+from typing import Any, Literal
 
-STAGES = {
-    "pool": "deita_train.stages.intake.pool",
-    "base": "deita_train.stages.training.base",
-    "train_scorer": "deita_train.stages.training.train_scorer",
-    "score": "deita_train.stages.inference.score",
-    "embed": "deita_train.stages.inference.embed",
-    "sentence_embed": "deita_train.stages.inference.sentence_embed",
-    "perplexity": "deita_train.stages.inference.perplexity",
-    "lengths": "deita_train.stages.inference.lengths",
-    "select": "deita_train.stages.selecting.select",
-    "compare": "deita_train.stages.selecting.compare",
-    "sft": "deita_train.stages.training.sft",
-    "evaluate": "deita_train.stages.inference.evaluate",
-    "preferences": "deita_train.stages.intake.preferences",
-    "log_probs": "deita_train.stages.inference.log_probs",
-    "dpo": "deita_train.stages.training.dpo",
-    "scores_file": "deita_train.stages.intake.scores_file",
-    "embeddings_file": "deita_train.stages.intake.embeddings_file",
+from deita_train.stages import facts
+
+RowForm = Literal["text", "conversation", "pair", "scored_turns", "labelled"]
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ShownRows:
+    """How `deita-train inspect` shows the rows of a stage.
+
+    Attributes:
+        form: what the model is given: a conversation as text that is all trained, a conversation, a pair of answers,
+            a prompt for each turn, or a labelled prompt.
+        verb: what happens to the marked tokens; empty if none is marked.
+        note: the same in words.
+    """
+
+    form: RowForm
+    verb: Literal["trained", "measured", ""]
+    note: str
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """One kind of stage.
+
+    Attributes:
+        version: part of the key. Raised when the code writes something else for the same identity.
+        module: its code.
+        trains: whether it trains a model: it needs disk for checkpoints, and saves one when it is asked to stop.
+        makes_base: whether its model is made from nothing, tokenizer included.
+        reuses: what it takes over from published artefacts: single "rows", or the beginning of a "walk".
+        has_budget: whether it may find fewer rows than its budget, of which the run then warns.
+        rows: how `inspect` shows its rows; None if it gives no rows to a model.
+        describe: a line on its metrics for the commands that run one stage; None for none.
+        validation: a module whose `validate(stage)` reads the stage's data for `deita-train validate`; None for none.
+        implied: the values, by dotted path, of fields that are younger than published artefacts. A field with its
+            implied value stays out of the key, so that the old artefacts stay valid.
+    """
+
+    version: int
+    module: str
+    trains: bool = False
+    makes_base: bool = False
+    reuses: Literal["rows", "walk"] | None = None
+    has_budget: bool = False
+    rows: ShownRows | None = None
+    describe: Callable[[Metrics], str] | None = None
+    validation: str | None = None
+    implied: Mapping[str, Any] = field(default_factory=dict)
+
+
+_CODE = {"model.trust_remote_code": False}
+_ANY_TRAINER = {
+    "num_train_epochs": 3.0, "max_steps": -1, "warmup_steps": 0, "lr_scheduler_kwargs": None,
+    "optim": "adamw_torch_fused", "optim_args": None, "optim_target_modules": None, "weight_decay": 0.0,
+    "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "neftune_noise_alpha": None,
+    "label_smoothing_factor": 0.0, "average_tokens_across_devices": True, "dataloader_drop_last": False,
+    "router_aux_loss_coef": None, "model_init_kwargs": None,
+}  # fmt: skip
+_SFT_TRAINER = {**_ANY_TRAINER, "learning_rate": 2e-5, "lr_scheduler_type": "cosine", "loss_type": "nll"}
+_DPO_TRAINER = {
+    **_ANY_TRAINER, "learning_rate": 1e-6, "lr_scheduler_type": "linear", "max_length": 2048, "beta": 0.1,
+    "loss_type": ["sigmoid"], "loss_weights": None, "label_smoothing": 0.0, "f_divergence_type": "reverse_kl",
+    "f_alpha_divergence_coef": 0.5, "discopop_tau": 0.05, "use_weighting": False, "disable_dropout": True,
+}  # fmt: skip
+_PEFT = {
+    "r": 8, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none", "target_modules": None, "modules_to_save": None,
+    "use_rslora": False, "use_dora": False, "init_lora_weights": True,
+}  # fmt: skip
+
+
+def _trainer(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"trainer.{name}": value for name, value in fields.items()}
+
+
+_ADAPTER = {
+    "peft": None,
+    "merge_adapter": None,
+    "quantization": None,
+    **{f"peft.{name}": value for name, value in _PEFT.items()},
+}
+_SHORTENED = {"max_length_limit": 2048}
+
+STAGE_KINDS: dict[str, StageKind] = {
+    "pool": StageKind(2, "deita_train.stages.intake.pool", validation="deita_train.stages.intake.pool"),
+    "preferences": StageKind(
+        1, "deita_train.stages.intake.preferences", validation="deita_train.stages.intake.preferences"
+    ),
+    "scores_file": StageKind(
+        1, "deita_train.stages.intake.scores_file", validation="deita_train.stages.intake.scores_file"
+    ),
+    "embeddings_file": StageKind(
+        1, "deita_train.stages.intake.embeddings_file", validation="deita_train.stages.intake.embeddings_file"
+    ),
+    "base": StageKind(
+        1,
+        "deita_train.stages.training.base",
+        trains=True,
+        makes_base=True,
+        rows=ShownRows("text", "trained", "every token is trained but the first, which nothing precedes"),
+        implied=_trainer(_SFT_TRAINER),
+    ),
+    "train_scorer": StageKind(
+        4,
+        "deita_train.stages.training.train_scorer",
+        trains=True,
+        rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
+        describe=facts.of_scorer_training,
+        validation="deita_train.stages.intake.scorer_data",
+        implied={**_CODE, **_ADAPTER, **_trainer(_SFT_TRAINER)},
+    ),
+    "score": StageKind(
+        4,
+        "deita_train.stages.inference.score",
+        reuses="rows",
+        rows=ShownRows(
+            "scored_turns",
+            "",
+            "nothing is trained; a score is read from the six digits' logits after the last token",
+        ),
+        describe=facts.of_scores,
+        implied={**_CODE, **_SHORTENED, "parity": False},
+    ),
+    "embed": StageKind(
+        4,
+        "deita_train.stages.inference.embed",
+        reuses="rows",
+        rows=ShownRows(
+            "conversation",
+            "",
+            "nothing is trained; the embedding is read from the hidden states, of the last token or of all",
+        ),
+        describe=facts.of_embeddings,
+        implied={**_CODE, **_SHORTENED, "storage": "float32", "pooling": "last_token"},
+    ),
+    "sentence_embed": StageKind(
+        2,
+        "deita_train.stages.inference.sentence_embed",
+        reuses="rows",
+        describe=facts.of_embeddings,
+        implied={**_CODE, "storage": "float32"},
+    ),
+    "perplexity": StageKind(
+        3,
+        "deita_train.stages.inference.perplexity",
+        rows=ShownRows(
+            "conversation",
+            "measured",
+            "nothing is trained; measured is the loss of the assistant's texts, here, and each alone after the first "
+            "token",
+        ),
+        describe=facts.of_perplexities,
+        implied={**_CODE, **_SHORTENED},
+    ),
+    "lengths": StageKind(1, "deita_train.stages.inference.lengths", implied=_CODE),
+    "select": StageKind(
+        2,
+        "deita_train.stages.selecting.select",
+        reuses="walk",
+        has_budget=True,
+        validation="deita_train.stages.selecting.column_check",
+        implied={"score_turns": "sum", "only_trained_turns": False},
+    ),
+    "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
+    "sft": StageKind(
+        2,
+        "deita_train.stages.training.sft",
+        trains=True,
+        rows=ShownRows("conversation", "trained", "trained are the assistant's texts, each with its end of turn"),
+        implied={
+            **_CODE,
+            **_ADAPTER,
+            **_trainer({**_SFT_TRAINER, "max_length": 2048}),
+            "loss": "per_token",
+            "parity": False,
+            "end_of_turn": False,
+        },
+    ),
+    "log_probs": StageKind(
+        4,
+        "deita_train.stages.inference.log_probs",
+        rows=ShownRows(
+            "pair",
+            "measured",
+            "nothing is trained; measured is the log-probability of both answers, each with its end of turn",
+        ),
+        describe=facts.of_pairs,
+        implied=_CODE,
+    ),
+    "dpo": StageKind(
+        2,
+        "deita_train.stages.training.dpo",
+        trains=True,
+        rows=ShownRows("pair", "trained", "trained are both answers, each with its end of turn"),
+        implied={
+            **_CODE,
+            **_ADAPTER,
+            **_trainer(_DPO_TRAINER),
+            "end_of_turn": False,
+            "pairs_template": None,
+        },
+    ),
+    "evaluate": StageKind(
+        4,
+        "deita_train.stages.inference.evaluate",
+        rows=ShownRows(
+            "conversation",
+            "measured",
+            "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
+        ),
+        describe=facts.of_heldout_rows,
+        implied=_CODE,
+    ),
 }
 
 
 def stage_module(kind: str) -> ModuleType:
     """The module that carries out stages of that kind."""
-    return import_module(STAGES[kind])
+    return import_module(STAGE_KINDS[kind].module)

@@ -12,7 +12,7 @@ import trl.trainer.dpo_trainer
 import trl.trainer.sft_trainer
 
 import deita_train.report.page
-from deita_train.stages.kinds import STAGES, stage_module
+from deita_train.stages.kinds import STAGE_KINDS, stage_module
 
 # The fork server serves only CPUs; this keeps deepspeed from warning that it found no GPU.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -23,7 +23,7 @@ MODULES = (
     trl.trainer.dpo_trainer,
     trl.trainer.sft_trainer,
     deita_train.report.page,
-    *(stage_module(kind) for kind in STAGES),
+    *(stage_module(kind) for kind in STAGE_KINDS),
     # accelerate would import it at the first training, again in every child
     *([import_module("deepspeed")] if find_spec("deepspeed") else []),
 )

@@ -18,20 +18,9 @@ from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.stages.stage_model import trusts_code
 from deita_train.training.rows import LabelledRow
 
-# trl would silently cut at 1,024; the paper's length is 2,048 [App. A].
-SFT_MAX_LENGTH = 2048
-# The public code's length [code]; a model's context may be far longer, and far more expensive.
-_PASS_MAX_LENGTH = 2048
-
-
-def sft_max_length(config: Mapping[str, Any]) -> int | None:
-    """The length at which `sft` cuts a row; None if the recipe says not to cut."""
-    length: int | None = config["trainer"].get("max_length", SFT_MAX_LENGTH)
-    return length
-
 
 def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
-    """The length at which batch inference cuts rows: as stated, else the model's context, at most 2,048.
+    """The length at which batch inference cuts rows: as stated, else the model's context up to a limit.
 
     With parity it is the model's context.
     """
@@ -41,7 +30,8 @@ def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
     context = context_length(load_config(model, trusts_code(config)))
     if config.get("parity"):
         return context or sys.maxsize
-    return min(context or _PASS_MAX_LENGTH, _PASS_MAX_LENGTH)
+    limit: int = config["max_length_limit"]
+    return min(context or limit, limit)
 
 
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from transformers.utils import is_flash_attn_2_available
 from trl import DPOConfig, SFTConfig
 
+from deita_train.training.defaults import DPO_DEFAULTS, SFT_DEFAULTS
 from deita_train.training.sizes import model_options
 
 # Checkpoints per run, unless the recipe states `save_steps`; a kill costs at most one interval.
@@ -123,16 +124,13 @@ def _quantized(stated: dict[str, Any], quantization: Quantization) -> dict[str, 
 
 
 def _sft_config(stated: dict[str, Any], **owned: Any) -> SFTConfig:
-    # The paper and its public code use a cosine schedule [paper App. A].
-    return SFTConfig(
-        **{"lr_scheduler_type": "cosine", **stated}, **owned, dataset_kwargs={"skip_prepare_dataset": True}
-    )
+    return SFTConfig(**{**SFT_DEFAULTS, **stated}, **owned, dataset_kwargs={"skip_prepare_dataset": True})
 
 
 def _dpo_config(stated: dict[str, Any], **owned: Any) -> DPOConfig:
     # The pairs are truncated already, and the reference is computed by its own stage.
     cut = {"max_length": None, "precompute_ref_log_probs": True}
-    return DPOConfig(**{"lr_scheduler_type": "linear", **stated, **cut}, **owned)
+    return DPOConfig(**{**DPO_DEFAULTS, **stated, **cut}, **owned)
 
 
 def planned_steps(num_rows: int, global_batch_size: int, trainer: Mapping[str, Any]) -> int:

@@ -259,7 +259,7 @@ MISTAKES = [
         "embed pool.jsonl --model m --output pool.jsonl --overwrite",
         "--output pool.jsonl is also POOL. Give another name.",
     ),
-    ("select pool.jsonl --method random --output o.jsonl", "--budget: method random wants budget:, the rows to keep"),
+    ("select pool.jsonl --method random --output o.jsonl", "--budget: method random needs budget:, the rows to keep"),
     (
         "select pool.jsonl --method randum --budget 1 --output o.jsonl",
         "--method: 'randum' is not allowed (did you mean random?)",

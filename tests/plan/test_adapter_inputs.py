@@ -48,7 +48,7 @@ def with_scorer(model):
 def test_scorers_and_the_embedding_may_be_adapters(tmp_path, adapter):
     nodes = graph(tmp_path, with_scorer(adapter))
     for label in ("score.quality", "embed"):
-        identity = nodes[label].config["model"]
+        identity = nodes[label].hashed["model"]
         assert set(identity) == {"content", "base"} and set(identity["base"]) == {"content"}
         assert nodes[label].settings["model"] == str(adapter)
 

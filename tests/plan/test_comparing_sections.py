@@ -25,7 +25,7 @@ def test_what_the_comparison_reads(tmp_path):
         "quality": "score.quality",
         "embed": "embed",
     }
-    assert node.config == {
+    assert node.hashed == {
         "methods": ["deita", "random", "k_center"], "score": "evol", "max_length": 100, "token_column": None,
         "center": False,
     }  # fmt: skip
@@ -70,7 +70,7 @@ def test_each_method_has_its_column(tmp_path):
         ({"select__method": "whole_pool", "select__budget": None}, "compare: select.method whole_pool keeps every row"),
         (
             {"compare__methods": ["ifd"]},
-            "compare.columns.ifd: method ifd wants column:, the column of the pool to read",
+            "compare.columns.ifd: method ifd needs column:, the column of the pool to read",
         ),
         (
             {"compare__methods": ["kmeans"], "select__budget": {"tokens": 100}},
@@ -89,7 +89,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, changes, message):
 
 
 def test_the_mean_score_is_of_what_the_selection_ranks_by(tmp_path):
-    assert "score_turns" not in compared(tmp_path)["compare"].config
+    assert compared(tmp_path)["compare"].config["score_turns"] == "sum"
     assert compared(tmp_path, select__score_turns="mean")["compare"].config["score_turns"] == "mean"
 
 

@@ -1,9 +1,11 @@
+from importlib.util import find_spec
+
 import pytest
 from tiny_recipe import DPO_LABELS, LABELS, dpo_recipe, graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.plan.node import VERSIONS, stages_until
-from deita_train.stages.kinds import STAGES
+from deita_train.plan.node import stages_until
+from deita_train.stages.kinds import STAGE_KINDS
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 
@@ -74,7 +76,7 @@ def test_dpo_follows_sft_and_leaves_the_rest_as_it_is(tmp_path):
 
 def test_later_options_of_the_embedding_leave_the_default_key_be(tmp_path):
     embedding = graph(tmp_path, recipe())["embed"]
-    assert set(embedding.config) == {"chat_template", "max_length", "dtype"}
+    assert set(embedding.hashed) == {"chat_template", "max_length", "dtype"}
     stated = graph(tmp_path, recipe(embedding__pooling="last_token", embedding__storage="float32"))["embed"]
     assert stated.key == embedding.key
     for name, value in {"pooling": "mean", "storage": "float16"}.items():
@@ -89,7 +91,7 @@ def test_a_sentence_transformer_is_an_encoder_of_its_own(tmp_path):
     data = recipe(embedding={"sentence_transformer": str(folder)})
     node = graph(tmp_path, data)["embed"]
     assert (node.kind, list(node.parents), node.settings["model"]) == ("sentence_embed", ["pool"], str(folder))
-    assert set(node.config) == {"model", "max_length", "dtype"}
+    assert set(node.hashed) == {"model", "max_length", "dtype"}
     assert graph(tmp_path, data)["select"].parents["embed"] is not None
     with pytest.raises(UserError, match=r"r.yaml: embedding.sentence_transformer: no/such folder is neither"):
         graph(tmp_path, recipe(embedding={"sentence_transformer": "no/such folder"}))
@@ -101,7 +103,7 @@ def test_perplexity_measures_the_pool_and_serves_the_methods_of_its_columns(tmp_
     plain = graph(tmp_path, recipe())
     assert edges(nodes) == EDGES | {"perplexity": {"pool": "pool", "model": "base"}}
     assert {label: nodes[label].key for label in LABELS} == {label: plain[label].key for label in LABELS}
-    assert set(nodes["perplexity"].config) == {"chat_template", "max_length", "dtype"}
+    assert set(nodes["perplexity"].hashed) == {"chat_template", "max_length", "dtype"}
     for method in ("perplexity", "ifd"):
         select = graph(tmp_path, recipe(**measured, select__method=method))["select"]
         assert {name: parent.label for name, parent in select.parents.items()} == {
@@ -111,7 +113,7 @@ def test_perplexity_measures_the_pool_and_serves_the_methods_of_its_columns(tmp_
         assert select.config["column"] == method
         own = graph(tmp_path, recipe(**measured, select__method=method, select__column="mine"))["select"]
         assert (list(own.parents), own.config["column"]) == (["pool"], "mine")
-        with pytest.raises(UserError, match=f"method {method} wants column:, .* or perplexity:, which measures one"):
+        with pytest.raises(UserError, match=f"method {method} needs column:, .* or perplexity:, which measures one"):
             graph(tmp_path, recipe(select__method=method))
 
 
@@ -224,7 +226,11 @@ def test_ancestors_are_all_that_is_read(tmp_path):
 
 
 def test_every_kind_has_a_version_and_a_module():
-    assert set(VERSIONS) == set(STAGES)
+    assert len(STAGE_KINDS) == 17
+    for kind in STAGE_KINDS.values():
+        assert kind.version >= 1
+        assert find_spec(kind.module) is not None
+        assert kind.validation is None or find_spec(kind.validation) is not None
 
 
 def test_ids_are_the_kind_and_twelve_digits_of_the_key(tmp_path):
@@ -272,7 +278,7 @@ def test_a_published_scorer_is_not_trained(tmp_path):
     assert "train_scorer.quality" not in nodes
     score = nodes["score.quality"]
     assert list(score.parents) == ["pool"]
-    assert set(score.config["model"]) == {"content"}
+    assert set(score.hashed["model"]) == {"content"}
     assert score.settings["model"] == str(tmp_path / "model")
     assert set(nodes["select"].parents) == {"pool", "quality", "embed"}
 

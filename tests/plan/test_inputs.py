@@ -63,8 +63,8 @@ def test_a_branch_is_bound_separately(tmp_path, hub):
     answers["model", "org/m", "v2"] = NEW
     answers["model", "org/m", None] = OLD
     nodes = graph(tmp_path, recipe(embedding={"model": "org/m", "revision": "v2"}, sft__model="org/m"))
-    assert nodes["embed"].config["model"] == {"hub": "org/m", "revision": NEW}
-    assert nodes["sft"].config["model"] == {"hub": "org/m", "revision": OLD}
+    assert nodes["embed"].hashed["model"] == {"hub": "org/m", "revision": NEW}
+    assert nodes["sft"].hashed["model"] == {"hub": "org/m", "revision": OLD}
     assert nodes["embed"].settings["model"] == "org/m"
     assert asked == [("model", "org/m", "v2"), ("model", "org/m", None)]
 
@@ -72,7 +72,7 @@ def test_a_branch_is_bound_separately(tmp_path, hub):
 def test_a_full_commit_is_taken_as_it_is(tmp_path, hub):
     _, asked = hub
     nodes = graph(tmp_path, recipe(embedding={"model": "org/m", "revision": OLD}))
-    assert nodes["embed"].config["model"] == {"hub": "org/m", "revision": OLD}
+    assert nodes["embed"].hashed["model"] == {"hub": "org/m", "revision": OLD}
     assert asked == []
 
 
@@ -140,7 +140,7 @@ def test_any_file_of_another_model_folder_counts(tmp_path):
     """As it did before checkpoints were told apart."""
     folder = a_checkpoint(tmp_path / "model")
     (folder / "trainer_state.json").unlink()
-    assert graph(tmp_path, recipe(sft__model=str(folder)))["sft"].config["model"] == {
+    assert graph(tmp_path, recipe(sft__model=str(folder)))["sft"].hashed["model"] == {
         "content": ContentHashes(tmp_path / "hashes.json").of(folder)
     }
 

@@ -65,7 +65,7 @@ def test_every_method_has_a_configuration():
 def test_the_configuration_holds_what_the_method_reads(tmp_path, method):
     node = select_of(tmp_path, method)
     budget = None if method == "whole_pool" else 10
-    assert node.config == {"method": method, "budget": budget, **CONFIGS[method]}
+    assert node.hashed == {"method": method, "budget": budget, **CONFIGS[method]}
     wanted = {"pool": "pool"}
     for need in METHODS[method].reads:
         wanted |= PARENTS.get(need, {})
@@ -87,7 +87,7 @@ def test_the_configuration_holds_what_the_method_reads(tmp_path, method):
 )
 def test_what_is_stated_decides_the_key(tmp_path, method, field, value):
     node = select_of(tmp_path, method, **{field: value})
-    assert node.config == {"method": method, "budget": 10, **CONFIGS[method], field: value}
+    assert node.hashed == {"method": method, "budget": 10, **CONFIGS[method], field: value}
     assert node.key != select_of(tmp_path, method).key
 
 
@@ -108,13 +108,13 @@ def test_k_center_takes_scores_where_they_are(tmp_path):
 def test_facility_location_without_a_weight_needs_no_scores(tmp_path):
     node = select_of(tmp_path, "facility_location", "scorers", quality_weight=0.0)
     assert parents_of(node) == {"pool": "pool", "embed": "embed"}
-    assert node.config == {"method": "facility_location", "budget": 10, "quality_weight": 0.0, "center": False}
+    assert node.hashed == {"method": "facility_location", "budget": 10, "quality_weight": 0.0, "center": False}
 
 
 @pytest.mark.parametrize("method", [name for name, rules in METHODS.items() if rules.column])
 def test_a_missing_column_is_asked_for(tmp_path, method):
     with pytest.raises(
-        UserError, match=f"r.yaml: select.column: method {method} wants column:, the column of the pool to read"
+        UserError, match=f"r.yaml: select.column: method {method} needs column:, the column of the pool to read"
     ):
         graph(tmp_path, recipe(select__method=method))
 
@@ -164,7 +164,7 @@ def test_a_sweep_over_methods_shares_one_section(tmp_path):
         select__threshold=0.8, select__clusters=3, sweep={"select.method": ["random", "kmeans"], "whole_pool": True}
     )
     made = plan(tmp_path, data)
-    configs = {cell.label: dict(cell.nodes["select"].config) for cell in made.cells}
+    configs = {cell.label: cell.nodes["select"].hashed for cell in made.cells}
     assert configs["random"] == {"method": "random", "budget": 10, "seed": 7}
     assert configs["kmeans"] == {"method": "kmeans", "budget": 10, **CONFIGS["kmeans"], "clusters": 3}
     assert configs["as written"]["threshold"] == 0.8

@@ -1,7 +1,7 @@
 """In which published artefacts a stage may find rows again; and two pools scored and embedded one after the other."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import datasets
 import numpy as np
@@ -13,9 +13,9 @@ from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 from deita_train.commands.exports import export_table
 from deita_train.data.outputs import Output
 from deita_train.plan.plan import make_plan
-from deita_train.run.child import reusable_artefacts
 from deita_train.run.child.reusable_artefacts import find_reusable
 from deita_train.run.child.stage_process import run_stage
+from deita_train.stages.kinds import STAGE_KINDS
 
 PASSES = ("score.quality", "score.complexity", "embed")
 
@@ -86,7 +86,7 @@ def test_how_the_work_is_done_does_not_matter(tmp_path, no_gpus):  # noqa: F811
 
 def test_another_version_of_the_code_is_none(tmp_path, no_gpus, monkeypatch):  # noqa: F811
     _, second = first_and(tmp_path)
-    monkeypatch.setitem(reusable_artefacts.VERSIONS, "embed", reusable_artefacts.VERSIONS["embed"] + 1)
+    monkeypatch.setitem(STAGE_KINDS, "embed", replace(STAGE_KINDS["embed"], version=99))
     assert names(second, "embed") == [] != names(second, "score.quality")
 
 

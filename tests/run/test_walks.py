@@ -1,7 +1,7 @@
 """Which selections are the same walk to another budget; and a sweep over budgets in one pass, whatever their order."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ from pass_stages import conversations, make_model
 from tiny_recipe import a_manifest, graph, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.run.child import reusable_artefacts
 from deita_train.run.child.reusable_artefacts import find_reusable
 from deita_train.run.child.stage_process import run_stage
+from deita_train.stages.kinds import STAGE_KINDS
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 TOKENS = {"tokens": 900}
@@ -82,7 +82,7 @@ def test_another_content_under_the_same_key_and_another_version_are_another_walk
     made = plan(tmp_path, recipe())
     node = made.cells[0].nodes["select"]
     with monkeypatch.context() as patched:
-        patched.setitem(reusable_artefacts.VERSIONS, "select", reusable_artefacts.VERSIONS["select"] + 1)
+        patched.setitem(STAGE_KINDS, "select", replace(STAGE_KINDS["select"], version=99))
         assert find_reusable(made.store, plan(tmp_path, recipe()).cells[0].nodes["select"]) == ()
     assert len(find_reusable(made.store, node)) == 1
     embed = made.store.path(node.parents["embed"].id) / "manifest.json"
@@ -199,7 +199,7 @@ def test_an_sft_on_rows_of_its_own_says_nothing_of_the_pools(tmp_path):
 def test_the_configuration_of_tokens_and_of_turns(tmp_path):
     def config(**changes):
         node = graph(tmp_path, recipe(**{f"select__{name}": value for name, value in changes.items()}))["select"]
-        return dict(node.config), "lengths" in node.parents
+        return node.hashed, "lengths" in node.parents
 
     plain = {"method": "deita", "budget": 10, "score": "evol", "threshold": 0.9, "center": False}
     assert config() == config(score_turns="sum", only_trained_turns=False) == (plain, False)

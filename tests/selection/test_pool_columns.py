@@ -32,7 +32,7 @@ def test_what_is_not_finite_is_no_number():
     ],
 )
 def test_what_holds_no_numbers_is_refused(values, held):
-    with pytest.raises(UserError, match=f"^column 'x' holds {held}, and the method wants a number in each row"):
+    with pytest.raises(UserError, match=f"^column 'x' holds {held}, and the method needs a number in each row"):
         number_column(rows(values), "x")
 
 
@@ -48,7 +48,7 @@ def test_tags_of_lists_and_of_text():
     ("values", "held"), [([1, 2], "numbers"), ([[1]], "lists of numbers"), ([{"a": 1}], "structured")]
 )
 def test_what_holds_no_tags_is_refused(values, held):
-    with pytest.raises(UserError, match=f"^column 'x' holds {held}.*wants the tags of each row"):
+    with pytest.raises(UserError, match=f"^column 'x' holds {held}.*needs the tags of each row"):
         tag_column(rows(values), "x")
 
 

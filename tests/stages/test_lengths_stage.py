@@ -6,8 +6,6 @@ from pass_stages import TEMPLATE, conversations, make_model
 
 from deita_train.data.rendering import load_tokenizer, render
 from deita_train.errors import UserError
-from deita_train.plan.sections.builder import SFT_MAX_LENGTH
-from deita_train.stages import rows
 from deita_train.stages.context import Progress, StageContext
 from deita_train.stages.inference import lengths
 from deita_train.stages.rows import conversation_row
@@ -89,10 +87,6 @@ def test_the_tokens_are_those_of_sfts_preparation(made, tmp_path, max_length):
         if max_length is None:
             assert found.turns[row["id"]].count(False) == (row["id"] == "trailing")
     assert found.tokens_of(["led", "trailing"]).tolist() == [found.tokens["led"], found.tokens["trailing"]]
-
-
-def test_the_length_of_sft_is_one_number():
-    assert rows.SFT_MAX_LENGTH == SFT_MAX_LENGTH
 
 
 def test_a_template_that_joins_answers_is_refused(made):

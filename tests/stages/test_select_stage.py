@@ -216,7 +216,7 @@ def test_a_damaged_walk_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["k_center", "facility_location"])
-def test_a_smaller_budget_of_a_dear_method_is_cut(tmp_path, method):
+def test_a_smaller_budget_of_an_expensive_method_is_cut(tmp_path, method):
     place = long_run(tmp_path)
     alone = {budget: carry(place, f"alone-{budget}", budget, method=method)[1] for budget in (6, 10)}
     carry(place, "large", 10, method=method)
@@ -325,5 +325,5 @@ def test_a_launch_of_one_process_selects_what_none_selects(carry_out):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU here")
 def test_a_gpu_that_torch_does_not_find(carry_out):
-    with pytest.raises(UserError, match=r"the launch wants a GPU, and torch finds none\..*select\.launch: cpu"):
+    with pytest.raises(UserError, match=r"the launch needs a GPU, and torch finds none\..*select\.launch: cpu"):
         carry_out("complexity", "embed", launch="single_gpu", **DEITA)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny_recipe import LABELS, dpo_recipe, graph, no_gpus, plan, put, recipe  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.plan.sections.builder import PERFORMANCE_FIELDS
+from deita_train.plan.identity import PERFORMANCE_FIELDS
 from deita_train.recipe.trainer_fields import trainer_fields
 from deita_train.store import keys
 from deita_train.store.keys import ContentHashes, canonical_json, content_key
@@ -239,7 +239,7 @@ def test_settings_that_are_not_hashed_are_kept_for_the_stage(tmp_path):
         recipe(sft__trainer__save_steps=3, sft__launch="cpu_ddp", embedding__max_batch_tokens=99),
     )
     assert nodes["sft"].settings["trainer"] == {"save_steps": 3}
-    assert nodes["sft"].config["trainer"] == {"learning_rate": 0.001, "num_train_epochs": 1}
+    assert nodes["sft"].hashed["trainer"] == {"learning_rate": 0.001, "num_train_epochs": 1}
     assert nodes["sft"].settings["launch"]["num_processes"] == 2
     assert nodes["embed"].settings["max_batch_tokens"] == 99
 
@@ -319,7 +319,7 @@ def test_loss_and_parity_count_where_they_are_stated(tmp_path):
     per_conversation, parity = key(sft__loss="per_conversation"), key(sft__parity=True)
     assert len({default, per_conversation, parity}) == 3
     assert key(sft__loss="per_conversation", sft__parity=True) == parity
-    assert not {"loss", "parity"} & set(graph(tmp_path, recipe())["sft"].config)
+    assert not {"loss", "parity"} & set(graph(tmp_path, recipe())["sft"].hashed)
 
 
 def test_parity_of_a_scorer_counts_where_it_is_stated(tmp_path):
@@ -334,7 +334,7 @@ def test_parity_of_a_scorer_counts_where_it_is_stated(tmp_path):
 def test_a_template_that_ends_a_turn_otherwise_than_the_model_counts_in_what_is_tuned(tmp_path):
     for name in ("vicuna_v1.1", "llama2", "mistral_instruct", "zephyr"):
         nodes = graph(tmp_path, dpo_recipe(sft__chat_template=name))
-        assert not any("end_of_turn" in node.config for node in nodes.values())
+        assert not any("end_of_turn" in node.hashed for node in nodes.values())
     for name in ("chatml", "llama3"):
         nodes = graph(tmp_path, dpo_recipe(sft__chat_template=name))
         assert {label for label, node in nodes.items() if node.config.get("end_of_turn")} == {"sft", "dpo"}

@@ -1,5 +1,6 @@
 """Section `base:`, a miniature base model that the run makes itself."""
 
+from deita_train.plan.identity import stated_fields
 from deita_train.plan.inputs import shipped_template
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import DEFAULT_CHAT_TEMPLATE, Builder
@@ -17,4 +18,4 @@ def add_base(builder: Builder, base: Base) -> None:
         **builder.of_training(pretrain),
     }
     runtime = builder.training_runtime(pretrain, "base.pretrain")
-    builder.add(Node("base", "base", identity, runtime, {"data": data}))
+    builder.add(Node("base", "base", identity, runtime, {"data": data}, stated_fields(pretrain)))

@@ -2,24 +2,17 @@
 
 from typing import Any, NamedTuple
 
-from deita_train.data.answer_marks import ends_in_eos
+from deita_train.plan.identity import PERFORMANCE_FIELDS, decisive_trainer, whole_peft
 from deita_train.plan.inputs import Inputs
 from deita_train.plan.node import Node
 from deita_train.recipe.data_sections import Preferences, Source
 from deita_train.recipe.model_sections import Packable, Pass, Training, Tuning
 from deita_train.recipe.schema import Recipe
 
-# Trainer fields that change how fast or how safely a training runs, never its result.
-PERFORMANCE_FIELDS = frozenset(
-    {
-        "per_device_train_batch_size", "gradient_checkpointing", "activation_checkpointing", "save_steps",
-        "logging_steps", "logging_strategy", "logging_first_step", "dataloader_num_workers", "dataloader_pin_memory",
-        "dataloader_prefetch_factor", "dataset_num_proc", "disable_tqdm", "log_level", "ddp_timeout",
-    }
-)  # fmt: skip
 DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
-# The paper's length [App. A]; trl would cut at 1,024. The same as in stages/rows.py.
-SFT_MAX_LENGTH = 2048
+# Tokens to which a pass cuts without `max_length`, where the model's context is not shorter: the public code's length.
+# A context may be far longer, and a pass over it far more expensive.
+PASS_MAX_LENGTH = 2048
 
 
 class Model(NamedTuple):
@@ -85,9 +78,7 @@ class Builder:
     ) -> Model:
         """A folder or a Hub model; the identity says whether the recipe lets it execute its own code."""
         identity, location = self.inputs.model(name, revision, where, adapters=adapters, field=field)
-        if self._trusts(name):
-            identity = {**identity, "trust_remote_code": True}
-        return Model({}, {"model": identity}, {"model": location})
+        return Model({}, {"model": {**identity, "trust_remote_code": self._trusts(name)}}, {"model": location})
 
     def trained_model(self, name: str, revision: str | None, where: str) -> Model:
         """The model that a training starts from: never one with its own code, which no published folder holds."""
@@ -120,18 +111,20 @@ class Builder:
 
     def of_training(self, training: Training) -> dict[str, Any]:
         """What decides the result of every training."""
-        decisive = {name: value for name, value in training.trainer.items() if name not in PERFORMANCE_FIELDS}
         return {
             "global_batch_size": training.global_batch_size,
             "seed": self.seed(training.seed),
-            "trainer": decisive,
+            "trainer": decisive_trainer(training),
         }
 
     def of_tuning(self, tuning: Tuning) -> dict[str, Any]:
         """The same of a training that may be of an adapter."""
-        adapter = {"peft": tuning.peft, "merge_adapter": tuning.merge_adapter} if tuning.peft is not None else {}
-        quantized = {"quantization": tuning.quantization} if tuning.quantization is not None else {}
-        return {**self.of_training(tuning), **adapter, **quantized}
+        return {
+            **self.of_training(tuning),
+            "peft": whole_peft(tuning),
+            "merge_adapter": tuning.merge_adapter if tuning.peft is not None else None,
+            "quantization": tuning.quantization,
+        }
 
     def training_runtime(self, training: Training, where: str) -> dict[str, Any]:
         """How a training runs."""
@@ -146,8 +139,3 @@ class Builder:
             "packing": isinstance(training, Packable) and training.packing,
             "checkpoint_minutes": training.checkpoint_minutes,
         }
-
-
-def end_of_turn(chat_template: str) -> dict[str, bool]:
-    """That a tuned model must be told where to stop, unless the template ends a turn with its end of sequence."""
-    return {} if ends_in_eos(chat_template) else {"end_of_turn": True}

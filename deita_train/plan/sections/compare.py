@@ -10,6 +10,7 @@ from deita_train.recipe.schema import Compare, Recipe, Select, SelectMethod
 from deita_train.selection.settings import (
     DIMENSIONS,
     METHODS,
+    Score,
     check_compared,
     check_shared_column,
     score_dimensions,
@@ -32,8 +33,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
         "token_column": compare.token_column,
     }
     if score is not None:
-        if chosen.score_turns != "sum":
-            identity["score_turns"] = chosen.score_turns
+        identity["score_turns"] = chosen.score_turns
         for name in score_dimensions(score):
             parents[name] = builder.either(f"scores.{name}", f"score.{name}", "compare", f"scores.{name}:")
     if builder.recipe.embeddings is not None or builder.recipe.embedding is not None:
@@ -68,7 +68,7 @@ def _selects(builder: Builder) -> list[Select]:
         raise builder.inputs.error("compare", str(error)) from None
 
 
-def _compared_score(builder: Builder, select: Select) -> str | None:
+def _compared_score(builder: Builder, select: Select) -> Score | None:
     """What the mean score is of: `select.score` where the recipe has its scores, else a dimension that it has."""
     there = [name for name in DIMENSIONS if builder.nodes.keys() & {f"scores.{name}", f"score.{name}"}]
     if set(score_dimensions(select.score)) <= set(there):

@@ -1,35 +1,36 @@
 """Section `dpo:`, direct preference optimization of SFT's model or of another one."""
 
+from deita_train.data.answer_marks import ends_in_eos
+from deita_train.plan.identity import stated_fields
 from deita_train.plan.inputs import parity_pairs_template, shipped_template
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import DEFAULT_CHAT_TEMPLATE, Builder, Model, end_of_turn
+from deita_train.plan.sections.builder import DEFAULT_CHAT_TEMPLATE, Builder, Model
 from deita_train.recipe.model_sections import Dpo
-
-# The public code's length; trl would cut at 1,024.
-DPO_MAX_LENGTH = 2048
 
 
 def add_dpo(builder: Builder, dpo: Dpo) -> None:
     """Add the reading of pairs, their log-probabilities before the training, and the training."""
     model, chat_template = _policy(builder, dpo)
     pairs = builder.add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
-    tokens = {"chat_template": chat_template, "max_length": dpo.trainer.get("max_length", DPO_MAX_LENGTH)}
-    parity = {"pairs_template": _parity_template(builder, chat_template)} if dpo.parity else {}
-    scored = {**tokens, "chat_template": parity.get("pairs_template", chat_template)}
+    pairs_template = _parity_template(builder, chat_template) if dpo.parity else None
+    tuning = builder.of_tuning(dpo)
+    max_length = tuning["trainer"]["max_length"]
     dtype, how = builder.of_pass(dpo.reference, "dpo.reference")
     parents = {"data": pairs, **model.parents}
+    scored = {"chat_template": pairs_template or chat_template, "max_length": max_length, **dtype}
     reference = builder.add(
-        Node("reference", "log_probs", {**model.identity, **scored, **dtype}, {**model.location, **how}, parents)
+        Node("reference", "log_probs", {**model.identity, **scored}, {**model.location, **how}, parents)
     )
     identity = {
         **model.identity,
-        **tokens,
-        **builder.of_tuning(dpo),
-        **end_of_turn(chat_template),
-        **parity,
+        "chat_template": chat_template,
+        "max_length": max_length,
+        **tuning,
+        "end_of_turn": not ends_in_eos(chat_template),
+        "pairs_template": pairs_template,
     }
     runtime = {**model.location, **builder.training_runtime(dpo, "dpo")}
-    builder.add(Node("dpo", "dpo", identity, runtime, {**parents, "reference": reference}))
+    builder.add(Node("dpo", "dpo", identity, runtime, {**parents, "reference": reference}, stated_fields(dpo)))
 
 
 def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, str]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import Builder, Model
+from deita_train.plan.sections.builder import PASS_MAX_LENGTH, Builder, Model
 from deita_train.recipe.scoring_sections import Embedding
 
 
@@ -19,15 +19,12 @@ def add_embedding(builder: Builder, embedding: Embedding) -> None:
 
 def _encoder(builder: Builder, embedding: Embedding) -> tuple[str, Model, dict[str, Any]]:
     """The kind of stage that embeds, its model, and what else decides its vectors."""
-    # Defaults stay out of the key, so old artefacts stay valid.
-    choices: dict[str, Any] = {"storage": embedding.storage} if embedding.storage != "float32" else {}
     if embedding.sentence_transformer is not None:
         name, revision = embedding.sentence_transformer, embedding.revision
         outside = builder.outside_model(name, revision, "embedding", field="sentence_transformer")
-        return "sentence_embed", outside, choices
+        return "sentence_embed", outside, {"storage": embedding.storage}
     assert embedding.model is not None
-    if embedding.pooling != "last_token":
-        choices["pooling"] = embedding.pooling
     model = builder.model(embedding.model, embedding.revision, "embedding", adapters=True)
     template = builder.chat_template(embedding.chat_template, "embedding", model, marked=False)
+    choices = {"storage": embedding.storage, "pooling": embedding.pooling, "max_length_limit": PASS_MAX_LENGTH}
     return "embed", model, {"chat_template": template, **choices}

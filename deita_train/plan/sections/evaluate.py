@@ -7,8 +7,6 @@ from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Evaluate
 
-DPO_BETA = 0.1  # trl's default, and the public code's value
-
 
 def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
     """Add a pass for each model and each kind of held-out data."""
@@ -65,6 +63,6 @@ def _add_passes(
             **model.identity,
         }
         if kind == "log_probs" and name == "dpo":
-            identity["beta"] = builder.nodes["dpo"].config["trainer"].get("beta", DPO_BETA)
+            identity["beta"] = builder.nodes["dpo"].config["trainer"]["beta"]
         parents = {"data": data, **model.parents, **before}
         before = {"before": builder.add(Node(f"{label}.{name}", kind, identity, {**how, **model.location}, parents))}

@@ -1,7 +1,7 @@
 """Section `perplexity:`, which measures the columns that the methods perplexity and ifd read."""
 
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import Builder
+from deita_train.plan.sections.builder import PASS_MAX_LENGTH, Builder
 from deita_train.recipe.scoring_sections import Perplexity
 
 
@@ -14,6 +14,7 @@ def add_perplexity(builder: Builder, perplexity: Perplexity) -> None:
         **model.identity,
         "chat_template": builder.chat_template(perplexity.chat_template, "perplexity", model),
         "max_length": perplexity.max_length,
+        "max_length_limit": PASS_MAX_LENGTH,
         **dtype,
     }
     builder.add(Node("perplexity", "perplexity", identity, {**model.location, **how}, {"pool": pool, **model.parents}))

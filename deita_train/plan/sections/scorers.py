@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from deita_train.plan.identity import stated_fields
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import Builder, Model
+from deita_train.plan.sections.builder import PASS_MAX_LENGTH, Builder, Model
 from deita_train.recipe.model_sections import ScorerTraining
 from deita_train.recipe.scoring_sections import Scorer, Scorers
 from deita_train.selection.settings import DIMENSIONS
@@ -28,8 +29,14 @@ def _add_scorer(builder: Builder, dimension: str, scorer: Scorer) -> None:
         model = builder.model(scorer.model, scorer.revision, where, adapters=True)
     pool = builder.required("pool", where, "pool:")
     dtype, how = builder.of_pass(scorer, where)
-    parity = {"parity": True} if scorer.parity else {}  # without it the keys stay what they are
-    identity = {**model.identity, "dimension": dimension, "max_length": scorer.max_length, **dtype, **parity}
+    identity = {
+        **model.identity,
+        "dimension": dimension,
+        "max_length": scorer.max_length,
+        "max_length_limit": PASS_MAX_LENGTH,
+        "parity": scorer.parity,
+        **dtype,
+    }
     runtime = {
         **model.location,
         **how,
@@ -65,4 +72,6 @@ def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where
         "heldout": heldout_location,
         **builder.training_runtime(train, where),
     }
-    return builder.add(Node(f"train_scorer.{dimension}", "train_scorer", identity, runtime, model.parents))
+    return builder.add(
+        Node(f"train_scorer.{dimension}", "train_scorer", identity, runtime, model.parents, stated_fields(train))
+    )

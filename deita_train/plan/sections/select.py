@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from deita_train.plan.identity import decisive_trainer
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import SFT_MAX_LENGTH, Builder, Model
+from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.schema import ReadAs, Select
 from deita_train.selection.settings import Method, rules_of, score_dimensions
 
@@ -36,11 +37,11 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
         parents[dimension] = builder.either(f"scores.{dimension}", f"score.{dimension}", "select", reason)
     if dimensions:
         identity["score"] = rules.score or select.score
-        identity |= _of_turns(select)
+        identity |= {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
     if rules.embeddings:
         parents["embed"] = builder.either("embeddings", "embed", "select", "embedding: or embeddings:")
         identity["center"] = is_centered(builder)
-    if select.in_tokens or "only_trained_turns" in identity:
+    if select.in_tokens or identity.get("only_trained_turns"):
         parents["lengths"], identity["max_length"] = _add_lengths(builder, select, parents["pool"])
     runtime: dict[str, Any] = {"allow_fewer": select.allow_fewer}
     launch = builder.inputs.optional_launch(select.launch, "select.launch") if rules.launch else None
@@ -67,7 +68,7 @@ def _read_column(
     else:
         section = " or perplexity:, which measures one" if rules.measured else ""
         raise builder.inputs.error(
-            where, f"method {select.method} wants column:, the column of the pool to read{section}"
+            where, f"method {select.method} needs column:, the column of the pool to read{section}"
         )
 
 
@@ -78,12 +79,6 @@ def _dimensions(builder: Builder, select: Select, rules: Method) -> tuple[str, .
     if rules.scores == "required" or (rules.scores == "if_any" and (there or select.score != "evol")):
         return wanted
     return ()
-
-
-def _of_turns(select: Select) -> dict[str, Any]:
-    """What becomes of the scores of several turns, where it is not the paper's sum over all of them."""
-    stated = {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
-    return {name: value for name, value in stated.items() if value not in ("sum", False)}
 
 
 def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, int | None]:
@@ -99,7 +94,7 @@ def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, in
     if sft is not None:
         model = builder.model(sft.model, sft.revision, "sft")
         lengths = _lengths(builder, model, sft.chat_template, "sft", pool)
-        return lengths, sft.trainer.get("max_length", SFT_MAX_LENGTH)
+        return lengths, decisive_trainer(sft)["max_length"]
     if read_as is not None:
         model = _tokenizer(builder, read_as)
         return _lengths(builder, model, read_as.chat_template, "select.read_as", pool), read_as.max_length

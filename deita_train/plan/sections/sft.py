@@ -1,7 +1,9 @@
 """Section `sft:`, supervised fine-tuning on the selected rows or on a dataset of its own."""
 
+from deita_train.data.answer_marks import ends_in_eos
+from deita_train.plan.identity import stated_fields
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import Builder, end_of_turn
+from deita_train.plan.sections.builder import Builder
 from deita_train.recipe.model_sections import Sft
 
 
@@ -17,10 +19,9 @@ def add_sft(builder: Builder, sft: Sft) -> None:
         **model.identity,
         "chat_template": chat_template,
         **builder.of_tuning(sft),
-        # Defaults stay out of the key, so old artefacts stay valid.
-        **({"loss": "per_conversation"} if sft.is_per_conversation else {}),
-        **({"parity": True} if sft.parity else {}),
-        **end_of_turn(chat_template),
+        "loss": "per_conversation" if sft.is_per_conversation else "per_token",
+        "parity": sft.parity,
+        "end_of_turn": not ends_in_eos(chat_template),
     }
     runtime = {**model.location, **builder.training_runtime(sft, "sft")}
-    builder.add(Node("sft", "sft", identity, runtime, {"data": data, **model.parents}))
+    builder.add(Node("sft", "sft", identity, runtime, {"data": data, **model.parents}, stated_fields(sft)))

@@ -140,7 +140,7 @@ class Card:
         while item.manifest["config"].get("model") is None:
             made_from = item.manifest["parents"]["model"]
             item = next(other for other in self.cell.stages.values() if other.id == made_from)
-            if item.manifest["kind"] == "base":
+            if "architecture" in item.manifest["config"]:
                 return Origin(tuple(through), {}, item)
             through.append(item.manifest["label"])
         return Origin(tuple(through), item.manifest["config"]["model"])

@@ -141,7 +141,7 @@ def _other_figures(summary: RunSummary) -> list[Figure]:
     """Loss of the base model and of the scorers."""
     panels = []
     for label, item in summary.base_cell.stages.items():
-        if item.manifest["kind"] in ("base", "train_scorer"):
+        if "history" in item.metrics and label not in TUNED:
             name = f"loss-{label.replace('.', '-').replace('_', '-')}"
             draw = partial(training_curves, name, "loss", [label], [_curve(item, "loss", label)])
             text = "Mean loss per token of the steps since the last point; it should fall."

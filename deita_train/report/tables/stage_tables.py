@@ -11,7 +11,6 @@ from deita_train.report.results.result_measures import HIGHER, LOWER
 from deita_train.report.results.summary import Artefact, Failure, RunSummary
 from deita_train.table import CODE, PROSE, Column, Table, numbers, words
 
-TRAINED = ("base", "train_scorer", "sft", "dpo")
 SCORERS = ("complexity", "quality")
 
 _TRAINING = (
@@ -43,7 +42,7 @@ def training_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None
         for group in groups:
             items = group.artefacts(label)
             ids = frozenset(item.id for item in items)
-            if items and ids not in seen and items[0].manifest["kind"] in TRAINED:
+            if items and ids not in seen and "history" in items[0].metrics:
                 seen.add(ids)
                 shared = all(found in ids for found in _ids(summary, label))
                 rows.append((label if shared else f"{label}, {group.label}", *_training_values(items)))

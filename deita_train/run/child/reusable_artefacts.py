@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deita_train.plan.node import VERSIONS, Node
+from deita_train.plan.identity import hashed
+from deita_train.plan.node import Node
 from deita_train.plan.plan import is_current
 from deita_train.selection.settings import METHODS
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.artefacts import Manifest, Store
 from deita_train.store.keys import canonical_json, content_key
 
@@ -20,7 +22,7 @@ def find_reusable(store: Store, node: Node) -> tuple[Path, ...]:
     A published stage that is rebuilt reuses nothing, because other artefacts may have taken their rows from it. A
     selection whose parents were rebuilt with other content can reuse what was made from the new content.
     """
-    if node.kind == "select":
+    if STAGE_KINDS[node.kind].reuses == "walk":
         is_reusable, is_rebuilt = _is_same_walk, is_current(store, node)
         reuses = METHODS[node.config["method"]].expensive
     else:
@@ -36,7 +38,7 @@ def _is_same_walk(store: Store, node: Node, manifest: Manifest) -> bool:
     """Whether the artefact is the same selection to another budget, made from the very same content."""
     return (
         manifest.kind == node.kind
-        and _walk(manifest.config) == _walk(node.config)
+        and _walk(manifest) == _walk(node)
         and _read_by_walk(manifest) == _read_by_walk(node)
         and all(
             manifest.parent_digests[name] == store.manifest(parent).content_digest
@@ -52,9 +54,9 @@ def _read_by_walk(stage: Node | Manifest) -> dict[str, str]:
     return _without(parents, _only_of_budget(stage.config))
 
 
-def _walk(config: Mapping[str, Any]) -> str:
-    """What decides the order and the result of a walk: the configuration without the budget."""
-    return canonical_json(_without(config, {"budget", *_only_of_budget(config)}))
+def _walk(stage: Node | Manifest) -> str:
+    """What decides the order and the result of a walk: what counts in the key but the budget."""
+    return canonical_json(_without(hashed(stage.kind, stage.config), {"budget", *_only_of_budget(stage.config)}))
 
 
 def _only_of_budget(config: Mapping[str, Any]) -> set[str]:
@@ -70,10 +72,15 @@ def _has_same_values(store: Store, node: Node, manifest: Manifest) -> bool:
     """Whether the artefact holds what the node would compute from the same input."""
     return (
         manifest.kind == node.kind
-        and canonical_json(manifest.config) == canonical_json(node.config)
+        and _counted(manifest) == _counted(node)
         and _has_model(store, manifest, node.parents.get("model"))
         and _is_of_this_version(store, manifest)
     )
+
+
+def _counted(stage: Node | Manifest) -> str:
+    """What counts in the key; equal for artefacts of versions that recorded fewer defaults."""
+    return canonical_json(hashed(stage.kind, stage.config))
 
 
 def _has_model(store: Store, manifest: Manifest, model: Node | None) -> bool:
@@ -92,4 +99,5 @@ def _is_of_this_version(store: Store, manifest: Manifest) -> bool:
     if not all(store.has(parent) for parent in manifest.parents.values()):
         return False
     parents = {name: store.manifest(parent).key for name, parent in manifest.parents.items()}
-    return manifest.key == content_key(manifest.kind, VERSIONS[manifest.kind], manifest.config, parents)
+    counted = hashed(manifest.kind, manifest.config)
+    return manifest.key == content_key(manifest.kind, STAGE_KINDS[manifest.kind].version, counted, parents)

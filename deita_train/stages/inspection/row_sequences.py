@@ -16,6 +16,7 @@ from deita_train.data.token_text import TokenText, control_token, token_texts
 from deita_train.scoring.prompts import DIGITS, PromptEncoder, PromptIds, literal_spans, prompt_parts
 from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.stages.inspection.row_view import Segment, ShownToken, TokenSequence
+from deita_train.stages.kinds import STAGE_KINDS, RowForm, ShownRows
 from deita_train.stages.rows import (
     TurnPrompt,
     conversation_row,
@@ -23,7 +24,6 @@ from deita_train.stages.rows import (
     scorer_prompt,
     scorer_row,
     scoring_encoder,
-    sft_max_length,
     text_row,
     training_encoder,
     turn_prompts,
@@ -44,28 +44,34 @@ class InspectedStage:
     @property
     def max_length(self) -> int | None:
         """The length at which the stage cuts or shortens its rows; None if it does neither."""
-        if self.kind == "sft":
-            return sft_max_length(self.config)
-        length: int = self.config["max_length"]
+        config = self.config if "max_length" in self.config else self.config["trainer"]
+        length: int | None = config["max_length"]
         return length
+
+    @property
+    def shown(self) -> ShownRows:
+        """How its rows are shown."""
+        rows = STAGE_KINDS[self.kind].rows
+        assert rows is not None
+        return rows
 
 
 def sequences(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     """What the model sees of a row: a conversation, its turns' prompts, or a pair's prompt and answers."""
-    return _SEQUENCES[stage.kind](stage, row)
+    return _SEQUENCES[stage.shown.form](stage, row)
 
 
 def has_loss(stage: InspectedStage, row: Row) -> bool:
     """Whether the stage trains or measures a token of the row; true for stages that do neither."""
-    if stage.kind in ("dpo", "log_probs"):
+    if stage.shown.form == "pair":
         return pair_row(stage.tokenizer, row, stage.max_length).differs
-    if stage.kind in ("base", "sft", "evaluate", "perplexity"):
+    if stage.shown.form in ("text", "conversation") and stage.shown.verb:
         return any(loss_mask(_labelled(stage, row, stage.max_length).labels))
     return True
 
 
 def _labelled(stage: InspectedStage, row: Row, max_length: int | None) -> LabelledRow:
-    make = text_row if stage.kind == "base" else conversation_row
+    make = text_row if stage.shown.form == "text" else conversation_row
     return make(stage.tokenizer, row, max_length)
 
 
@@ -74,7 +80,7 @@ def _conversation(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     length = len(kept.input_ids)
     assert (whole.input_ids[:length], whole.labels[:length]) == (kept.input_ids, kept.labels)
     tokens = _tokens(stage, row["messages"], whole.input_ids)
-    mask = loss_mask(whole.labels) if stage.kind != "embed" else [False] * len(tokens)
+    mask = loss_mask(whole.labels) if stage.shown.verb else [False] * len(tokens)
     return [_cut_sequence("text", tokens, mask, length, stage.max_length)]
 
 
@@ -184,7 +190,7 @@ def _shortened(left: str, full: str, stage: InspectedStage) -> list[Segment]:
         return [Segment(left, "plain")]
     text = full[len(left) :]
     room = f"max_length {stage.max_length}"
-    if stage.kind == "train_scorer":
+    if stage.shown.form == "labelled":
         room += " with the digit and the end of sequence"
     notice = f"shortened here: {_count(len(text), 'character')} left out, so that the prompt fits {room}"
     return [Segment(left, "plain"), Segment(text, "cut", notice=notice)]
@@ -217,14 +223,10 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-_SEQUENCES: Mapping[str, Callable[[InspectedStage, Row], list[TokenSequence]]] = {
-    "base": _conversation,
-    "train_scorer": _scorer_training,
-    "score": _scored_turns,
-    "embed": _conversation,
-    "perplexity": _conversation,
-    "sft": _conversation,
-    "dpo": _pair,
-    "log_probs": _pair,
-    "evaluate": _conversation,
+_SEQUENCES: Mapping[RowForm, Callable[[InspectedStage, Row], list[TokenSequence]]] = {
+    "text": _conversation,
+    "conversation": _conversation,
+    "pair": _pair,
+    "scored_turns": _scored_turns,
+    "labelled": _scorer_training,
 }

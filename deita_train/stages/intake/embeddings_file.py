@@ -1,10 +1,14 @@
 """Stage `embeddings_file`: checks embeddings made elsewhere and writes them in the format of `embed`."""
 
+from collections.abc import Iterator
+
 import datasets
 
 from deita_train.data.embeddings import write_embeddings
 from deita_train.data.given_columns import GivenEmbeddings, given_embeddings
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.intake.pool import read_rows
+from deita_train.stages.validation import StageToValidate
 
 
 def run(context: StageContext) -> StageResult:
@@ -19,3 +23,10 @@ def run(context: StageContext) -> StageResult:
 def read_given_embeddings(file: str, pool: datasets.Dataset) -> GivenEmbeddings:
     """The embeddings in `file` of the rows of `pool`."""
     return given_embeddings(file, list(pool["id"]))
+
+
+def validate(stage: StageToValidate) -> Iterator[str]:
+    """That the file has every row of the pool, and how many others."""
+    pool, _ = read_rows(stage.parents["pool"].config, stage.parents["pool"].settings)
+    unused = read_given_embeddings(stage.settings["file"], pool).num_unused
+    yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.settings['file']}, and {unused:,} others"

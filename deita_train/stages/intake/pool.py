@@ -1,6 +1,6 @@
 """Stage `pool`: conversations from all sources in one table with unique ids; unusable rows are counted by reason."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import datasets
@@ -9,20 +9,28 @@ from deita_train.data.builtin import builtin_conversations
 from deita_train.data.pool import PoolReport, PoolSource, build_pool
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.intake.row_sources import open_source
+from deita_train.stages.validation import StageToValidate, drop_lines
 
 
 def run(context: StageContext) -> StageResult:
     """Read, normalise, merge, write."""
-    dataset, report = read_pool(context.config, context.settings)
+    dataset, report = read_rows(context.config, context.settings)
     dataset.save_to_disk(str(context.data_dir))
     metrics = report.as_dict() | {"mean_turns": report.mean_user_turns}
     return StageResult(report.rows_in, report.rows_out, report.drops, metrics)
 
 
-def read_pool(config: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[datasets.Dataset, PoolReport]:
+def read_rows(config: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[datasets.Dataset, PoolReport]:
     """The pool that a stage's configuration and settings describe."""
     sources = [
         open_source(PoolSource, builtin_conversations, identity, location)
         for identity, location in zip(config["sources"], settings["sources"], strict=True)
     ]
     return build_pool(sources)
+
+
+def validate(stage: StageToValidate) -> Iterator[str]:
+    """How many rows are read and usable, and why the others are not."""
+    _, report = read_rows(stage.config, stage.settings)
+    yield f"{stage.label}: {report.rows_in:,} rows read, {report.rows_out:,} usable"
+    yield from drop_lines(report.drops, report.examples)

@@ -1,11 +1,12 @@
 """The labelled rows that a scorer is trained on and tested with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deita_train.data.builtin import builtin_scorer_rows
 from deita_train.data.sources import iter_rows
 from deita_train.scoring.training_pairs import LabelColumn, ScorerExample, read_examples
+from deita_train.stages.validation import StageToValidate
 
 
 def read_scorer_data(config: Mapping[str, Any], settings: Mapping[str, Any], which: str) -> list[ScorerExample]:
@@ -17,6 +18,14 @@ def read_scorer_data(config: Mapping[str, Any], settings: Mapping[str, Any], whi
     source = settings[which]["dataset"]
     raw = iter_rows(source, revision=identity.get("revision"), split=identity["split"])
     return read_examples(raw, config["dimension"], _label_column(identity))
+
+
+def validate(stage: StageToValidate) -> Iterator[str]:
+    """How many labelled rows there are to train on and to measure with."""
+    for which in ("data", "heldout"):
+        if stage.config[which] is not None:
+            examples = read_scorer_data(stage.config, stage.settings, which)
+            yield f"{stage.label} {which}: {len(examples):,} labelled rows"
 
 
 def _label_column(identity: Mapping[str, Any]) -> LabelColumn | None:

@@ -1,5 +1,6 @@
 """Stage `scores_file`: checks scores made elsewhere and writes them in the format of `score`."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
@@ -7,6 +8,8 @@ import datasets
 from deita_train.data.conversations import user_turns
 from deita_train.data.given_columns import GivenScores, given_scores
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.intake.pool import read_rows
+from deita_train.stages.validation import StageToValidate
 
 
 def run(context: StageContext) -> StageResult:
@@ -25,6 +28,13 @@ def read_given_scores(file: str, dimension: str, pool: datasets.Dataset) -> Give
     """The scores in `file` of the rows of `pool`, one or None per user turn."""
     num_turns = [len(user_turns(messages)) for messages in pool["messages"]]
     return given_scores(file, f"{dimension}_scores", list(pool["id"]), num_turns)
+
+
+def validate(stage: StageToValidate) -> Iterator[str]:
+    """That the file has every row of the pool, and how many others."""
+    pool, _ = read_rows(stage.parents["pool"].config, stage.parents["pool"].settings)
+    unused = read_given_scores(stage.settings["file"], stage.config["dimension"], pool).num_unused
+    yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.settings['file']}, and {unused:,} others"
 
 
 def _metrics(dimension: str, given: GivenScores) -> dict[str, Any]:

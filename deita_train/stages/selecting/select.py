@@ -55,7 +55,7 @@ def _ranks(context: StageContext) -> tuple[torch.device, Group | None]:
     device = start_ranks(context)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"{context.label}: the launch wants a GPU, and torch finds none. Check the driver, or state "
+            f"{context.label}: the launch needs a GPU, and torch finds none. Check the driver, or state "
             "select.launch: cpu."
         )
     return device, ProcessGroup(device) if context.world_size > 1 else None

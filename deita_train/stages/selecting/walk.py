@@ -93,7 +93,7 @@ def walk(
 
 
 def _rows_reused(rules: Method, earlier: Trace | None, trace: Trace) -> int:
-    """How many rows were not decided on again: none where a method began anew to exceed a smaller budget."""
+    """How many rows were not decided on again: none where the method had to start over for a larger budget."""
     if earlier is None or (not rules.launch and earlier.num_kept < trace.num_kept):
         return 0
     return min(earlier.num_seen, trace.num_seen)
@@ -118,6 +118,6 @@ def read_trace(label: str, artefact: Path, ids: Sequence[str]) -> Trace:
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(
             f"{label}: the table of {artefact}, whose walk this selection continues, cannot be read ({error}). Remove "
-            "that folder, and it is made anew when it is needed."
+            "that folder; it is rebuilt when needed."
         ) from error
     return trace_in_columns(table, ids)

@@ -15,7 +15,7 @@ from deita_train.training.sizes import trained_dtype
 
 def check_adapter(context: StageContext) -> None:
     """Refuse an adapter that could not be created, merged or loaded again, before anything is trained."""
-    if "peft" not in context.config:
+    if context.config.get("peft") is None:
         return
     model, merge = model_path(context), context.config["merge_adapter"]
     try_adapter(context.config["peft"], model, merge=merge)

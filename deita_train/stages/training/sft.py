@@ -7,7 +7,7 @@ import datasets
 
 from deita_train.data.rendering import load_tokenizer
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.rows import conversation_row, sft_max_length
+from deita_train.stages.rows import conversation_row
 from deita_train.stages.stage_model import model_path
 from deita_train.stages.training.adapter_merge import check_adapter, finish_adapter
 from deita_train.stages.training.prepared_training import ROWS, train_prepared, write_count
@@ -42,7 +42,7 @@ def finish(context: StageContext) -> dict[str, Any]:
 
 def _rendered(context: StageContext, rows: datasets.Dataset) -> Iterator[LabelledRow]:
     tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
-    max_length = sft_max_length(context.config)
+    max_length = context.config["trainer"]["max_length"]
     for number, row in enumerate(rows):
         context.progress.update(number + 1, len(rows), "rows rendered")
         yield conversation_row(tokenizer, row, max_length)

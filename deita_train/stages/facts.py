@@ -1,0 +1,66 @@
+"""A line on the metrics of a stage, for the commands that run one stage. Imports nothing heavy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def of_scores(metrics: Mapping[str, Any]) -> str:
+    """How many turns were scored, and why others were not."""
+    nulls = ", ".join(f"{reason} {number:,}" for reason, number in metrics["nulls"].items() if number)
+    without = f"{sum(metrics['nulls'].values()):,} without a score{f' ({nulls})' if nulls else ''}"
+    scored = f"{metrics['scored']:,} turns scored, {without}"
+    cut = f"{metrics['shortened']:,} rows shortened to max_length{_found_again(metrics, 'turns')}"
+    suspected = (
+        f"; only {metrics['digit_mass_mean']:.1%} of the probability is on the digits: this looks like a wrong model"
+        if metrics["wrong_model_suspected"]
+        else ""
+    )
+    return f"{scored}; {cut}{suspected}"
+
+
+def of_embeddings(metrics: Mapping[str, Any]) -> str:
+    """Their dimensions, and how many rows were cut."""
+    return (
+        f"{metrics['dimensions']:,} dimensions; {metrics['truncated']:,} of {metrics['rows']:,} rows cut at max_length"
+        f"{_found_again(metrics, 'rows')}"
+    )
+
+
+def _found_again(metrics: Mapping[str, Any], unit: str) -> str:
+    return (
+        f"; {metrics['rows_reused']:,} {unit} were computed before, in another pool" if metrics["rows_reused"] else ""
+    )
+
+
+def of_scorer_training(metrics: Mapping[str, Any]) -> str:
+    """How well the scorer does on held-out rows."""
+    heldout = metrics["heldout"]
+    if heldout is None:
+        return "no held-out rows to measure it on (--heldout)"
+    correlation, error = heldout["rank_correlation"], heldout["mean_absolute_error"]
+    measured = f"{heldout['rows']:,} held-out rows: rank correlation {correlation:.3f}, mean absolute error {error:.3f}"
+    return f"{measured}, bias {heldout['bias']:+.3f}, calibration slope {heldout['calibration_slope']:.3f}"
+
+
+def of_heldout_rows(metrics: Mapping[str, Any]) -> str:
+    """The loss on held-out conversations."""
+    heldout = metrics["heldout"]
+    return (
+        f"loss per token {heldout['loss_per_token']:.4f}, perplexity {heldout['perplexity']:.3f} over "
+        f"{heldout['tokens']:,} tokens of the assistant in {heldout['rows']:,} rows"
+    )
+
+
+def of_pairs(metrics: Mapping[str, Any]) -> str:
+    """How often the chosen answer is the likelier one."""
+    pairs = metrics["pairs"]
+    return f"the chosen answer is the likelier one in {pairs['accuracy']:.1%} of {pairs['rows']:,} pairs"
+
+
+def of_perplexities(metrics: Mapping[str, Any]) -> str:
+    """The means over the rows that were measured."""
+    nulls = ", ".join(f"{reason} {number:,}" for reason, number in metrics["nulls"].items())
+    return (
+        f"{metrics['measured']:,} of {metrics['rows']:,} rows measured{f' ({nulls})' if nulls else ''}; mean "
+        f"perplexity {metrics['mean_perplexity']:.3f}, mean IFD {metrics['mean_ifd']:.3f}"
+    )

@@ -1,0 +1,22 @@
+"""Whether the rows of a pool can be ranked by the column that the user names, before anything runs."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from deita_train.selection.candidates import Candidates
+from deita_train.selection.settings import SelectionSettings
+from deita_train.selection.unrankable import unrankable_by_column
+from deita_train.stages.intake.pool import read_rows
+from deita_train.stages.validation import StageToValidate, drop_lines
+
+
+def validate(stage: StageToValidate) -> Iterator[str]:
+    """How many rows have a value in the column; nothing for a column that another stage measures."""
+    if "column" not in stage.config or "perplexity" in stage.parents:
+        return
+    pool, _ = read_rows(stage.parents["pool"].config, stage.parents["pool"].settings)
+    candidates = Candidates(pool, SelectionSettings.of_stage(stage.config))  # without scores, which are not made yet
+    drops = Counter(filter(None, unrankable_by_column(candidates)))
+    usable = len(pool) - drops.total()
+    yield f"{stage.label}: {usable:,} of {len(pool):,} rows can be ranked by column {stage.config['column']!r}"
+    yield from drop_lines(drops, {})

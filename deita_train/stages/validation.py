@@ -1,0 +1,32 @@
+"""What the stages that read data say of it for `deita-train validate`, before anything runs."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+
+class StageToValidate(Protocol):
+    """A stage that has not run."""
+
+    @property
+    def label(self) -> str:
+        """Its name in the recipe."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What decides its content."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How it runs, and where its data lies."""
+
+    @property
+    def parents(self) -> Mapping[str, "StageToValidate"]:
+        """The stages that it reads, by role."""
+
+
+def drop_lines(drops: Mapping[str, int], examples: Mapping[str, list[str]]) -> Iterator[str]:
+    """The reasons for which rows are dropped, each with its first examples; a sample's remainder has none."""
+    for reason, count in drops.items():
+        yield f"  {reason}: {count:,}"
+        for example in examples.get(reason, ()):
+            yield f"    {example}"
