@@ -35,9 +35,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deita_train.selection.measures.text_table import TextTable, number_text
 from deita_train.selection.repr_filter import repr_filter as ours
 from deita_train.selection.repr_filter.repr_filter import Trace
+from deita_train.table import Table, numbers, words
 
 THRESHOLD = 0.9
 GIB = 2**30
@@ -283,13 +283,14 @@ def peak_memory() -> Iterator[_Peak]:
         peak.sample()
 
 
-def table(results: Sequence[Result]) -> TextTable:
+def table(results: Sequence[Result]) -> Table:
     """One row per case."""
-    columns = (
-        "case", "pool", "kept", "seen", "rejected", "operations", "read", "floor", "ours", "ours / floor",
+    titles = (
+        "pool", "kept", "seen", "rejected", "operations", "read", "floor", "ours", "ours / floor",
         "loop", "loop / ours", "memory", "may hold",
     )  # fmt: skip
-    return TextTable("Repr Filter", columns, tuple(_cells(result) for result in results))
+    rows = tuple(_cells(result) for result in results)
+    return Table((*words("case"), *numbers(*titles)), rows, "Repr Filter")
 
 
 def _cells(result: Result) -> tuple[str, ...]:
@@ -307,7 +308,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         f"{result.seconds:.3f} s",
         f"{result.seconds / result.floor:.1f}",
         "-" if result.loop is None else f"{result.loop:.1f} s{scaled}",
-        "-" if result.loop is None else f"{number_text(result.loop / result.seconds, 0)}",
+        "-" if result.loop is None else f"{result.loop / result.seconds:,.0f}",
         f"{result.memory / GIB:.2f} GiB",
         f"{(4 * case.budget * case.dim + GIB) / GIB:.2f} GiB",
     )

@@ -3,19 +3,13 @@
 import json
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from deita_train.commands.exports import fewer_than_budget, say
+from deita_train.commands.printed_table import print_table
 from deita_train.data.outputs import Output
 from deita_train.plan.plan import Plan
-
-if TYPE_CHECKING:
-    from deita_train.selection.measures.text_table import TextTable
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class ComparisonFiles:
         _write(self.measures, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
         _write(self.figure, comparison_png(comparison))
         for table in shown_tables(comparison):
-            _print_table(console, table)
+            print_table(console, table, framed=False)
         say(console, f"{self.tables.path}, {self.measures.path} and {self.figure.path}: the comparison")
         _warn(plan, node.config["methods"][1:])
 
@@ -70,16 +64,3 @@ def _warn(plan: Plan, methods: list[str]) -> None:
 def _write(output: Output, content: bytes) -> None:
     with output.writing() as path:
         path.write_bytes(content)
-
-
-def _print_table(console: Console, table: "TextTable") -> None:
-    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    justified: Any = ["left", *["right"] * (len(table.columns) - 1)]
-    for column, justify in zip(table.columns, justified, strict=True):
-        shown.add_column(Text(column), justify=justify, overflow="fold", no_wrap=justify == "left")
-    for row in table.rows:
-        shown.add_row(*map(Text, row))
-    console.print(shown)
-    if table.note:
-        console.print(Text(table.note, style="dim"))
-        console.print()

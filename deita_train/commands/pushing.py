@@ -119,7 +119,7 @@ def _check_base(model: Path) -> None:
 def _card(run_dir: Path, stage: str, artefact: str, digest: str) -> str:
     """The text of the model's card, which holds the artefact's content digest."""
     folder = run_dir / "report" / FOLDER
-    names = [card_file(stage, artefact, is_written=written) for written in (True, False)]
+    names = [card_file(stage, artefact, is_base=is_base) for is_base in (True, False)]
     for path in (folder / name for name in names):
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         if digest in text:

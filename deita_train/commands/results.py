@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from deita_train.commands.printed_table import print_table
 from deita_train.plan.disk import disk_lines
 from deita_train.plan.launch import Launch
 from deita_train.plan.plan import Plan, PlannedStage, planned_stages
 from deita_train.store.atomic_io import read_json
+from deita_train.table import Table, words
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -18,17 +18,14 @@ def print_plan(console: Console, plan: Plan) -> None:
     stages = planned_stages(plan)
     sweep = len(plan.cells) > 1
     cells = f" in {len(plan.cells)} cells" if sweep else ""
-    table = Table(title=f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}", title_justify="left")
-    for column in ("stage", *(["cell"] if sweep else []), "artefact", "status", "why", "launch"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for stage in stages:
         launch = stage.node.settings.get("launch")
         shown = f"{Path(launch['config_file']).stem} x {launch['num_processes']}" if launch else ""
         cell = [plan.cell_name(stage.node)] if sweep else []
-        # As Text, because brackets in a recipe's values are no markup.
-        texts = (stage.node.label, *cell, stage.node.id, stage.status, stage.reason, shown)
-        table.add_row(*map(Text, texts))
-    console.print(table)
+        rows.append((stage.node.label, *cell, stage.node.id, stage.status, stage.reason, shown))
+    columns = words("stage", *(["cell"] if sweep else []), "artefact", "status", "why", "launch")
+    print_table(console, Table(columns, tuple(rows), f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}"))
     _print_lines(console, _notes(stages))
     _print_lines(console, disk_lines(plan, stages))
     _print_stage_commands(console, plan, stages)
@@ -75,10 +72,5 @@ def _print_lines(console: Console, lines: Iterable[str]) -> None:
 
 def print_results(console: Console, run_dir: Path) -> None:
     """Print the result tables that the report wrote."""
-    for result in read_json(run_dir / "report" / "result.json"):
-        table = Table(title=result["title"], title_justify="left")
-        for place, column in enumerate(result["columns"]):
-            table.add_column(Text(column), justify="left" if place < result["num_left"] else "right", overflow="fold")
-        for row in result["rows"]:
-            table.add_row(*map(Text, row))
-        console.print(table)
+    for table in read_json(run_dir / "report" / "result.json"):
+        print_table(console, Table.from_json(table))

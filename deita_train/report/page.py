@@ -1,41 +1,39 @@
-"""Renders a run's report as one HTML page and as Markdown, and publishes both at once."""
+"""Renders a run's report as one HTML page and as Markdown, with its model cards, and publishes them at once."""
 
 from __future__ import annotations
 
 import ctypes
 import json
 import os
-import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from deita_train.report.cards.card_names import FOLDER as CARDS
-from deita_train.report.cards.model_cards import Card, cards_of
-from deita_train.report.figures.drawing import SERIES, themed
+from deita_train.report.cards.model_cards import cards_of
 from deita_train.report.results.groups import groups_of
+from deita_train.report.results.headline import headline
 from deita_train.report.results.summary import RunSummary, read_summary
-from deita_train.report.results.verdict import headline, verdict
-from deita_train.report.sections.report_sections import sections_of
+from deita_train.report.results.verdict import verdict
+from deita_train.report.sections.all_sections import sections_of
 from deita_train.report.tables.result_tables import result_tables
+from deita_train.report.templating import render_card, render_markdown, render_page
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 # The result table as plain data, for a command line that imports nothing heavy.
 RESULT = "result.json"
-# The page folds up a longer table.
-MAX_ROWS_SHOWN = 40
 
 
 def write_report(run_dir: Path, store_dir: Path) -> Path:
-    """Write ``report/`` (report.html, report.md, figures/, cards/) in ``run_dir``; return the path of report.html.
+    """Write `report/` (report.html, report.md, figures/, cards/) in `run_dir`; return the path of report.html.
 
     The page is one file that needs no other; it links to the model cards beside it. The folder is written beside its
     place and then exchanged with the old one, so that a report that is killed leaves the old folder or the new one.
-    Raises as ``read_summary``.
+
+    Raises:
+        UserError: as `read_summary`.
     """
     context = page_context(read_summary(run_dir, store_dir))
     report, partial = run_dir / "report", run_dir / f".report-{os.getpid()}"
@@ -63,18 +61,16 @@ def page_context(summary: RunSummary) -> dict[str, Any]:
         "verdict": verdict(summary, groups),
         "sections": sections_of(summary, groups),
         "cards": cards_of(summary),
-        "series": SERIES,
-        "max_rows": MAX_ROWS_SHOWN,
         "result": [asdict(table) for table in result_tables(summary)],
     }
 
 
 def publish(partial: Path, place: Path) -> None:
-    """Put the folder ``partial`` at ``place``; what was there is at ``partial`` afterwards, or gone."""
+    """Put the folder `partial` at `place`; what was there is at `partial` afterwards, or gone."""
     if not place.exists():
         partial.rename(place)
     elif not _exchange(partial, place):
-        # No atomic exchange on this system: a kill between these two lines leaves the old report under its other name.
+        # Without an atomic exchange, a kill between the two renames leaves the old report under its other name.
         old = place.with_name(f".{place.name}-old")
         shutil.rmtree(old, ignore_errors=True)
         place.rename(old)
@@ -82,53 +78,17 @@ def publish(partial: Path, place: Path) -> None:
         shutil.rmtree(old)
 
 
-def escape_markdown(text: object) -> str:
-    """``text`` on one line, with the characters that Markdown or a table would read escaped."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", line)
-
-
-def unbroken(text: str) -> str:
-    """A number that stays on one line: only what stands in brackets after it may go to the next."""
-    return re.sub(r" (?!\()", "\N{NO-BREAK SPACE}", text)
-
-
-def fence(text: str) -> str:
-    """A row of backticks longer than any within ``text``."""
-    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
-    return "`" * max(3, longest + 1)
-
-
 def _write_folder(folder: Path, context: dict[str, Any]) -> None:
     (folder / "figures").mkdir(parents=True)
     for section in context["sections"]:
         for figure in section.figures:
             (folder / "figures" / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
-    _write_cards(folder / CARDS, context["cards"])
+    for card in context["cards"]:
+        (folder / CARDS).mkdir(exist_ok=True)
+        (folder / CARDS / card.file).write_text(render_card(card), encoding="utf-8")
     (folder / RESULT).write_text(json.dumps(context["result"], indent=1, ensure_ascii=False), "utf-8")
-    (folder / "report.md").write_text(_environment(False).get_template("report.md.jinja").render(context), "utf-8")
-    (folder / "report.html").write_text(_environment(True).get_template("report.html.jinja").render(context), "utf-8")
-
-
-def _write_cards(folder: Path, cards: list[Card]) -> None:
-    template = _environment(False).get_template("model_card.md.jinja")
-    if cards:
-        folder.mkdir()
-    for card in cards:
-        (folder / card.file).write_text(template.render(card=card), encoding="utf-8")
-
-
-def _environment(autoescape: bool) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("deita_train.report", "templates"),
-        autoescape=autoescape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(themed=themed, md=escape_markdown, fence=fence, unbroken=unbroken)
-    return environment
+    (folder / "report.md").write_text(render_markdown(context), "utf-8")
+    (folder / "report.html").write_text(render_page(context), "utf-8")
 
 
 def _exchange(first: Path, second: Path) -> bool:

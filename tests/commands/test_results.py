@@ -1,11 +1,13 @@
 import io
 import json
+from dataclasses import asdict
 
 import pytest
 from rich.console import Console
 from tiny_recipe import no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.commands.results import print_plan, print_results
+from deita_train.table import Table, numbers, words
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 MODELS = {
@@ -65,8 +67,8 @@ def test_brackets_of_a_recipe_are_no_markup(tmp_path):
 def test_result_tables_are_printed_as_they_are(tmp_path):
     (tmp_path / "report").mkdir()
     row = ["deita, seed 1", "[Errno 12] no [bold]room[/bold]", "1 ± 2"]
-    result = {"title": "failed", "columns": ["cells", "why", "[red]number"], "rows": [row], "num_left": 2}
-    (tmp_path / "report" / "result.json").write_text(json.dumps([result]))
+    result = Table((*words("cells", "why"), *numbers("[red]number")), (tuple(row),), "failed")
+    (tmp_path / "report" / "result.json").write_text(json.dumps([asdict(result)]))
     console = Console(file=io.StringIO(), width=120)
     print_results(console, tmp_path)
     lines = console.file.getvalue().splitlines()

@@ -1,13 +1,14 @@
 import json
 
 import pytest
+from fake_run import edit_json
 from ruamel.yaml import YAML
 
-from deita_train.report.cards.card_facts import result_table, template_name
 from deita_train.report.cards.card_names import PLACE
-from deita_train.report.cards.model_cards import cards_of
+from deita_train.report.cards.model_cards import TEMPLATES, cards_of, template_name
 from deita_train.report.page import write_report
 from deita_train.report.results.summary import read_summary
+from deita_train.report.templating import render_card
 
 
 def parts(text):
@@ -18,19 +19,18 @@ def parts(text):
 
 
 def cards(run):
-    folder = write_report(*run).parent / "cards"
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {card.file: render_card(card) for card in cards_of(read_summary(*run))}
 
 
 def change(path, **values):
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | values))
+    edit_json(path, lambda record: record.update(values))
 
 
-def test_every_tuned_model_has_one_card_and_the_recipe_as_written_a_short_name(swept):
+def test_every_tuned_model_has_one_card_and_the_base_run_a_short_name(swept, undrawn):
     # 21 trainings by SFT of which one failed, whose DPO failed too, and one more DPO that failed.
     found = cards(swept)
     assert {"sft.md", "dpo.md"} <= set(found) and len(found) == 20 + 19
+    assert found == {path.name: path.read_text() for path in (write_report(*swept).parent / "cards").iterdir()}
     assert "sft-random-40-1.md" in found and "sft-random-160-3.md" not in found
     assert "It belongs to the cell random, budget 40, seed 1 of a sweep" in found["sft-random-40-1.md"]
     assert "It belongs to the cell" not in found["sft.md"]
@@ -54,11 +54,11 @@ def test_front_matter_names_base_and_data_of_the_hub_only(run, swept):
 
 def test_a_card_says_what_the_manifests_say(run):
     _, found = parts(cards(run)["sft.md"])
-    assert f"from org/base of the Hub at commit {'b' * 40}" in found["What it is"]
+    assert f"from org/base on the Hub at commit {'b' * 40}" in found["What it is"]
     assert "content digest " + "0123456789abcdef" * 4 in found["What it is"]
     data = found["Data"]
     assert "430 rows read, 400 usable; dropped: empty reply: 20, no user turn: 10." in data
-    assert f"| org/pool of the Hub | commit {'c' * 40}, split train |" in data
+    assert f"| org/pool on the Hub | commit {'c' * 40}, split train |" in data
     assert r"| mine\_1.jsonl, a local file or folder | content digest dddddddddddd |" in data
     assert "| rows kept | 80 of 400 |" in data and "| threshold | 0.9 (highest" in data
     assert "rank correlation 0.910 on 50 held-out rows" in data  # of the scorer of complexity
@@ -71,9 +71,7 @@ def test_a_card_says_what_the_manifests_say(run):
 def test_only_a_selection_that_read_scores_tells_of_scorers(swept):
     found = cards(swept)
     by_scores, at_random = (parts(found[name])[1] for name in ("sft.md", "sft-random-40-1.md"))
-    assert (
-        "| complexity scores | a scorer" in by_scores["Data"] and "chosen by scores of a model" in by_scores["Limits"]
-    )
+    assert "| complexity scores | a scorer" in by_scores["Data"] and "chosen by a model's scores" in by_scores["Limits"]
     assert "scores" not in at_random["Data"] + at_random["Limits"]
 
 
@@ -99,15 +97,15 @@ def test_what_was_not_measured_is_said_to_be_so(run):
 
 
 def test_results_stand_beside_those_of_the_models_before(swept):
-    cell = read_summary(*swept).base_cell
-    table = result_table(cell, "dpo")
+    sft, dpo = (card for card in cards_of(read_summary(*swept)) if card.is_base)
+    table = dpo.results
     rows = {row[0]: row[1:] for row in table.rows}
-    assert table.columns == ("measure", "before SFT", "after SFT", "after DPO")
+    assert table.titles == ("measure", "before SFT", "after SFT", "after DPO")
     # Seed 1 lies 0.01 below the mean loss of its budget, 2.30, and DPO adds 0.05.
     assert rows["held-out loss per assistant token, nats"] == ("3.200", "2.290", "2.340")
     assert rows["chosen answer is the likelier one"] == ("55.0%", "61.0%", "67.0%")
     assert rows["reward accuracy of DPO"] == ("not measured", "not measured", "70.0%")
-    assert result_table(cell, "sft").columns == ("measure", "before SFT", "after SFT")
+    assert sft.results.titles == ("measure", "before SFT", "after SFT")
 
 
 @pytest.mark.parametrize(("merged", "library"), [(False, "peft"), (True, "transformers")])
@@ -127,8 +125,31 @@ def test_an_adapter_is_loaded_on_its_base(run, merged, library):
 
 
 def test_a_template_of_ours_is_named_and_another_is_not(run):
-    from deita_train.report.cards.card_facts import TEMPLATES
-
     assert template_name((TEMPLATES / "zephyr.jinja").read_text()) == "zephyr"
-    assert "own" in template_name("{{ messages }}")
+    assert template_name("{{ messages }}") is None
+    assert "| chat template | the recipe's own, in chat" in cards(run)["sft.md"]
     assert len(cards_of(read_summary(*run))) == 6
+
+
+def test_a_local_model_and_given_scores_are_named_by_their_content(run):
+    run_dir, store = run
+    manifest = store / "sft-deita-1" / "manifest.json"
+    config = json.loads(manifest.read_text())["config"]
+    change(manifest, config=config | {"model": {"content": "a1" * 32, "base": {"hub": "org/base"}}})
+    given = store / "scores-1"
+    given.mkdir()
+    record = json.loads((store / "score-quality" / "manifest.json").read_text())
+    record |= {"id": "scores-1", "kind": "scores_file", "config": {"file": {"content": "b2" * 32}}}
+    (given / "manifest.json").write_text(json.dumps(record))
+    (given / "metrics.json").write_text("{}")
+
+    def replace_scores(stages):
+        cell = stages["cells"][0]["stages"]
+        del cell["score.quality"], cell["train_scorer.quality"]
+        cell["scores.quality"] = "scores-1"
+
+    edit_json(run_dir / "stages.json", replace_scores)
+    front, found = parts(cards(run)["sft.md"])
+    assert "from a local folder, an adapter on org/base (content digest a1a1a1a1a1a1)." in found["What it is"]
+    assert "base_model" not in front
+    assert "| quality scores | a file made elsewhere (content digest b2b2b2b2b2b2) |" in found["Data"]

@@ -5,7 +5,7 @@ import pytest
 from deita_train.report.figures import curves
 from deita_train.report.figures.curves import Curve, Level, SweptLine
 from deita_train.report.figures.drawing import WIDTH_INCHES, legend_shape
-from deita_train.report.results.groups import estimate
+from deita_train.report.statistics import estimate
 
 BUDGETS = {100: "100", 300: "300", 1000: "1,000", 3000: "3,000"}
 

@@ -26,7 +26,7 @@ def test_methods_are_points_at_their_score_and_diversity():
     assert (x3, y3) == pytest.approx(((x1 + x2) / 2, (y1 + y2) / 2), abs=1e-3)
 
 
-def test_more_methods_than_colours_are_reported_apart():
+def test_more_methods_than_colours_are_distinguishable():
     svg = in_plane({f"method {i}": (i, i) for i in range(12)}, "diversity")
     found = re.findall(r'<g clip-path[^>]*>\s*<use xlink:href="#([^"]*)" [^>]*style="fill: (#[0-9a-f]{6})', svg)
     assert len(found) == len(set(found)) == 12

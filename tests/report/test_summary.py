@@ -6,9 +6,9 @@ import pytest
 from deita_train.errors import UserError
 from deita_train.report.page import write_report
 from deita_train.report.results.groups import groups_of
-from deita_train.report.results.quantities import heldout_loss
+from deita_train.report.results.result_measures import heldout_loss
 from deita_train.report.results.summary import read_summary
-from deita_train.report.sections.report_sections import sections_of
+from deita_train.report.sections.all_sections import sections_of
 
 SFT_FAILED = ["sft", "reference", "evaluate.sft", "evaluate_pairs.sft", "dpo", "evaluate.dpo", "evaluate_pairs.dpo"]
 
@@ -38,7 +38,7 @@ def test_a_failed_cell_keeps_what_was_made(swept):
 
 
 def test_an_older_artefact_of_a_failed_stage_is_no_result(swept):
-    # SFT was to be made anew and failed; what the store still has of it and of its evaluation is of another run.
+    # SFT was to be rebuilt and failed; what the store still has of it and of its evaluation is from another run.
     write_failures(swept[0], "sft-random-160-3", "dpo-deita-40-2", "sft-deita-80-2")
     summary = read_summary(*swept)
     assert (swept[1] / "evaluate-sft-deita-80-2").exists()
@@ -64,14 +64,14 @@ def test_a_failure_of_an_artefact_that_no_cell_names_is_not_of_this_run(swept):
     assert len(read_summary(*swept).failures) == 2
 
 
-def test_a_run_of_which_everything_failed_has_a_page(swept):
+def test_a_run_of_which_everything_failed_has_a_page(swept, undrawn):
     write_failures(swept[0], "pool-0", "base-0", "dpo_data", "heldout_pairs", "evaluate-base", "pairs-base")
     record = json.loads((swept[0] / "stages.json").read_text())
     for node in record["nodes"].values():
         node["parents"] = node["parents"] or {"pool": "pool-0"}
     (swept[0] / "stages.json").write_text(json.dumps(record))
     page = write_report(*swept).read_text()
-    assert "21 of 21 cells failed, the recipe as written among them" in page and "all 21" in page
+    assert "21 of 21 cells failed, the base run among them" in page and "all 21" in page
     summary = read_summary(*swept)
     assert [section.title for section in sections_of(summary, groups_of(summary))] == ["Failed cells", "Recipe"]
 
@@ -79,15 +79,15 @@ def test_a_run_of_which_everything_failed_has_a_page(swept):
 def test_the_section_on_failures_says_which_why_and_what_to_do(swept):
     summary = read_summary(*swept)
     section = next(item for item in sections_of(summary, groups_of(summary)) if item.title == "Failed cells")
-    (table, _), *others = section.tables
-    assert others == [] and section.text.startswith("2 of 21 cells are incomplete.")
-    (mend, again) = table.rows
-    assert mend[:3] == ("random, budget 160, seed 3", "sft", "sft: [Errno 12] <out> of memory | at step 7")
-    assert mend[3].startswith("Mend what the message names") and str(summary.failures[1].logs) in again[3]
+    (table,) = section.tables
+    assert section.text.startswith("2 of 21 cells are incomplete.")
+    (fix, again) = table.rows
+    assert fix[:3] == ("random, budget 160, seed 3", "sft", "sft: [Errno 12] <out> of memory | at step 7")
+    assert fix[3].startswith("Fix what the message names") and str(summary.failures[1].logs) in again[3]
     assert section.notes[0] == "Without dpo, evaluate.dpo, evaluate_pairs.dpo: deita, budget 40, seed 2."
 
 
-def test_messages_of_failures_are_escaped(swept):
+def test_messages_of_failures_are_escaped(swept, undrawn):
     folder = write_report(*swept).parent
     page, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
     assert "[Errno 12] &lt;out&gt; of memory | at step 7" in page and "<out>" not in page

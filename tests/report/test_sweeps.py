@@ -4,14 +4,14 @@ import pytest
 
 from deita_train.report.results.groups import Group, groups_of, settings_label
 from deita_train.report.results.summary import Cell, read_summary
-from deita_train.report.results.sweep_points import sweep_of
+from deita_train.report.results.sweep_axis import sweep_of
 from deita_train.report.tables.result_tables import kept_table, model_table, result_tables
 
 
 def group(**settings):
     """A group with these settings (``__`` for a dot) and one cell without artefacts."""
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    label = ", ".join(f"{name} {value}" for name, value in dotted.items()) or "recipe as written"
+    label = ", ".join(f"{name} {value}" for name, value in dotted.items()) or "base run"
     return Group(label, dotted, (Cell(label, dotted, False, {}, {}),), False)
 
 
@@ -162,12 +162,12 @@ def test_a_recipe_beside_its_sweep_has_a_row_and_no_point(swept):
     record["cells"] = [written, *(cell | {"base": False} for cell in record["cells"])]
     (swept[0] / "stages.json").write_text(json.dumps(record))
     groups = groups_of(read_summary(*swept))
-    assert [level.label for level in sweep_of(groups).levels] == ["whole pool", "recipe as written"]
+    assert [level.label for level in sweep_of(groups).levels] == ["whole pool", "base run"]
     rows = [row[:3] for row in model_table(groups).rows]
     assert rows[:4] == [
         ("before SFT", "", ""),
         ("whole pool", "", "3"),
-        ("recipe as written", "", "1"),
+        ("base run", "", "1"),
         ("40", "deita", "3 (1 failed)"),
     ]
 
@@ -178,9 +178,10 @@ def test_a_terminal_gets_narrow_tables_and_the_failures(swept):
         "held-out loss", "preference accuracy", "preference margin", "kept rows", "scorers", "failed: 2 of 21 cells",
     ]  # fmt: skip
     head = ("budget", "method", "seeds", "after SFT", "after DPO")
-    assert tables["held-out loss"].columns == head
-    assert tables["preference accuracy"].columns == (*head, "reward accuracy of DPO")
-    assert [tables[name].num_left for name in tables] == [2, 2, 2, 2, 1, 4]
+    assert tables["held-out loss"].titles == head
+    assert tables["preference accuracy"].titles == (*head, "reward accuracy of DPO")
+    words = [[column.numeric for column in table.columns].count(False) for table in tables.values()]
+    assert words == [2, 2, 2, 2, 1, 4]
     for table in tables.values():
         assert {len(row) for row in table.rows} == {len(table.columns)}
     assert tables["failed: 2 of 21 cells"].rows[0][:3] == (

@@ -2,23 +2,20 @@ import json
 import math
 
 import pytest
+from fake_run import edit_json
 
-from deita_train.report.results.groups import groups_of, paired_difference
+from deita_train.report.results.groups import groups_of
+from deita_train.report.results.headline import headline
 from deita_train.report.results.summary import read_summary
-from deita_train.report.results.verdict import headline, verdict
-
-
-def edit(path, change):
-    record = json.loads(path.read_text())
-    change(record)
-    path.write_text(json.dumps(record))
+from deita_train.report.results.verdict import verdict
+from deita_train.report.statistics import paired_difference
 
 
 def set_accuracies(store, *accuracies):
-    """What DPO reaches on the held-out pairs in the recipe as written, seed by seed; SFT has 61%, 62% and 63%."""
+    """What DPO reaches on the held-out pairs in the base run, seed by seed; SFT has 61%, 62% and 63%."""
     for seed, accuracy in enumerate(accuracies, start=1):
         path = store / f"evaluate_pairs-dpo-deita-80-{seed}" / "metrics.json"
-        edit(path, lambda record, accuracy=accuracy: record["pairs"].update(accuracy=accuracy))
+        edit_json(path, lambda record, accuracy=accuracy: record["pairs"].update(accuracy=accuracy))
 
 
 def paragraphs(run):
@@ -30,7 +27,7 @@ def keep_seeds(run_dir, number):
     def change(record):
         record["cells"] = record["cells"][:number]
 
-    edit(run_dir / "stages.json", change)
+    edit_json(run_dir / "stages.json", change)
 
 
 def test_paired_difference_by_hand():
@@ -82,7 +79,7 @@ def test_without_dpo_there_is_no_claim_on_it(swept):
         for cell in record["cells"]:
             cell["stages"] = {label: name for label, name in cell["stages"].items() if "dpo" not in label}
 
-    edit(swept[0] / "stages.json", change)
+    edit_json(swept[0] / "stages.json", change)
     text = paragraphs(swept)[-1]
     assert "the likelier one in 62.0 ± 2.5% of the held-out pairs (mean and 95% interval over 3 seeds)" in text
     assert "DPO" not in text
@@ -95,7 +92,7 @@ def test_dpo_without_sft_is_compared_with_the_untuned_model(swept):
                 label: name for label, name in cell["stages"].items() if label != "sft" and not label.endswith(".sft")
             }
 
-    edit(swept[0] / "stages.json", change)
+    edit_json(swept[0] / "stages.json", change)
     _, losses, preferences = paragraphs(swept)
     assert "After DPO the held-out loss is 2.350 ± 0.025 nats per token" in losses
     # Differences 12, 15 and 18 points from 55%: 15 - 7.45 and 15 + 7.45.
@@ -111,19 +108,19 @@ def test_losses_are_compared_with_the_best_group_and_with_the_whole_pool(swept):
 
 
 def test_failed_cells_come_first(swept):
-    assert paragraphs(swept)[0].startswith("2 of 21 cells failed: section Failed cells says why")
+    assert paragraphs(swept)[0].startswith("2 of 21 cells failed: the section Failed cells says why")
 
 
-def test_a_failed_recipe_as_written_is_said_to_have_failed(swept):
+def test_a_failed_base_run_is_said_to_have_failed(swept):
     path = swept[0] / "failures.json"
-    edit(path, lambda records: records.append(records[0] | {"artefact": "select-deita-80", "label": "select"}))
+    edit_json(path, lambda records: records.append(records[0] | {"artefact": "select-deita-80", "label": "select"}))
     keep_seeds(swept[0], 1)
     record = json.loads((swept[0] / "stages.json").read_text())
     assert record["nodes"]["sft-deita-80-1"]["parents"] == {"data": "select-deita-80"}
     summary = read_summary(*swept)
     assert verdict(summary, groups_of(summary)) == [
-        "1 of 1 cell failed, the recipe as written among them (at select): section Failed cells says why, and no mean "
-        "counts what is missing."
+        "1 of 1 cell failed, the base run among them (at select): the section Failed cells says why, and the means "
+        "leave out what is missing."
     ]
     assert [number.label for number in headline(summary, groups_of(summary))] == [
         "rank correlation of the scorers", "of wall time",
@@ -154,8 +151,50 @@ def test_a_budget_that_was_not_met(swept, metrics, sentence):
     run_dir, store = swept
     base = next(cell for cell in json.loads((run_dir / "stages.json").read_text())["cells"] if cell["base"])
     path = store / base["stages"]["select"] / "metrics.json"
-    edit(path, lambda record: record.update(budget_met=False, rejected=0, **metrics))
+    edit_json(path, lambda record: record.update(budget_met=False, rejected=0, **metrics))
     assert f" {sentence} " in " ".join(paragraphs(swept))
     found = {"threshold": 0.95, "walks": 7}
-    edit(path, lambda record: record.update(rejected=5, sufficient_threshold=found))
+    edit_json(path, lambda record: record.update(rejected=5, sufficient_threshold=found))
     assert f"{sentence} A threshold of 0.950 would meet the budget (found in 7 walks)." in " ".join(paragraphs(swept))
+
+
+def test_verdict_says_what_the_numbers_say(run):
+    summary = read_summary(*run)
+    text = " ".join(verdict(summary, groups_of(summary)))
+    assert "kept 80 of the pool's 400 rows (20.0%) with the method deita" in text
+    assert "2.300 ± 0.025 nats per token (mean and 95% interval over 3 seeds), lower than the 3.200 before it" in text
+    assert "0.100 lower than that of random" in text and "excludes zero" in text
+
+
+def test_verdict_turns_with_the_numbers(run):
+    for seed, loss in enumerate((2.45, 2.41, 2.37), start=1):
+        edit_json(
+            run[1] / f"evaluate-deita-{seed}" / "metrics.json",
+            lambda record, loss=loss: record["heldout"].update(loss_per_token=loss),
+        )
+    summary = read_summary(*run)
+    text = " ".join(verdict(summary, groups_of(summary)))
+    assert "0.010 higher than that of random" in text
+    assert "includes zero, so these seeds do not tell the two apart" in text
+
+
+def test_verdict_of_single_seeds_claims_no_certainty(run):
+    def change(record):
+        record["cells"] = [record["cells"][0], record["cells"][3]]
+
+    edit_json(run[0] / "stages.json", change)
+    summary = read_summary(*run)
+    text = " ".join(verdict(summary, groups_of(summary)))
+    assert "(one seed)" in text and "the spread between seeds is unknown" in text
+
+
+def test_headline_has_at_most_four_numbers(run):
+    summary = read_summary(*run)
+    numbers = headline(summary, groups_of(summary))
+    assert [number.label for number in numbers] == [
+        "held-out loss after SFT",
+        "rows kept",
+        "near duplicate share of the kept rows",
+        "rank correlation of the scorers",
+    ]
+    assert numbers[0].value == "2.300 ± 0.025" and numbers[3].value == "0.91 / 0.81"

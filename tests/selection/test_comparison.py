@@ -100,7 +100,7 @@ def test_without_embeddings_sources_and_scores():
     found = compared(None, pool().remove_columns(["source", "tokens"]))
     assert all(item.diversity is None and item.source_distance is None for item in found.selections.values())
     assert found.pool.mean_score is found.pool.sources is found.pool.tokens is found.pool.beyond is None
-    assert composition_table(found).columns == ("selection", "rows", "mean characters", "mean turns")
+    assert composition_table(found).titles == ("selection", "rows", "mean characters", "mean turns")
     assert diversity_table(found) is source_table(found) is None
     assert [table.title for table in all_tables(found)] == [
         "What the selections are made of", "Overlap of the selections", "Quantiles",
@@ -131,7 +131,7 @@ def test_a_column_without_token_counts(tokens):
 
 def test_composition_table():
     table = composition_table(compared(scores=SCORES, token_column="tokens", max_length=2))
-    assert table.columns == (
+    assert table.titles == (
         "selection", "rows", "mean score", "mean characters", "mean tokens", "mean turns", "text beyond 2 tokens",
         "source distance",
     )  # fmt: skip
@@ -147,14 +147,14 @@ def test_composition_table():
 
 def test_diversity_table():
     table = diversity_table(compared())
-    assert table.columns == ("selection", "nearest similarity", "facility location", "Vendi score", "NovelSum")
+    assert table.titles == ("selection", "nearest similarity", "facility location", "Vendi score", "NovelSum")
     dash = "\N{EN DASH}"
     assert table.rows == (
         ("best", "0.0000", "0.5000", "2.0", "0.7071"),
         ("all but b", "0.0000", "0.7500", "3.0", "0.7071"),
         ("only", dash, "0.2500", "1.0", dash),
     )
-    for title in table.columns[1:]:
+    for title in table.titles[1:]:
         assert title.lower() in table.note.lower()
 
 
@@ -166,14 +166,14 @@ def test_a_selection_may_be_named_like_the_pool():
 def test_source_and_overlap_tables():
     found = compared()
     table = source_table(found)
-    assert table.columns == ("selection", "web", "book")
+    assert table.titles == ("selection", "web", "book")
     assert table.rows == (
         ("whole pool", "75.0%", "25.0%"),
         ("best", "100.0%", "0.0%"),
         ("all but b", "66.7%", "33.3%"),
         ("only", "0.0%", "100.0%"),
     )
-    assert overlap_table(found).columns == ("selection", "1", "2", "3")
+    assert overlap_table(found).titles == ("selection", "1", "2", "3")
     assert overlap_table(found).rows[1] == ("2 all but b", "0.25", "1.00", "0.33")
 
 
@@ -182,12 +182,12 @@ def test_many_sources_and_a_single_one():
     rows = {"id": [f"{i:02}" for i in range(num_rows)], "messages": [chat(1, 1)] * num_rows}
     many = datasets.Dataset.from_dict({**rows, "source": [f"s{i:02}" for i in range(num_rows)]})
     table = source_table(compared(None, many, {"x": ["00", "11"]}))
-    assert table.columns == ("selection", *(f"s0{i}" for i in range(MAX_SOURCES - 1)), "7 others")
+    assert table.titles == ("selection", *(f"s0{i}" for i in range(MAX_SOURCES - 1)), "7 others")
     assert table.rows[0][1:] == ("8.3%",) * (MAX_SOURCES - 1) + ("58.3%",)
     assert table.rows[1][1:] == ("50.0%", *["0.0%"] * (MAX_SOURCES - 2), "50.0%")
     one = datasets.Dataset.from_dict({**rows, "source": ["s"] * num_rows})
     found = compared(None, one, {"x": ["00"]})
-    assert source_table(found) is None and "source distance" not in composition_table(found).columns
+    assert source_table(found) is None and "source distance" not in composition_table(found).titles
 
 
 @pytest.mark.parametrize("embeddings", [AXES, None])
@@ -208,7 +208,7 @@ def test_each_step_is_reported():
 
 def test_quantile_table():
     table = quantile_table(compared())
-    assert table.columns == ("selection", "quantity", "mean", "0", "0.1", "0.25", "0.5", "0.75", "0.9", "1")
+    assert table.titles == ("selection", "quantity", "mean", "0", "0.1", "0.25", "0.5", "0.75", "0.9", "1")
     quantities = [row[:2] for row in table.rows]
     assert quantities[:2] == [("whole pool", "characters"), ("whole pool", "turns")]
     assert quantities[2:5] == [("best", "characters"), ("best", "turns"), ("best", "nearest similarity")]

@@ -1,194 +1,188 @@
-"""Model cards: for each tuned model a README.md in the Hub's format, from the run's manifests and metrics alone."""
+"""Model cards: what a run's manifests and metrics hold of each tuned model; `model_card.md.jinja` does the wording."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from deita_train.report.cards.card_facts import (
-    NOT_MEASURED,
-    CardTable,
-    Origin,
-    data_label,
-    kept_table,
-    method_table,
-    origin_of,
-    read_text,
-    result_table,
-    scores_read,
-    selection_table,
-    source_table,
-    training_sources,
+from deita_train.number_text import count, share, significant
+from deita_train.report.cards.card_names import card_file
+from deita_train.report.results.result_measures import (
+    EVOL_SCORE,
+    TUNED,
+    heldout_loss,
+    pair_accuracy,
+    reading,
+    reward_accuracy,
 )
-from deita_train.report.cards.card_names import FOLDER, PLACE, card_file
-from deita_train.report.results.quantities import TUNED
 from deita_train.report.results.summary import Artefact, Cell, RunSummary
-from deita_train.report.tables.formats import plural
+from deita_train.table import Table, numbers, words
 
-_DEFAULTS = "What is not stated here has the defaults of deita-train and trl in the versions below."
+TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a card in its order: title, paragraphs, tables, and a block of code with its language."""
+class Origin:
+    """The model that a training started from or a pass read.
 
-    title: str
-    paragraphs: tuple[str, ...] = ()
-    tables: tuple[CardTable, ...] = ()
-    language: str = ""
-    code: str = ""
+    Attributes:
+        through: labels of this run's trainings between that model and the artefact, the last one first.
+        model: the model as the manifest identifies it; empty for a miniature.
+        miniature: the stage that made the model in this run.
+    """
+
+    through: tuple[str, ...]
+    model: Mapping[str, Any]
+    miniature: Artefact | None = None
+
+    @property
+    def hub(self) -> str | None:
+        """The model's id on the Hub, if it is from there."""
+        return self.model.get("hub")
 
 
 @dataclass(frozen=True)
 class Card:
-    """One model's card: the file's name, the front matter as YAML lines, the title, the parts."""
+    """One model's card: the model `item`, left by the stage `label` of `cell`."""
 
-    file: str
-    title: str
-    front: tuple[str, ...]
-    parts: tuple[Part, ...]
+    run: RunSummary
+    cell: Cell
+    label: str
+    item: Artefact
+
+    @property
+    def is_base(self) -> bool:
+        """Whether the model is of the base run."""
+        return self.cell.base
+
+    @property
+    def file(self) -> str:
+        """The card's name in the folder of cards."""
+        return card_file(self.label, self.item.id, is_base=self.is_base)
+
+    @property
+    def models(self) -> list[str]:
+        """Labels of the trainings that made the model: those of later stages of the recipe are not in it."""
+        return [name for name in _up_to(self.label) if name in self.cell.stages]
+
+    @property
+    def origin(self) -> Origin:
+        """The model that the run started from."""
+        return self.origin_of(self.item)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the model is published as an adapter."""
+        return "frozen_parameters" in self.item.metrics and not self.item.manifest["config"]["merge_adapter"]
+
+    @property
+    def pairs(self) -> Artefact | None:
+        """The preference pairs of DPO."""
+        return self.cell.stages["dpo_data"] if self.label == "dpo" else None
+
+    @property
+    def sft_rows(self) -> Artefact | None:
+        """The pool, or the data of SFT alone; None for DPO without SFT."""
+        if "sft" not in self.models:
+            return None
+        return self.cell.stages.get("sft_data") or self.cell.stages["pool"]
+
+    @property
+    def select(self) -> Artefact | None:
+        """The selection from the pool."""
+        return None if "sft_data" in self.cell.stages else self.cell.stages.get("select")
+
+    @property
+    def scores_read(self) -> list[str]:
+        """The dimensions whose scores the selection read."""
+        parents = self.cell.stages["select"].manifest["parents"] if "select" in self.cell.stages else ()
+        return [name for name in ("complexity", "quality") if name in parents]
+
+    @property
+    def kept_means(self) -> dict[str, Mapping[str, float]]:
+        """Means over the selected rows and over the pool, by the name of the quantity."""
+        if self.select is None:
+            return {}
+        score = self.select.metrics.get("score_mean")
+        return {**self.select.metric("columns"), **({EVOL_SCORE: score} if score is not None else {})}
+
+    @property
+    def hub_datasets(self) -> list[str]:
+        """Every dataset of the Hub whose rows the model learned from."""
+        pretraining = self.cell.stages["pretraining_data"] if self.origin.miniature else None
+        read = [item for item in (pretraining, self.sft_rows, self.pairs) if item is not None]
+        return list(dict.fromkeys(source["hub"] for item in read for source in sources_of(item) if "hub" in source))
+
+    @property
+    def heldout(self) -> list[Artefact]:
+        """The data that the models were measured on."""
+        return [self.cell.stages[name] for name in ("heldout_data", "heldout_pairs") if name in self.cell.stages]
+
+    @property
+    def results(self) -> Table | None:
+        """Each measure of this model beside those of the models before it; None where nothing was measured."""
+        models = ["base", *(name for name in _up_to(self.label) if name in self.cell.planned)]
+        rows = []
+        for evaluation, title, read, form in _MEASURES:
+            evaluated = (self.cell.stages.get(f"{evaluation}.{name}") for name in models)
+            values = [None if item is None else read(item) for item in evaluated]
+            if values[-1] is not None:
+                rows.append((title, *("not measured" if value is None else form(value) for value in values)))
+        titles = (f"before {TUNED[models[1]]}", *(f"after {TUNED[name]}" for name in models[1:]))
+        return Table((*words("measure"), *numbers(*titles)), tuple(rows)) if rows else None
+
+    def origin_of(self, item: Artefact) -> Origin:
+        """The model that an artefact was made from: the one that this run began with, if the run made it."""
+        through: list[str] = []
+        while item.manifest["config"].get("model") is None:
+            made_from = item.manifest["parents"]["model"]
+            item = next(other for other in self.cell.stages.values() if other.id == made_from)
+            if "architecture" in item.manifest["config"]:
+                return Origin(tuple(through), {}, item)
+            through.append(item.manifest["label"])
+        return Origin(tuple(through), item.manifest["config"]["model"])
 
 
 def cards_of(summary: RunSummary) -> list[Card]:
-    """A card for each model that SFT or DPO left; those of the recipe as written first."""
-    cells = sorted(summary.cells, key=lambda cell: not cell.base)
+    """A card for each model that SFT or DPO left; those of the base run first."""
     found: dict[str, Card] = {}
-    for cell in cells:
+    for cell in sorted(summary.cells, key=lambda cell: not cell.base):
         for label in TUNED:
             item = cell.stages.get(label)
-            if item is not None and item.id not in found:
-                found[item.id] = _card(summary, cell, label, item)
+            if item is not None:
+                found.setdefault(item.id, Card(summary, cell, label, item))
     return list(found.values())
 
 
-def _card(summary: RunSummary, cell: Cell, label: str, item: Artefact) -> Card:
-    origin = origin_of(cell, item)
-    is_adapter = "frozen_parameters" in item.metrics and not item.manifest["config"]["merge_adapter"]
-    parts = (
-        _what(summary, cell, label, item, origin),
-        *_data(cell, label),
-        Part("Method", (_DEFAULTS,), (method_table(label, item),)),
-        _results(cell, label),
-        Part("Limits", tuple(_limits(cell, label, origin))),
-        _loading(label, origin, is_adapter),
-        _versions(item),
-        Part("Recipe", ("The recipe as written, every default filled in.",), language="yaml", code=summary.recipe_text),
-    )
-    front = tuple(_front(cell, label, origin, is_adapter))
-    return Card(card_file(label, item.id, is_written=cell.base), f"{summary.name}, {TUNED[label]}", front, parts)
+def sources_of(item: Artefact) -> list[Mapping[str, Any]]:
+    """Where the rows of an artefact come from, as its manifest identifies them."""
+    config = item.manifest["config"]
+    return list(config["sources"]) if "sources" in config else [config["source"]]
 
 
-def _front(cell: Cell, label: str, origin: Origin, is_adapter: bool) -> Iterator[str]:
-    """The YAML lines that the Hub reads; what the run does not know, such as a licence, is not there."""
-    if origin.hub is not None:
-        yield f"base_model: {json.dumps(origin.hub)}"
-        yield f"base_model_relation: {'adapter' if is_adapter else 'finetune'}"
-    yield f"library_name: {'peft' if is_adapter else 'transformers'}"
-    yield "pipeline_tag: text-generation"
-    done = list(TUNED)[: list(TUNED).index(label) + 1]  # what comes after it in the recipe is not in this model
-    yield f"tags: {json.dumps(['deita', 'trl', *(name for name in done if name in cell.stages or name == label)])}"
-    hubs = [source["hub"] for source in training_sources(cell, label) if "hub" in source]
-    if hubs:
-        yield f"datasets: {json.dumps(list(dict.fromkeys(hubs)))}"
+def template_name(text: str) -> str | None:
+    """The name under which deita-train ships a chat template; None for a recipe's own."""
+    shipped = (path for path in sorted(TEMPLATES.glob("*.jinja")) if path.read_text(encoding="utf-8") == text)
+    return next((path.stem for path in shipped), None)
 
 
-def _what(summary: RunSummary, cell: Cell, label: str, item: Artefact, origin: Origin) -> Part:
-    texts = [summary.description.strip()] if summary.description.strip() else []
-    texts.append(
-        f"A language model tuned by {TUNED[label]} with deita-train, from {origin.words}. Every number below was "
-        "read from the manifests and metrics of the run that made it."
-    )
-    if not cell.base:
-        settings = ", ".join(f"{name}: {value}" for name, value in cell.settings.items())
-        texts.append(f"It belongs to the cell {cell.label} of a sweep, which sets {settings}.")
-    texts.append(f"Artefact {item.id}, content digest {item.manifest['content_digest']}.")
-    return Part("What it is", tuple(texts))
+def _up_to(label: str) -> list[str]:
+    names = list(TUNED)
+    return names[: names.index(label) + 1]
 
 
-def _data(cell: Cell, label: str) -> Iterator[Part]:
-    """The data of this training, and before DPO that of the SFT."""
-    if label == "dpo":
-        pairs = cell.stages["dpo_data"]
-        yield Part("Preference data", (read_text("pair", pairs),), (source_table(pairs),))
-        if "sft" not in cell.stages:
-            return
-    data = cell.stages[data_label(cell, "sft")]
-    tables = [source_table(data)]
-    texts = [read_text("row", data)]
-    select = cell.stages.get("select") if "sft_data" not in cell.stages else None
-    if select is not None:
-        means = kept_table(select)
-        tables += [selection_table(cell, select), *([means] if means is not None else [])]
-    else:
-        texts.append("No rows were selected: the training took all that were usable.")
-    yield Part("Data" if label == "sft" else "Data of the SFT before it", tuple(texts), tuple(tables))
-
-
-def _results(cell: Cell, label: str) -> Part:
-    table = result_table(cell, label)
-    if table is None:
-        return Part("Results", (f"Held-out loss and preference accuracy: {NOT_MEASURED} in this run.",))
-    sources = [cell.stages[name] for name in ("heldout_data", "heldout_pairs") if name in cell.stages]
-    text = (
-        "Measured once, on rows that the recipe names as held out; whether they overlap with other data is not checked."
-    )
-    return Part("Results", (text,), (table, *map(source_table, sources)))
-
-
-def _limits(cell: Cell, label: str, origin: Origin) -> Iterator[str]:
-    if origin.is_miniature:
-        yield "The base is a miniature made for trying the pipeline; its answers are of no use."
-    unknown = "the quality and truth of answers, safety, bias, languages"
-    if result_table(cell, label) is not None:
-        yield f"Nothing beyond the table of results is measured: {unknown}."
-    else:
-        yield f"Nothing of what the model can do is measured: losses on held-out rows, {unknown}."
-    if "select" in cell.stages and scores_read(cell.stages["select"]):
-        yield "The rows were chosen by scores of a model; what that model rates wrongly is chosen wrongly."
-    yield "The licence is not known to the run: those of the base model and of the data decide."
-
-
-def _loading(label: str, origin: Origin, is_adapter: bool) -> Part:
-    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
-    if is_adapter:
-        base = origin.hub or "path/to/the/base/model"
-        revision = f', revision="{origin.revision}"' if origin.revision else ""
-        lines[:1] = ["from peft import PeftModel", lines[0]]
-        load = [
-            f'base = AutoModelForCausalLM.from_pretrained("{base}"{revision})',
-            "model = PeftModel.from_pretrained(base, place)",
-        ]
-    else:
-        load = ["model = AutoModelForCausalLM.from_pretrained(place)"]
-    lines += [
-        f'place = "{PLACE}"',
-        "tokenizer = AutoTokenizer.from_pretrained(place)",
-        *load,
-        'messages = [{"role": "user", "content": "Name three primary colours."}]',
-        'as_asked = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}',
-        "inputs = tokenizer.apply_chat_template(messages, **as_asked)",
-        "output = model.generate(**inputs, max_new_tokens=100)",
-        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))',
-    ]
-    return Part("How to load it", language="python", code="\n".join(lines))
-
-
-def _versions(item: Artefact) -> Part:
-    versions: Mapping[str, Any] = item.manifest["versions"]
-    return Part("Versions", (", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + ".",))
-
-
-def card_links(cards: list[Card]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """A sentence for the report, and the links to the cards of the recipe as written."""
-    written = tuple((card.file.removesuffix(".md"), f"{FOLDER}/{card.file}") for card in cards if _is_written(card))
-    others = len(cards) - len(written)
-    text = "What each tuned model is, as a README.md for the Hub; deita-train push uploads a model with it."
-    if others:
-        text += f" Those of {plural(others, 'model')} of the sweep's other cells lie beside them, named by artefact."
-    return text, written
-
-
-def _is_written(card: Card) -> bool:
-    return card.file.removesuffix(".md") in TUNED
+_four_digits = partial(significant, digits=4)
+# Evaluation, what is measured, where it is read, how it is written.
+_MEASURES = (
+    ("evaluate", "held-out rows", reading("heldout", "rows"), count),
+    ("evaluate", "held-out loss per assistant token, nats", heldout_loss, _four_digits),
+    ("evaluate", "held-out perplexity", reading("heldout", "perplexity"), _four_digits),
+    ("evaluate_pairs", "held-out pairs", reading("pairs", "rows"), count),
+    ("evaluate_pairs", "chosen answer is the likelier one", pair_accuracy, share),
+    ("evaluate_pairs", "margin of log-probability, nats", reading("pairs", "margin"), _four_digits),
+    ("evaluate_pairs", "reward accuracy of DPO", reward_accuracy, share),
+    ("evaluate_pairs", "reward margin of DPO", reading("rewards", "margin"), _four_digits),
+)

@@ -14,13 +14,13 @@ from deita_train.selection.measures.compared import Comparison, Measured
 
 @dataclass(frozen=True)
 class _Axis:
-    """A quantity that may be an axis: its name there, and how a selection tells it, None where it has none."""
+    """A quantity that may be an axis: its name, and its value for a selection, None where it has none."""
 
     title: str
     read: Callable[[Measured], float | None]
 
 
-# Of those that every selection has, the first two make the plane, the first one upwards.
+# The first two that every selection has span the plane, the first of them upwards.
 _AXES = (
     _Axis("NovelSum (higher is more diverse)", lambda item: item.diversity.novel_sum if item.diversity else None),
     _Axis("mean score of the selected rows", lambda item: item.composition.mean_score),
@@ -30,7 +30,7 @@ _AXES = (
 
 
 def plane_of(comparison: Comparison) -> Plane:
-    """NovelSum against the mean score; without either of them, against or by the length and the turns of the rows."""
+    """NovelSum against the mean score; the rows' length and turns stand in for what is missing."""
     upwards, right = [axis for axis in _AXES if all(axis.read(item) is not None for item in _items(comparison))][:2]
     points = {name: (_number(right, item), _number(upwards, item)) for name, item in comparison.selections.items()}
     return Plane(points, right.title, upwards.title)

@@ -27,20 +27,20 @@ from deita_train.report.figures.drawing import (
     series_colour,
     series_style,
 )
-from deita_train.report.results.groups import Estimate, estimate
+from deita_train.report.statistics import Estimate, estimate
 
-# A reference line is drawn where the data keeps at least this share of the axis beside it.
+# A reference line is drawn only where the data keeps at least this share of the axis.
 MIN_DATA_SHARE = 0.3
-# An interval may reach this many times the spread of the single values beyond them: that of two seeds is 13 times as
-# wide as they lie apart, and would flatten everything else.
+# An axis shows an interval up to this many times the spread of the values beyond them: the interval of two seeds is 13
+# times as wide as their distance, and would flatten everything else.
 MAX_REACH = 1.5
-# How far apart the estimates of several lines at one value stand, as a share of the axis.
+# The distance between the estimates of several lines at one value, as a share of the axis.
 DODGE = 0.02
 
 
 @dataclass(frozen=True)
 class SweptLine:
-    """A line over the swept setting: at each value of it one measurement per seed."""
+    """One measurement per seed at each value of the swept setting."""
 
     label: str
     points: tuple[tuple[float, tuple[float, ...]], ...]
@@ -48,7 +48,7 @@ class SweptLine:
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal line: a group that has no value of the swept setting, one measurement per seed."""
+    """A group that has no value of the swept setting: one measurement per seed."""
 
     label: str
     values: tuple[float, ...]
@@ -56,7 +56,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Curve:
-    """A quantity over the steps of one training; ``depth`` from 0 to 1 draws it from pale to full."""
+    """A quantity over the steps of one training; `depth` from 0 to 1 draws it from pale to full."""
 
     label: str
     steps: tuple[float, ...]
@@ -65,26 +65,24 @@ class Curve:
 
 
 def fits(reference: float, values: Sequence[float]) -> bool:
-    """Whether an axis that shows ``reference`` too still leaves the values room enough."""
+    """Whether an axis that also shows `reference` leaves the values enough room."""
     low, high = axis_range(values)
     widened = max(high, reference) - min(low, reference)
     return high == low or (high - low) / widened >= MIN_DATA_SHARE
 
 
 def cuts(measured: Sequence[Sequence[float]]) -> bool:
-    """Whether the interval of any of these groups of values is longer than what an axis shows of it."""
+    """Whether an axis cuts the interval of any of these groups of values."""
     estimates = [estimate(values) for values in measured if values]
     low, high = axis_range([value for values in measured for value in values], estimates)
-    return any(
-        item.mean - (item.half_width or 0) < low or item.mean + (item.half_width or 0) > high for item in estimates
-    )
+    return any(item.interval[0] < low or item.interval[1] > high for item in estimates)
 
 
 def axis_range(values: Sequence[float], estimates: Sequence[Estimate] = ()) -> tuple[float, float]:
-    """The lowest and the highest place to show: all values, and their intervals as far as ``MAX_REACH`` allows."""
+    """The lowest and the highest place to show: all values, and their intervals as far as `MAX_REACH` allows."""
     low, high = min(values), max(values)
     reach = MAX_REACH * (high - low)
-    ends = [item.mean + sign * item.half_width for item in estimates if item.half_width for sign in (-1, 1)]
+    ends = [end for item in estimates for end in item.interval]
     return max(low - reach, min([low, *ends])), min(high + reach, max([high, *ends]))
 
 
@@ -95,10 +93,15 @@ def estimates_by_group(
     reference: float | None = None,
     unit: str = "",
 ) -> str:
-    """One line per group: a dot per seed, the mean as a diamond, its 95% interval as a bar.
+    """One row per group: a dot per seed, the mean as a diamond, its 95% interval as a bar.
 
-    ``values`` names every group of the run, in its order, which fixes the colours; a group without values has an empty
-    line. ``reference`` is a dashed vertical line.
+    Args:
+        name: of the figure's file.
+        axis: the quantity, and its unit if it has one.
+        values: by group, for every group of the run in its order, which fixes the colours; a group without values has
+            an empty row.
+        reference: a dashed vertical line.
+        unit: follows each number at the axis.
     """
 
     def draw(axes: Axes) -> None:
@@ -130,11 +133,16 @@ def estimates_over(
     reference: tuple[str, float] | None = None,
     unit: str = "",
 ) -> str:
-    """A quantity over a swept setting: a line through the means of each line, their 95% intervals as bars.
+    """A quantity over a swept setting: lines through the means, 95% intervals as bars.
 
-    ``titles`` name the setting and the quantity. A level is a horizontal line with its interval as a band. ``ticks``
-    are the swept values with their texts; the axis is logarithmic where all are above zero. Lines and then levels
-    take the colours in their order. ``reference`` is a label with a value, drawn as a thin dotted line.
+    Args:
+        name: of the figure's file.
+        titles: of the setting and of the quantity.
+        lines: drawn in the colours of their order.
+        levels: horizontal lines with their intervals as bands, in the colours that follow.
+        ticks: the swept values with their texts; the axis is logarithmic where all are above zero.
+        reference: a label and its value, drawn as a thin dotted line.
+        unit: follows each number at the axis.
     """
     shown = [measured for line in lines for _, measured in line.points] + [level.values for level in levels]
     labels = [line.label for line in lines] + [level.label for level in levels] + ([reference[0]] if reference else [])
@@ -169,8 +177,12 @@ def training_curves(
 ) -> str:
     """A quantity over the optimizer's steps, one thin line per run.
 
-    ``labels`` names every label of the run, in its order, which fixes the colours. ``level`` is a thin horizontal line
-    with its text.
+    Args:
+        name: of the figure's file.
+        quantity: the vertical axis.
+        labels: every label of the run in its order, which fixes the colours.
+        curves: each with one of the labels.
+        level: a thin horizontal line and its text.
     """
     used = [label for label in labels if any(curve.label == label for curve in curves)]
     columns, legend_height = legend_shape(used) if len(used) > 1 else (1, 0.0)
@@ -207,7 +219,7 @@ class _Scale:
         self.low, self.high = self._in(min(values)), self._in(max(values))
 
     def moved(self, value: float, share: float) -> float:
-        """``value`` moved along the axis by a share of its length."""
+        """`value` moved along the axis by a share of its length."""
         place = self._in(value) + share * (self.high - self.low)
         return float(10**place) if self.log else place
 
@@ -232,7 +244,7 @@ class _Scale:
 
 
 def _padded(measured: Sequence[Sequence[float]], reference: float | None, unit: str) -> tuple[float, float]:
-    """Limits of an axis for these values, with a little room on both sides; percentages stay between 0 and 100."""
+    """Limits of an axis with a little room on both sides; percentages stay between 0 and 100."""
     values = [value for group in measured for value in group]
     low, high = axis_range(values, [estimate(group) for group in measured if group])
     if reference is not None:
@@ -248,7 +260,7 @@ def _draw_row(axes: Axes, row: int, values: Sequence[float]) -> None:
     if len(values) > 1:
         axes.plot(values, [row - 0.22] * len(values), "o", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)
     if mean.half_width:
-        axes.plot([mean.mean - mean.half_width, mean.mean + mean.half_width], [row, row], color=colour, linewidth=2)
+        axes.plot(mean.interval, [row, row], color=colour, linewidth=2)
     axes.plot([mean.mean], [row], "D", color=colour, markersize=6.5, markeredgecolor=SURFACE)
 
 
@@ -257,7 +269,7 @@ def _draw_line(axes: Axes, line: SweptLine, place: int, scale: _Scale, shift: fl
     found = [(scale.moved(value, shift), estimate(measured)) for value, measured in line.points]
     for x, item in found:
         if item.half_width:
-            axes.plot([x, x], [item.mean - item.half_width, item.mean + item.half_width], color=colour, linewidth=1.4)
+            axes.plot([x, x], item.interval, color=colour, linewidth=1.4)
     for value, measured in line.points:
         seeds = measured if len(measured) > 1 else ()
         x = scale.moved(value, shift)
@@ -278,13 +290,7 @@ def _draw_line(axes: Axes, line: SweptLine, place: int, scale: _Scale, shift: fl
 def _draw_level(axes: Axes, level: Level, place: int) -> None:
     mean = estimate(level.values)
     if mean.half_width:
-        axes.axhspan(
-            mean.mean - mean.half_width,
-            mean.mean + mean.half_width,
-            color=series_colour(place),
-            alpha=0.15,
-            linewidth=0,
-        )
+        axes.axhspan(*mean.interval, color=series_colour(place), alpha=0.15, linewidth=0)
     axes.axhline(mean.mean, color=series_colour(place), linewidth=1.4, linestyle="--", label=level.label)
 
 

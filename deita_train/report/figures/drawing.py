@@ -1,7 +1,7 @@
 """How every figure is drawn: colours, style, sizes, and the SVG text that comes out.
 
-The text is the same for the same numbers: ids are derived from the figure's name and no date is written. A figure is
-drawn in a few named colours; ``themed`` turns them into CSS variables, so that a page can show it light or dark.
+Equal numbers give equal text: ids are derived from the figure's name and no date is written. A figure uses a few named
+colours; `themed` turns them into CSS variables, so that a page can show it light or dark.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-# A panel is as wide as a phone's screen, so that its text keeps its size there; pages set two side by side.
+# As wide as a phone's screen, so that text keeps its size there; pages set two panels side by side.
 WIDTH_INCHES = 4.7
 PNG_DPI = 160
 # Height of one row of the legend above a panel, and of one line of text.
@@ -26,7 +26,7 @@ LINE_INCHES = 0.19
 # Width of one letter of the figures' text, on average.
 LETTER_INCHES = 0.085
 
-# Okabe and Ito's palette, told apart with any common colour blindness, the two palest last.
+# Okabe and Ito's palette, distinct under any common colour blindness, the two palest last.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 LINE_STYLES = ("-", "--", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -68,24 +68,24 @@ STYLE = {
 
 
 def series_colour(place: int) -> str:
-    """The colour of the group or line at ``place`` in the run's order."""
+    """The colour of the group or line at `place` in the run's order."""
     return SERIES[place % len(SERIES)]
 
 
 def series_style(place: int) -> str:
-    """The line style at ``place``: another one each time that the colours begin again."""
+    """The line style at `place`: a new one each time the colours repeat."""
     return LINE_STYLES[place // len(SERIES) % len(LINE_STYLES)]
 
 
 def themed(svg: str) -> str:
-    """``svg`` with every named colour as a CSS variable whose fallback is the colour itself."""
+    """`svg` with every named colour as a CSS variable whose fallback is the colour itself."""
     for colour, variable in THEME.items():
         svg = svg.replace(f": {colour}", f": var({variable}, {colour})")
     return svg
 
 
 def picture(width_inches: float, height_inches: float, draw: Callable[[Figure], None]) -> bytes:
-    """A figure that ``draw`` fills, as a PNG; equal on one machine for equal numbers."""
+    """A figure that `draw` fills, as a PNG; on one machine equal numbers give equal bytes."""
     style: Any = STYLE
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(width_inches, height_inches), layout="constrained", dpi=PNG_DPI)
@@ -97,7 +97,7 @@ def picture(width_inches: float, height_inches: float, draw: Callable[[Figure], 
 
 
 def drawn(name: str, title: str, height_inches: float, draw: Callable[[Axes], None]) -> str:
-    """Draw one panel and return its SVG element, whose ids begin with ``name``: a page may hold many figures."""
+    """Draw one panel and return its SVG element; its ids begin with `name`, as a page holds many figures."""
     style: Any = {**STYLE, "svg.hashsalt": name}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
@@ -112,7 +112,7 @@ def drawn(name: str, title: str, height_inches: float, draw: Callable[[Axes], No
 
 
 def draw_legend(axes: Axes, columns: int, labels: Sequence[str] = ()) -> None:
-    """The legend above the panel, at its left: it never lies on the data. ``labels`` give another order."""
+    """Draw the legend above the panel, where it covers no data, in the order of `labels` if given."""
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     order = labels or list(handles)
     axes.legend(
@@ -128,14 +128,14 @@ def draw_legend(axes: Axes, columns: int, labels: Sequence[str] = ()) -> None:
 
 
 def legend_shape(labels: Sequence[str]) -> tuple[int, float]:
-    """Columns of a legend of ``labels`` that fit the panel's width, and its height in inches."""
+    """Columns of a legend of `labels` that fit the panel's width, and its height in inches."""
     # A legend's line and its gaps take 0.5 inches.
     columns = max(1, int((WIDTH_INCHES - 0.5) / (LETTER_INCHES * max(map(len, labels)) + 0.5)))
     return columns, LINE_INCHES * -(-len(labels) // columns)
 
 
 def name_vertical(axes: Axes, place: float, text: str) -> None:
-    """Write ``text`` beside a vertical line, right of it or left, where there is more room, and above the data."""
+    """Write `text` above the data, on the side of a vertical line that has more room."""
     axes.set_ylim(0, 1.16 * axes.get_ylim()[1])
     low, high = axes.get_xlim()
     near_end = place > (low + high) / 2
@@ -157,5 +157,5 @@ def count_axis(axes: Axes) -> None:
 
 
 def compact_tick(value: float, _: int | None) -> str:
-    """A whole number at a tick: ``2,000``, ``20 k``."""
+    """A whole number at a tick: `2,000`, `20 k`."""
     return f"{value / 1000:,g} k" if value >= 1e4 else f"{value:,g}"

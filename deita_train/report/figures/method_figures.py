@@ -1,6 +1,6 @@
 """Figures that compare selection methods by the rows that they select.
 
-Each panel is drawn on axes, for a figure of several, and comes as SVG text, for the report.
+Each panel can be drawn on given axes, for a figure of several, or returned as SVG text, for the report.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deita_train.report.figures.drawing import (
     series_colour,
 )
 
-# An overlap of 1 is drawn this opaque, so that its number can still be read on it.
+# The opacity of an overlap of 1: its number must stay readable.
 MAX_ALPHA = 0.6
 # With more methods than this the numbers in the cells would touch.
 MAX_NUMBERED = 12
@@ -39,7 +39,7 @@ class Plane:
     Attributes:
         points: (right, upwards) by method, at least one; their order fixes the colours.
         right: the horizontal axis' name.
-        upwards: the vertical axis' name; of a measure of diversity it also says which direction is better.
+        upwards: the vertical axis' name; for a measure of diversity it also says which direction is better.
     """
 
     points: Mapping[str, tuple[float, float]]
@@ -72,7 +72,7 @@ def methods_in_plane(plane: Plane) -> str:
 
 
 def overlap_heat_map(labels: Sequence[str], overlap: np.ndarray) -> str:
-    """The Jaccard matrix ``[M, M]`` of M methods' rows, values in [0, 1], as a map of labelled cells."""
+    """The Jaccard matrix `[M, M]` of M methods' rows, values in [0, 1], as a map of labelled cells."""
     height = overlap_height(labels)
     return drawn(
         "method-overlap", "Rows that the methods share", height, lambda axes: draw_overlap(axes, labels, overlap)
@@ -80,13 +80,13 @@ def overlap_heat_map(labels: Sequence[str], overlap: np.ndarray) -> str:
 
 
 def overlap_height(labels: Sequence[str]) -> float:
-    """The height of the map in inches, its slanted labels included."""
+    """The height of the map in inches, including its slanted labels."""
     slanted = 0.6 * LETTER_INCHES * max(map(len, labels))
     return 0.6 + slanted + 1.7 * LINE_INCHES * len(labels)
 
 
 def draw_overlap(axes: Axes, labels: Sequence[str], overlap: np.ndarray) -> None:
-    """Draw the map of ``overlap_heat_map``."""
+    """Draw the map of `overlap_heat_map` on `axes`."""
     size = len(labels)
     assert overlap.shape == (size, size), f"{overlap.shape} for {size} labels"
     axes.grid(visible=False)
@@ -102,7 +102,7 @@ def draw_overlap(axes: Axes, labels: Sequence[str], overlap: np.ndarray) -> None
 
 
 def _marker(place: int) -> str:
-    """The marker at ``place``: another one each time that the colours begin again."""
+    """The marker at `place`: shifted by one each time the colours repeat."""
     return MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
 
 

@@ -1,4 +1,4 @@
-"""Figures of one stage each: distributions of the pool and of what was kept, scores, wall time.
+"""Figures of single stages: distributions over the pool and the kept rows, scores, wall time.
 
 Each function draws one panel and returns it as SVG text.
 """
@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from deita_train.number_text import duration
 from deita_train.report.figures.drawing import (
     INK,
     MUTED,
@@ -23,14 +24,13 @@ from deita_train.report.figures.drawing import (
     name_vertical,
     series_colour,
 )
-from deita_train.report.tables.formats import duration
 
 NUM_BINS = 32
 MAX_TURNS_SHOWN = 12
 
 
 def score_histogram(dimension: str, edges: Sequence[float], counts: Sequence[int], mean: float) -> str:
-    """How many turns received which score; ``edges`` is [B + 1] and ``counts`` [B]."""
+    """How many turns have which score, in B bins: `edges` [B + 1], `counts` [B]."""
 
     def draw(axes: Axes) -> None:
         axes.stairs(counts, edges, fill=True, color=series_colour(0), alpha=0.8)
@@ -54,13 +54,13 @@ def length_distribution(pool: np.ndarray, selected: np.ndarray) -> str:
     pool, selected = np.maximum(pool, 1), np.maximum(selected, 1)
     low, high = float(pool.min()), float(pool.max())
     bins = np.geomspace(low, high if high > low else low + 1, NUM_BINS + 1)
-    # The powers of ten lose a last bit on the way, and a row outside every bin would vanish from its share.
+    # Powers of ten lose their last bit, and a row outside every bin would be missing from the shares.
     bins[0], bins[-1] = low, max(high, low + 1)
     return _compared_histogram("length", "Length", "characters per conversation", pool, selected, bins, log=True)
 
 
 def turns_distribution(pool: np.ndarray, selected: np.ndarray) -> str:
-    """Turns per conversation of the pool [N] and of the kept rows [K]; the long tail shares one bar."""
+    """Turns per conversation of the pool [N] and of the kept rows [K]; one bar holds the long tail."""
     top = int(min(max(pool.max(), 2), MAX_TURNS_SHOWN))
     low = int(min(pool.min(), 1))
 
@@ -78,7 +78,7 @@ def turns_distribution(pool: np.ndarray, selected: np.ndarray) -> str:
 
 
 def nearest_similarity_histogram(kept: np.ndarray, rejected: np.ndarray, threshold: float | None) -> str:
-    """Highest similarity of each row reached to the rows kept before it, kept [K] and rejected [R] stacked."""
+    """Each row's highest similarity to the rows kept before it, kept [K] and rejected [R] stacked."""
     bins = _linear_bins(np.concatenate([kept, rejected, [] if threshold is None else [threshold]]))
 
     def draw(axes: Axes) -> None:
@@ -98,7 +98,7 @@ def nearest_similarity_histogram(kept: np.ndarray, rejected: np.ndarray, thresho
 
 
 def wall_time_by_stage(seconds: Mapping[str, float]) -> str:
-    """Wall time of every stage, the stages from top to bottom in the order of the pipeline."""
+    """Seconds of wall time by stage, from top to bottom in the order of the pipeline."""
 
     def draw(axes: Axes) -> None:
         axes.grid(visible=False)
@@ -134,7 +134,7 @@ def _compared_histogram(
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
-    """Ones, twos and fives between ``low`` and ``high``; only ones where the range spans three decades or more."""
+    """1, 2 and 5 times the powers of ten between `low` and `high`; only 1 for a range of three decades or more."""
     decades = [10.0**power for power in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)]
     steps = (1,) if high / low >= 1000 else (1, 2, 5)
     return [step * decade for decade in decades for step in steps if low <= step * decade <= high]

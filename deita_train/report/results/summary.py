@@ -33,7 +33,7 @@ class Artefact:
         return str(self.manifest["id"])
 
     def metric(self, name: str) -> Any:
-        """The metric ``name``; an AssertionError with the file's path when it was never written."""
+        """The metric `name`; an AssertionError with the file's path if it was never written."""
         if name not in self.metrics:
             raise AssertionError(f"{self.folder / 'metrics.json'} has no {name!r}; it has {sorted(self.metrics)}")
         return self.metrics[name]
@@ -41,10 +41,14 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the sweep: its settings and the artefact of each stage, by the stage's label.
+    """One cell of the sweep.
 
-    ``planned`` names the artefact of every stage of the cell; ``stages`` holds those that there are. They differ only
-    where the cell failed.
+    Attributes:
+        label: its name.
+        settings: the swept settings.
+        base: whether it is the base run.
+        stages: the artefacts that were made, by the label of their stage.
+        planned: the id of every artefact of the cell; it has more than `stages` only where the cell failed.
     """
 
     label: str
@@ -55,13 +59,13 @@ class Cell:
 
     @property
     def failed(self) -> bool:
-        """Whether a stage of the cell could not be made."""
+        """Whether a stage of the cell failed."""
         return len(self.stages) < len(self.planned)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An artefact that could not be made, and why; ``user_error`` tells a mistake in the recipe or its data."""
+    """An artefact that failed, and why; `user_error` marks a mistake in the recipe or its data."""
 
     artefact: str
     label: str
@@ -72,7 +76,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A row that the Repr Filter passed over, the kept row that was too near, and their cosine similarity."""
+    """A row that the Repr Filter passed over, the kept row it was too near to, and their cosine similarity."""
 
     id: str
     blocked_by: str
@@ -82,11 +86,18 @@ class Rejection:
 
 @dataclass(frozen=True)
 class SelectionTrace:
-    """What one selection did with each of the pool's N rows, as columns over these rows.
+    """What a selection did with each of the pool's N rows.
 
-    ``kept`` is bool [N]. The others are float [N] with NaN for null, or None where the method wrote no such column;
-    ``nearest_similarity`` is NaN for a row that the walk did not reach or that had no kept row before it.
-    ``boolean_columns`` names the kept rows' columns of type bool, whose means are shares.
+    The arrays of floats have NaN for null, and are None where the method wrote no such column.
+
+    Attributes:
+        kept: bool [N].
+        evol_score: float [N].
+        nearest_similarity: float [N]; NaN for a row that the walk did not reach or that had no kept row before it.
+        num_turns: float [N].
+        num_chars: float [N].
+        rejections: examples of rejected rows.
+        boolean_columns: names of the kept rows' columns of type bool, whose means are shares.
     """
 
     kept: np.ndarray
@@ -100,7 +111,7 @@ class SelectionTrace:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """All that a report needs to know of a run; ``trace`` is the selection of the recipe as written."""
+    """All that a report needs of a run; `trace` is the base run's selection."""
 
     name: str
     description: str
@@ -112,12 +123,12 @@ class RunSummary:
 
     @property
     def base_cell(self) -> Cell:
-        """The cell that is the recipe as written."""
+        """The recipe itself, without swept settings."""
         return next(cell for cell in self.cells if cell.base)
 
     @property
     def failed_cells(self) -> list[Cell]:
-        """The cells of which a stage could not be made."""
+        """The cells of which a stage failed."""
         return [cell for cell in self.cells if cell.failed]
 
     def artefacts(self) -> dict[str, tuple[str, Artefact]]:
@@ -130,17 +141,17 @@ class RunSummary:
         return found
 
     def stage_labels(self) -> list[str]:
-        """The stages' labels in the order in which the cells name them, the recipe as written first."""
+        """The stages' labels in the order of the cells, those of the base run first."""
         cells = (self.base_cell, *self.cells)
         return list(dict.fromkeys(label for cell in cells for label in cell.stages))
 
 
 def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
-    """Read the run in ``run_dir``, whose artefacts are folders of ``store_dir``.
+    """Read the run in `run_dir`, whose artefacts are folders of `store_dir`.
 
-    Raises ``UserError`` when ``run_dir`` holds no run, and with the path when an artefact that the run names lacks its
-    manifest, its metrics or its data, as in a run that was stopped. Only a cell that ``failures.json`` explains may
-    lack artefacts.
+    Raises:
+        UserError: `run_dir` is no run, or an artefact of it lacks its manifest, its metrics or its data, as in a run
+            that was stopped. Only a cell that failed may lack artefacts.
     """
     record = RunRecord.read(run_dir)
     opened: dict[str, Artefact] = {}
@@ -148,9 +159,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
     unmade = _unmade(record, failures)
     cells = tuple(_read_cell(cell, store_dir, opened, unmade) for cell in record.cells)
     num_base = sum(cell.base for cell in cells)
-    assert num_base == 1, (
-        f"stages.json of {run_dir} marks {num_base} cells as the recipe as written; there must be exactly one"
-    )
+    assert num_base == 1, f"stages.json of {run_dir} marks {num_base} cells as the base run; there must be exactly one"
     base = next(cell for cell in cells if cell.base)
     planned = {artefact_id for cell in cells for artefact_id in cell.planned.values()}
     return RunSummary(
@@ -165,7 +174,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
 
 
 def read_trace(folder: Path) -> SelectionTrace:
-    """Read ``trace/`` (every pool row) and, for the examples, ``data/`` (the kept rows) of a select artefact."""
+    """Read `trace/` (every row of the pool) and, for the examples, `data/` (the kept rows) of a selection."""
     trace = datasets.load_from_disk(str(_existing(folder / "trace")))
     kept_rows = datasets.load_from_disk(str(_existing(folder / "data")))
     return SelectionTrace(
@@ -182,7 +191,7 @@ def read_trace(folder: Path) -> SelectionTrace:
 
 
 def _read_failures(run_dir: Path, store_dir: Path) -> list[Failure]:
-    """What the run could not make, with the place of the logs."""
+    """What failed, with the folder of its logs."""
     return [
         Failure(of.artefact, of.label, of.message, of.user_error, store_dir / ".work" / of.artefact / "logs")
         for of in read_failures(run_dir)
@@ -190,9 +199,9 @@ def _read_failures(run_dir: Path, store_dir: Path) -> list[Failure]:
 
 
 def _unmade(record: RunRecord, failures: list[Failure]) -> set[str]:
-    """The ids of the failed artefacts and of all that would have been made from them.
+    """The ids of the failed artefacts and of everything that needed them.
 
-    An older artefact of that id may lie in the store, made from other content: it is no result of this run.
+    The store may hold an older artefact of the same id, made from other content: it is no result of this run.
     """
     unmade = {failure.artefact for failure in failures}
     below: set[str] = set(unmade)
@@ -203,7 +212,7 @@ def _unmade(record: RunRecord, failures: list[Failure]) -> set[str]:
 
 
 def _read_cell(cell: RecordedCell, store_dir: Path, opened: dict[str, Artefact], unmade: set[str]) -> Cell:
-    """Open a cell's artefacts; ``opened`` holds those that an earlier cell shares, ``unmade`` the ids to leave out."""
+    """Open a cell's artefacts, but for those in `unmade`; `opened` caches what several cells share."""
     planned = cell.stages
     failed = not unmade.isdisjoint(planned.values())
     found = {}
@@ -230,8 +239,8 @@ def _read_json(path: Path) -> Any:
 def _existing(path: Path) -> Path:
     if not path.exists():
         raise UserError(
-            f"{path} is missing: the run is not complete, or somebody removed it. Run the recipe again; what is "
-            "there is not made twice."
+            f"{path} is missing: the run is not complete, or the file was removed. Run the recipe again; finished "
+            "stages are not repeated."
         )
     return path
 
@@ -250,7 +259,7 @@ def _optional_floats(dataset: datasets.Dataset, name: str) -> np.ndarray | None:
 
 
 def _rejections(trace: datasets.Dataset, kept_rows: datasets.Dataset) -> tuple[Rejection, ...]:
-    """Examples spread evenly over the rejected rows in the order of their similarity, the nearest pair first."""
+    """Examples spread evenly over the rejected rows, sorted by similarity, the nearest pair first."""
     if not {"blocked_by", "nearest_similarity"} <= set(trace.column_names):
         return ()
     blocked_by = _column(trace, "blocked_by").to_pylist()
@@ -267,7 +276,7 @@ def _rejections(trace: datasets.Dataset, kept_rows: datasets.Dataset) -> tuple[R
 
 
 def _openings(kept_rows: datasets.Dataset, ids: set[str]) -> dict[str, str]:
-    """The first user message of each kept row named in ``ids``, shortened."""
+    """The shortened first user message of each kept row in `ids`."""
     places = {row_id: place for place, row_id in enumerate(_column(kept_rows, "id").to_pylist()) if row_id in ids}
     missing = ids - set(places)
     assert not missing, f"rows {sorted(missing)} block others but are not among the kept rows"
@@ -280,6 +289,6 @@ def _opening(messages: list[Mapping[str, str]]) -> str:
 
 
 def shortened(text: str, max_chars: int) -> str:
-    """``text`` on one line, cut at ``max_chars`` characters with an ellipsis where it was longer."""
+    """`text` on one line, cut to `max_chars` characters with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= max_chars else line[: max_chars - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"

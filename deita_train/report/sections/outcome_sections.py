@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
-from deita_train.report.figures import curves
-from deita_train.report.figures.curves import Curve
+from deita_train.number_text import compact, count, decimals, plural, share
+from deita_train.report.figures.curves import Curve, training_curves
+from deita_train.report.figures.figure import Figure
 from deita_train.report.figures.result_figures import result_figures
-from deita_train.report.results import quantities as measures
-from deita_train.report.results.groups import Group
+from deita_train.report.results.groups import BASE_RUN, Group
+from deita_train.report.results.result_measures import TUNED, model_measures
 from deita_train.report.results.summary import Artefact, RunSummary
-from deita_train.report.results.sweep_points import sweep_of
-from deita_train.report.sections.layout import Figure, Section
-from deita_train.report.tables import stage_tables as tables
-from deita_train.report.tables.formats import compact, count, decimals, plural, share
+from deita_train.report.results.sweep_axis import sweep_of
+from deita_train.report.sections.section import Section
 from deita_train.report.tables.result_tables import kept_table, model_table
+from deita_train.report.tables.stage_tables import training_table
 
 # DPO's loss is minus the log of a logistic function at the reward margin, which is zero before the first step.
 LOSS_AT_START = math.log(2)
@@ -24,66 +26,55 @@ LOSS_AT_START = math.log(2)
 def result_section(summary: RunSummary, groups: Sequence[Group]) -> Section | None:
     """The groups side by side or over the swept setting: how their models do, and what they kept."""
     models, kept = model_table(groups), kept_table(summary, groups)
-    found = []
+    tables = []
     if models is not None:
-        found.append((models, f"{_means_text(groups)} {_model_words(groups)}"))
+        tables.append(replace(models, note=f"{_means_text(groups)} {_model_words(groups)}"))
     if kept is not None:
-        text = "Of the rows that were kept, with those of the whole pool in the first row."
-        found.append((kept, text if models is not None else f"{_means_text(groups)} {text}"))
-    if not found:
+        text = "Means over the rows that were kept, and over the whole pool in the first row."
+        tables.append(replace(kept, note=text if tables else f"{_means_text(groups)} {text}"))
+    if not tables:
         return None
-    return Section("Result", _result_text(groups), tuple(found), tuple(result_figures(groups)))
+    return Section("Result", _result_text(groups), tuple(tables), tuple(result_figures(summary, groups)))
 
 
 def training_section(summary: RunSummary, groups: Sequence[Group]) -> Section | None:
     """Every trained model, and how its loss went."""
-    table = tables.training_table(summary, groups)
+    table = training_table(summary, groups)
     if table is None:
         return None
-    panels = [*_tuning_figures(groups)]
-    for label, item in summary.base_cell.stages.items():
-        if "history" in item.metrics and label not in measures.TUNED:
-            title = f"Training loss, {_model_title(label)}"
-            name = f"loss-{label.replace('.', '-').replace('_', '-')}"
-            svg = curves.training_curves(name, "loss", [label], [_curve(item, "loss", label)])
-            text = "Mean loss per token of the steps since the last point; falling is good."
-            panels.append(Figure(name, title, text, svg))
     text = "Loss is the cross-entropy in nats per token, over the tokens that carry loss: in SFT, the assistant's own."
-    explanation = (
-        "Each value is the mean over a row's runs. First and last loss are single logged points, not averages over "
-        "steps: read the trend in the curves."
-    )
     if any(group.artefacts("dpo") for group in groups):
-        text += " The loss of DPO is another one: minus the log of the probability that the chosen answer is preferred."
-        explanation += " The rows of DPO are pairs."
-    return Section("Training", text, ((table, explanation),), tuple(panels), notes=tuple(_tuning_notes(summary)))
+        text += " The loss of DPO is a different one: minus the log of the probability that the chosen answer wins."
+    figures = (*_tuning_figures(groups), *_other_figures(summary))
+    return Section("Training", text, (table,), figures, notes=tuple(_tuning_notes(summary)))
 
 
 def _result_text(groups: Sequence[Group]) -> str:
-    text = "How the tuned models do on rows that they never saw, and what each group kept of the pool."
+    text = "How the tuned models do on held-out rows, and what each group kept of the pool."
     if len(groups) == 1:
         return text
     text += " Cells of the sweep that differ only in seeds form one group."
     if sweep_of(groups) is None:
-        return f"{text} The recipe as written comes first."
-    if groups[0].label == "recipe as written":
-        return f"{text} The recipe as written has a row of its own, because no cell of the sweep repeats it."
-    return f"{text} The recipe as written is: {groups[0].label}."
+        return f"{text} The base run comes first."
+    if groups[0].label == BASE_RUN:
+        return f"{text} The base run has a row of its own, because no cell of the sweep repeats it."
+    return f"{text} The base run is: {groups[0].label}."
 
 
 def _means_text(groups: Sequence[Group]) -> str:
     text = (
-        "Each value is the mean over a group's seeds; ± is half of the 95% interval of that mean (Student's t). A "
-        "value without ± is the same for every seed, or was measured once."
+        "Each value is the mean over a group's seeds; ± is half the 95% interval of that mean (Student's t). A value "
+        "without ± is the same for every seed, or was measured once."
     )
     if any(cell.failed for group in groups for cell in group.cells):
-        text += " (2 of 3) marks a mean over two of three seeds, because one failed; failed stands where none is left."
+        text += " (2 of 3) marks a mean over two of three seeds, as one failed; a cell reads failed where all did."
     return text
 
 
 def _model_words(groups: Sequence[Group]) -> str:
-    """What the columns of the model table mean, those that are there."""
-    stages = {item.stage.split(".")[0] for item in measures.model_measures(groups)}
+    """What the columns of the model table mean."""
+    measures = model_measures(groups)
+    stages = {item.stage.split(".")[0] for item in measures}
     words = []
     if "evaluate" in stages:
         words.append("Held-out loss is the mean negative log likelihood of the assistant's tokens, in nats.")
@@ -93,7 +84,7 @@ def _model_words(groups: Sequence[Group]) -> str:
             "summed over its tokens, and the margin the mean difference in nats. Both favour short answers, because "
             "every token makes an answer less likely."
         )
-    if any(item.title.startswith("reward") for item in measures.model_measures(groups)):
+    if any(item.title.startswith("reward") for item in measures):
         words.append(
             "The reward is DPO's own, beta times the gain in log-probability over the model before it, on the same "
             "pairs; an accuracy of 50% is chance."
@@ -102,7 +93,7 @@ def _model_words(groups: Sequence[Group]) -> str:
 
 
 def _tuning_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Loss of SFT, loss and reward margin of DPO; those that were trained."""
+    """Loss of SFT; loss and reward margin of DPO."""
     panels = []
     if any(group.artefacts("sft") for group in groups):
         text = (
@@ -115,11 +106,11 @@ def _tuning_figures(groups: Sequence[Group]) -> list[Figure]:
         start = (LOSS_AT_START, f"ln 2 = {decimals(LOSS_AT_START, 3)}") if all(map(_is_sigmoid, trained)) else None
         text = _lines_text("dpo", groups)
         if start is not None:
-            text += " The dotted line is ln 2, the loss of a model that does not differ from the one before DPO."
+            text += " The dotted line is ln 2, the loss of the model before DPO."
         panels.append(_tuning_figure("dpo-loss", "Training loss, DPO", text, "dpo", "loss", groups, start))
         text = (
-            "How much more reward the chosen answer gets than the rejected one, on the training pairs; rising is what "
-            "DPO trains for. The dotted line is zero, where it starts."
+            "How much more reward the chosen answer gets than the rejected one, on the training pairs: what DPO raises."
+            " The dotted line is zero, where it starts."
         )
         title, at_start = "Reward margin, DPO", (0.0, "")
         panels.append(_tuning_figure("dpo-margin", title, text, "dpo", "reward_margin", groups, at_start))
@@ -142,8 +133,20 @@ def _tuning_figure(
         for item in group.artefacts(stage):
             found.setdefault(item.id, _curve(item, quantity, label, depth))
     labels = [group.label for group in groups] if sweep is None else sweep.labels
-    axis = quantity.replace("_", " ")
-    return Figure(name, title, text, curves.training_curves(name, axis, labels, list(found.values()), level))
+    axis, curves = quantity.replace("_", " "), list(found.values())
+    return Figure(name, title, text, partial(training_curves, name, axis, labels, curves, level))
+
+
+def _other_figures(summary: RunSummary) -> list[Figure]:
+    """Loss of the base model and of the scorers."""
+    panels = []
+    for label, item in summary.base_cell.stages.items():
+        if "history" in item.metrics and label not in TUNED:
+            name = f"loss-{label.replace('.', '-').replace('_', '-')}"
+            draw = partial(training_curves, name, "loss", [label], [_curve(item, "loss", label)])
+            text = "Mean loss per token of the steps since the last point; it should fall."
+            panels.append(Figure(name, f"Training loss, {_model_title(label)}", text, draw))
+    return panels
 
 
 def _lines_text(stage: str, groups: Sequence[Group]) -> str:
@@ -161,22 +164,22 @@ def _curve(item: Artefact, quantity: str, label: str, depth: float = 1.0) -> Cur
 
 
 def _is_sigmoid(item: Artefact) -> bool:
-    """Whether DPO's loss is the paper's, which starts at ln 2."""
+    """Whether DPO's loss is that of its paper, which starts at ln 2."""
     return item.manifest["config"].get("trainer", {}).get("loss_type", "sigmoid") in ("sigmoid", ["sigmoid"])
 
 
 def _model_title(label: str) -> str:
-    """``base model``, ``complexity scorer``."""
+    """`base model`, `complexity scorer`."""
     return f"{label.removeprefix('train_scorer.')} {'scorer' if label.startswith('train_scorer.') else 'model'}"
 
 
 def _tuning_notes(summary: RunSummary) -> list[str]:
-    """What the trainings of the recipe as written cut and left out."""
+    """What the base run's trainings cut and left out."""
     notes = []
     for label, noun in (("sft", "row"), ("dpo", "pair")):
         item = summary.base_cell.stages.get(label)
         if item is not None:
-            notes.append(_tuning_note(measures.TUNED[label], noun, item))
+            notes.append(_tuning_note(TUNED[label], noun, item))
     reference = summary.base_cell.stages.get("reference")
     if reference is not None:
         pairs = reference.metric("pairs")
@@ -189,11 +192,11 @@ def _tuning_notes(summary: RunSummary) -> list[str]:
 
 def _tuning_note(name: str, noun: str, item: Artefact) -> str:
     rows, truncated, without = (item.metric(key) for key in ("train_rows", "rows_truncated", "rows_without_loss"))
-    # Null when a run was resumed after its last step and trained nothing itself; MFU also on a CPU. Artefacts of
-    # earlier versions, whose keys are the same, have neither.
+    # None where a run was resumed after its last step and trained nothing itself; MFU is None on a CPU too. Artefacts
+    # of earlier versions, whose keys are the same, lack both.
     speed, mfu = item.metrics.get("tokens_per_second_per_device"), item.metrics.get("mfu")
     return (
-        f"{name} of the recipe as written: {count(truncated)} of {plural(rows, noun)} ({share(truncated / rows)}) were "
+        f"{name} of the base run: {count(truncated)} of {plural(rows, noun)} ({share(truncated / rows)}) were "
         f"longer than the maximal length and cut; {count(without)} had no token with loss left."
         + (f" {compact(speed)} tokens per second on each device." if speed is not None else "")
         + (f" MFU {share(mfu)}." if mfu is not None else "")

@@ -1,67 +1,55 @@
-"""The sections on the recipe as written: what it selected, and how far the scores can be trusted."""
+"""The sections on what the base run selected, and on how far its scores can be trusted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
-from deita_train.report.figures import stage_figures as figures
+from deita_train.number_text import count, decimals, plural, share
+from deita_train.report.figures.figure import Figure
+from deita_train.report.figures.stage_figures import (
+    evol_score_distribution,
+    length_distribution,
+    nearest_similarity_histogram,
+    score_histogram,
+    turns_distribution,
+)
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary, SelectionTrace
-from deita_train.report.sections.layout import Figure, Section
-from deita_train.report.tables import stage_tables as tables
-from deita_train.report.tables.formats import count, plural
-
-_CALIBRATION = (
-    "Calibration on the same held-out rows. Bias is the mean of score minus label. Slope and intercept are those of "
-    "the line of least squares from score to label: a slope above 1 says that the scores lie too close together, one "
-    "below 1 too far apart. Under each label stands the mean score of the rows that have it, and how many these are."
-)
+from deita_train.report.sections.section import Section
+from deita_train.report.tables.stage_tables import SCORERS, calibration_table, rejection_table, scorer_table
 
 
 def selection_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
-    """What the recipe as written kept, against what it could have kept."""
+    """What the base run kept of its pool."""
     select, trace = summary.base_cell.stages.get("select"), summary.trace
     if select is None or trace is None:
         return None
-    rejections = tables.rejection_table(summary)
-    explanation = (
-        "Examples spread evenly over the rejected rows, from the nearest pair to the closest call. Similarity is the "
-        "cosine of the two embeddings."
-    )
-    return Section(
-        "Selection",
-        _selection_text(summary, select, trace),
-        ((rejections, explanation),) if rejections else (),
-        tuple(_selection_figures(select, trace)),
-    )
+    rejections = rejection_table(summary)
+    tables = (rejections,) if rejections else ()
+    figures = tuple(_selection_figures(select, trace))
+    return Section("Selection", _selection_text(summary, select, trace), tables, figures)
 
 
 def scorer_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     """How far the scores can be trusted, and how they are distributed."""
-    table = tables.scorer_table(summary)
-    if table is None:
+    scorers, calibration = scorer_table(summary), calibration_table(summary)
+    if scorers is None:
         return None
-    explanation = (
-        "Rank correlation (Spearman's) and mean absolute error compare the scorer with its labels on rows kept out of "
-        "its training; a dash means that nothing was kept out or that the scorer was not trained here. Mass on digits "
-        "is the probability that the model gives to the six digits together: far below 100%, it is not answering the "
-        "question."
-    )
     text = (
         "Each turn of each conversation is scored from 1 to 6 in one forward pass: the expectation over the six digits."
     )
-    found = ((name, summary.base_cell.stages.get(f"score.{name}")) for name in ("complexity", "quality"))
-    panels = tuple(_score_figure(name, item) for name, item in found if item is not None)
-    calibration = tables.calibration_table(summary)
-    shown = ((table, explanation), *(((calibration, _CALIBRATION),) if calibration else ()))
-    return Section("Scorers", text, shown, panels, notes=tuple(_score_notes(summary)))
+    tables = (scorers, calibration) if calibration else (scorers,)
+    found = ((name, summary.base_cell.stages.get(f"score.{name}")) for name in SCORERS)
+    figures = tuple(_score_figure(name, item) for name, item in found if item is not None)
+    return Section("Scorers", text, tables, figures, notes=tuple(_score_notes(summary)))
 
 
 def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace) -> str:
     number = f"{count(trace.kept.sum())} of {plural(len(trace.kept), 'row')}"
-    text = f"The recipe as written kept {number} with the method {select.metric('method')}."
+    text = f"The base run kept {number} with the method {select.metric('method')}."
     threshold, rejected = select.metric("threshold"), select.metric("rejected")
     if threshold is not None and rejected is not None:
         text += (
@@ -80,64 +68,63 @@ def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace
 
 
 def _selection_figures(select: Artefact, trace: SelectionTrace) -> list[Figure]:
-    panels = []
+    kept, panels = trace.kept, []
     if trace.evol_score is not None and np.isfinite(trace.evol_score).any():
-        svg = figures.evol_score_distribution(trace.evol_score, trace.evol_score[trace.kept])
+        draw = partial(evol_score_distribution, trace.evol_score, trace.evol_score[kept])
         text = "Complexity times quality, summed over the turns. Bars are shares of the pool and of the kept rows."
-        panels.append(Figure("evol-score", "Evol score", text, svg))
+        panels.append(Figure("evol-score", "Evol score", text, draw))
     if trace.nearest_similarity is not None and np.isfinite(trace.nearest_similarity).any():
-        panels.append(_similarity_figure(select, trace))
+        panels.append(_similarity_figure(trace.nearest_similarity, kept, select.metric("threshold")))
     if trace.num_chars is not None:
-        svg = figures.length_distribution(trace.num_chars, trace.num_chars[trace.kept])
-        text = f"Median number of characters: {_medians(trace.num_chars, trace.kept)}. The axis is logarithmic."
-        panels.append(Figure("length", "Length", text, svg))
+        draw = partial(length_distribution, trace.num_chars, trace.num_chars[kept])
+        medians = _beside(count(float(np.median(values))) for values in (trace.num_chars[kept], trace.num_chars))
+        text = f"Median number of characters: {medians}. The axis is logarithmic."
+        panels.append(Figure("length", "Length", text, draw))
     if trace.num_turns is not None:
-        svg = figures.turns_distribution(trace.num_turns, trace.num_turns[trace.kept])
-        means = (
-            f"{trace.num_turns[trace.kept].mean():.1f} among the kept rows, {trace.num_turns.mean():.1f} in the pool"
-        )
+        draw = partial(turns_distribution, trace.num_turns, trace.num_turns[kept])
+        means = _beside(decimals(float(values.mean()), 1) for values in (trace.num_turns[kept], trace.num_turns))
         text = f"Mean number of turns: {means}. A sum over turns favours long conversations; this shows by how much."
-        panels.append(Figure("turns", "Turns", text, svg))
+        panels.append(Figure("turns", "Turns", text, draw))
     return panels
 
 
-def _similarity_figure(select: Artefact, trace: SelectionTrace) -> Figure:
-    assert trace.nearest_similarity is not None, "asked for only where the method wrote similarities"
-    reached = np.isfinite(trace.nearest_similarity)
-    kept, rejected = (trace.nearest_similarity[reached & side] for side in (trace.kept, ~trace.kept))
-    svg = figures.nearest_similarity_histogram(kept, rejected, select.metric("threshold"))
+def _similarity_figure(nearest: np.ndarray, kept: np.ndarray, threshold: float | None) -> Figure:
+    reached = np.isfinite(nearest)
+    draw = partial(nearest_similarity_histogram, nearest[reached & kept], nearest[reached & ~kept], threshold)
     text = (
         "For each row that the walk reached, its highest cosine similarity to the rows kept before it. Mass close to "
         "the threshold means that the result depends on its exact value."
     )
-    return Figure("nearest-similarity", "Nearest kept row", text, svg)
+    return Figure("nearest-similarity", "Nearest kept row", text, draw)
 
 
-def _medians(values: np.ndarray, kept: np.ndarray) -> str:
-    return f"{count(float(np.median(values[kept])))} among the kept rows, {count(float(np.median(values)))} in the pool"
+def _beside(texts: Iterable[str]) -> str:
+    kept, pool = texts
+    return f"{kept} among the kept rows, {pool} in the pool"
 
 
 def _score_figure(dimension: str, item: Artefact) -> Figure:
     histogram = item.metric("histogram")
-    svg = figures.score_histogram(dimension, histogram["edges"], histogram["counts"], item.metric("mean"))
+    draw = partial(score_histogram, dimension, histogram["edges"], histogram["counts"], item.metric("mean"))
     text = (
         f"Scores of {plural(item.metric('scored'), 'turn')} of the pool. A narrow peak means that the scorer hardly "
-        f"tells the turns apart."
+        "distinguishes the turns."
     )
-    return Figure(f"score-{dimension}", f"{dimension.capitalize()} scores", text, svg)
+    return Figure(f"score-{dimension}", f"{dimension.capitalize()} scores", text, draw)
 
 
 def _score_notes(summary: RunSummary) -> list[str]:
-    """What stands against the scores, dimension by dimension: a model that is no scorer, turns without a score."""
+    """Reasons to doubt the scores, by dimension: a model that may be no scorer, turns without a score."""
     notes = []
-    for name in ("complexity", "quality"):
+    for name in SCORERS:
         item = summary.base_cell.stages.get(f"score.{name}")
         if item is None:
             continue
         if item.metric("wrong_model_suspected"):
+            mass = share(item.metric("digit_mass_mean"))
             notes.append(
-                f"The {name} scorer looks like a wrong model: it puts only {item.metric('digit_mass_mean'):.1%} of its "
-                f"probability on the digits 1 to 6. Check scorers.{name} before trusting these scores."
+                f"The {name} scorer looks like a wrong model: it puts only {mass} of its probability on the digits 1 "
+                f"to 6. Check scorers.{name} before trusting these scores."
             )
         nulls = {reason: number for reason, number in item.metric("nulls").items() if number}
         if nulls:

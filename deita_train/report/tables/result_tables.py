@@ -1,39 +1,27 @@
-"""The result as tables: for the report one row per group, for the command line whichever way it is not too wide."""
+"""The result as tables: one row per group for the report, and for the terminal the layout that is narrow enough."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
+from deita_train.number_text import count
 from deita_train.report.results.groups import Group, groups_of
-from deita_train.report.results.quantities import Measure, kept_measures, model_measures, untuned_name
+from deita_train.report.results.result_measures import Measure, kept_measures, model_measures, untuned_name
 from deita_train.report.results.summary import RunSummary
-from deita_train.report.results.sweep_points import Sweep, sweep_of
-from deita_train.report.tables.formats import count
-from deita_train.report.tables.stage_tables import Column, Table, failure_table, scorer_table
+from deita_train.report.results.sweep_axis import Sweep, sweep_of
+from deita_train.report.tables.stage_tables import failure_table, scorer_table
+from deita_train.table import Column, Table, numbers, words
 
-# More groups than these are rows on a terminal, fewer are columns.
+# On a terminal, more groups than these are rows instead of columns.
 MAX_GROUP_COLUMNS = 4
-# The terminal's tables of the models, by the beginnings of the quantities that each holds.
+# The terminal's tables of the models: the title of each, and how the names of its quantities begin.
 _MODEL_TABLES = {
     "held-out loss": ("held-out loss",),
     "preference accuracy": ("preference accuracy", "reward accuracy"),
     "preference margin": ("preference margin", "reward margin"),
 }
 _SCORER_COLUMNS = ("scorer", "held-out rows", "rank correlation", "mean absolute error", "mass on digits")
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """A table as plain text, for a command line that imports nothing heavy: its first column names the row.
-
-    The first ``num_left`` columns hold words and are aligned left, the others numbers.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    num_left: int = 1
 
 
 def kept_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None:
@@ -46,19 +34,19 @@ def model_table(groups: Sequence[Group]) -> Table | None:
     return _group_table(model_measures(groups), untuned_name(groups), groups)
 
 
-def result_tables(summary: RunSummary) -> list[ResultTable]:
+def result_tables(summary: RunSummary) -> list[Table]:
     """What the command line prints after a run: the result, how well the scorers rank, and what failed."""
     groups = groups_of(summary)
     tables = _result_by_measure(summary, groups) if _fits_columns(groups) else _result_by_group(summary, groups)
     scorers = scorer_table(summary)
     if scorers is not None:
-        wanted = [place for place, column in enumerate(scorers.columns) if column.title in _SCORER_COLUMNS]
-        head = tuple(scorers.columns[place].title for place in wanted)
-        tables.append(ResultTable("scorers", head, tuple(tuple(row[p] for p in wanted) for row in scorers.rows)))
+        wanted = [place for place, title in enumerate(scorers.titles) if title in _SCORER_COLUMNS]
+        rows = tuple(tuple(row[place] for place in wanted) for row in scorers.rows)
+        tables.append(Table(tuple(scorers.columns[place] for place in wanted), rows, "scorers"))
     failures = failure_table(summary)
     if failures is not None:
         title = f"failed: {len(summary.failed_cells)} of {len(summary.cells)} cells"
-        tables.append(_plain(title, failures))
+        tables.append(replace(failures, title=title, note=""))
     return tables
 
 
@@ -66,22 +54,22 @@ def _fits_columns(groups: Sequence[Group]) -> bool:
     return len(groups) <= MAX_GROUP_COLUMNS and sweep_of(groups) is None
 
 
-def _result_by_measure(summary: RunSummary, groups: Sequence[Group]) -> list[ResultTable]:
+def _result_by_measure(summary: RunSummary, groups: Sequence[Group]) -> list[Table]:
     """One table: one row per quantity, one column per group."""
     named = [(item, "pool") for item in kept_measures(summary, groups)]
     named += [(item, untuned_name(groups)) for item in model_measures(groups)]
     if not named:
         return []
-    head = ("", *(group.label for group in groups), "for comparison")
+    columns = (*words(""), *numbers(*(group.label for group in groups), "for comparison"))
     rows = [
         (item.title, *(item.text_of(group) for group in groups), _named_reference(item, name, groups))
         for item, name in named
     ]
     seeds = ("seeds", *(_seeds(group) for group in groups), "")
-    return [ResultTable("result", head, (*rows, seeds))]
+    return [Table(columns, (*rows, seeds), "result")]
 
 
-def _result_by_group(summary: RunSummary, groups: Sequence[Group]) -> list[ResultTable]:
+def _result_by_group(summary: RunSummary, groups: Sequence[Group]) -> list[Table]:
     """Several tables, each narrow enough for a terminal: one row per group, one column per quantity."""
     models, untuned = model_measures(groups), untuned_name(groups)
     titled = [
@@ -89,14 +77,13 @@ def _result_by_group(summary: RunSummary, groups: Sequence[Group]) -> list[Resul
         for title, beginnings in _MODEL_TABLES.items()
     ]
     titled.append(("kept rows", kept_table(summary, groups)))
-    return [_plain(title, table) for title, table in titled if table is not None]
+    return [_titled(title, table) for title, table in titled if table is not None]
 
 
-def _plain(title: str, table: Table) -> ResultTable:
-    """A table whose columns do not say again what its title says."""
-    num_left = [column.numeric for column in (*table.columns, Column(""))].index(True)
-    names = tuple(column.title.removeprefix(f"{title} ") for column in table.columns)
-    return ResultTable(title, names, table.rows, num_left)
+def _titled(title: str, table: Table) -> Table:
+    """A table whose columns do not repeat its title."""
+    columns = tuple(replace(column, title=column.title.removeprefix(f"{title} ")) for column in table.columns)
+    return replace(table, columns=columns, title=title)
 
 
 def _named_reference(item: Measure, name: str, groups: Sequence[Group]) -> str:
@@ -105,12 +92,12 @@ def _named_reference(item: Measure, name: str, groups: Sequence[Group]) -> str:
 
 
 def _group_table(measures: Sequence[Measure], reference: str, groups: Sequence[Group]) -> Table | None:
-    """The reference's row, those of groups that keep the whole pool, then one row per group or point of the sweep."""
+    """First the reference and the groups that keep the whole pool, then one row per group or point of the sweep."""
     if not measures:
         return None
     sweep = sweep_of(groups)
     names = _name_columns(sweep)
-    columns = (*names, Column("seeds"), *(Column(item.title, note=item.direction) for item in measures))
+    columns = (*names, *numbers("seeds"), *(Column(item.title, note=item.direction) for item in measures))
     compared = tuple(item.reference_text(groups) for item in measures)
     blank = ("",) * (len(names) - 1)
     references = [(reference, *blank, "", *compared)] if any(compared) else []
@@ -119,14 +106,14 @@ def _group_table(measures: Sequence[Measure], reference: str, groups: Sequence[G
         (*_names(group, sweep, len(names)), _seeds(group), *(item.text_of(group) for item in measures))
         for group in (*whole, *(group for group in _ordered(groups, sweep) if group not in whole))
     ]
-    return Table(columns, (*references, *rows), len(references) + len(whole))
+    return Table(columns, (*references, *rows), num_references=len(references) + len(whole))
 
 
 def _name_columns(sweep: Sweep | None) -> tuple[Column, ...]:
     """The columns that name a row: the group, or the swept value and, where there are several lines, the line."""
     if sweep is None:
-        return (Column("group", ""),)
-    return (Column(sweep.name, ""), *((Column(sweep.line_name, ""),) if len(sweep.lines) > 1 else ()))
+        return words("group")
+    return words(sweep.name, *([sweep.line_name] if len(sweep.lines) > 1 else []))
 
 
 def _names(group: Group, sweep: Sweep | None, number: int) -> tuple[str, ...]:
@@ -140,7 +127,7 @@ def _on_line(group: Group, sweep: Sweep | None) -> bool:
 
 
 def _ordered(groups: Sequence[Group], sweep: Sweep | None) -> list[Group]:
-    """The groups in the order of a table's rows: as they are, or a sweep's levels and then its points by value."""
+    """The groups in the order of a table's rows: unchanged, or a sweep's levels and then its points by value."""
     return list(groups) if sweep is None else [*sweep.levels, *(point.group for _, point in sweep.points)]
 
 

@@ -1,40 +1,38 @@
-"""The report's tables as plain data: columns and rows of text."""
+"""Tables of what stages recorded: trainings, scorers, rejected and dropped rows, failures, provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from deita_train.number_text import ABSENT, compact, count, decimals, duration, share, significant
 from deita_train.report.results.groups import Group
+from deita_train.report.results.result_measures import HIGHER, LOWER
 from deita_train.report.results.summary import Artefact, Failure, RunSummary
-from deita_train.report.tables.formats import ABSENT, compact, count, decimals, duration, share, significant
+from deita_train.table import CODE, PROSE, Column, Table, numbers, words
 
+SCORERS = ("complexity", "quality")
 
-@dataclass(frozen=True)
-class Column:
-    """A column's heading, a short note below it, and how its values are set.
-
-    Numbers are aligned right; ``style`` is ``number``, ``code`` (ids and digests), ``prose`` or empty.
-    """
-
-    title: str
-    style: str = "number"
-    note: str = ""
-
-    @property
-    def numeric(self) -> bool:
-        """Whether the values are numbers."""
-        return self.style == "number"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text; the first column names the row. The ``num_references`` leading rows are there to compare with."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    num_references: int = 0
+_TRAINING = (
+    "Each value is the mean over a row's runs. First and last loss are single logged points, not averages over steps: "
+    "read the trend in the curves."
+)
+_SCORERS = (
+    "Rank correlation (Spearman's) and mean absolute error compare the scorer with its labels on rows kept out of its "
+    "training; a dash means that nothing was kept out or that the scorer was not trained here. Mass on digits is the "
+    "probability that the model gives to the six digits together: far below 100%, it is not answering the question."
+)
+_CALIBRATION = (
+    "Calibration on the same held-out rows. Bias is the mean of score minus label. Slope and intercept are those of "
+    "the line of least squares from score to label: a slope above 1 means that the scores lie too close together, one "
+    "below 1 that they lie too far apart. Under each label stands the mean score of the rows that have it, and their "
+    "number."
+)
+_REJECTIONS = (
+    "Examples spread evenly over the rejected rows, from the nearest pair to the closest call. Similarity is the "
+    "cosine of the two embeddings."
+)
+_PROVENANCE = "The digest is the beginning of the manifest's content digest: equal digests mean equal content."
 
 
 def training_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None:
@@ -49,66 +47,62 @@ def training_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None
                 shared = all(found in ids for found in _ids(summary, label))
                 rows.append((label if shared else f"{label}, {group.label}", *_training_values(items)))
     titles = ("runs", "parameters", "rows", "tokens", "with loss", "steps", "first loss", "last loss")
-    columns = (Column("model", ""), *(Column(title) for title in titles))
-    return Table(columns, tuple(rows)) if rows else None
+    has_dpo = any(group.artefacts("dpo") for group in groups)
+    note = f"{_TRAINING} The rows of DPO are pairs." if has_dpo else _TRAINING
+    return Table((*words("model"), *numbers(*titles)), tuple(rows), note=note) if rows else None
 
 
 def scorer_table(summary: RunSummary) -> Table | None:
-    """One row per dimension of the recipe as written: how well its scorer does, and what it made of the pool."""
+    """One row per dimension of the base run: how well its scorer does, and how the pool scored."""
     stages = summary.base_cell.stages
-    names = [
-        name for name in ("complexity", "quality") if f"score.{name}" in stages or f"train_scorer.{name}" in stages
-    ]
+    names = [name for name in SCORERS if f"score.{name}" in stages or f"train_scorer.{name}" in stages]
     rows = tuple(
         (name, *_heldout_values(stages.get(f"train_scorer.{name}")), *_score_values(stages.get(f"score.{name}")))
         for name in names
     )
     columns = (
-        Column("scorer", ""),
-        Column("held-out rows"),
-        Column("rank correlation", note="higher is better"),
-        Column("mean absolute error", note="lower is better"),
-        Column("turns scored"),
-        Column("without a score"),
-        Column("shortened"),
-        Column("mean score"),
-        Column("mass on digits", note="higher is better"),
+        *words("scorer"),
+        *numbers("held-out rows"),
+        Column("rank correlation", note=HIGHER),
+        Column("mean absolute error", note=LOWER),
+        *numbers("turns scored", "without a score", "shortened", "mean score"),
+        Column("mass on digits", note=HIGHER),
     )
-    return Table(columns, rows) if rows else None
+    return Table(columns, rows, note=_SCORERS) if rows else None
 
 
 def calibration_table(summary: RunSummary) -> Table | None:
     """One row per scorer that was measured on held-out rows: how far its scores are from the labels, and where."""
-    found = [(name, summary.base_cell.stages.get(f"train_scorer.{name}")) for name in ("complexity", "quality")]
+    found = [(name, summary.base_cell.stages.get(f"train_scorer.{name}")) for name in SCORERS]
     measured = [(name, item.metric("heldout")) for name, item in found if item is not None]
     rows = tuple((name, *_calibration_values(heldout)) for name, heldout in measured if heldout is not None)
     columns = (
-        Column("scorer", ""),
+        *words("scorer"),
         Column("bias", note="best is 0"),
         Column("slope", note="best is 1"),
         Column("intercept", note="best is 0"),
-        *(Column(f"label {label}") for label in range(1, 7)),
+        *numbers(*(f"label {label}" for label in range(1, 7))),
     )
-    return Table(columns, rows) if rows else None
+    return Table(columns, rows, note=_CALIBRATION) if rows else None
 
 
 def rejection_table(summary: RunSummary) -> Table | None:
-    """Examples of rows that a kept row was too near to."""
+    """Examples of rows that were too similar to a kept row."""
     if summary.trace is None or not summary.trace.rejections:
         return None
     columns = (
-        Column("rejected row", "code"),
-        Column("kept row too near", "code"),
-        Column("similarity"),
-        Column("how the kept row begins", "prose"),
+        Column("rejected row", CODE),
+        Column("kept row too near", CODE),
+        *numbers("similarity"),
+        Column("how the kept row begins", PROSE),
     )
     rejections = summary.trace.rejections
-    rows = tuple((item.id, item.blocked_by, f"{item.similarity:.3f}", item.kept_opening) for item in rejections)
-    return Table(columns, rows)
+    rows = tuple((item.id, item.blocked_by, decimals(item.similarity, 3), item.kept_opening) for item in rejections)
+    return Table(columns, rows, note=_REJECTIONS)
 
 
-def drop_table(sources: Sequence[tuple[str, Artefact]]) -> Table | None:
-    """Rows that reading lost, by reason, of one named source or of several; None where none was lost."""
+def drop_table(sources: Sequence[tuple[str, Artefact]], note: str) -> Table | None:
+    """Rows that were dropped when they were read, by reason, from one named source or several; None without any."""
     lost = [
         (name, reason, count(number), share(number / item.metric("rows_in")))
         for name, item in sources
@@ -117,24 +111,24 @@ def drop_table(sources: Sequence[tuple[str, Artefact]]) -> Table | None:
     ]
     if not lost:
         return None
-    columns = (Column("data", ""), Column("reason", ""), Column("rows"), Column("share of rows read"))
+    columns = (*words("data", "reason"), *numbers("rows", "share of rows read"))
     first = 0 if len(sources) > 1 else 1
-    return Table(columns[first:], tuple(row[first:] for row in lost))
+    return Table(columns[first:], tuple(row[first:] for row in lost), note=note)
 
 
 def failure_table(summary: RunSummary) -> Table | None:
-    """One row per artefact that could not be made: the cells that lack it, why, and what to do."""
+    """One row per artefact that failed: the cells that lack it, why, and what to do."""
     if not summary.failures:
         return None
     rows = tuple(
         (_cells_text(summary, item.artefact), item.label, item.message, _advice(item)) for item in summary.failures
     )
-    columns = (Column("cells", ""), Column("failed at", ""), Column("why", "prose"), Column("what to do", "prose"))
-    return Table(columns, rows)
+    columns = (*words("cells", "failed at"), Column("why", PROSE), Column("what to do", PROSE))
+    return Table(columns, rows, note="One row for each stage that failed; the stages that read it were not run.")
 
 
 def provenance_table(summary: RunSummary) -> tuple[Table, list[tuple[str, str]]]:
-    """Every artefact of the run, and the sets of library versions that the last column refers to by letter."""
+    """Every artefact of the run, and the library versions behind each letter of its last column."""
     letters: dict[str, str] = {}
     rows = []
     for label, item in summary.artefacts().values():
@@ -144,27 +138,26 @@ def provenance_table(summary: RunSummary) -> tuple[Table, list[tuple[str, str]]]
         wall, digest = duration(manifest["wall_seconds"]), manifest["content_digest"][:12]
         rows.append((label, item.id, digest, wall, manifest["device"], count(manifest["world_size"]), letter))
     columns = (
-        Column("stage", ""),
-        Column("artefact", "code"),
-        Column("digest", "code"),
-        Column("wall time"),
-        Column("device", ""),
-        Column("world size"),
-        Column("versions", ""),
+        *words("stage"),
+        Column("artefact", CODE),
+        Column("digest", CODE),
+        *numbers("wall time"),
+        *words("device"),
+        *numbers("world size"),
+        *words("versions"),
     )
-    return Table(columns, tuple(rows)), [(letter, versions) for versions, letter in letters.items()]
+    return Table(columns, tuple(rows), note=_PROVENANCE), [(letter, versions) for versions, letter in letters.items()]
 
 
 def _cells_text(summary: RunSummary, artefact: str) -> str:
-    """The labels of the cells that were to have an artefact, or how many they are where all cells are."""
+    """The labels of the cells that need an artefact; just their number where all cells do."""
     labels = [cell.label for cell in summary.cells if artefact in cell.planned.values()]
     return f"all {len(labels)}" if len(labels) == len(summary.cells) > 1 else "; ".join(labels)
 
 
 def _advice(failure: Failure) -> str:
-    if failure.user_error:
-        return "Mend what the message names and give the same command again; what is made is not made twice."
-    return f"Read the logs in {failure.logs} and give the same command again; what is made is not made twice."
+    first = "Fix what the message names" if failure.user_error else f"Read the logs in {failure.logs}"
+    return f"{first}, then run the same command again; finished stages are not repeated."
 
 
 def _ids(summary: RunSummary, label: str) -> set[str]:
@@ -172,7 +165,7 @@ def _ids(summary: RunSummary, label: str) -> set[str]:
 
 
 def _training_values(items: Sequence[Artefact]) -> tuple[str, ...]:
-    """Means over the runs of a group."""
+    """The cells of a group's row: means over its runs."""
 
     def mean(name: str) -> float:
         return sum(item.metric(name) for item in items) / len(items)
@@ -190,7 +183,7 @@ def _training_values(items: Sequence[Artefact]) -> tuple[str, ...]:
 
 
 def _parameters(item: Artefact) -> str:
-    """How many parameters were trained; beside an adapter also those of its base, which were not."""
+    """How many parameters were trained, and, with an adapter, how many of its base were frozen."""
     trained, frozen = compact(item.metric("parameters")), item.metrics.get("frozen_parameters")
     return trained if frozen is None else f"{trained} + {compact(frozen)} frozen"
 
@@ -199,8 +192,8 @@ def _heldout_values(item: Artefact | None) -> tuple[str, ...]:
     heldout = item.metric("heldout") if item is not None else None
     if heldout is None:
         return (ABSENT,) * 3
-    error = significant(heldout["mean_absolute_error"])
-    return (count(heldout["rows"]), f"{heldout['rank_correlation']:.3f}".replace("-", "\N{MINUS SIGN}"), error)
+    correlation, error = decimals(heldout["rank_correlation"], 3), significant(heldout["mean_absolute_error"])
+    return (count(heldout["rows"]), correlation, error)
 
 
 def _calibration_values(heldout: Mapping[str, Any]) -> tuple[str, ...]:

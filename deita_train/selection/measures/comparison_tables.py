@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from deita_train.number_text import ABSENT, decimals, share
 from deita_train.selection.measures.compared import Comparison, Composition, Diversity
 from deita_train.selection.measures.composition import Spread
-from deita_train.selection.measures.text_table import ABSENT, TextTable, number_text, share_text
 from deita_train.selection.trace.trace_columns import QUANTILES
+from deita_train.table import Table, numbers, words
 
 POOL = "whole pool"
 # With more sources than this the smallest ones stand in one column.
@@ -23,71 +24,71 @@ _NOTES = {
 }
 
 
-def shown_tables(comparison: Comparison) -> list[TextTable]:
+def shown_tables(comparison: Comparison) -> list[Table]:
     """The tables for a terminal, those that the comparison has."""
     tables = (composition_table(comparison), diversity_table(comparison), source_table(comparison))
     return [*(table for table in tables if table is not None), overlap_table(comparison)]
 
 
-def all_tables(comparison: Comparison) -> list[TextTable]:
+def all_tables(comparison: Comparison) -> list[Table]:
     """Those of ``shown_tables``, and the quantiles."""
     return [*shown_tables(comparison), quantile_table(comparison)]
 
 
-def composition_table(comparison: Comparison) -> TextTable:
+def composition_table(comparison: Comparison) -> Table:
     """One row per selection below one for the whole pool; one column per quantity that the pool has."""
     rows = [(POOL, _composition_cells(comparison, comparison.pool))]
     for name, measured in comparison.selections.items():
-        distance = {"source distance": number_text(measured.source_distance, 3)} if _has_sources(comparison) else {}
+        distance = {"source distance": decimals(measured.source_distance, 3)} if _has_sources(comparison) else {}
         rows.append((name, _composition_cells(comparison, measured.composition) | distance))
     return _table_of("What the selections are made of", rows)
 
 
-def diversity_table(comparison: Comparison) -> TextTable | None:
+def diversity_table(comparison: Comparison) -> Table | None:
     """One row per selection, one column per measure of diversity; None for a comparison without embeddings."""
     found = [(name, item.diversity) for name, item in comparison.selections.items()]
     rows = [(name, _diversity_cells(diversity)) for name, diversity in found if diversity is not None]
     return _table_of("How diverse the selections are", rows) if rows else None
 
 
-def source_table(comparison: Comparison) -> TextTable | None:
+def source_table(comparison: Comparison) -> Table | None:
     """One row per selection, one column per source, the pool's largest first; None for a pool of one source or none."""
     if not _has_sources(comparison):
         return None
     pool = comparison.pool.sources or {}
     named = list(pool) if len(pool) <= MAX_SOURCES else list(pool)[: MAX_SOURCES - 1]
     rows = [(POOL, pool), *((name, item.composition.sources or {}) for name, item in comparison.selections.items())]
-    body = tuple((name, *(share_text(share) for share in _source_shares(mix, named, pool))) for name, mix in rows)
+    body = tuple((name, *(share(value) for value in _source_shares(mix, named, pool))) for name, mix in rows)
     rest = len(pool) - len(named)
-    columns = ("selection", *named, *([f"{rest:,} others"] if rest else []))
-    return TextTable("Share of the rows by source", columns, body)
+    columns = (*words("selection"), *numbers(*named, *([f"{rest:,} others"] if rest else [])))
+    return Table(columns, body, "Share of the rows by source")
 
 
-def overlap_table(comparison: Comparison) -> TextTable:
+def overlap_table(comparison: Comparison) -> Table:
     """The Jaccard matrix; the columns have the rows' numbers, so that it is narrow."""
     names = [f"{number} {name}" for number, name in enumerate(comparison.selections, start=1)]
     rows = zip(names, comparison.overlap.tolist(), strict=True)
-    body = tuple((name, *(number_text(value, 2) for value in values)) for name, values in rows)
+    body = tuple((name, *(decimals(value, 2) for value in values)) for name, values in rows)
     note = "Rows in both selections over rows in either of them (Jaccard)."
-    columns = ("selection", *(str(number) for number in range(1, len(names) + 1)))
-    return TextTable("Overlap of the selections", columns, body, note)
+    columns = (*words("selection"), *numbers(*(str(number) for number in range(1, len(names) + 1))))
+    return Table(columns, body, "Overlap of the selections", note)
 
 
-def quantile_table(comparison: Comparison) -> TextTable:
+def quantile_table(comparison: Comparison) -> Table:
     """Mean and quantiles of lengths, turns and the similarity to the nearest selected row, selection by selection."""
     rows = [(POOL, *row) for row in _spread_rows(comparison.pool, None)]
     for name, measured in comparison.selections.items():
         rows += [(name, *row) for row in _spread_rows(measured.composition, measured.diversity)]
-    columns = ("selection", "quantity", "mean", *(f"{quantile:g}" for quantile in QUANTILES))
-    return TextTable("Quantiles", columns, tuple(rows), "From the least value (0) to the greatest (1).")
+    columns = (*words("selection", "quantity"), *numbers("mean", *(f"{quantile:g}" for quantile in QUANTILES)))
+    return Table(columns, tuple(rows), "Quantiles", "From the least value (0) to the greatest (1).")
 
 
-def _table_of(title: str, rows: list[tuple[str, dict[str, str]]]) -> TextTable:
+def _table_of(title: str, rows: list[tuple[str, dict[str, str]]]) -> Table:
     """Named cells as a table of the columns that any row has a value in."""
     titles = [title for title in rows[-1][1] if any(cells.get(title, ABSENT) != ABSENT for _, cells in rows)]
     body = tuple((name, *(cells.get(title, ABSENT) for title in titles)) for name, cells in rows)
     note = " ".join(_NOTES[title] for title in titles if title in _NOTES)
-    return TextTable(title, ("selection", *titles), body, note)
+    return Table((*words("selection"), *numbers(*titles)), body, title, note)
 
 
 def _has_sources(comparison: Comparison) -> bool:
@@ -103,23 +104,23 @@ def _source_shares(mix: Mapping[str, float], named: list[str], pool: Mapping[str
 
 def _composition_cells(comparison: Comparison, rows: Composition) -> dict[str, str]:
     cells = {
-        "rows": number_text(rows.num_rows, 0),
-        "mean score": number_text(rows.mean_score, 3),
-        "mean characters": number_text(rows.characters.mean, 0),
-        "mean tokens": number_text(rows.tokens.mean if rows.tokens else None, 0),
-        "mean turns": number_text(rows.turns.mean, 2),
+        "rows": decimals(rows.num_rows, 0),
+        "mean score": decimals(rows.mean_score, 3),
+        "mean characters": decimals(rows.characters.mean, 0),
+        "mean tokens": decimals(rows.tokens.mean if rows.tokens else None, 0),
+        "mean turns": decimals(rows.turns.mean, 2),
     }
     if comparison.max_length is not None:
-        cells[f"text beyond {comparison.max_length:,} {comparison.unit}"] = share_text(rows.beyond)
+        cells[f"text beyond {comparison.max_length:,} {comparison.unit}"] = share(rows.beyond)
     return cells
 
 
 def _diversity_cells(diversity: Diversity) -> dict[str, str]:
     return {
-        "nearest similarity": number_text(diversity.nearest.mean if diversity.nearest else None, 4),
-        "facility location": number_text(diversity.facility_location, 4),
-        "Vendi score": number_text(diversity.vendi_score, 1),
-        "NovelSum": number_text(diversity.novel_sum, 4),
+        "nearest similarity": decimals(diversity.nearest.mean if diversity.nearest else None, 4),
+        "facility location": decimals(diversity.facility_location, 4),
+        "Vendi score": decimals(diversity.vendi_score, 1),
+        "NovelSum": decimals(diversity.novel_sum, 4),
     }
 
 
@@ -131,8 +132,8 @@ def _spread_rows(rows: Composition, diversity: Diversity | None) -> list[tuple[s
         ("turns", rows.turns, 1),
         ("nearest similarity", nearest, 4),
     )
-    return [_spread_cells(title, item, decimals) for title, item, decimals in found if item is not None]
+    return [_spread_cells(title, item, places) for title, item, places in found if item is not None]
 
 
-def _spread_cells(title: str, item: Spread, decimals: int) -> tuple[str, ...]:
-    return (title, *(number_text(value, decimals) for value in (item.mean, *item.quantiles)))
+def _spread_cells(title: str, item: Spread, places: int) -> tuple[str, ...]:
+    return (title, *(decimals(value, places) for value in (item.mean, *item.quantiles)))

@@ -122,7 +122,7 @@ def _write(
     selected.save_to_disk(str(context.data_dir))
     _trace_table(traced).save_to_disk(str(context.work_dir / "trace"))
     left_out = {**drops, "not_selected": len(traced) - len(selected)}
-    metrics = selection_metrics(context.config, pool.rows, traced, selected, walked.trace)
+    metrics = selection_metrics(context.config, pool.rows, selected, walked.trace)
     return StageResult(
         rows_in=len(pool.rows),
         rows_out=len(selected),

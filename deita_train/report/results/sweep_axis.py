@@ -1,4 +1,4 @@
-"""A sweep over a numeric setting: which of a run's settings it is, and the groups as points of lines over it."""
+"""A sweep over a numeric setting as the axis of a figure: which setting it is, and the lines of groups over it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The groups of a run over the setting ``path``, in words ``name``: ``select.budget`` is the budget.
+    """The groups of a run over one numeric setting.
 
-    ``form`` is that of its values: a budget's as in ``deita_train/budget.py``, ``rows`` for every other number.
-    ``levels`` are groups that have no value of it: the whole pool, which has no budget, and a recipe as written that
-    none of the sweep's cells repeats.
+    Attributes:
+        path: the setting's dotted path.
+        name: the path in words: `budget` for `select.budget`.
+        lines: the groups that have a value of it.
+        levels: the groups that have none: the whole pool, which has no budget, and a base run that no cell repeats.
+        form: of its values, as in `deita_train/budget.py`; `rows` for every number that is no budget.
     """
 
     path: str
@@ -54,7 +57,7 @@ class Sweep:
 
     @property
     def line_name(self) -> str:
-        """What tells the lines apart: ``method``, or ``settings`` where it is something else."""
+        """What distinguishes the lines: `method`, or `settings` where it is something else."""
         others = varying_paths([line.points[0].group.settings for line in self.lines])
         return "method" if set(others) <= {self.path, METHOD} else "settings"
 
@@ -66,16 +69,16 @@ class Sweep:
 
     @property
     def labels(self) -> list[str]:
-        """The labels of the lines and then of the levels: what fixes the colours."""
+        """The labels of the lines and then of the levels; their order fixes the colours."""
         return [*(line.label for line in self.lines), *(group.label for group in self.levels)]
 
     def label_of(self, group: Group) -> str:
-        """The label of the group's line, or its own where it is a level."""
+        """The label of the group's line, or the group's own where it is a level."""
         lines = (line.label for line in self.lines if any(point.group is group for point in line.points))
         return next(lines, group.label)
 
     def depth_of(self, group: Group) -> float:
-        """Where the group's value stands among the swept ones, from 0 (the lowest) to 1 (the highest, and a level)."""
+        """The rank of the group's value among the swept ones, from 0 (lowest) to 1 (highest; also for a level)."""
         values = sorted({point.value for _, point in self.points})
         own = [point.value for _, point in self.points if point.group is group]
         return values.index(own[0]) / (len(values) - 1) if own else 1.0
@@ -90,7 +93,7 @@ class Sweep:
 
 
 def sweep_of(groups: Sequence[Group]) -> Sweep | None:
-    """The sweep over ``select.budget`` if the run has one, else over the first numeric setting with two values."""
+    """The sweep over `select.budget` if the run has one, else over the first numeric setting with two values."""
     paths = varying_paths([group.settings for group in groups])
     numeric = [path for path in paths if _is_numeric(path, groups)]
     if not numeric:
@@ -105,7 +108,7 @@ def sweep_of(groups: Sequence[Group]) -> Sweep | None:
 def _is_numeric(path: str, groups: Sequence[Group]) -> bool:
     """Whether at least two groups have different numbers there, and none has anything else.
 
-    Budgets are numbers where all are shares, or all tokens: rows and tokens have no axis in common.
+    Budgets count as numbers where all are shares or all are tokens: rows and tokens share no axis.
     """
     values = [group.settings[path] for group in groups if group.settings.get(path) is not None]
     if values and all(map(is_mapping_budget, values)) and len(set(map(form_of, values))) == 1:
@@ -138,7 +141,7 @@ def _lines(path: str, groups: Sequence[Group]) -> tuple[Line, ...]:
 
 
 def _moves_along(name: str, path: str, groups: Sequence[Group]) -> bool:
-    """Whether a number follows the swept one step by step, as of paths that a sweep joins: it tells no lines apart."""
+    """Whether a number follows the swept one step by step, as with joined paths: then it separates no lines."""
     pairs = {
         (amount_of(group.settings[name]), amount_of(group.settings[path]))
         for group in groups

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special
 
-from deita_train.report.results.groups import difference, estimate
+from deita_train.report.statistics import difference, estimate
 
 
 def test_estimate_by_hand():
@@ -15,6 +15,15 @@ def test_estimate_by_hand():
     assert (found.mean, found.sd, found.n) == (2.0, 1.0, 3)
     assert found.half_width == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
     assert estimate([5.0]) == dataclasses.replace(found, mean=5.0, sd=None, half_width=None, n=1)
+
+
+def test_estimates_as_text():
+    assert estimate([2.0]).text() == "2.000"
+    assert estimate([1.0, 2.0, 3.0]).text() == "2.0 ± 2.5"
+    assert estimate([0.5, 0.5]).share_text() == "50.0%"
+    assert estimate([0.61, 0.62, 0.63]).share_text() == "62.0 ± 2.5%"
+    assert estimate([600.0]).count_text() == "600"
+    assert estimate([590.0, 600.0, 610.0]).count_text() == "600 ± 25"
 
 
 def test_difference_with_equal_spread_has_the_pooled_degrees_of_freedom():

@@ -1,0 +1,41 @@
+"""The report's sections in the order of reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deita_train.report.results.groups import Group
+from deita_train.report.results.summary import RunSummary
+from deita_train.report.sections.comparison_section import comparison_section
+from deita_train.report.sections.intake_sections import pairs_section, pool_section
+from deita_train.report.sections.outcome_sections import result_section, training_section
+from deita_train.report.sections.run_sections import (
+    cards_section,
+    failure_section,
+    provenance_section,
+    recipe_section,
+    time_section,
+)
+from deita_train.report.sections.section import Section
+from deita_train.report.sections.selection_sections import scorer_section, selection_section
+
+_SECTIONS = (
+    result_section,
+    failure_section,
+    selection_section,
+    comparison_section,
+    scorer_section,
+    training_section,
+    pool_section,
+    pairs_section,
+    cards_section,
+    time_section,
+    provenance_section,
+    recipe_section,
+)
+
+
+def sections_of(summary: RunSummary, groups: Sequence[Group]) -> list[Section]:
+    """The sections for which the run has data."""
+    built = (build(summary, groups) for build in _SECTIONS)
+    return [section for section in built if section is not None]

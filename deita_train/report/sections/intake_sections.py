@@ -1,0 +1,54 @@
+"""The sections on the data that the base run read: the pool, the preference pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deita_train.number_text import count, decimals, plural
+from deita_train.report.results.groups import Group
+from deita_train.report.results.summary import Artefact, RunSummary, shortened
+from deita_train.report.sections.section import Section
+from deita_train.report.tables.stage_tables import drop_table
+
+EXAMPLES_PER_REASON = 2
+EXAMPLE_CHARS = 200
+PAIRS = {"dpo_data": "training pairs", "heldout_pairs": "held-out pairs"}
+
+
+def pool_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
+    """How many rows were read, and what was dropped and why."""
+    pool = summary.base_cell.stages.get("pool")
+    if pool is None:
+        return None
+    drops = drop_table([("pool", pool)], "Rows that cannot be trained on are dropped before anything is scored.")
+    text = f"{_read_text('row', pool)}; a conversation has {decimals(pool.metric('mean_turns'), 1)} turns on average."
+    text += "" if drops else " No row was dropped."
+    left_out = pool.metric("columns_left_out")
+    notes = (f"Columns of the source that were left out: {', '.join(left_out)}.",) if left_out else ()
+    return Section("Pool", text, (drops,) if drops else (), quotes=_quotes(pool), notes=notes)
+
+
+def pairs_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
+    """How many preference pairs were read, and what was dropped and why."""
+    stages = summary.base_cell.stages
+    found = [(name, stages[label]) for label, name in PAIRS.items() if label in stages]
+    if not found:
+        return None
+    drops = drop_table(found, "A pair is a prompt, an answer that was chosen and one that was rejected.")
+    text = " ".join(f"{name[0].upper()}{name[1:]}: {_read_text('pair', item)}." for name, item in found)
+    text += "" if drops else " None was dropped."
+    quotes = tuple((f"{reason} ({name})", examples) for name, item in found for reason, examples in _quotes(item))
+    return Section("Preference pairs", text, (drops,) if drops else (), quotes=quotes)
+
+
+def _read_text(noun: str, item: Artefact) -> str:
+    return f"{plural(item.metric('rows_in'), noun)} read, {count(item.metric('rows_out'))} usable"
+
+
+def _quotes(item: Artefact) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """A few shortened examples of dropped rows for each reason."""
+    return tuple(
+        (reason, tuple(shortened(example, EXAMPLE_CHARS) for example in examples[:EXAMPLES_PER_REASON]))
+        for reason, examples in item.metric("examples").items()
+        if examples
+    )

@@ -1,0 +1,74 @@
+"""The templates of the page, its Markdown and the model cards, and the filters that they use."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+import jinja2
+
+from deita_train import number_text
+from deita_train.budget import in_words
+from deita_train.report.cards.card_names import PLACE
+from deita_train.report.cards.model_cards import Card, sources_of, template_name
+from deita_train.report.figures.drawing import SERIES, themed
+from deita_train.report.results.result_measures import TUNED
+from deita_train.table import escape_markdown
+
+# The page folds up a longer table.
+MAX_ROWS_SHOWN = 40
+
+
+def render_page(context: dict[str, Any]) -> str:
+    """The report as one HTML page."""
+    return _environment(True).get_template("report.html.jinja").render(context, series=SERIES, max_rows=MAX_ROWS_SHOWN)
+
+
+def render_markdown(context: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    return _environment(False).get_template("report.md.jinja").render(context)
+
+
+def render_card(card: Card) -> str:
+    """A model's README.md in the Hub's format."""
+    return _environment(False).get_template("model_card.md.jinja").render(card=card, tuned=TUNED, place=PLACE)
+
+
+def unbroken(text: str) -> str:
+    """A number that stays on one line: only a bracket after it may move to the next."""
+    return re.sub(r" (?!\()", "\N{NO-BREAK SPACE}", text)
+
+
+def fence(text: str) -> str:
+    """A row of backticks longer than any within `text`."""
+    longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+@cache
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("deita_train.report", "templates"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        count=number_text.count,
+        decimals=number_text.decimals,
+        fence=fence,
+        in_words=in_words,
+        json=json.dumps,
+        md=escape_markdown,
+        plural=number_text.plural,
+        significant=number_text.significant,
+        sources_of=sources_of,
+        template_name=template_name,
+        themed=themed,
+        unbroken=unbroken,
+    )
+    return environment

@@ -1,0 +1,102 @@
+import json
+
+import datasets
+import numpy as np
+from fake_run import edit_json, keep_stages
+
+from deita_train.report.figures.comparison_figure import comparison_png, plane_of
+from deita_train.report.page import write_report
+from deita_train.report.results.groups import groups_of
+from deita_train.report.results.summary import read_summary
+from deita_train.report.sections.all_sections import sections_of
+from deita_train.report.sections.comparison_section import comparison_section
+from deita_train.report.sections.selection_sections import scorer_section
+from deita_train.selection.measures.compared import as_json
+from deita_train.selection.measures.comparison import compare
+
+
+def titles(run):
+    summary = read_summary(*run)
+    return [section.title for section in sections_of(summary, groups_of(summary))]
+
+
+def test_sections_are_there_when_their_data_is(run, undrawn):
+    assert titles(run) == [
+        "Result", "Selection", "Scorers", "Training", "Pool", "Model cards", "Time", "Provenance", "Recipe",
+    ]  # fmt: skip
+    keep_stages(run[0], "pool", "score.quality")
+    assert titles(run) == ["Scorers", "Pool", "Time", "Provenance", "Recipe"]
+    keep_stages(run[0], "score.quality")
+    assert "Scorers" in write_report(*run).read_text()
+
+
+def test_a_run_without_any_artefact_still_has_a_page(run, undrawn):
+    keep_stages(run[0])
+    assert titles(run) == ["Recipe"]
+    assert "neither selected rows nor evaluated" in write_report(*run).read_text()
+
+
+def test_a_selection_that_does_not_walk_has_no_similarities(run):
+    def change(record):
+        record["cells"] = record["cells"][3:]
+        record["cells"][0]["base"] = True
+
+    edit_json(run[0] / "stages.json", change)
+    summary = read_summary(*run)
+    assert summary.trace.rejections == () and summary.trace.nearest_similarity is None
+    selection = next(s for s in sections_of(summary, groups_of(summary)) if s.title == "Selection")
+    assert [figure.name for figure in selection.figures] == ["length", "turns"]
+    assert selection.tables == () and "passed over" not in selection.text
+
+
+def test_rejections_run_from_the_nearest_pair_to_the_closest_call(run):
+    rejections = read_summary(*run).trace.rejections
+    similarities = [rejection.similarity for rejection in rejections]
+    assert len(rejections) == 5 and similarities == sorted(similarities, reverse=True)
+    for rejection in rejections:
+        twin = int(rejection.blocked_by.removeprefix("pool:"))
+        assert rejection.id == f"pool:{twin + 1}"
+        assert rejection.kept_opening == f"Row {twin} asks | <b>for</b> help with a list."
+    trace = datasets.load_from_disk(str(run[1] / "select-deita" / "trace"))
+    rejected = [row["nearest_similarity"] for row in trace if row["blocked_by"] is not None]
+    assert (similarities[0], similarities[-1]) == (max(rejected), min(rejected))
+
+
+def test_a_scorer_that_looks_like_a_wrong_model_is_named_beside_its_scores(run):
+    sure = scorer_section(read_summary(*run), ())
+    assert [note for note in sure.notes if "wrong model" in note] == []
+    path = run[1] / "score-quality" / "metrics.json"
+    edit_json(path, lambda metrics: metrics.update(wrong_model_suspected=True, digit_mass_mean=0.312))
+    found = [note for note in scorer_section(read_summary(*run), ()).notes if "wrong model" in note]
+    assert len(found) == 1 and "quality scorer" in found[0] and "only 31.2% of its probability" in found[0]
+
+
+def test_a_comparison_of_methods_has_its_section(run, undrawn):
+    run_dir, store = run
+    rows = {
+        "id": ["a", "b", "c", "d"],
+        "messages": [[{"role": "user", "content": "q"}, {"role": "assistant", "content": "x" * n}] for n in range(4)],
+    }
+    found = compare(
+        datasets.Dataset.from_dict(rows), np.eye(4, dtype=np.float32), {"deita": ["a", "b"], "random": ["b", "c"]}
+    )
+    folder = store / "compare-1"
+    folder.mkdir()
+    select = next(store.glob("select-*"))
+    (folder / "manifest.json").write_text((select / "manifest.json").read_text().replace(select.name, "compare-1"))
+    (folder / "metrics.json").write_text(json.dumps({"comparison": as_json(found)}))
+    record = json.loads((run_dir / "stages.json").read_text())
+    next(cell for cell in record["cells"] if cell["base"])["stages"]["compare"] = "compare-1"
+    (run_dir / "stages.json").write_text(json.dumps(record))
+    figures = comparison_section(read_summary(run_dir, store), ()).figures
+    assert [figure.draw().startswith("<svg") for figure in figures] == [True, True]
+    page = write_report(run_dir, store)
+    text = (page.parent / "report.md").read_text()
+    section = text[text.index("## Methods compared") :]
+    assert "How diverse the selections are" in section and "| 1 deita | 1.00 | 0.33 |" in section
+    # Without scores NovelSum stands over the length; a row has 1 + n characters.
+    assert "NovelSum (higher is more diverse) against mean characters of a row" in section
+    assert (page.parent / "figures" / "methods-in-plane.svg").exists()
+    assert (page.parent / "figures" / "method-overlap.svg").exists()
+    assert comparison_png(found).startswith(b"\x89PNG")
+    assert plane_of(found).points["deita"][0] == 1.5 and plane_of(found).points["random"][0] == 2.5
