@@ -157,7 +157,7 @@ def launch(folder, config_file, distributed_type, jobs):
         "--config_file", str(config_file), __file__, str(folder), distributed_type,
         json.dumps([asdict(job) for job in jobs]),
     ]  # fmt: skip
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
