@@ -50,7 +50,7 @@ class ComparisonFiles:
         for table in shown_tables(comparison):
             print_table(console, table, framed=False)
         say(console, f"{self.tables.path}, {self.measures.path} and {self.figure.path}: the comparison")
-        _warn(plan, node.config["methods"][1:])
+        _warn(plan, node.identity["methods"][1:])
 
 
 def _warn(plan: Plan, methods: list[str]) -> None:

@@ -93,8 +93,8 @@ def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
     from deita_train.stages.stage_model import trusts_code
 
     logging.set_verbosity_error()  # it warns of rows that are longer than the model's context, which are shown as cut
-    tokenizer = load_tokenizer(str(folder), _template(node), trust_code=trusts_code(node.config))
-    config = node.config
+    tokenizer = load_tokenizer(str(folder), _template(node), trust_code=trusts_code(node.identity))
+    config = node.identity
     if config.get("max_length", 0) is None:
         config = {**config, "max_length": pass_max_length(config, folder)}
     return InspectedStage(node.kind, config, tokenizer), described
@@ -117,7 +117,7 @@ def _tokenizer(plan: Plan, node: Node) -> tuple[Path, str]:
         named, at = at, at.parents.get("model")
     from deita_train.stages.stage_model import tokenizer_path
 
-    identity, location = named.config["model"], named.settings["model"]
+    identity, location = named.identity["model"], named.runtime["model"]
     return tokenizer_path(identity, location, node.label), f"of {location}{_at(identity)}"
 
 
@@ -136,7 +136,7 @@ def _rows(plan: Plan, node: Node) -> _Rows:
 
         table, origin = datasets.load_from_disk(str(plan.store.path(data.id) / "data")), data.id
     else:
-        table, _ = stage_module(data.kind).read_rows(data.config, data.settings)
+        table, _ = stage_module(data.kind).read_rows(data.identity, data.runtime)
         origin = "read from its source"
     return _Rows(f"{data.label}{name}, {origin}, {len(table):,} rows", list(table["id"]), table)
 
@@ -149,9 +149,9 @@ def _is_to_be_drawn(plan: Plan, data: Node) -> bool:
 def _labelled_rows(node: Node) -> _Rows:
     from deita_train.stages.intake.scorer_data import read_scorer_data
 
-    examples = read_scorer_data(node.config, node.settings, "data")
-    identity = node.config["data"]
-    name = identity["builtin"] if "builtin" in identity else node.settings["data"]["dataset"]
+    examples = read_scorer_data(node.identity, node.runtime, "data")
+    identity = node.identity["data"]
+    name = identity["builtin"] if "builtin" in identity else node.runtime["data"]["dataset"]
     return _Rows(f"{name}, {len(examples):,} labelled rows", [example.where for example in examples], examples)
 
 
@@ -175,7 +175,7 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
 def _is_held_out(plan: Plan, node: Node, rows: _Rows, row_id: str) -> bool:
     """Whether `parity` holds the row out; unknown, and so no, before `select` is made: the rows are the pool's."""
     data = node.parents.get("data")
-    if data is None or not node.config.get("parity") or _is_to_be_drawn(plan, data):
+    if data is None or not node.identity.get("parity") or _is_to_be_drawn(plan, data):
         return False
     from deita_train.training.parity import public_split
 
@@ -202,14 +202,14 @@ def _source(row: Any) -> str:
 
 def _template(node: Node) -> str | None:
     """The chat template with which a stage renders its rows; None for a scorer."""
-    text: str | None = node.config.get("pairs_template") or node.config.get("chat_template")
+    text: str | None = node.identity.get("pairs_template") or node.identity.get("chat_template")
     return text
 
 
 def _rendering(node: Node) -> tuple[str, str]:
     template = _template(node)
     if template is None:
-        return "prompt", f"the {node.config['dimension']} scorer's"
+        return "prompt", f"the {node.identity['dimension']} scorer's"
     if template == parity_pairs_template():
         return "template", "vicuna_v1.1 with its roles in lower case (dpo.parity)"
     shipped = [path.stem for path in TEMPLATES_DIR.glob("*.jinja") if path.read_text(encoding="utf-8") == template]

@@ -20,7 +20,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     cells = f" in {len(plan.cells)} cells" if sweep else ""
     rows = []
     for stage in stages:
-        launch = stage.node.settings.get("launch")
+        launch = stage.node.runtime.get("launch")
         shown = f"{Path(launch['config_file']).stem} x {launch['num_processes']}" if launch else ""
         cell = [plan.cell_name(stage.node)] if sweep else []
         rows.append((stage.node.label, *cell, stage.node.id, stage.status, stage.reason, shown))
@@ -38,7 +38,7 @@ def _notes(stages: Sequence[PlannedStage]) -> list[str]:
     packed = [
         stage.node.label
         for stage in stages
-        if stage.status != "done" and stage.node.settings.get("packing") and stage.node.settings["launch"]["use_cpu"]
+        if stage.status != "done" and stage.node.runtime.get("packing") and stage.node.runtime["launch"]["use_cpu"]
     ]
     if not packed:
         return []
@@ -53,13 +53,13 @@ def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[Planned
     waiting = [
         stage.node
         for stage in stages
-        if stage.status != "done" and "launch" in stage.node.settings and plan.owners(stage.node)[0].is_base
+        if stage.status != "done" and "launch" in stage.node.runtime and plan.owners(stage.node)[0].is_base
     ]
     if not waiting:
         return
     what = "The model stages of the base run" if len(plan.cells) > 1 else "The model stages"
     commands = [
-        Launch.from_dict(node.settings["launch"]).printed_command(["stage", *plan.arguments(), "--stage", node.id])
+        Launch.from_dict(node.runtime["launch"]).printed_command(["stage", *plan.arguments(), "--stage", node.id])
         for node in waiting
     ]
     _print_lines(console, [f"{what} by hand, in this order:", *(f"  {command}" for command in commands)])

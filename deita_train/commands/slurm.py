@@ -78,6 +78,6 @@ def slurm_script(plan: Plan, until: str | None) -> str:
 
 def _gpus(plan: Plan) -> str:
     """The line that requests as many GPUs as the largest launch, commented out where no stage needs one."""
-    launches = [node.settings["launch"] for node in plan.nodes if "launch" in node.settings]
+    launches = [node.runtime["launch"] for node in plan.nodes if "launch" in node.runtime]
     most = max((launch["num_processes"] for launch in launches if not launch["use_cpu"]), default=0)
     return f"#SBATCH --gpus-per-node={most}" if most else "##SBATCH --gpus-per-node=1"

@@ -54,7 +54,7 @@ def stage_commands(plan: Plan) -> list[str]:
 def stage_command(plan: Plan, node: Node) -> str:
     """The shell line that carries out one stage."""
     arguments = ["stage", *plan.arguments(), "--stage", node.id]
-    launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
+    launch = Launch.from_dict(node.runtime["launch"]) if "launch" in node.runtime else None
     if launch is None or launch.forked:
         return f"deita-train {shlex.join(arguments)}"
     return launch.printed_command(arguments)

@@ -86,15 +86,15 @@ def node_size(plan: Plan, node: Node) -> TrainingSize | str:
     shapes = _shapes(plan, node)
     if isinstance(shapes, str):
         return shapes
-    launch = Launch.from_dict(node.settings["launch"])
+    launch = Launch.from_dict(node.runtime["launch"])
     size = training_size(
         shapes,
-        {**node.config["trainer"], **node.settings["trainer"]},
+        {**node.identity["trainer"], **node.runtime["trainer"]},
         distributed_type=launch.distributed_type,
         zero_stage=launch.zero_stage if launch.distributed_type == "DEEPSPEED" else None,
         use_cpu=launch.use_cpu,
-        peft=node.config.get("peft"),
-        merge_adapter=bool(node.config.get("merge_adapter")),
+        peft=node.identity.get("peft"),
+        merge_adapter=bool(node.identity.get("merge_adapter")),
     )
     return "its adapter's layers are found when the model is loaded" if size is None else size
 
@@ -123,15 +123,15 @@ def _words(size: TrainingSize) -> str:
 def _shapes(plan: Plan, node: Node) -> Shapes | str:
     """The weights that a training starts from, or why they are not known."""
     if STAGE_KINDS[node.kind].makes_base:
-        shapes = shapes_of_config(_miniature(node.config["architecture"]))
+        shapes = shapes_of_config(_miniature(node.identity["architecture"]))
         assert shapes is not None
         return shapes
     if "model" in node.parents:
         parent = node.parents["model"]  # a whole model: the run's base, or what SFT left
         made = shapes_in_folder(plan.store.path(parent.id) / "model") if plan.store.has(parent.id) else {}
         return made or _shapes(plan, parent)
-    identity = node.config["model"]
-    folder = _cached(identity["hub"], identity["revision"]) if "hub" in identity else Path(node.settings["model"])
+    identity = node.identity["model"]
+    folder = _cached(identity["hub"], identity["revision"]) if "hub" in identity else Path(node.runtime["model"])
     if folder is None:
         return f"{identity['hub']} is not here yet"
     return _in_folder(folder)

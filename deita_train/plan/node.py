@@ -18,16 +18,16 @@ class Node:
     Attributes:
         label: its name in the recipe, such as `score.quality`.
         kind: its row in `STAGE_KINDS`.
-        config: what decides its content, every default included; hashed into the key.
-        settings: how it runs, and where its data lies; not hashed.
+        identity: what decides its content, every default included; hashed into the key.
+        runtime: how it runs, and where its data lies; not hashed.
         parents: the stages that it reads, by role.
-        stated: dotted paths of fields of `config` that count in the key even with their implied value.
+        stated: dotted paths of fields of `identity` that count in the key even with their implied value.
     """
 
     label: str
     kind: str
-    config: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    runtime: Mapping[str, Any]
     parents: Mapping[str, "Node"] = field(default_factory=dict)
     stated: frozenset[str] = frozenset()
 
@@ -40,7 +40,7 @@ class Node:
     @property
     def hashed(self) -> dict[str, Any]:
         """What of the identity counts in the key."""
-        return hashed(self.kind, self.config, self.stated)
+        return hashed(self.kind, self.identity, self.stated)
 
     @property
     def id(self) -> str:

@@ -227,7 +227,7 @@ def run_record(plan: Plan) -> RunRecord:
     )
     nodes = {
         node.id: RecordedNode(
-            node.label, node.kind, node.config, {name: parent.id for name, parent in node.parents.items()}
+            node.label, node.kind, node.identity, {name: parent.id for name, parent in node.parents.items()}
         )
         for node in plan.nodes
     }
@@ -251,7 +251,7 @@ def _former(plan: Plan, node: Node, before: Mapping[str, Mapping[str, RecordedNo
 def _why(node: Node, old: RecordedNode | None) -> str:
     if old is None:
         return "not made yet"
-    before, now = (with_implied(node.kind, config) for config in (old.config, node.config))
+    before, now = (with_implied(node.kind, config) for config in (old.config, node.identity))
     changes = list(_differences(before, now, ""))
     if changes:
         return "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")

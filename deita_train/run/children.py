@@ -50,7 +50,7 @@ class Children:
     def stage(self, plan: Plan, node: Node, tick: Callable[[], None]) -> int:
         """Carry out a stage; the exit code of its process or its launcher."""
         log_dir = plan.store.work_path(node.id) / "logs"
-        launch = Launch.from_dict(node.settings["launch"]) if "launch" in node.settings else None
+        launch = Launch.from_dict(node.runtime["launch"]) if "launch" in node.runtime else None
         if launch is None or launch.forked:
             return self._fork(forked_stage, plan, node, log_dir / "rank0.log", tick)
         code = self._launch(plan, node, launch, log_dir / "launch.log", tick)

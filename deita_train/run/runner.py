@@ -89,7 +89,7 @@ def build_stages(plan: Plan, console: Console) -> None:
 def _check_machines(nodes: Sequence[Node], missing: Collection[str]) -> None:
     """Refuse a launch that would wait for ranks on machines which this command cannot reach."""
     for node in nodes:
-        launch = node.settings.get("launch")
+        launch = node.runtime.get("launch")
         if node.id in missing and launch is not None and launch["num_machines"] > 1:
             raise UserError(
                 f"{node.label}: {launch['config_file']} is for {launch['num_machines']} machines, and this command "

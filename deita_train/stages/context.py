@@ -37,8 +37,8 @@ class StageContext:
 
     kind: str
     label: str
-    config: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    runtime: Mapping[str, Any]
     parents: Mapping[str, Path]
     work_dir: Path
     rank: int
@@ -65,13 +65,13 @@ class StageContext:
     @property
     def distributed_type(self) -> str:
         """accelerate's name for the launch once its ranks have started."""
-        promised = str(self.settings["launch"]["distributed_type"])
+        promised = str(self.runtime["launch"]["distributed_type"])
         return "MULTI_CPU" if promised == "MULTI_GPU" and self.use_cpu else promised
 
     @property
     def use_cpu(self) -> bool:
         """Whether the launch runs on CPUs."""
-        return bool(self.settings["launch"]["use_cpu"])
+        return bool(self.runtime["launch"]["use_cpu"])
 
 
 @dataclass(frozen=True)

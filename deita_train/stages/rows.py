@@ -19,18 +19,18 @@ from deita_train.stages.stage_model import trusts_code
 from deita_train.training.rows import LabelledRow
 
 
-def pass_max_length(config: Mapping[str, Any], model: Path) -> int:
+def pass_max_length(identity: Mapping[str, Any], model: Path) -> int:
     """The length at which batch inference cuts rows: as stated, else the model's context up to a limit.
 
     With parity it is the model's context.
     """
-    stated: int | None = config["max_length"]
+    stated: int | None = identity["max_length"]
     if stated is not None:
         return stated
-    context = context_length(load_config(model, trusts_code(config)))
-    if config.get("parity"):
+    context = context_length(load_config(model, trusts_code(identity)))
+    if identity.get("parity"):
         return context or sys.maxsize
-    limit: int = config["max_length_limit"]
+    limit: int = identity["max_length_limit"]
     return min(context or limit, limit)
 
 
@@ -67,14 +67,14 @@ def pair_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_len
     return render_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"], max_length)
 
 
-def training_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any]) -> PromptEncoder:
+def training_encoder(tokenizer: PreTrainedTokenizerBase, identity: Mapping[str, Any]) -> PromptEncoder:
     """The encoder for training a scorer; reserves two positions for the digit and the end of sequence."""
-    return PromptEncoder(tokenizer, config["dimension"], config["max_length"] - 2)
+    return PromptEncoder(tokenizer, identity["dimension"], identity["max_length"] - 2)
 
 
-def scoring_encoder(tokenizer: PreTrainedTokenizerBase, config: Mapping[str, Any], max_length: int) -> PromptEncoder:
+def scoring_encoder(tokenizer: PreTrainedTokenizerBase, identity: Mapping[str, Any], max_length: int) -> PromptEncoder:
     """The encoder for scoring; with parity it never shortens."""
-    return PromptEncoder(tokenizer, config["dimension"], max_length, shortens=not config.get("parity", False))
+    return PromptEncoder(tokenizer, identity["dimension"], max_length, shortens=not identity.get("parity", False))
 
 
 def scorer_prompt(encoder: PromptEncoder, example: ScorerExample, max_length: int) -> PromptIds:

@@ -20,11 +20,11 @@ def model_path(context: StageContext) -> Path:
     """A local folder with the stage's model; a Hub model is downloaded at the planned commit."""
     if "model" in context.parents:
         return context.parents["model"] / "model"
-    identity = context.config["model"]
+    identity = context.identity["model"]
     if "hub" not in identity:
-        local = Path(context.settings["model"])
+        local = Path(context.runtime["model"])
         if not is_adapter(local):
-            check_model_folder(local, trusts_code(context.config))
+            check_model_folder(local, trusts_code(context.identity))
         return local
     folder = hub_folder(identity["hub"], identity["revision"], context.label, ignore=NOT_SAFETENSORS)
     if is_adapter(folder):
@@ -32,19 +32,19 @@ def model_path(context: StageContext) -> Path:
             f"{context.label}: {identity['hub']} is an adapter. Download it and name its folder, whose "
             f"{ADAPTER_CONFIG} then says which base it belongs to."
         )
-    check_model_folder(folder, trusts_code(context.config))
+    check_model_folder(folder, trusts_code(context.identity))
     return folder
 
 
 def load_stage_model(context: StageContext, device: torch.device, *, head: bool) -> PreTrainedModel:
     """The stage's model in its dtype, loaded by `load_model`."""
-    trusted = trusts_code(context.config)
-    return load_model(str(model_path(context)), context.config["dtype"], device, head=head, trust_code=trusted)
+    trusted = trusts_code(context.identity)
+    return load_model(str(model_path(context)), context.identity["dtype"], device, head=head, trust_code=trusted)
 
 
-def trusts_code(config: Mapping[str, Any]) -> bool:
+def trusts_code(identity: Mapping[str, Any]) -> bool:
     """Whether the stage's model may execute its own code; never true for a model made by the run."""
-    return bool(config.get("model", {}).get("trust_remote_code", False))
+    return bool(identity.get("model", {}).get("trust_remote_code", False))
 
 
 def tokenizer_path(identity: Mapping[str, Any], location: str, label: str) -> Path:

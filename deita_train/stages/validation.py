@@ -12,11 +12,11 @@ class StageToValidate(Protocol):
         """Its name in the recipe."""
 
     @property
-    def config(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, Any]:
         """What decides its content."""
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def runtime(self) -> Mapping[str, Any]:
         """How it runs, and where its data lies."""
 
     @property

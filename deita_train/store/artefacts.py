@@ -44,6 +44,11 @@ class Manifest:
     started: str
     wall_seconds: float
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decided the content, every default included; `config` in the file."""
+        return self.config
+
 
 class Store:
     """Published artefacts and the folders in which new ones are built."""

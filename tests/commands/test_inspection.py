@@ -28,7 +28,7 @@ def planned(folder, data=None, *sets):
     made = plan(folder, data or dpo_recipe(), *sets)
     base = made.cells[0].nodes["base"]
     model = publish(made, "base") / "model"
-    train_tokenizer([], 259, base.config["chat_template"], model)
+    train_tokenizer([], 259, base.identity["chat_template"], model)
     (model / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 1024}')
     return made
 

@@ -86,7 +86,7 @@ def be_a_rank(kind, folder, rank, world_size, port):
             "distributed_type": "MULTI_GPU",
             "use_cpu": True,
         }
-        context.settings["launch"] = launch
+        context.runtime["launch"] = launch
     progress = context.progress if rank == 0 else Progress(None)
     MODULES[kind].run(replace(context, rank=rank, world_size=world_size, progress=progress))
 

@@ -107,10 +107,10 @@ def test_a_stage_hears_from_its_configuration(own, tmp_path):
     folder, mark, *_ = own
     context = pass_context("embed", tmp_path, conversations(4))
     del context.parents["model"]
-    context.settings["model"], context.config["model"] = str(folder), {"content": "c" * 64}
+    context.runtime["model"], context.identity["model"] = str(folder), {"content": "c" * 64}
     with pytest.raises(UserError, match="brings its own Python code"):
         embed.prepare(context)
     assert not mark.exists()
-    context.config["model"]["trust_remote_code"] = True
+    context.identity["model"]["trust_remote_code"] = True
     table, _ = carry_out(embed, context)
     assert len(table["embedding"]) == 4 and mark.exists()

@@ -50,7 +50,7 @@ def test_scorers_and_the_embedding_may_be_adapters(tmp_path, adapter):
     for label in ("score.quality", "embed"):
         identity = nodes[label].hashed["model"]
         assert set(identity) == {"content", "base"} and set(identity["base"]) == {"content"}
-        assert nodes[label].settings["model"] == str(adapter)
+        assert nodes[label].runtime["model"] == str(adapter)
 
 
 def test_the_key_follows_the_adapter_and_its_base(tmp_path, adapter):

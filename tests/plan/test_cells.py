@@ -41,8 +41,8 @@ def test_a_cell_by_label_and_by_number(tmp_path):
     for number, cell in enumerate(CELLS, 1):
         assert cell_nodes(made, cell) == cell_nodes(made, str(number))
         assert labels(made, cell) == [*SHARED, "select", "sft"]
-    assert cell_nodes(made, "1")[-1].config["seed"] == 1
-    assert cell_nodes(made, "3")[-2].config["method"] == "longest_response"
+    assert cell_nodes(made, "1")[-1].identity["seed"] == 1
+    assert cell_nodes(made, "3")[-2].identity["method"] == "longest_response"
 
 
 def test_the_shared_part_and_the_cells_are_the_whole_plan(tmp_path):

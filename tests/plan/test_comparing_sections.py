@@ -29,7 +29,7 @@ def test_what_the_comparison_reads(tmp_path):
         "methods": ["deita", "random", "k_center"], "score": "evol", "max_length": 100, "token_column": None,
         "center": False,
     }  # fmt: skip
-    assert nodes["select.random"].config == {"method": "random", "budget": 10, "seed": 7}
+    assert nodes["select.random"].identity == {"method": "random", "budget": 10, "seed": 7}
 
 
 def test_its_selections_are_those_of_the_methods_alone(tmp_path):
@@ -43,20 +43,20 @@ def test_its_selections_are_those_of_the_methods_alone(tmp_path):
 def test_without_scores_and_embeddings(tmp_path):
     nodes = compared(tmp_path, "scorers", "embedding", select__method="random", compare__methods=["longest_response"])
     assert list(nodes["compare"].parents) == ["pool", "select.random", "select.longest_response"]
-    assert nodes["compare"].config["score"] is None and "center" not in nodes["compare"].config
+    assert nodes["compare"].identity["score"] is None and "center" not in nodes["compare"].identity
 
 
 def test_one_dimension_gives_the_mean_score(tmp_path):
     nodes = compared(tmp_path, scorers__complexity=None, select__score="quality")
-    assert nodes["compare"].config["score"] == "quality" and "complexity" not in nodes["compare"].parents
+    assert nodes["compare"].identity["score"] == "quality" and "complexity" not in nodes["compare"].parents
     other = compared(tmp_path, scorers__complexity=None, select__method="random", compare__methods=["quality"])
-    assert other["compare"].config["score"] == "quality"
+    assert other["compare"].identity["score"] == "quality"
 
 
 def test_each_method_has_its_column(tmp_path):
     changes = {"select__method": "instag", "select__column": "tags", "compare__methods": ["mig", "ifd", "perplexity"]}
     nodes = compared(tmp_path, **changes, compare__columns={"ifd": "c"}, perplexity={"model": "base"})
-    columns = {label: node.config["column"] for label, node in nodes.items() if node.kind == "select"}
+    columns = {label: node.identity["column"] for label, node in nodes.items() if node.kind == "select"}
     assert columns == {
         "select": "tags", "select.mig": "tags", "select.ifd": "c", "select.perplexity": "perplexity",
     }  # fmt: skip
@@ -89,8 +89,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path, changes, message):
 
 
 def test_the_mean_score_is_of_what_the_selection_ranks_by(tmp_path):
-    assert compared(tmp_path)["compare"].config["score_turns"] == "sum"
-    assert compared(tmp_path, select__score_turns="mean")["compare"].config["score_turns"] == "mean"
+    assert compared(tmp_path)["compare"].identity["score_turns"] == "sum"
+    assert compared(tmp_path, select__score_turns="mean")["compare"].identity["score_turns"] == "mean"
 
 
 def test_a_comparison_without_a_selection_is_refused(tmp_path):
@@ -100,7 +100,7 @@ def test_a_comparison_without_a_selection_is_refused(tmp_path):
 
 def test_a_field_may_serve_a_compared_method_alone(tmp_path):
     data = recipe(select__method="random", select__threshold=0.8, compare__methods=["deita"])
-    assert plan(tmp_path, data).cells[0].nodes["select.deita"].config["threshold"] == 0.8
+    assert plan(tmp_path, data).cells[0].nodes["select.deita"].identity["threshold"] == 0.8
 
 
 def test_the_cells_of_a_sweep_have_no_comparison_and_share_its_selections(tmp_path):

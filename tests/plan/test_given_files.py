@@ -57,7 +57,7 @@ def test_files_stand_in_the_place_of_models(tmp_path, given):
         "quality": "scores.quality",
         "embed": "embeddings",
     }
-    assert select.config["center"] is True and select.config["threshold"] == 0.9
+    assert select.identity["center"] is True and select.identity["threshold"] == 0.9
     assert all(nodes[label].parents == {"pool": nodes["pool"]} for label in list(nodes)[1:4])
 
 

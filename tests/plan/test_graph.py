@@ -81,7 +81,7 @@ def test_later_options_of_the_embedding_leave_the_default_key_be(tmp_path):
     assert stated.key == embedding.key
     for name, value in {"pooling": "mean", "storage": "float16"}.items():
         other = graph(tmp_path, recipe(**{f"embedding__{name}": value}))["embed"]
-        assert other.config == {**embedding.config, name: value} and other.key != embedding.key
+        assert other.identity == {**embedding.identity, name: value} and other.key != embedding.key
 
 
 def test_a_sentence_transformer_is_an_encoder_of_its_own(tmp_path):
@@ -90,7 +90,7 @@ def test_a_sentence_transformer_is_an_encoder_of_its_own(tmp_path):
     (folder / "config.json").write_text("{}")
     data = recipe(embedding={"sentence_transformer": str(folder)})
     node = graph(tmp_path, data)["embed"]
-    assert (node.kind, list(node.parents), node.settings["model"]) == ("sentence_embed", ["pool"], str(folder))
+    assert (node.kind, list(node.parents), node.runtime["model"]) == ("sentence_embed", ["pool"], str(folder))
     assert set(node.hashed) == {"model", "max_length", "dtype"}
     assert graph(tmp_path, data)["select"].parents["embed"] is not None
     with pytest.raises(UserError, match=r"r.yaml: embedding.sentence_transformer: no/such folder is neither"):
@@ -110,9 +110,9 @@ def test_perplexity_measures_the_pool_and_serves_the_methods_of_its_columns(tmp_
             "pool": "pool",
             "perplexity": "perplexity",
         }
-        assert select.config["column"] == method
+        assert select.identity["column"] == method
         own = graph(tmp_path, recipe(**measured, select__method=method, select__column="mine"))["select"]
-        assert (list(own.parents), own.config["column"]) == (["pool"], "mine")
+        assert (list(own.parents), own.identity["column"]) == (["pool"], "mine")
         with pytest.raises(UserError, match=f"method {method} needs column:, .* or perplexity:, which measures one"):
             graph(tmp_path, recipe(select__method=method))
 
@@ -126,8 +126,8 @@ def test_perplexity_wants_a_pool(tmp_path):
 def test_dpo_and_its_reference_cut_alike(tmp_path):
     nodes = graph(tmp_path, dpo_recipe(dpo__trainer__max_length=512))
     for name in ("max_length", "chat_template"):
-        assert nodes["reference"].config[name] == nodes["dpo"].config[name]
-    assert nodes["reference"].config["max_length"] == 512
+        assert nodes["reference"].identity[name] == nodes["dpo"].identity[name]
+    assert nodes["reference"].identity["max_length"] == 512
     assert graph(tmp_path, dpo_recipe())["reference"].config["max_length"] == 2048
 
 
@@ -136,11 +136,11 @@ def test_parity_of_dpo_writes_the_pairs_of_the_training_and_its_reference_alone(
     assert {label for label in before if before[label].key != after[label].key} == {
         "reference", "dpo", "evaluate.dpo", "evaluate_pairs.dpo",
     }  # fmt: skip
-    lower, upper = after["reference"].config["chat_template"], after["sft"].config["chat_template"]
+    lower, upper = after["reference"].identity["chat_template"], after["sft"].identity["chat_template"]
     assert "'user: '" in lower and "USER" not in lower and "'USER: '" in upper
-    assert (after["dpo"].config["pairs_template"], after["dpo"].config["chat_template"]) == (lower, upper)
+    assert (after["dpo"].identity["pairs_template"], after["dpo"].identity["chat_template"]) == (lower, upper)
     measured = [node for label, node in after.items() if label.startswith("evaluate")]
-    assert {node.config["chat_template"] for node in measured} == {upper}
+    assert {node.identity["chat_template"] for node in measured} == {upper}
     off = graph(tmp_path, dpo_recipe(dpo__parity=False))
     assert {label: node.key for label, node in off.items()} == {label: node.key for label, node in before.items()}
 
@@ -158,7 +158,7 @@ def test_dpo_of_a_given_model_needs_no_sft(tmp_path):
     (tmp_path / "model" / "config.json").write_text("{}")
     data = dpo_recipe("pool", "scorers", "embedding", "select", "sft", dpo__model=str(tmp_path / "model"))
     nodes = graph(tmp_path, data)
-    assert nodes["reference"].config["model"] == nodes["dpo"].config["model"]
+    assert nodes["reference"].identity["model"] == nodes["dpo"].identity["model"]
     assert edges(nodes) == {
         "pretraining_data": {},
         "base": {"data": "pretraining_data"},
@@ -172,7 +172,7 @@ def test_dpo_of_a_given_model_needs_no_sft(tmp_path):
         "evaluate_pairs.base": {"data": "heldout_pairs"},
         "evaluate_pairs.dpo": {"data": "heldout_pairs", "model": "dpo", "before": "evaluate_pairs.base"},
     }
-    assert nodes["evaluate.base"].config["model"] == nodes["dpo"].config["model"]
+    assert nodes["evaluate.base"].identity["model"] == nodes["dpo"].identity["model"]
 
 
 @pytest.mark.parametrize(
@@ -253,9 +253,9 @@ def test_generated_heldout_rows_do_not_repeat_the_training_rows(tmp_path):
 
 def test_a_section_s_own_seed_wins(tmp_path):
     nodes = graph(tmp_path, recipe(sft__seed=1, pool__seed=2))
-    assert nodes["sft"].config["seed"] == 1
-    assert nodes["pool"].config["sources"][0]["seed"] == 2
-    assert nodes["base"].config["seed"] == 7
+    assert nodes["sft"].identity["seed"] == 1
+    assert nodes["pool"].identity["sources"][0]["seed"] == 2
+    assert nodes["base"].identity["seed"] == 7
 
 
 def test_merged_sources_keep_their_order(tmp_path):
@@ -279,7 +279,7 @@ def test_a_published_scorer_is_not_trained(tmp_path):
     score = nodes["score.quality"]
     assert list(score.parents) == ["pool"]
     assert set(score.hashed["model"]) == {"content"}
-    assert score.settings["model"] == str(tmp_path / "model")
+    assert score.runtime["model"] == str(tmp_path / "model")
     assert set(nodes["select"].parents) == {"pool", "quality", "embed"}
 
 
@@ -299,8 +299,8 @@ def test_an_untuned_published_model_is_evaluated_from_its_folder(tmp_path):
     nodes = graph(tmp_path, recipe(sft__model=str(tmp_path / "model")))
     before = nodes["evaluate.base"]
     assert set(before.parents) == {"data"}
-    assert before.config["model"] == nodes["sft"].config["model"]
-    assert before.settings["model"] == str(tmp_path / "model")
+    assert before.identity["model"] == nodes["sft"].identity["model"]
+    assert before.runtime["model"] == str(tmp_path / "model")
 
 
 TRAINED = {

@@ -62,7 +62,7 @@ def test_a_default_of_a_trainer_is_part_of_the_identity_and_a_changed_one_of_the
     for section in (data["base"]["pretrain"], data["scorers"]["quality"]["train"], data["sft"], data["dpo"]):
         section["trainer"] = {}
     before = graph(tmp_path, data)[LABELS[kind]]
-    assert before.config["trainer"][name] == STAGE_KINDS[kind].implied[f"trainer.{name}"]
+    assert before.identity["trainer"][name] == STAGE_KINDS[kind].implied[f"trainer.{name}"]
     assert before.hashed["trainer"] == {}
     library = {of: {**trainer_fields(of)} for of in ("sft", "dpo")}
     for fields in library.values():
@@ -87,7 +87,7 @@ def test_a_default_of_an_adapter_is_part_of_the_identity_and_a_changed_one_of_th
 ):
     data = recipe(sft__peft={})
     before = graph(tmp_path, data)["sft"]
-    assert before.config["peft"][name] == STAGE_KINDS["sft"].implied[f"peft.{name}"]
+    assert before.identity["peft"][name] == STAGE_KINDS["sft"].implied[f"peft.{name}"]
     changed = {**peft_fields(), name: replace(peft_fields()[name], default="changed")}
     monkeypatch.setattr(identity, "peft_fields", lambda: changed)
     after = graph(tmp_path, data)["sft"]
@@ -104,7 +104,7 @@ def test_the_length_to_which_passes_cut_is_part_of_the_identity(tmp_path, monkey
     for module in (scorers, embedding, perplexity):
         monkeypatch.setattr(module, "PASS_MAX_LENGTH", 1024)
     for label, node in passes().items():
-        assert (before[label].config["max_length_limit"], node.config["max_length_limit"]) == (2048, 1024)
+        assert (before[label].identity["max_length_limit"], node.identity["max_length_limit"]) == (2048, 1024)
         assert node.key != before[label].key
 
 
@@ -112,14 +112,14 @@ def test_a_stated_default_counts_as_it_always_did(tmp_path):
     data = recipe(sft__trainer={"learning_rate": 2e-5, "save_steps": 3})
     stated, silent = graph(tmp_path, data)["sft"], graph(tmp_path, recipe(sft__trainer={}))["sft"]
     assert stated.hashed["trainer"] == {"learning_rate": 2e-5}
-    assert stated.config == silent.config
+    assert stated.identity == silent.identity
     assert stated.key != silent.key
 
 
 def test_sft_and_the_count_of_its_tokens_cut_at_one_length(tmp_path):
     for trainer, length in (({}, 2048), ({"max_length": 300}, 300), ({"max_length": None}, None)):
         nodes = graph(tmp_path, recipe(select__budget={"tokens": 500}, sft__trainer=trainer))
-        assert nodes["sft"].config["trainer"]["max_length"] == length == nodes["select"].config["max_length"]
+        assert nodes["sft"].identity["trainer"]["max_length"] == length == nodes["select"].identity["max_length"]
 
 
 def test_the_resolved_recipe_has_every_default(tmp_path):

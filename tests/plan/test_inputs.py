@@ -40,7 +40,7 @@ def test_a_run_is_bound_to_the_commit_of_its_first_start(tmp_path, hub):
     answers, asked = hub
     answers["dataset", "org/rows", None] = OLD
     first = plan(tmp_path, hub_recipe())
-    assert first.cells[0].nodes["pool"].config["sources"][0]["revision"] == OLD
+    assert first.cells[0].nodes["pool"].identity["sources"][0]["revision"] == OLD
     assert json.loads((tmp_path / "runs" / "tiny" / "revisions.json").read_text()) == {"dataset:org/rows@main": OLD}
     answers["dataset", "org/rows", None] = NEW
     second = plan(tmp_path, hub_recipe())
@@ -54,7 +54,7 @@ def test_another_run_is_bound_anew(tmp_path, hub):
     first = plan(tmp_path, hub_recipe())
     answers["dataset", "org/rows", None] = NEW
     second = plan(tmp_path, hub_recipe(name="another"))
-    assert second.cells[0].nodes["pool"].config["sources"][0]["revision"] == NEW
+    assert second.cells[0].nodes["pool"].identity["sources"][0]["revision"] == NEW
     assert second.cells[0].nodes["pool"].key != first.cells[0].nodes["pool"].key
 
 
@@ -65,7 +65,7 @@ def test_a_branch_is_bound_separately(tmp_path, hub):
     nodes = graph(tmp_path, recipe(embedding={"model": "org/m", "revision": "v2"}, sft__model="org/m"))
     assert nodes["embed"].hashed["model"] == {"hub": "org/m", "revision": NEW}
     assert nodes["sft"].hashed["model"] == {"hub": "org/m", "revision": OLD}
-    assert nodes["embed"].settings["model"] == "org/m"
+    assert nodes["embed"].runtime["model"] == "org/m"
     assert asked == [("model", "org/m", "v2"), ("model", "org/m", None)]
 
 

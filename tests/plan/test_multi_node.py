@@ -194,7 +194,7 @@ def test_a_launch_of_several_machines_promises_all_their_ranks_and_run_refuses_i
     file.write_text(TWO_NODES)
     made = plan(tmp_path, recipe(sft__launch=str(file)))
     node = made.cells[0].nodes["sft"]
-    assert node.settings["launch"]["num_processes"] == node.settings["launch"]["num_machines"] == 2
+    assert node.runtime["launch"]["num_processes"] == node.runtime["launch"]["num_machines"] == 2
     assert node.key == plan(tmp_path, recipe()).cells[0].nodes["sft"].key
     (line,) = [line for line in stage_commands(made) if line.endswith(f"--stage {node.id}")]
     variables = '--machine_rank "$MACHINE_RANK" --main_process_ip "$MAIN_PROCESS_IP" --main_process_port'

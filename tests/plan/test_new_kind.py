@@ -45,13 +45,13 @@ def add_long_rows(builder, section):
 
 def run(context):
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    long = pool.filter(lambda row: sum(len(m["content"].split()) for m in row["messages"]) > context.config["words"])
+    long = pool.filter(lambda row: sum(len(m["content"].split()) for m in row["messages"]) > context.identity["words"])
     long.save_to_disk(str(context.data_dir))
     return StageResult(len(pool), len(long), {"short": len(pool) - len(long)}, {"kept": len(long)})
 
 
 def validate(stage):
-    yield f"{stage.label}: more than {stage.config['words']} {stage.config['unit']}"
+    yield f"{stage.label}: more than {stage.identity['words']} {stage.identity['unit']}"
 
 
 @pytest.fixture

@@ -57,9 +57,9 @@ def test_the_key_holds_the_text_of_the_models_own(tmp_path):
     folder = make_folder(tmp_path / "m", jinja=MARKED)
     own = {"sft__model": str(folder), "sft__chat_template": "tokenizer"}
     sft = graph(tmp_path, recipe(**own))["sft"]
-    assert sft.config["chat_template"] == MARKED
+    assert sft.identity["chat_template"] == MARKED
     counted = graph(tmp_path, recipe(**own, select__budget={"tokens": 1000}))["lengths"]
-    assert counted.config["chat_template"] == MARKED
+    assert counted.identity["chat_template"] == MARKED
     (tmp_path / "mine.jinja").write_text(MARKED)
     named = graph(tmp_path, recipe(**{**own, "sft__chat_template": str(tmp_path / "mine.jinja")}))["sft"]
     assert named.key == sft.key
@@ -75,7 +75,7 @@ def test_evaluation_of_a_model_with_its_own(tmp_path):
     evaluate = {"model": str(folder), "chat_template": "tokenizer", "heldout": {"builtin": "quickstart_heldout"}}
     evaluate["heldout"]["rows"] = 4
     nodes = graph(tmp_path, {"name": "only", "evaluate": evaluate})
-    assert nodes["evaluate.base"].config["chat_template"] == MARKED
+    assert nodes["evaluate.base"].identity["chat_template"] == MARKED
 
 
 def refusal(folder, **changes):
@@ -112,7 +112,7 @@ def test_a_pass_over_the_pool_takes_the_models_own(tmp_path, section, label):
         graph(tmp_path, recipe(**{section: {"model": str(folder), "chat_template": name}}))[label]
         for name in ("tokenizer", str(tmp_path / "mine.jinja"))
     )
-    assert own.config["chat_template"] == MARKED and own.key == named.key
+    assert own.identity["chat_template"] == MARKED and own.key == named.key
 
 
 @pytest.mark.parametrize("section", ["embedding", "perplexity"])
@@ -201,4 +201,4 @@ def test_our_own_templates_can_be_a_models_own(tmp_path):
         text = (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
         folder = make_folder(tmp_path / name, jinja=text)
         sft = graph(tmp_path, recipe(sft__model=str(folder), sft__chat_template="tokenizer"))["sft"]
-        assert sft.config["chat_template"] == text
+        assert sft.identity["chat_template"] == text

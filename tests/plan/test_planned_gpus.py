@@ -18,7 +18,7 @@ def ids(plan):
 
 
 def launches(plan):
-    return {node.label: node.settings["launch"] for node in plan.nodes if "launch" in node.settings}
+    return {node.label: node.runtime["launch"] for node in plan.nodes if "launch" in node.runtime}
 
 
 def command_line(*words):
@@ -50,7 +50,7 @@ def test_stating_what_is_there_changes_nothing(tmp_path):
     path = write(tmp_path, recipe())
     counted, stated = make_plan(path, (), tmp_path / "runs"), make_plan(path, (), tmp_path / "runs", planned_gpus=0)
     assert ids(counted) == ids(stated)
-    assert stated.cells[0].nodes["embed"].config["dtype"] == "float32"
+    assert stated.cells[0].nodes["embed"].identity["dtype"] == "float32"
     on_gpus = make_plan(path, (), tmp_path / "runs", planned_gpus=2)
     assert on_gpus.cells[0].nodes["embed"].key != stated.cells[0].nodes["embed"].key
 
@@ -82,7 +82,7 @@ def test_plan_prints_the_commands_for_them(tmp_path):
     assert not any("--gpus" in line for line in commands)
     assert [" --num_processes 8 " in line for line in commands] == [label != "select" for label in launches(plan)]
     assert [line.split("--stage ")[1] for line in commands] == [
-        node.id for node in plan.nodes if "launch" in node.settings
+        node.id for node in plan.nodes if "launch" in node.runtime
     ]
 
 

@@ -25,7 +25,7 @@ def test_a_quantized_base_is_part_of_the_key(tmp_path, file):
     launched = {"sft__launch": file} if file else {}
     quantized = plan(tmp_path, 2, **ADAPTER, **launched).cells[0].nodes["sft"]
     plain = plan(tmp_path, 2, sft__peft={"r": 4}, **launched).cells[0].nodes["sft"]
-    assert quantized.config == {**plain.config, "quantization": "nf4"}
+    assert quantized.identity == {**plain.identity, "quantization": "nf4"}
     assert quantized.key != plain.key
 
 

@@ -94,13 +94,13 @@ def test_what_is_stated_decides_the_key(tmp_path, method, field, value):
 def test_one_dimension_is_enough_for_a_method_that_ranks_by_it(tmp_path):
     node = select_of(tmp_path, "kmeans", score="quality")
     assert parents_of(node) == {"pool": "pool", "quality": "score.quality", "embed": "embed"}
-    assert node.config["score"] == "quality"
+    assert node.identity["score"] == "quality"
 
 
 def test_k_center_takes_scores_where_they_are(tmp_path):
     node = select_of(tmp_path, "k_center", "scorers")
     assert parents_of(node) == {"pool": "pool", "embed": "embed"}
-    assert "score" not in node.config
+    assert "score" not in node.identity
     with pytest.raises(UserError, match=r"select: needs scorers\.quality: or scores\.quality:"):
         select_of(tmp_path, "k_center", "scorers", score="quality")
 
@@ -172,7 +172,7 @@ def test_a_sweep_over_methods_shares_one_section(tmp_path):
 
 def test_another_method_by_set_leaves_the_file_as_it_is(tmp_path):
     data = recipe(select__threshold=0.8)
-    assert plan(tmp_path, data, "select.method=random").cells[0].nodes["select"].config["method"] == "random"
+    assert plan(tmp_path, data, "select.method=random").cells[0].nodes["select"].identity["method"] == "random"
     message = "select.clusters: would have no effect with methods random, deita; leave it out."
     assert refusal(tmp_path, data, "select.method=random", "select.clusters=3") == message
 
@@ -211,11 +211,11 @@ def test_validate_reads_the_column(tmp_path):
 
 def test_only_deita_is_launched(tmp_path):
     plain = select_of(tmp_path, "deita")
-    assert "launch" not in plain.settings  # one process on a CPU, as every other method
+    assert "launch" not in plain.runtime  # one process on a CPU, as every other method
     node = select_of(tmp_path, "deita", launch="cpu_ddp")
-    assert (node.settings["launch"]["num_processes"], node.settings["launch"]["use_cpu"]) == (2, True)
-    assert node.key == plain.key and node.config == plain.config
-    assert "launch" not in select_of(tmp_path, "k_center", launch="cpu_ddp").settings
+    assert (node.runtime["launch"]["num_processes"], node.runtime["launch"]["use_cpu"]) == (2, True)
+    assert node.key == plain.key and node.identity == plain.identity
+    assert "launch" not in select_of(tmp_path, "k_center", launch="cpu_ddp").runtime
     with pytest.raises(UserError, match=r"select\.launch: nowhere is unknown; allowed: cpu, "):
         select_of(tmp_path, "deita", launch="nowhere")
 
@@ -224,8 +224,8 @@ def test_only_deita_is_launched(tmp_path):
 def test_on_a_machine_with_gpus_deita_takes_one(tmp_path, monkeypatch, gpus):
     monkeypatch.setattr(launch, "count_gpus", lambda: gpus)
     launch.resolve_launch.cache_clear()
-    found = select_of(tmp_path, "deita").settings["launch"]
+    found = select_of(tmp_path, "deita").runtime["launch"]
     assert (Path(found["config_file"]).stem, found["num_processes"], found["use_cpu"]) == ("single_gpu", 1, False)
-    assert "launch" not in select_of(tmp_path, "random").settings
-    assert select_of(tmp_path, "deita", launch="ddp").settings["launch"]["num_processes"] == gpus
+    assert "launch" not in select_of(tmp_path, "random").runtime
+    assert select_of(tmp_path, "deita", launch="ddp").runtime["launch"]["num_processes"] == gpus
     launch.resolve_launch.cache_clear()

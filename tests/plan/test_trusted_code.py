@@ -29,7 +29,7 @@ def passes(**changes):
 
 def trusted(made):
     return {
-        label for label, node in made.cells[0].nodes.items() if node.config.get("model", {}).get("trust_remote_code")
+        label for label, node in made.cells[0].nodes.items() if node.identity.get("model", {}).get("trust_remote_code")
     }
 
 
@@ -63,7 +63,7 @@ def test_a_sweep_over_models_may_use_a_name_in_one_cell(models):
     del data["perplexity"], data["scorers"]
     made = plan(models, data)
     assert trusted(made) == set()
-    assert made.cells[1].nodes["embed"].config["model"]["trust_remote_code"] is True
+    assert made.cells[1].nodes["embed"].identity["model"]["trust_remote_code"] is True
 
 
 @pytest.mark.parametrize(

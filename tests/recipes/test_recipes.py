@@ -218,14 +218,14 @@ def test_it_is_planned_on_any_usual_number_of_gpus_with_the_same_keys(file, hub,
     assert len({tuple(node.id for node in plan.nodes) for plan in plans}) == 1
     for gpus, plan in zip((1, 2, 4, 8), plans, strict=True):
         models = [node for node in plan.nodes if node.kind != "select"]
-        launches = [node.settings["launch"] for node in models if "launch" in node.settings]
+        launches = [node.runtime["launch"] for node in models if "launch" in node.runtime]
         assert launches and all(launch["num_processes"] == gpus for launch in launches)
 
 
 @pytest.mark.parametrize("file", OWN)
 def test_our_own_need_no_gpu_and_no_hub(file, hub, data):
     plan = planned(file, data, 0)
-    assert all(node.settings["launch"]["use_cpu"] for node in plan.nodes if "launch" in node.settings)
+    assert all(node.runtime["launch"]["use_cpu"] for node in plan.nodes if "launch" in node.runtime)
     assert not hub
 
 
@@ -413,7 +413,9 @@ def test_the_budget_sweep_has_these_trainings(hub, data):
     assert (len(plan.cells), kinds.count("sft")) == (1 + 36 + 3, 39)
     assert kinds.count("select") == 6 + 6 * 3 + 1  # DEITA's do not depend on the seed
     assert {kind: kinds.count(kind) for kind in ("score", "embed")} == {"score": 2, "embed": 1}
-    trained_on = {(cell.nodes["select"].config["method"], cell.nodes["select"].config["budget"]) for cell in plan.cells}
+    trained_on = {
+        (cell.nodes["select"].identity["method"], cell.nodes["select"].identity["budget"]) for cell in plan.cells
+    }
     budgets = (1000, 3000, 6000, 10_000, 30_000, 100_000)
     assert trained_on == {(method, size) for method in ("deita", "random") for size in budgets} | {("whole_pool", None)}
 

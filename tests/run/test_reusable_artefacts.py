@@ -22,7 +22,7 @@ PASSES = ("score.quality", "score.complexity", "embed")
 
 def of(node):
     parents = {name: parent.id for name, parent in node.parents.items()}
-    return a_manifest(node, key=node.key, config=dict(node.config), parents=parents)
+    return a_manifest(node, key=node.key, config=dict(node.identity), parents=parents)
 
 
 def publish(nodes, store):

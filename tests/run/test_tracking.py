@@ -123,7 +123,7 @@ def test_a_stage_becomes_a_run_of_its_recipes_group(tmp_path, fake):
     assert settings["console"] == "off" and settings["silent"] and settings["disable_git"] and settings["disable_code"]
     assert 0 < settings["init_timeout"] <= 15 and 0 < settings["finish_timeout"] < module.FINISH_SECONDS
     assert (config["artefact"], config["kind"], config["cell"]) == (node.id, "sft", {})
-    assert config["stage"] == node.config
+    assert config["stage"] == node.identity
     assert config["recipe"]["select"]["threshold"] == 0.9, "defaults are filled in"
     assert rest == [
         ["log", {"step": 1, "loss": 2.5}],
@@ -191,7 +191,7 @@ def test_the_section_changes_no_artefact(tmp_path):
     logged = plan(tmp_path, with_wandb(project="p", entity="e", mode="offline"))
     assert [node.id for node in logged.nodes] == [node.id for node in without.nodes]
     for node, other in zip(logged.nodes, without.nodes, strict=True):
-        assert (node.config, node.settings) == (other.config, other.settings)
+        assert (node.identity, node.runtime) == (other.identity, other.runtime)
 
 
 @pytest.mark.parametrize(

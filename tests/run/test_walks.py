@@ -21,7 +21,7 @@ def publish(node, store):
     """The manifest of a stage and of all that it reads."""
     for one in (*node.ancestors(), node):
         parents = {name: parent.id for name, parent in one.parents.items()}
-        manifest = a_manifest(one, key=one.key, config=dict(one.config), parents=parents)
+        manifest = a_manifest(one, key=one.key, config=dict(one.identity), parents=parents)
         store.path(one.id).mkdir(parents=True, exist_ok=True)
         (store.path(one.id) / "manifest.json").write_text(json.dumps(asdict(manifest)))
 
@@ -193,7 +193,7 @@ def test_an_sft_on_rows_of_its_own_says_nothing_of_the_pools(tmp_path):
     with pytest.raises(UserError, match="no sft: of the recipe reads these rows"):
         graph(tmp_path, recipe(**own))
     nodes = graph(tmp_path, recipe(**own, select__read_as={"tokenizer": "base", "max_length": 64}))
-    assert nodes["select"].config["max_length"] == 64 and nodes["lengths"].parents["model"].label == "base"
+    assert nodes["select"].identity["max_length"] == 64 and nodes["lengths"].parents["model"].label == "base"
 
 
 def test_the_configuration_of_tokens_and_of_turns(tmp_path):
@@ -259,6 +259,6 @@ def test_read_as_serves_the_cells_that_count_tokens(tmp_path):
         "sft", "evaluate", select__read_as={"tokenizer": "base", "max_length": 99}, sweep={"select.budget": [3, TOKENS]}
     )
     made = plan(tmp_path, data)
-    assert {cell.label: cell.nodes["select"].config.get("max_length") for cell in made.cells} == {
+    assert {cell.label: cell.nodes["select"].identity.get("max_length") for cell in made.cells} == {
         "as written": None, "budget 3": None, "budget 900 tokens": 99,
     }  # fmt: skip

@@ -179,6 +179,6 @@ def test_what_an_adapter_calls_its_base(store, tmp_path):
     assert base_name(made) == (str(store / "base-1" / "model"), None)
     hub = {"hub": "org/m", "revision": "a" * 40}
     for identity, expected in ((hub, ("org/m", "a" * 40)), ({"content": "x"}, ("/models/m", None))):
-        settings = {**made.settings, "model": "org/m" if "hub" in identity else "/models/m"}
+        settings = {**made.runtime, "model": "org/m" if "hub" in identity else "/models/m"}
         other = StageContext("sft", "sft", {"model": identity}, settings, {}, tmp_path, 0, 1, Progress(None))
         assert base_name(other) == expected

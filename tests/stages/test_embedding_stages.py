@@ -26,7 +26,7 @@ def made(request, tmp_path_factory):
 
 def context_of(kind, work, rows=ROWS, max_batch_tokens=400, max_length=None, **config):
     context = pass_context(kind, work, rows, max_batch_tokens=max_batch_tokens, max_length=max_length)
-    return replace(context, config={**context.config, **config})
+    return replace(context, identity={**context.identity, **config})
 
 
 def hidden_states(made, row):

@@ -172,7 +172,7 @@ def test_prompts_are_shortened_to_the_models_context(work, stated, kept):
 
 def with_parity(work, rows, **changes):
     context = pass_context("score", work, rows, **changes)
-    return replace(context, config={**context.config, "parity": True})
+    return replace(context, identity={**context.identity, "parity": True})
 
 
 def test_with_parity_no_prompt_is_shortened_and_none_is_longer_than_the_context(work, made):
@@ -225,7 +225,7 @@ def test_a_cpu_takes_4096_tokens_and_a_stated_number_counts_everywhere(work):
     context = pass_context("embed", work, ROWS)
     plan_pass(context, [5, 3], {})
     assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 4_096
-    context.settings["max_batch_tokens"] = 77
+    context.runtime["max_batch_tokens"] = 77
     plan_pass(context, [5, 3], {})
     assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 77
 
@@ -235,7 +235,7 @@ def test_a_gpu_takes_what_its_free_memory_holds(tmp_path, monkeypatch):
     context = pass_context("embed", tmp_path, ROWS[:1], dtype="bfloat16")
     LlamaConfig().save_pretrained(tmp_path / "model")
     monkeypatch.setattr(passes, "model_path", lambda context: tmp_path / "model")
-    context.settings["launch"] = {**context.settings["launch"], "use_cpu": False}
+    context.runtime["launch"] = {**context.runtime["launch"], "use_cpu": False}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="the launch needs a GPU, and torch finds none"):
         plan_pass(context, [5, 3], {})
@@ -261,5 +261,5 @@ def test_hours_in_bfloat16_on_a_cpu_are_refused_before_the_first_batch(work, mon
     with pytest.raises(UserError, match=r"1,000 times as long as in float32.*hours.*State dtype: float32"):
         carry_out(score, context)
     assert not list(context.work_dir.glob("shards/*"))
-    context.config["dtype"] = "float32"
+    context.identity["dtype"] = "float32"
     carry_out(score, context)

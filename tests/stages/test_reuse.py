@@ -185,7 +185,7 @@ def test_a_pool_that_is_all_there_is_still_tried_on_the_model(model, first, tmp_
     assert (result.metrics["rows_reused"], result.metrics["tokens"]) == (90, 0)
     assert result.metrics["digit_mass_turns"] == 16, "the turns that were tried before the pass"
     assert result.metrics["wrong_model_suspected"] is True
-    context.settings["min_digit_mass"] = 0.1
+    context.runtime["min_digit_mass"] = 0.1
     with pytest.raises(UserError, match="This looks like the wrong model"):
         score.run(context)
 
@@ -242,7 +242,7 @@ def test_a_restart_keeps_the_plan_although_a_reusable_artefact_appeared_or_went(
 def test_a_restart_that_may_reuse_nothing_plans_anew(model, first, tmp_path):
     context = with_parents(stage("embed", tmp_path, model, OLD[:20], first["embed"][0]))
     prepare(embed, context)
-    context.settings["reuse_rows"] = False
+    context.runtime["reuse_rows"] = False
     prepare(embed, replace(context, reusable=()))
     assert embed.run(context).metrics["rows_reused"] == 0
 

@@ -84,7 +84,7 @@ def test_what_a_published_artefact_holds_is_not_embedded_again(work):
 
 def test_a_gpu_without_a_stated_batch_takes_65536_tokens(work):
     context = pass_context("sentence_embed", work, ROWS)
-    context.settings["launch"] = {**context.settings["launch"], "use_cpu": False}
+    context.runtime["launch"] = {**context.runtime["launch"], "use_cpu": False}
     sentence_embed.prepare(context)
     assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 65_536
 

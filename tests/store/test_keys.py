@@ -238,10 +238,10 @@ def test_settings_that_are_not_hashed_are_kept_for_the_stage(tmp_path):
         tmp_path,
         recipe(sft__trainer__save_steps=3, sft__launch="cpu_ddp", embedding__max_batch_tokens=99),
     )
-    assert nodes["sft"].settings["trainer"] == {"save_steps": 3}
+    assert nodes["sft"].runtime["trainer"] == {"save_steps": 3}
     assert nodes["sft"].hashed["trainer"] == {"learning_rate": 0.001, "num_train_epochs": 1}
-    assert nodes["sft"].settings["launch"]["num_processes"] == 2
-    assert nodes["embed"].settings["max_batch_tokens"] == 99
+    assert nodes["sft"].runtime["launch"]["num_processes"] == 2
+    assert nodes["embed"].runtime["max_batch_tokens"] == 99
 
 
 def file_pool(folder, content, name="rows.jsonl"):
@@ -259,7 +259,7 @@ def test_a_local_files_content_decides_and_not_its_folder(tmp_path):
     }
     nodes = {name: graph(tmp_path, recipe(pool=pool))["pool"] for name, pool in pools.items()}
     assert nodes["first"].key == nodes["moved"].key
-    assert nodes["first"].settings != nodes["moved"].settings
+    assert nodes["first"].runtime != nodes["moved"].runtime
     # Row ids begin with the file's name.
     assert len({nodes[name].key for name in ("first", "edited", "renamed")}) == 3
 
@@ -294,7 +294,7 @@ def test_random_selection_depends_on_the_seed_and_nothing_that_it_does_not_read(
 def test_one_dimension_of_score_reads_one_scorer(tmp_path):
     node = graph(tmp_path, recipe(select__method="complexity"))["select"]
     assert set(node.parents) == {"pool", "complexity"}
-    assert node.config["score"] == "complexity"
+    assert node.identity["score"] == "complexity"
     assert node.key == graph(tmp_path, recipe(select__method="complexity", select__score="quality"))["select"].key
 
 
@@ -337,4 +337,4 @@ def test_a_template_that_ends_a_turn_otherwise_than_the_model_counts_in_what_is_
         assert not any("end_of_turn" in node.hashed for node in nodes.values())
     for name in ("chatml", "llama3"):
         nodes = graph(tmp_path, dpo_recipe(sft__chat_template=name))
-        assert {label for label, node in nodes.items() if node.config.get("end_of_turn")} == {"sft", "dpo"}
+        assert {label for label, node in nodes.items() if node.identity.get("end_of_turn")} == {"sft", "dpo"}

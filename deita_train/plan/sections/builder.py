@@ -96,7 +96,7 @@ class Builder:
     def chat_template(self, name: str | None, where: str, model: Model, *, marked: bool = True) -> str:
         """The text of the chat template that a section names; `tokenizer` means the model's own."""
         if model.parents:
-            own: Any = model.parents["model"].config["chat_template"]
+            own: Any = model.parents["model"].identity["chat_template"]
         else:
             own = (model.identity["model"], model.location["model"])
         return self.inputs.chat_template(name or DEFAULT_CHAT_TEMPLATE, where, own, marked=marked)

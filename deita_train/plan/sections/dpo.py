@@ -53,7 +53,7 @@ def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, str]:
         raise builder.inputs.error(
             "sft.peft", "sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true."
         )
-    return Model({"model": sft}, {}, {}), sft.config["chat_template"]
+    return Model({"model": sft}, {}, {}), sft.identity["chat_template"]
 
 
 def _parity_template(builder: Builder, chat_template: str) -> str:

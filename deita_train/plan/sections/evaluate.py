@@ -36,7 +36,7 @@ def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], str
         raise builder.inputs.missing("evaluate", "sft: or dpo: (or evaluate.model)")
     models = {"base": _starting_model(tuned[0])}
     models |= {node.label: Model({"model": node}, {}, {}) for node in tuned}
-    return models, tuned[0].config["chat_template"]
+    return models, tuned[0].identity["chat_template"]
 
 
 def _starting_model(training: Node) -> Model:
@@ -44,7 +44,7 @@ def _starting_model(training: Node) -> Model:
     parents = {name: parent for name, parent in training.parents.items() if name == "model"}
     if parents:
         return Model(parents, {}, {})
-    return Model({}, {"model": training.config["model"]}, {"model": training.settings["model"]})
+    return Model({}, {"model": training.identity["model"]}, {"model": training.runtime["model"]})
 
 
 def _add_passes(
@@ -63,6 +63,6 @@ def _add_passes(
             **model.identity,
         }
         if kind == "log_probs" and name == "dpo":
-            identity["beta"] = builder.nodes["dpo"].config["trainer"]["beta"]
+            identity["beta"] = builder.nodes["dpo"].identity["trainer"]["beta"]
         parents = {"data": data, **model.parents, **before}
         before = {"before": builder.add(Node(f"{label}.{name}", kind, identity, {**how, **model.location}, parents))}

@@ -47,4 +47,4 @@ def _is_prepared(context: StageContext, wanted: str) -> bool:
 def _made_for(context: StageContext) -> str:
     """The settings and the parents' content, which `--fresh` can change under the same key."""
     read = {name: read_json(folder / MANIFEST)["content_digest"] for name, folder in context.parents.items()}
-    return canonical_json({**{name: context.settings.get(name) for name in _PLANNED_FOR}, "read": read})
+    return canonical_json({**{name: context.runtime.get(name) for name in _PLANNED_FOR}, "read": read})

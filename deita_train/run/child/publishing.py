@@ -30,7 +30,7 @@ _LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "A
 
 def publishes_itself(node: Node) -> bool:
     """Whether the process that carries out a stage may publish it: it has no process group and no DeepSpeed."""
-    return "launch" not in node.settings or node.settings["launch"]["distributed_type"] == "NO"
+    return "launch" not in node.runtime or node.runtime["launch"]["distributed_type"] == "NO"
 
 
 def publish_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
@@ -74,18 +74,18 @@ def _manifest(plan: Plan, node: Node, result: AttemptResult, content_digest: str
         key=node.key,
         kind=node.kind,
         label=node.label,
-        config=dict(node.config),
+        config=dict(node.identity),
         parents={name: parent.id for name, parent in node.parents.items()},
         parent_digests=parent_digests(plan.store, node),
         rows_in=result.rows_in,
         rows_out=result.rows_out,
         drops=result.drops,
         content_digest=content_digest,
-        seed=node.config.get("seed"),
+        seed=node.identity.get("seed"),
         versions=_versions(),
         device=result.device,
         world_size=result.world_size,
-        distributed_type=str(node.settings.get("launch", {}).get("distributed_type", "NO")),
+        distributed_type=str(node.runtime.get("launch", {}).get("distributed_type", "NO")),
         threads=result.threads,
         command=shlex.join(["deita-train", "stage", *plan.arguments(), "--stage", node.id]),
         started=result.started,

@@ -24,10 +24,10 @@ def find_reusable(store: Store, node: Node) -> tuple[Path, ...]:
     """
     if STAGE_KINDS[node.kind].reuses == "walk":
         is_reusable, is_rebuilt = _is_same_walk, is_current(store, node)
-        reuses = METHODS[node.config["method"]].expensive
+        reuses = METHODS[node.identity["method"]].expensive
     else:
         is_reusable, is_rebuilt = _has_same_values, store.has(node.id)
-        reuses = node.settings.get("reuse_rows", False)
+        reuses = node.runtime.get("reuse_rows", False)
     if is_rebuilt or not reuses:
         return ()
     names = [name for name in store.published() if name.startswith(f"{node.kind}-")]
@@ -51,12 +51,12 @@ def _is_same_walk(store: Store, node: Node, manifest: Manifest) -> bool:
 def _read_by_walk(stage: Node | Manifest) -> dict[str, str]:
     """The ids of the parents by name, without what only the budget reads."""
     parents = {name: getattr(parent, "id", parent) for name, parent in stage.parents.items()}
-    return _without(parents, _only_of_budget(stage.config))
+    return _without(parents, _only_of_budget(stage.identity))
 
 
 def _walk(stage: Node | Manifest) -> str:
     """What decides the order and the result of a walk: what counts in the key but the budget."""
-    return canonical_json(_without(hashed(stage.kind, stage.config), {"budget", *_only_of_budget(stage.config)}))
+    return canonical_json(_without(hashed(stage.kind, stage.identity), {"budget", *_only_of_budget(stage.identity)}))
 
 
 def _only_of_budget(config: Mapping[str, Any]) -> set[str]:
@@ -80,7 +80,7 @@ def _has_same_values(store: Store, node: Node, manifest: Manifest) -> bool:
 
 def _counted(stage: Node | Manifest) -> str:
     """What counts in the key; equal for artefacts of versions that recorded fewer defaults."""
-    return canonical_json(hashed(stage.kind, stage.config))
+    return canonical_json(hashed(stage.kind, stage.identity))
 
 
 def _has_model(store: Store, manifest: Manifest, model: Node | None) -> bool:
@@ -99,5 +99,5 @@ def _is_of_this_version(store: Store, manifest: Manifest) -> bool:
     if not all(store.has(parent) for parent in manifest.parents.values()):
         return False
     parents = {name: store.manifest(parent).key for name, parent in manifest.parents.items()}
-    counted = hashed(manifest.kind, manifest.config)
+    counted = hashed(manifest.kind, manifest.identity)
     return manifest.key == content_key(manifest.kind, STAGE_KINDS[manifest.kind].version, counted, parents)

@@ -81,7 +81,7 @@ def _run_rank(plan: Plan, node: Node, rank: int) -> None:
 
 
 def _check_world_size(context: StageContext) -> None:
-    launch = context.settings.get("launch")
+    launch = context.runtime.get("launch")
     if launch is not None and context.world_size != launch["num_processes"]:
         raise UserError(
             f"{context.label}: {launch['config_file']} promises {launch['num_processes']} ranks, and "

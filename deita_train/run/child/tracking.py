@@ -120,7 +120,7 @@ def tracking(plan: Plan, node: Node, rank: int) -> Iterator[Tracker]:
 
 def _start(plan: Plan, node: Node, rank: int) -> Tracker:
     section = plan.loaded.recipe.wandb
-    if section is None or rank != 0 or "launch" not in node.settings or _mode(section) == "disabled":
+    if section is None or rank != 0 or "launch" not in node.runtime or _mode(section) == "disabled":
         return Tracker()
     try:
         return WandbTracker(run_arguments(plan, node, section))
@@ -147,7 +147,7 @@ def run_arguments(plan: Plan, node: Node, section: Wandb) -> dict[str, Any]:
             "artefact": node.id,
             "kind": node.kind,
             "cell": dict(cell.settings),
-            "stage": dict(node.config),
+            "stage": dict(node.identity),
             "made_from": _provenance(plan, node),
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
         },

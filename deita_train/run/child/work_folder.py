@@ -58,8 +58,8 @@ def stage_context(plan: Plan, node: Node, rank: int, work_dir: Path) -> StageCon
     return StageContext(
         kind=node.kind,
         label=node.label,
-        config=node.config,
-        settings=node.settings,
+        identity=node.identity,
+        runtime=node.runtime,
         parents={name: plan.store.path(parent.id) for name, parent in node.parents.items()},
         work_dir=work_dir,
         rank=rank,

@@ -56,7 +56,7 @@ def start_ranks(context: StageContext) -> torch.device:
     timeout = InitProcessGroupKwargs(timeout=_MEETING_TIMEOUT).to_kwargs()
     state = PartialState(cpu=context.use_cpu, **timeout)
     got = (state.num_processes, str(state.distributed_type.name))
-    promised = (context.settings["launch"]["num_processes"], context.distributed_type)
+    promised = (context.runtime["launch"]["num_processes"], context.distributed_type)
     # Inference shards no model, so under an FSDP file its ranks are plain ones.
     if got != promised and got != (promised[0], promised[1].replace("FSDP", "MULTI_GPU")):
         raise UserError(
@@ -186,7 +186,7 @@ def plan_pass(context: StageContext, lengths: Sequence[int], facts: dict[str, An
 
 def _batch_tokens(context: StageContext, longest: int) -> int:
     """As the recipe states, else what fits in this machine's GPU (rank 0's)."""
-    stated: int | None = context.settings["max_batch_tokens"]
+    stated: int | None = context.runtime["max_batch_tokens"]
     if stated is not None:
         return stated
     if context.use_cpu:
@@ -195,9 +195,9 @@ def _batch_tokens(context: StageContext, longest: int) -> int:
         raise UserError(
             f"{context.label}: the launch needs a GPU, and torch finds none. Check the driver, or the launch."
         )
-    config = load_config(model_path(context), trusts_code(context.config))
+    config = load_config(model_path(context), trusts_code(context.identity))
     free_bytes, _ = torch.cuda.mem_get_info()
-    return automatic_batch_tokens(config, context.config["dtype"], free_bytes, longest)
+    return automatic_batch_tokens(config, context.identity["dtype"], free_bytes, longest)
 
 
 def render_rows(context: StageContext, table: datasets.Dataset) -> None:
@@ -210,8 +210,8 @@ def render_rows(context: StageContext, table: datasets.Dataset) -> None:
 def rendered_rows(context: StageContext, table: datasets.Dataset) -> list[LabelledRow]:
     """All conversations as the stage's model reads them, cut on the right."""
     model = model_path(context)
-    tokenizer = load_tokenizer(str(model), context.config["chat_template"], trust_code=trusts_code(context.config))
-    max_length = pass_max_length(context.config, model)
+    tokenizer = load_tokenizer(str(model), context.identity["chat_template"], trust_code=trusts_code(context.identity))
+    max_length = pass_max_length(context.identity, model)
     rendered = []
     for number, row in enumerate(table):
         rendered.append(conversation_row(tokenizer, row, max_length))

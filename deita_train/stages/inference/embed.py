@@ -31,7 +31,7 @@ def run(context: StageContext) -> StageResult | None:
     device = start_ranks(context)
     inputs = Inputs.read(context)
     trunk = load_stage_model(context, device, head=False)
-    pooled = _POOLINGS[context.config.get("pooling", "last_token")]
+    pooled = _POOLINGS[context.identity.get("pooling", "last_token")]
 
     def compute(positions: Sequence[int]) -> Columns:
         rows = inputs.rows(positions)
@@ -40,5 +40,5 @@ def run(context: StageContext) -> StageResult | None:
     result = run_pass(context, trunk, compute, (VECTORS,))
     if result is None:
         return None
-    max_length = pass_max_length(context.config, model_path(context))
+    max_length = pass_max_length(context.identity, model_path(context))
     return leave_embeddings(context, inputs, result, max_length, device.type)

@@ -58,7 +58,7 @@ def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int])
     """
     values = vectors.float().cpu().numpy()
     with np.errstate(over="ignore"):
-        stored = values.astype(context.config.get("storage", "float32"))
+        stored = values.astype(context.identity.get("storage", "float32"))
     lost = np.flatnonzero((np.isinf(stored) & np.isfinite(values)).any(axis=1))
     if len(lost):
         row_id = pool_rows(context)[rows[int(lost[0])]]["id"]

@@ -31,7 +31,7 @@ FEATURES = datasets.Features(
 def run(context: StageContext) -> StageResult:
     """Render every row as SFT does, uncut: one table serves every max_length."""
     tokenizer = load_tokenizer(
-        str(_tokenizer(context)), context.config["chat_template"], trust_code=trusts_code(context.config)
+        str(_tokenizer(context)), context.identity["chat_template"], trust_code=trusts_code(context.identity)
     )
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
@@ -82,4 +82,4 @@ def _tokenizer(context: StageContext) -> Path:
     """A folder with the tokenizer; of a Hub model no weights are downloaded."""
     if "model" in context.parents:
         return context.parents["model"] / "model"
-    return tokenizer_path(context.config["model"], context.settings["model"], context.label)
+    return tokenizer_path(context.identity["model"], context.runtime["model"], context.label)

@@ -53,7 +53,7 @@ def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
     usable = (columns["chosen_tokens"] > 0) & (columns["rejected_tokens"] > 0)
     if not usable.any():
         raise UserError(
-            f"{context.label}: no pair has tokens of both answers within max_length {context.config['max_length']}; "
+            f"{context.label}: no pair has tokens of both answers within max_length {context.identity['max_length']}; "
             "nothing can be measured. Raise max_length."
         )
     margins = (columns["chosen_log_prob"] - columns["rejected_log_prob"])[usable]
@@ -69,7 +69,7 @@ def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
     }
     if "before" in context.parents:
         metrics["before"] = read_json(context.parents["before"] / "metrics.json")["pairs"]
-    if "beta" in context.config:
+    if "beta" in context.identity:
         metrics["rewards"] = _rewards(context, margins, usable)
     return metrics
 
@@ -78,5 +78,5 @@ def _rewards(context: StageContext, margins: np.ndarray, usable: np.ndarray) -> 
     """DPO's implicit reward: beta times how much likelier an answer has become than under the model before."""
     before = datasets.load_from_disk(str(context.parents["before"] / "data")).with_format("numpy")
     margins_before = (before["chosen_log_prob"][:] - before["rejected_log_prob"][:])[usable]
-    rewards = context.config["beta"] * (margins - margins_before)
+    rewards = context.identity["beta"] * (margins - margins_before)
     return {"accuracy": float((rewards > 0).mean()), "margin": float(rewards.mean())}

@@ -34,7 +34,7 @@ def prepare(context: StageContext) -> None:
     if not rows:
         raise UserError(
             f"{context.label}: no row of the pool has a token of the assistant within max_length "
-            f"{pass_max_length(context.config, model_path(context))}; nothing can be measured. Raise "
+            f"{pass_max_length(context.identity, model_path(context))}; nothing can be measured. Raise "
             "perplexity.max_length, or check the pool's answers."
         )
     alone = [(number, answer) for number, row in rows for answer in answers_alone(row)]
@@ -63,7 +63,7 @@ def run(context: StageContext) -> StageResult | None:
         "rows": len(pool),
         "measured": int(measured.sum()),
         "nulls": dict(Counter(reason for reason in reasons if reason is not None)),
-        "max_length": pass_max_length(context.config, model_path(context)),
+        "max_length": pass_max_length(context.identity, model_path(context)),
         **{f"mean_{name}": float(values[measured].mean()) for name, values in columns.items()},
         "ifd_above_1": int((columns["ifd"][measured] > 1).sum()),
         **losses.metrics,

@@ -46,9 +46,9 @@ _SUSPECTED_BELOW = 0.5
 def prepare(context: StageContext) -> None:
     """Encode every prompt once, and plan batches over those not scored before."""
     model = model_path(context)
-    max_length = pass_max_length(context.config, model)
-    tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.config))
-    encoder = scoring_encoder(tokenizer, context.config, max_length)
+    max_length = pass_max_length(context.identity, model)
+    tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.identity))
+    encoder = scoring_encoder(tokenizer, context.identity, max_length)
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     turns = _encode(pool, encoder, context)
     _check_share(context, Counter(turn["reason"] for turn in turns if turn["reason"] is not None), len(turns))
@@ -105,8 +105,8 @@ def _try_digits(
 
 def _check_mass(context: StageContext, masses: np.ndarray) -> None:
     """Refuse a model that does not answer with a digit; warn in the log if it rarely does."""
-    mean, least = float(masses.mean()), context.settings["min_digit_mass"]
-    where = f"scorers.{context.config['dimension']}"
+    mean, least = float(masses.mean()), context.runtime["min_digit_mass"]
+    where = f"scorers.{context.identity['dimension']}"
     found = (
         f"{context.label}: the model puts {mean:.1%} of its probability on the digits 1 to 6 (mean over {len(masses)} "
         "turns), where a trained scorer puts nearly all of it"
@@ -125,7 +125,7 @@ def _encode(pool: datasets.Dataset, encoder: PromptEncoder, context: StageContex
     """One entry per user turn; `input_ids` is None, with a reason, if the turn cannot be scored."""
     turns = []
     for number, row in enumerate(pool):
-        for turn in turn_prompts(encoder, context.config["dimension"], row["messages"]):
+        for turn in turn_prompts(encoder, context.identity["dimension"], row["messages"]):
             ids, shortened = (turn.prompt.input_ids, turn.prompt.shortened) if turn.prompt else (None, False)
             turns.append({"row": number, "input_ids": ids, "shortened": shortened, "reason": turn.reason})
         context.progress.update(number + 1, len(pool), "rows encoded")
@@ -148,7 +148,7 @@ def _prompts(table: pa.Table) -> list[list[int]]:
 
 
 def _column(context: StageContext) -> str:
-    return f"{context.config['dimension']}_scores"
+    return f"{context.identity['dimension']}_scores"
 
 
 def _finish(context: StageContext, table: pa.Table, result: PassResult, tried: np.ndarray, device: str) -> StageResult:
@@ -212,13 +212,13 @@ def _write(context: StageContext, columns: dict[str, list[Any]]) -> None:
 def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> None:
     """Refuse too many unscored turns; a trailing user turn, which has no quality, does not count."""
     failed = sum(count for reason, count in nulls.items() if reason != "no_response")
-    limit = context.settings["max_unscored_share"]
+    limit = context.runtime["max_unscored_share"]
     if failed > limit * num_turns:
-        parity = context.config.get("parity")
+        parity = context.identity.get("parity")
         advice = "Leave parity: out, so that long prompts are shortened" if parity else "Raise max_length"
         raise UserError(
             f"{failed} of {num_turns} turns cannot be scored ({dict(nulls)}), above the share {limit} of "
-            f"scorers.{context.config['dimension']}.max_unscored_share. {advice}, or raise the share."
+            f"scorers.{context.identity['dimension']}.max_unscored_share. {advice}, or raise the share."
         )
 
 
@@ -228,7 +228,7 @@ def _metrics(
     counts, edges = np.histogram(scores, bins=_HISTOGRAM_EDGES)
     mass = float(masses.mean()) if len(masses) else None
     return {
-        "dimension": context.config["dimension"],
+        "dimension": context.identity["dimension"],
         "max_length": read_plan(context.prepared_dir / PLAN).facts["max_length"],
         "rows": len(shortened),
         "turns": len(scores) + sum(nulls.values()),

@@ -46,10 +46,10 @@ def prepare(context: StageContext) -> None:
         inputs.append(_token_ids(encoder, text))
         truncated += len(inputs[-1]) < _whole_length(encoder, text)
         context.progress.update(number + 1, len(pool), "rows encoded")
-    stated = context.settings["max_batch_tokens"]
+    stated = context.runtime["max_batch_tokens"]
     if stated is None and not context.use_cpu:
         stated = _GPU_BATCH_TOKENS
-    keep_inputs(replace(context, settings={**context.settings, "max_batch_tokens": stated}), inputs, truncated)
+    keep_inputs(replace(context, runtime={**context.runtime, "max_batch_tokens": stated}), inputs, truncated)
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -97,11 +97,11 @@ def _load(context: StageContext, device: torch.device) -> Any:
             "Install it with `pip install sentence-transformers` (in a checkout: pip install "
             "'.[sentence-transformers]'), or name a model of transformers in embedding.model."
         ) from error
-    folder, trusted = model_path(context), trusts_code(context.config)
+    folder, trusted = model_path(context), trusts_code(context.identity)
     with own_code(folder, trusted):
         encoder = SentenceTransformer(str(folder), device=str(device), trust_remote_code=trusted)
-    encoder.to(device=device, dtype=getattr(torch, context.config["dtype"]))
+    encoder.to(device=device, dtype=getattr(torch, context.identity["dtype"]))
     encoder.eval()
-    if context.config["max_length"] is not None:
-        encoder.max_seq_length = context.config["max_length"]
+    if context.identity["max_length"] is not None:
+        encoder.max_seq_length = context.identity["max_length"]
     return encoder

@@ -38,13 +38,13 @@ class InspectedStage:
     """A stage with the tokenizer that encodes its rows, which holds the run's chat template."""
 
     kind: str
-    config: Mapping[str, Any]
+    identity: Mapping[str, Any]
     tokenizer: PreTrainedTokenizerBase
 
     @property
     def max_length(self) -> int | None:
         """The length at which the stage cuts or shortens its rows; None if it does neither."""
-        config = self.config if "max_length" in self.config else self.config["trainer"]
+        config = self.identity if "max_length" in self.identity else self.identity["trainer"]
         length: int | None = config["max_length"]
         return length
 
@@ -130,8 +130,8 @@ def _cut_sequence(
 def _scorer_training(stage: InspectedStage, row: ScorerExample) -> list[TokenSequence]:
     """The prompt, the digit of the label, the end of sequence."""
     tokenizer = stage.tokenizer
-    encoder = training_encoder(tokenizer, stage.config)
-    prompt = scorer_prompt(encoder, row, stage.config["max_length"])
+    encoder = training_encoder(tokenizer, stage.identity)
+    prompt = scorer_prompt(encoder, row, stage.identity["max_length"])
     labelled = scorer_row(encoder, row, prompt, tokenizer.eos_token_id)
     digit, end = labelled.input_ids[len(prompt.input_ids) :]
     digit_piece = str(tokenizer.convert_ids_to_tokens(digit))
@@ -145,8 +145,8 @@ def _scorer_training(stage: InspectedStage, row: ScorerExample) -> list[TokenSeq
 
 def _scored_turns(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     """One prompt for each user turn."""
-    dimension = stage.config["dimension"]
-    encoder = scoring_encoder(stage.tokenizer, stage.config, stage.config["max_length"])
+    dimension = stage.identity["dimension"]
+    encoder = scoring_encoder(stage.tokenizer, stage.identity, stage.identity["max_length"])
     turns = list(turn_prompts(encoder, dimension, row["messages"]))
     shown = []
     for number, turn in enumerate(turns):
@@ -168,7 +168,7 @@ def _prompt_sequence(
     mask: Sequence[bool],
 ) -> TokenSequence:
     """A scorer's prompt with the text that was left out, then the answer that a training adds."""
-    tokenizer, dimension = stage.tokenizer, stage.config["dimension"]
+    tokenizer, dimension = stage.tokenizer, stage.identity["dimension"]
     kept = prompt_parts(dimension, prompt.instruction, prompt.response)
     literals = literal_spans(tokenizer, kept)
     tokens = token_texts(tokenizer, "".join(kept), prompt.input_ids, add_special_tokens=True, literals=literals)

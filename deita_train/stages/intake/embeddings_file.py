@@ -14,7 +14,7 @@ from deita_train.stages.validation import StageToValidate
 def run(context: StageContext) -> StageResult:
     """Read, join to the pool's rows by id, write."""
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    given = read_given_embeddings(context.settings["file"], pool)
+    given = read_given_embeddings(context.runtime["file"], pool)
     rows, width = given.matrix.shape
     write_embeddings(context.data_dir, list(pool["id"]), given.matrix)
     return StageResult(rows, rows, {}, {"rows": rows, "dimensions": width, "rows_of_no_use": given.num_unused})
@@ -27,6 +27,6 @@ def read_given_embeddings(file: str, pool: datasets.Dataset) -> GivenEmbeddings:
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """That the file has every row of the pool, and how many others."""
-    pool, _ = read_rows(stage.parents["pool"].config, stage.parents["pool"].settings)
-    unused = read_given_embeddings(stage.settings["file"], pool).num_unused
-    yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.settings['file']}, and {unused:,} others"
+    pool, _ = read_rows(stage.parents["pool"].identity, stage.parents["pool"].runtime)
+    unused = read_given_embeddings(stage.runtime["file"], pool).num_unused
+    yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.runtime['file']}, and {unused:,} others"

@@ -14,23 +14,23 @@ from deita_train.stages.validation import StageToValidate, drop_lines
 
 def run(context: StageContext) -> StageResult:
     """Read, normalise, merge, write."""
-    dataset, report = read_rows(context.config, context.settings)
+    dataset, report = read_rows(context.identity, context.runtime)
     dataset.save_to_disk(str(context.data_dir))
     metrics = report.as_dict() | {"mean_turns": report.mean_user_turns}
     return StageResult(report.rows_in, report.rows_out, report.drops, metrics)
 
 
-def read_rows(config: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[datasets.Dataset, PoolReport]:
-    """The pool that a stage's configuration and settings describe."""
+def read_rows(identity: Mapping[str, Any], runtime: Mapping[str, Any]) -> tuple[datasets.Dataset, PoolReport]:
+    """The pool that a stage's identity and runtime describe."""
     sources = [
-        open_source(PoolSource, builtin_conversations, identity, location)
-        for identity, location in zip(config["sources"], settings["sources"], strict=True)
+        open_source(PoolSource, builtin_conversations, source_identity, location)
+        for source_identity, location in zip(identity["sources"], runtime["sources"], strict=True)
     ]
     return build_pool(sources)
 
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """How many rows are read and usable, and why the others are not."""
-    _, report = read_rows(stage.config, stage.settings)
+    _, report = read_rows(stage.identity, stage.runtime)
     yield f"{stage.label}: {report.rows_in:,} rows read, {report.rows_out:,} usable"
     yield from drop_lines(report.drops, report.examples)

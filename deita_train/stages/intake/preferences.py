@@ -14,21 +14,21 @@ from deita_train.stages.validation import StageToValidate, drop_lines
 
 def run(context: StageContext) -> StageResult:
     """Read, normalise, draw, write."""
-    dataset, report = read_rows(context.config, context.settings)
+    dataset, report = read_rows(context.identity, context.runtime)
     dataset.save_to_disk(str(context.data_dir))
     return StageResult(report.rows_in, report.rows_out, report.drops, report.as_dict())
 
 
-def read_rows(config: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[datasets.Dataset, PreferenceReport]:
-    """The pairs that a stage's configuration and settings describe; a sample of them if one is configured."""
-    identity = config["source"]
-    source = open_source(PreferenceSource, builtin_preferences, identity, settings["source"])
-    return build_preferences(source, identity.get("sample"), identity.get("seed"))
+def read_rows(identity: Mapping[str, Any], runtime: Mapping[str, Any]) -> tuple[datasets.Dataset, PreferenceReport]:
+    """The pairs that a stage's identity and runtime describe; a sample of them if one is configured."""
+    source_identity = identity["source"]
+    source = open_source(PreferenceSource, builtin_preferences, source_identity, runtime["source"])
+    return build_preferences(source, source_identity.get("sample"), source_identity.get("seed"))
 
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """How many pairs are kept, how long their answers are, and why the others are not kept."""
-    _, report = read_rows(stage.config, stage.settings)
+    _, report = read_rows(stage.identity, stage.runtime)
     yield (
         f"{stage.label}: {report.rows_in:,} rows read, {report.rows_out:,} pairs kept; "
         f"{report.mean_chosen_chars:,.0f} characters per chosen answer, {report.mean_rejected_chars:,.0f} per rejected "

@@ -9,22 +9,22 @@ from deita_train.scoring.training_pairs import LabelColumn, ScorerExample, read_
 from deita_train.stages.validation import StageToValidate
 
 
-def read_scorer_data(config: Mapping[str, Any], settings: Mapping[str, Any], which: str) -> list[ScorerExample]:
-    """The labelled rows of `data` or `heldout` that a stage's configuration and settings describe."""
-    identity: Mapping[str, Any] = config[which]
-    if "builtin" in identity:
-        rows = builtin_scorer_rows(config["dimension"], identity["rows"], identity["seed"])
-        return read_examples(rows, config["dimension"], None)
-    source = settings[which]["dataset"]
-    raw = iter_rows(source, revision=identity.get("revision"), split=identity["split"])
-    return read_examples(raw, config["dimension"], _label_column(identity))
+def read_scorer_data(identity: Mapping[str, Any], runtime: Mapping[str, Any], which: str) -> list[ScorerExample]:
+    """The labelled rows of `data` or `heldout` that a stage's identity and runtime describe."""
+    source_identity: Mapping[str, Any] = identity[which]
+    if "builtin" in source_identity:
+        rows = builtin_scorer_rows(identity["dimension"], source_identity["rows"], source_identity["seed"])
+        return read_examples(rows, identity["dimension"], None)
+    source = runtime[which]["dataset"]
+    raw = iter_rows(source, revision=source_identity.get("revision"), split=source_identity["split"])
+    return read_examples(raw, identity["dimension"], _label_column(source_identity))
 
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """How many labelled rows there are to train on and to measure with."""
     for which in ("data", "heldout"):
-        if stage.config[which] is not None:
-            examples = read_scorer_data(stage.config, stage.settings, which)
+        if stage.identity[which] is not None:
+            examples = read_scorer_data(stage.identity, stage.runtime, which)
             yield f"{stage.label} {which}: {len(examples):,} labelled rows"
 
 

@@ -15,13 +15,13 @@ from deita_train.stages.validation import StageToValidate
 def run(context: StageContext) -> StageResult:
     """Read, join to the pool's rows by id, write."""
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    given = read_given_scores(context.settings["file"], context.config["dimension"], pool)
-    column = f"{context.config['dimension']}_scores"
+    given = read_given_scores(context.runtime["file"], context.identity["dimension"], pool)
+    column = f"{context.identity['dimension']}_scores"
     scores = datasets.List(datasets.Value("float32"))
     features = datasets.Features({"id": datasets.Value("string"), column: scores})
     values = {"id": list(pool["id"]), column: given.scores}
     datasets.Dataset.from_dict(values, features=features).save_to_disk(str(context.data_dir))
-    return StageResult(len(pool), len(pool), {}, _metrics(context.config["dimension"], given))
+    return StageResult(len(pool), len(pool), {}, _metrics(context.identity["dimension"], given))
 
 
 def read_given_scores(file: str, dimension: str, pool: datasets.Dataset) -> GivenScores:
@@ -32,9 +32,9 @@ def read_given_scores(file: str, dimension: str, pool: datasets.Dataset) -> Give
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """That the file has every row of the pool, and how many others."""
-    pool, _ = read_rows(stage.parents["pool"].config, stage.parents["pool"].settings)
-    unused = read_given_scores(stage.settings["file"], stage.config["dimension"], pool).num_unused
-    yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.settings['file']}, and {unused:,} others"
+    pool, _ = read_rows(stage.parents["pool"].identity, stage.parents["pool"].runtime)
+    unused = read_given_scores(stage.runtime["file"], stage.identity["dimension"], pool).num_unused
+    yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.runtime['file']}, and {unused:,} others"
 
 
 def _metrics(dimension: str, given: GivenScores) -> dict[str, Any]:

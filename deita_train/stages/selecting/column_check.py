@@ -12,11 +12,11 @@ from deita_train.stages.validation import StageToValidate, drop_lines
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """How many rows have a value in the column; nothing for a column that another stage measures."""
-    if "column" not in stage.config or "perplexity" in stage.parents:
+    if "column" not in stage.identity or "perplexity" in stage.parents:
         return
-    pool, _ = read_rows(stage.parents["pool"].config, stage.parents["pool"].settings)
-    candidates = Candidates(pool, SelectionSettings.of_stage(stage.config))  # without scores, which are not made yet
+    pool, _ = read_rows(stage.parents["pool"].identity, stage.parents["pool"].runtime)
+    candidates = Candidates(pool, SelectionSettings.of_stage(stage.identity))  # without scores, which are not made yet
     drops = Counter(filter(None, unrankable_by_column(candidates)))
     usable = len(pool) - drops.total()
-    yield f"{stage.label}: {usable:,} of {len(pool):,} rows can be ranked by column {stage.config['column']!r}"
+    yield f"{stage.label}: {usable:,} of {len(pool):,} rows can be ranked by column {stage.identity['column']!r}"
     yield from drop_lines(drops, {})

@@ -21,16 +21,16 @@ def run(context: StageContext) -> StageResult:
     """Measure the selections, and write which row each of them keeps."""
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     ids = list(pool["id"])
-    selections = {method: _selected_ids(context, method) for method in context.config["methods"]}
+    selections = {method: _selected_ids(context, method) for method in context.identity["methods"]}
     embedded = context.parents.get("embed")
     comparison = compare(
         pool,
         None if embedded is None else embeddings_of(embedded / "data", ids),
         selections,
         scores=_scores(context, ids),
-        token_column=context.config["token_column"],
-        max_length=context.config["max_length"],
-        center=context.config.get("center", False),
+        token_column=context.identity["token_column"],
+        max_length=context.identity["max_length"],
+        center=context.identity.get("center", False),
         on_step=lambda done, total, what: context.progress.update(done, total, "steps", what),
     )
     _rank_table(ids, selections).save_to_disk(str(context.data_dir))
@@ -44,12 +44,12 @@ def _selected_ids(context: StageContext, method: str) -> list[str]:
 
 def _scores(context: StageContext, ids: Sequence[str]) -> np.ndarray | None:
     """The score of each row of the pool, joined by id; None for a pool without scores."""
-    if context.config["score"] is None:
+    if context.identity["score"] is None:
         return None
     columns = {f"{name}_scores": _turns(context, name, ids) for name in DIMENSIONS if name in context.parents}
     rows = datasets.Dataset.from_dict({"id": ids, **columns})
-    how = context.config.get("score_turns", "sum")
-    return Candidates(rows, SelectionSettings(score=context.config["score"], score_turns=how)).scores
+    how = context.identity.get("score_turns", "sum")
+    return Candidates(rows, SelectionSettings(score=context.identity["score"], score_turns=how)).scores
 
 
 def _turns(context: StageContext, dimension: str, ids: Sequence[str]) -> list[list[float | None]]:

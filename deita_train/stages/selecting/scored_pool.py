@@ -37,7 +37,7 @@ def with_evol_score(candidates: Candidates) -> datasets.Dataset:
 
 def _with_measured(pool: datasets.Dataset, context: StageContext) -> datasets.Dataset:
     """The pool with the column that the stage `perplexity` measured and the method reads."""
-    column = context.config["column"]
+    column = context.identity["column"]
     if column in pool.column_names:
         raise UserError(
             f"{context.label}: the pool has a column {column!r}, and perplexity: measures one. State select.column: "

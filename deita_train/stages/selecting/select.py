@@ -50,7 +50,7 @@ def run(context: StageContext) -> StageResult | None:
 
 def _ranks(context: StageContext) -> tuple[torch.device, Group | None]:
     """The device of this rank, and the ranks of the launch; without a launch one process on the CPU."""
-    if "launch" not in context.settings:
+    if "launch" not in context.runtime:
         return torch.device("cpu"), None
     device = start_ranks(context)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -73,18 +73,18 @@ def _reusable(context: StageContext) -> tuple[Path, ...]:
 def _lengths(context: StageContext) -> TrainedLengths | None:
     if "lengths" not in context.parents:
         return None
-    return read_trained_lengths(context.parents["lengths"], context.config["max_length"])
+    return read_trained_lengths(context.parents["lengths"], context.identity["max_length"])
 
 
 def _in_tokens(context: StageContext) -> bool:
-    budget = context.config["budget"]
+    budget = context.identity["budget"]
     return budget is not None and form_of(budget) == TOKENS
 
 
 def _candidates(context: StageContext, lengths: TrainedLengths | None) -> Candidates:
     """Every row of the pool, with its scores."""
-    pool = Candidates(scored_pool(context), SelectionSettings.of_stage(context.config))
-    if context.config.get("only_trained_turns"):
+    pool = Candidates(scored_pool(context), SelectionSettings.of_stage(context.identity))
+    if context.identity.get("only_trained_turns"):
         assert lengths is not None
         pool = replace(pool, counted_turns=lengths.turns_of(pool.ids))
     return replace(pool, rows=with_evol_score(pool))
@@ -122,7 +122,7 @@ def _write(
     selected.save_to_disk(str(context.data_dir))
     _trace_table(traced).save_to_disk(str(context.work_dir / "trace"))
     left_out = {**drops, "not_selected": len(traced) - len(selected)}
-    metrics = selection_metrics(context.config, pool.rows, selected, walked.trace)
+    metrics = selection_metrics(context.identity, pool.rows, selected, walked.trace)
     return StageResult(
         rows_in=len(pool.rows),
         rows_out=len(selected),

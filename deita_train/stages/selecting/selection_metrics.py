@@ -14,7 +14,7 @@ _NOT_MEASURED = {"id", "messages", "source", "selection_rank", "nearest_similari
 
 
 def selection_metrics(
-    config: Mapping[str, Any],
+    identity: Mapping[str, Any],
     pool: datasets.Dataset,
     selected: datasets.Dataset,
     trace: Trace,
@@ -22,16 +22,16 @@ def selection_metrics(
     """Counts, similarities and means of a selection.
 
     Args:
-        config: of the stage.
+        identity: of the stage.
         pool: every row.
         selected: the rows that were kept.
         trace: the decisions in the walk over the rows that could be ranked.
     """
     summary = nearest_summary(trace)
     return {
-        "method": config["method"],
-        "budget": config["budget"],
-        "threshold": config.get("threshold"),
+        "method": identity["method"],
+        "budget": identity["budget"],
+        "threshold": identity.get("threshold"),
         "rows_in": len(pool),
         "rows_out": len(selected),
         "seen": summary["num_seen"],

@@ -42,7 +42,7 @@ def shortfall(
         return {}
     assert walked.wanted is not None
     sufficient = _sufficient(context, candidates, tokens, walked.wanted, device)
-    if walked.found * 2 < walked.wanted and not context.settings["allow_fewer"]:
+    if walked.found * 2 < walked.wanted and not context.runtime["allow_fewer"]:
         raise UserError(_too_few(context, len(candidates.ids), walked, dropped, sufficient))
     return {"sufficient_threshold": sufficient}
 
@@ -76,7 +76,7 @@ def _sufficient(
 def _too_few(
     context: StageContext, num_rows: int, walked: Walked, dropped: str, sufficient: Mapping[str, Any] | None
 ) -> str:
-    summary, budget = nearest_summary(walked.trace), context.config["budget"]
+    summary, budget = nearest_summary(walked.trace), context.identity["budget"]
     found = f"{context.label}: only {_found(budget, walked)} were found among {num_rows}"
     if not summary["num_rejected"]:
         return f"{found}{dropped}. Add rows to the pool, lower select.budget, or allow_fewer: true."

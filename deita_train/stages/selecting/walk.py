@@ -76,7 +76,7 @@ def walk(
     Raises:
         UserError: the trace of a published selection cannot be read, or the first row exceeds a budget of tokens.
     """
-    budget = context.config["budget"]
+    budget = context.identity["budget"]
     select = partial(select_rows, candidates, device=device, group=group)
     earlier, source = _furthest(context, candidates.ids)
     if tokens is None:

@@ -15,20 +15,20 @@ from deita_train.training.sizes import trained_dtype
 
 def check_adapter(context: StageContext) -> None:
     """Refuse an adapter that could not be created, merged or loaded again, before anything is trained."""
-    if context.config.get("peft") is None:
+    if context.identity.get("peft") is None:
         return
-    model, merge = model_path(context), context.config["merge_adapter"]
-    try_adapter(context.config["peft"], model, merge=merge)
+    model, merge = model_path(context), context.identity["merge_adapter"]
+    try_adapter(context.identity["peft"], model, merge=merge)
     if not merge:
         _check_tokenizer_alone(model, context.prepared_dir / "tokenizer")
 
 
 def finish_adapter(context: StageContext) -> dict[str, Any]:
     """Merge the adapter into a full model if the recipe says so. Call in a process without a process group."""
-    if not context.config.get("merge_adapter"):
+    if not context.identity.get("merge_adapter"):
         return {}
     remove_tree(context.model_dir)
-    difference = merge_adapter(adapter_dir(context), context.model_dir, trained_dtype(context.config["trainer"]))
+    difference = merge_adapter(adapter_dir(context), context.model_dir, trained_dtype(context.identity["trainer"]))
     finish_model_folder(context.model_dir, adapter_dir(context), None)
     return {"merge_difference": difference}
 
@@ -42,8 +42,8 @@ def base_name(context: StageContext) -> tuple[str, str | None]:
     """How an adapter names its base: the folder and None, or the Hub id and the commit."""
     if "model" in context.parents:
         return str(model_path(context).resolve()), None
-    identity = context.config["model"]
-    return (identity["hub"], identity["revision"]) if "hub" in identity else (context.settings["model"], None)
+    identity = context.identity["model"]
+    return (identity["hub"], identity["revision"]) if "hub" in identity else (context.runtime["model"], None)
 
 
 def _check_tokenizer_alone(model: Path, folder: Path) -> None:

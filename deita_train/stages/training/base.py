@@ -16,17 +16,17 @@ _INITIAL = "initial_model"
 
 def prepare(context: StageContext) -> None:
     """Train the tokenizer, draw the initial weights, render the text."""
-    shape = context.config["architecture"]
+    shape = context.identity["architecture"]
     initial = context.prepared_dir / _INITIAL
     texts = (message["content"] for row in _conversations(context) for message in row["messages"])
-    tokenizer = train_tokenizer(texts, shape["vocab_size"], context.config["chat_template"], initial)
+    tokenizer = train_tokenizer(texts, shape["vocab_size"], context.identity["chat_template"], initial)
     make_model(
         tokenizer,
         hidden_size=shape["hidden_size"],
         num_layers=shape["num_layers"],
         num_heads=shape["num_heads"],
         context_length=shape["context_length"],
-        seed=context.config["seed"],
+        seed=context.identity["seed"],
         folder=initial,
     )
     write_count(context, write_training_rows(_text_rows(context), context.prepared_dir / ROWS))
@@ -34,7 +34,7 @@ def prepare(context: StageContext) -> None:
 
 def run(context: StageContext) -> StageResult | None:
     """Pretrain on every token of the text."""
-    return train_prepared(context, context.prepared_dir / _INITIAL, context.config["chat_template"])
+    return train_prepared(context, context.prepared_dir / _INITIAL, context.identity["chat_template"])
 
 
 def _conversations(context: StageContext) -> datasets.Dataset:
@@ -42,6 +42,6 @@ def _conversations(context: StageContext) -> datasets.Dataset:
 
 
 def _text_rows(context: StageContext) -> Iterator[LabelledRow]:
-    tokenizer = load_tokenizer(str(context.prepared_dir / _INITIAL), context.config["chat_template"])
+    tokenizer = load_tokenizer(str(context.prepared_dir / _INITIAL), context.identity["chat_template"])
     for row in _conversations(context):
-        yield text_row(tokenizer, row, context.config["max_length"])
+        yield text_row(tokenizer, row, context.identity["max_length"])

@@ -23,7 +23,7 @@ def prepare(context: StageContext) -> None:
 
 def run(context: StageContext) -> StageResult | None:
     """Train, and write the model with the run's template."""
-    return train_prepared(context, model_path(context), context.config["chat_template"], kind="dpo")
+    return train_prepared(context, model_path(context), context.identity["chat_template"], kind="dpo")
 
 
 def finish(context: StageContext) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def train_prepared(
     context: StageContext, model: Path, chat_template: str | None, kind: Kind = "sft"
 ) -> StageResult | None:
     """Train on the prepared rows and write a complete folder with the model or adapter; the result on rank 0."""
-    left_dir = adapter_dir(context) if context.config.get("merge_adapter") else context.model_dir
+    left_dir = adapter_dir(context) if context.identity.get("merge_adapter") else context.model_dir
     tokenizer = load_tokenizer(str(model), chat_template)
     rows = datasets.load_from_disk(str(context.prepared_dir / ROWS))
     outcome = train(
@@ -59,20 +59,20 @@ def train_prepared(
 
 def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
     """The component's plain settings from a node's configuration."""
-    launch = context.settings["launch"]
+    launch = context.runtime["launch"]
     return TrainingSettings(
-        trainer={**context.config["trainer"], **context.settings["trainer"]},
-        global_batch_size=context.config["global_batch_size"],
-        seed=context.config["seed"],
+        trainer={**context.identity["trainer"], **context.runtime["trainer"]},
+        global_batch_size=context.identity["global_batch_size"],
+        seed=context.identity["seed"],
         world_size=context.world_size,
         distributed_type=context.distributed_type,
         use_cpu=launch["use_cpu"],
         kind=kind,
-        peft=context.config.get("peft"),
-        loss=context.config.get("loss", "per_token"),
-        packing=context.settings["packing"],
-        checkpoint_minutes=context.settings["checkpoint_minutes"],
-        quantization=context.config.get("quantization"),
+        peft=context.identity.get("peft"),
+        loss=context.identity.get("loss", "per_token"),
+        packing=context.runtime["packing"],
+        checkpoint_minutes=context.runtime["checkpoint_minutes"],
+        quantization=context.identity.get("quantization"),
     )
 
 

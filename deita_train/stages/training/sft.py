@@ -22,7 +22,7 @@ def prepare(context: StageContext) -> None:
     rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
     keep_end_of_turn(context, rows)
     held_out: list[int] = []
-    if context.config.get("parity"):
+    if context.identity.get("parity"):
         trained, held_out = public_split(len(rows))
         rows = rows.select(trained)
     count = write_training_rows(_rendered(context, rows), context.prepared_dir / ROWS)
@@ -32,7 +32,7 @@ def prepare(context: StageContext) -> None:
 
 def run(context: StageContext) -> StageResult | None:
     """Train, and write the model with the run's template."""
-    return train_prepared(context, model_path(context), context.config["chat_template"])
+    return train_prepared(context, model_path(context), context.identity["chat_template"])
 
 
 def finish(context: StageContext) -> dict[str, Any]:
@@ -41,8 +41,8 @@ def finish(context: StageContext) -> dict[str, Any]:
 
 
 def _rendered(context: StageContext, rows: datasets.Dataset) -> Iterator[LabelledRow]:
-    tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
-    max_length = context.config["trainer"]["max_length"]
+    tokenizer = load_tokenizer(str(model_path(context)), context.identity["chat_template"])
+    max_length = context.identity["trainer"]["max_length"]
     for number, row in enumerate(rows):
         context.progress.update(number + 1, len(rows), "rows rendered")
         yield conversation_row(tokenizer, row, max_length)

@@ -21,9 +21,9 @@ _ANSWERS = 200  # a template may end a conversation's last answer differently fr
 
 def keep_end_of_turn(context: StageContext, rows: datasets.Dataset) -> None:
     """Find the token that ends the first answers, uncut, if it may differ from the end of sequence."""
-    if not context.config.get("end_of_turn"):
+    if not context.identity.get("end_of_turn"):
         return
-    tokenizer = load_tokenizer(str(model_path(context)), context.config["chat_template"])
+    tokenizer = load_tokenizer(str(model_path(context)), context.identity["chat_template"])
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context
     ids = end_of_turn_ids(tokenizer, islice(_answers(tokenizer, rows), _ANSWERS))
     tokens = {str(tokenizer.convert_ids_to_tokens(token)): token for token in ids}
@@ -32,7 +32,7 @@ def keep_end_of_turn(context: StageContext, rows: datasets.Dataset) -> None:
 
 def stop_at_end_of_turn(context: StageContext) -> dict[str, Any]:
     """Make the published model stop there; for an adapter the base's generation_config.json applies."""
-    if not context.config.get("end_of_turn"):
+    if not context.identity.get("end_of_turn"):
         return {}
     tokens = read_json(context.prepared_dir / _FILE)
     if not is_adapter(context.model_dir):

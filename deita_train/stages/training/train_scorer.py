@@ -28,7 +28,7 @@ _CHECK_BATCH_TOKENS = 16384
 def prepare(context: StageContext) -> None:
     """Encode prompt ids + digit id + end of sequence for every labelled row."""
     check_adapter(context)
-    examples = read_scorer_data(context.config, context.settings, "data")
+    examples = read_scorer_data(context.identity, context.runtime, "data")
     count = write_training_rows(_rows(context, examples), context.prepared_dir / ROWS)
     write_count(context, count)
 
@@ -40,10 +40,10 @@ def run(context: StageContext) -> StageResult | None:
 
 def finish(context: StageContext) -> dict[str, Any]:
     """How well the trained (and merged) scorer does on held-out rows; None without `heldout`."""
-    metrics = {"dimension": context.config["dimension"], **finish_adapter(context)}
-    if context.config["heldout"] is None:
+    metrics = {"dimension": context.identity["dimension"], **finish_adapter(context)}
+    if context.identity["heldout"] is None:
         return {**metrics, "heldout": None}
-    examples = read_scorer_data(context.config, context.settings, "heldout")
+    examples = read_scorer_data(context.identity, context.runtime, "heldout")
     scores = _score(context, examples)
     truth = np.array([example.score for example in examples], dtype=np.float64)
     try:
@@ -55,9 +55,9 @@ def finish(context: StageContext) -> dict[str, Any]:
 
 def _rows(context: StageContext, examples: list[ScorerExample]) -> Iterator[LabelledRow]:
     tokenizer = load_tokenizer(str(model_path(context)))
-    encoder = training_encoder(tokenizer, context.config)
+    encoder = training_encoder(tokenizer, context.identity)
     for number, example in enumerate(examples):
-        prompt = scorer_prompt(encoder, example, context.config["max_length"])
+        prompt = scorer_prompt(encoder, example, context.identity["max_length"])
         context.progress.update(number + 1, len(examples), "rows encoded")
         yield scorer_row(encoder, example, prompt, tokenizer.eos_token_id)
 
@@ -66,8 +66,8 @@ def _score(context: StageContext, examples: list[ScorerExample]) -> np.ndarray:
     """Scores of the finished model, float64 [N], in the order of the examples."""
     device = torch.device("cpu" if context.use_cpu else "cuda")
     tokenizer = load_tokenizer(str(context.model_dir))
-    encoder = PromptEncoder(tokenizer, context.config["dimension"], context.config["max_length"])
-    max_length = context.config["max_length"]
+    encoder = PromptEncoder(tokenizer, context.identity["dimension"], context.identity["max_length"])
+    max_length = context.identity["max_length"]
     prompts = [scorer_prompt(encoder, example, max_length).input_ids for example in examples]
     model = load_model(str(context.model_dir), "float32" if context.use_cpu else "bfloat16", device, head=True)
     scores = np.empty(len(prompts))
