@@ -7,6 +7,7 @@ for each weight of the trunk and real token, attention and padding left out. A 7
 also the loop.
 """
 
+import argparse
 import time
 
 import numpy as np
@@ -22,8 +23,8 @@ from passes import (
     measured_product,
     print_table,
     run_engine,
-    say,
 )
+from progress import say, time_limit
 from transformers import PreTrainedModel
 
 from deita_train.data.rendering import render
@@ -52,9 +53,8 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def main() -> None:
+def measure(options: argparse.Namespace) -> None:
     """Measure and print."""
-    options = arguments(__doc__ or "", default_rows=500)
     texts = conversations(options.rows)
     tokenizer = make_tokenizer(texts, options.size)
     rows = [render(tokenizer, messages, 2048).input_ids for messages in texts]
@@ -80,6 +80,13 @@ def main() -> None:
     total = f"{len(rows):,} conversations of {sum(map(len, rows)):,} tokens"
     print(f"{total}, {options.size} parameters, {options.device}; the loop on {len(expected)} of them\n")
     print_table(results, products)
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = arguments(__doc__ or "", default_rows=500)
+    with time_limit(options.minutes):
+        measure(options)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ Run benchmarks/scoring.py or benchmarks/embedding.py, not this file.
 """
 
 import argparse
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from progress import add_time_limit, say
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from deita_train.data.builtin import builtin_conversations
@@ -50,32 +49,7 @@ def arguments(description: str, default_rows: int) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=default_rows, help="conversations of the generated pool")
     parser.add_argument("--loop-rows", type=int, default=60, help="rows of the one-at-a-time loop; its time is scaled")
     add_time_limit(parser)
-    options = parser.parse_args()
-    start_time_limit(options.minutes)
-    return options
-
-
-def add_time_limit(parser: argparse.ArgumentParser) -> None:
-    """The option `--minutes`."""
-    parser.add_argument("--minutes", type=float, default=10, help="give up after this many")
-
-
-def start_time_limit(minutes: float) -> None:
-    """End the process with a message after that time, whatever it is doing then."""
-
-    def give_up(*_: object) -> None:
-        sys.stderr.write(f"not done after {minutes:g} minutes; --minutes allows more, fewer --rows need less\n")
-        sys.stderr.flush()
-        raise SystemExit(1)
-
-    signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
-
-
-def say(line: str) -> None:
-    """Show what is being measured now."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    return parser.parse_args()
 
 
 def conversations(num_rows: int) -> list[list[dict[str, str]]]:

@@ -7,6 +7,7 @@ weight of the trunk and real token, attention and padding left out. A 7B model i
 loop.
 """
 
+import argparse
 import time
 
 import numpy as np
@@ -22,8 +23,8 @@ from passes import (
     measured_product,
     print_table,
     run_engine,
-    say,
 )
+from progress import say, time_limit
 from transformers import PreTrainedModel
 
 from deita_train.data.conversations import user_turns
@@ -59,9 +60,8 @@ def loop(model: PreTrainedModel, prompts: list[list[int]], digit_ids: list[int])
     return Measured(name, seconds, tokens, 0.0, Speed(flops_per_token(model))), np.array(scores)
 
 
-def main() -> None:
+def measure(options: argparse.Namespace) -> None:
     """Measure and print."""
-    options = arguments(__doc__ or "", default_rows=400)
     rows = conversations(options.rows)
     encoder = PromptEncoder(make_tokenizer(rows, options.size), "quality", 2048)
     encoded = [encoder.encode(*turn) for messages in rows for turn in user_turns(messages)]
@@ -89,6 +89,13 @@ def main() -> None:
     total = f"{len(prompts):,} prompts of {sum(map(len, prompts)):,} tokens"
     print(f"{total}, {options.size} parameters, {options.device}; the loop on {len(expected)} of them\n")
     print_table(results, products)
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = arguments(__doc__ or "", default_rows=400)
+    with time_limit(options.minutes):
+        measure(options)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from progress import add_time_limit, say, time_limit
 
 from deita_train.selection.measures.text_table import TextTable, number_text
 from deita_train.selection.repr_filter import repr_filter as ours
@@ -95,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="only these")
     parser.add_argument("--float16", action="store_true", help="mapped files in half precision: half the disk")
     parser.add_argument("--folder", type=Path, help="where the mapped files go for a while (default: the system's)")
+    add_time_limit(parser)
     options = parser.parse_args(arguments)
     cases = SMALL if options.small else tuple(case for case in CASES if case.name in (options.cases or case.name))
     dtype = np.dtype(np.float16 if options.float16 else np.float32)
@@ -103,9 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{os.getloadavg()[0]:.1f} before the start\n"
     )
     results = []
-    for case in cases:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            results.append(measure(case, generate(case, Path(folder), dtype)))
+    with time_limit(options.minutes):
+        for case in cases:
+            say(case.name)
+            with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+                results.append(measure(case, generate(case, Path(folder), dtype)))
     print(table(results).markdown())
 
 

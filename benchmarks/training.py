@@ -16,6 +16,7 @@ from typing import Any
 import datasets
 import torch
 from passes import SHAPES, conversations, llama_config, make_tokenizer, measured_product, random_model
+from progress import add_time_limit, say, time_limit
 from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
@@ -132,7 +133,10 @@ def on_cpu(num_rows: int) -> None:
             Way("batches of similar length", micro),
             Way("packed", micro, packing=True),
         ]
-        measured = [measure(way, _small_llama, tokenizer, data, folder, use_cpu=True, batch=_BATCH) for way in ways]
+        measured = []
+        for way in ways:
+            say(way.name)
+            measured.append(measure(way, _small_llama, tokenizer, data, folder, use_cpu=True, batch=_BATCH))
     first = measured[0]
     timed = slice(_WARM_UP, None)
     flops = training_flops_per_token(_small_llama(torch.float32))
@@ -155,7 +159,10 @@ def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=160, help="conversations")
-    on_cpu(parser.parse_args().rows)
+    add_time_limit(parser)
+    options = parser.parse_args()
+    with time_limit(options.minutes):
+        on_cpu(options.rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ FILE = Path(__file__).parents[2] / "benchmarks" / "selection.py"
 def benchmark():
     spec = importlib.util.spec_from_file_location("selection_benchmark", FILE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FILE.parent)
+        spec.loader.exec_module(module)
     return module
 
 

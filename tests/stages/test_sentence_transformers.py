@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from pass_stages import TEMPLATE, carry_out, conversations, pass_context
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
-from deita_train.stages.inference import sentence_embed
+from deita_train.stages.inference import batched_pass, sentence_embed
 from deita_train.training.miniature import train_tokenizer
 
 ROWS = conversations(15)
@@ -95,6 +96,18 @@ def test_the_numbers_are_of_the_dtype_that_is_asked_for(work):
     vectors = np.array(datasets.load_from_disk(str(context.data_dir))["embedding"][:], np.float32)
     as_bfloat16 = torch.from_numpy(vectors).bfloat16().float().numpy()
     np.testing.assert_array_equal(vectors, as_bfloat16)
+
+
+def test_hours_in_bfloat16_on_a_cpu_are_refused(work, monkeypatch):
+    refused = []
+    monkeypatch.setattr(batched_pass, "refuse_slow_bfloat16", lambda flops, _: refused.append(flops))
+    context = pass_context("sentence_embed", work, ROWS, dtype="bfloat16", max_batch_tokens=150)
+    carry_out(sentence_embed, context)
+    tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+    weights = load_file(work / "model" / "model.safetensors")
+    products = sum(weight.numel() for name, weight in weights.items() if not any(table in name for table in tables))
+    tokens = sum(read_plan(context.prepared_dir / "batches.json").lengths)
+    assert refused == [2 * products * tokens]
 
 
 def test_without_the_library_it_says_how_to_install_it(work, monkeypatch):

@@ -67,6 +67,28 @@ def start_ranks(context: StageContext) -> torch.device:
     return device
 
 
+def load_pass_model(context: StageContext, device: torch.device, *, head: bool) -> PreTrainedModel:
+    """The stage's model, if its dtype is not refused for the prepared batches (`check_dtype`)."""
+    model = load_stage_model(context, device, head=head)
+    check_dtype(context, flops_per_token(model))
+    return model
+
+
+def check_dtype(context: StageContext, flops: int | None) -> None:
+    """Refuse hours in bfloat16 on a CPU that takes minutes in float32; call it before the model computes anything.
+
+    Args:
+        context: of a stage whose batches are planned.
+        flops: operations per token, None if unknown.
+
+    Raises:
+        UserError: with the measured ratio of the two precisions.
+    """
+    if flops is not None and context.use_cpu and context.config["dtype"] == "bfloat16":
+        tokens = sum(read_plan(context.prepared_dir / PLAN).lengths)
+        refuse_slow_bfloat16(flops * tokens / context.world_size, _FLOAT32)
+
+
 @dataclass(frozen=True)
 class PassResult:
     """The columns of all items, [N] or [N, D], in the order of the prepared rows, and metrics."""
@@ -93,9 +115,6 @@ def run_pass(
     speed = Speed()
     if model is not None:
         speed = Speed(flops_per_token(model), peak_flops(model.device, model.dtype))
-        if context.use_cpu and model.dtype == torch.bfloat16:
-            tokens = sum(plan.tokens(number) for number in numbers)
-            refuse_slow_bfloat16((speed.flops_per_token or 0) * tokens, _FLOAT32)
     watch = _Watch(context, plan, missing, numbers, speed)
     Pass(plan, shard_dir, compute, speed, watch.tick).run(numbers)
     if numbers:
@@ -251,7 +270,7 @@ def token_losses(context: StageContext) -> TokenLosses | None:
     device = start_ranks(context)
     table = pq.read_table(context.prepared_dir / ROWS)
     rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
-    model = load_stage_model(context, device, head=True)
+    model = load_pass_model(context, device, head=True)
     check_plain_head(model, rows[0], device)
 
     def compute(positions: Sequence[int]) -> Columns:

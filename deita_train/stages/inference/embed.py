@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from deita_train.inference.forward import last_hidden_states, mean_hidden_states, pad_batch
 from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import rendered_rows, run_pass, start_ranks
+from deita_train.stages.inference.batched_pass import load_pass_model, rendered_rows, run_pass, start_ranks
 from deita_train.stages.inference.embedding_table import (
     VECTORS,
     Inputs,
@@ -15,7 +15,7 @@ from deita_train.stages.inference.embedding_table import (
     pool_rows,
 )
 from deita_train.stages.rows import pass_max_length
-from deita_train.stages.stage_model import load_stage_model, model_path
+from deita_train.stages.stage_model import model_path
 
 _POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
 
@@ -30,7 +30,7 @@ def run(context: StageContext) -> StageResult | None:
     """Embed this rank's batches; rank 0 joins the results by row."""
     device = start_ranks(context)
     inputs = Inputs.read(context)
-    trunk = load_stage_model(context, device, head=False)
+    trunk = load_pass_model(context, device, head=False)
     pooled = _POOLINGS[context.config.get("pooling", "last_token")]
 
     def compute(positions: Sequence[int]) -> Columns:

@@ -29,10 +29,10 @@ from deita_train.inference.shards import Columns
 from deita_train.scoring.digits import digit_expectation, digit_mass
 from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import PLAN, PassResult, log, run_pass, start_ranks
+from deita_train.stages.inference.batched_pass import PLAN, PassResult, load_pass_model, log, run_pass, start_ranks
 from deita_train.stages.inference.row_reuse import Stored, input_hash, join_reused, plan_missing
 from deita_train.stages.rows import pass_max_length, scoring_encoder, turn_prompts
-from deita_train.stages.stage_model import load_stage_model, model_path, trusts_code
+from deita_train.stages.stage_model import model_path, trusts_code
 
 _TURNS = "turns.parquet"
 _HISTOGRAM_EDGES = [1 + 0.25 * step for step in range(21)]
@@ -66,7 +66,7 @@ def run(context: StageContext) -> StageResult | None:
     prompts = _prompts(table)
     plan = read_plan(context.prepared_dir / PLAN)
     missing = [prompts[item] for item in plan.facts["missing"]]
-    model = load_stage_model(context, device, head=True)
+    model = load_pass_model(context, device, head=True)
     tried = np.empty(0)
     if prompts:
         check_plain_head(model, prompts[0], device)

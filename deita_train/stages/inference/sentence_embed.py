@@ -14,7 +14,7 @@ from deita_train.errors import UserError
 from deita_train.inference.shards import Columns
 from deita_train.models.remote_code import own_code
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import run_pass, start_ranks
+from deita_train.stages.inference.batched_pass import check_dtype, run_pass, start_ranks
 from deita_train.stages.inference.embedding_table import (
     VECTORS,
     Inputs,
@@ -57,6 +57,7 @@ def run(context: StageContext) -> StageResult | None:
     device = start_ranks(context)
     inputs = Inputs.read(context)
     encoder = _load(context, device)
+    check_dtype(context, _flops_per_token(encoder))
     texts = [conversation_text(messages) for messages in pool_rows(context)["messages"]]
 
     def compute(positions: Sequence[int]) -> Columns:
@@ -85,6 +86,12 @@ def _whole_length(encoder: Any, text: str) -> int:
         return len(_token_ids(encoder, text))
     finally:
         encoder.max_seq_length = limit
+
+
+def _flops_per_token(encoder: Any) -> int:
+    """Two for each weight that is not looked up in a table."""
+    modules = [module for module in encoder.modules() if not isinstance(module, torch.nn.Embedding)]
+    return 2 * sum(weight.numel() for module in modules for weight in module.parameters(recurse=False))
 
 
 def _load(context: StageContext, device: torch.device) -> Any:
