@@ -126,7 +126,9 @@ def _tokens_of_own(label_mask: torch.Tensor, position_ids: torch.Tensor | None) 
     if position_ids is None:
         return label_mask.sum(-1, keepdim=True)
     conversation = (position_ids[0] == 0).cumsum(0)[1:] - 1
-    counts = torch.bincount(conversation, weights=label_mask[0].float())
+    # Not bincount, which waits for the device to learn the number of conversations.
+    counts = torch.zeros(len(conversation), device=conversation.device)
+    counts.index_add_(0, conversation, label_mask[0].float())
     # The position between two conversations has no loss; 0 / 0 there would spread.
     return counts.clamp(min=1)[conversation][None]
 
