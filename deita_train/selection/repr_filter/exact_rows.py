@@ -12,6 +12,7 @@ from deita_train.selection.repr_filter.unit_rows import (
     centre_of,
     check_shape,
     refuse_without_direction,
+    shared_tensor,
     undirected_rows,
 )
 
@@ -96,8 +97,8 @@ class ExactRows:
         The result is valid until the next call with this name.
         """
         shape = (len(positions), self.embeddings.shape[1])
-        stored = self.scratch.take("stored", shape, getattr(torch, self.embeddings.dtype.name))
-        # The mode makes numpy write into the buffer directly; no position is out of bounds.
-        np.take(self.embeddings, positions, axis=0, out=stored.numpy(), mode="clip")
+        table = shared_tensor(self.embeddings)
+        stored = self.scratch.take("stored", shape, table.dtype)
+        torch.index_select(table, 0, torch.from_numpy(positions), out=stored)
         vectors = self.scratch.take(name, shape, torch.float64).copy_(stored)
         return vectors if self.mean is None else vectors.sub_(torch.from_numpy(self.mean))

@@ -239,7 +239,7 @@ class _Walk:
         rejected = self._rejected(positions, unit, nearest.over_ranks(self.group))
         open_rows = np.flatnonzero(~rejected)
         within = with_later(unit, open_rows, self.scratch)
-        among_open = within.cpu().numpy().take(open_rows, axis=1)
+        among_open = within.index_select(1, torch.from_numpy(open_rows).to(within.device)).cpu().numpy()
         keeps = sequential_step(self.rows, positions[open_rows], among_open, self.threshold)
         keeps = keeps[: self.budget - self.num_kept]
         new = open_rows[keeps]

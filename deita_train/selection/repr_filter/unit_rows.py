@@ -1,5 +1,6 @@
 """Embeddings as unit vectors: read in blocks, divided by norms taken in float64, refused without a direction."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,14 +107,20 @@ def undirected_rows(embeddings: np.ndarray, mean: np.ndarray | None, part: range
     clear = CLEAR_NORM * _mean_length(mean)
     for start in range(0, len(part), ROWS_PER_PASS):
         rows = embeddings[part[start] : min(part[start] + ROWS_PER_PASS, part.stop)]
-        with np.errstate(over="ignore", invalid="ignore"):
-            near = rows.astype(np.float32, copy=False)
-            near = near if mean is None else near - mean.astype(np.float32)
-            squares = np.einsum("ij,ij->i", near, near)
-        unclear = start + np.flatnonzero(~(np.isfinite(squares) & (squares >= np.float32(clear) ** 2)))
+        near = shared_tensor(rows).float()
+        near = near if mean is None else near - torch.from_numpy(mean).float()
+        norms = torch.linalg.vector_norm(near, dim=1).numpy()
+        unclear = start + np.flatnonzero(~(np.isfinite(norms) & (norms >= clear)))
         if len(unclear):
             undirected[unclear] = _has_no_direction(_norms(rows[unclear - start], mean), mean)
     return undirected
+
+
+def shared_tensor(array: np.ndarray) -> torch.Tensor:
+    """The memory of an array, which may be read-only, as a tensor to be read: torch copies on several threads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def refuse_without_direction(refused: np.ndarray, mean: np.ndarray | None, ids: Sequence[str]) -> None:

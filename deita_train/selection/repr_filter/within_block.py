@@ -28,8 +28,7 @@ def with_later(unit: torch.Tensor, rows: np.ndarray, scratch: Scratch) -> torch.
         found[start : start + len(strip), :first] = -torch.inf
         open_rows = scratch.take("strip", (len(strip), unit.shape[1]), unit.dtype, unit.device)
         torch.index_select(unit, 0, torch.from_numpy(strip).to(unit.device), out=open_rows)
-        products = scratch.take("products", (len(strip), len(unit) - first), unit.dtype, unit.device)
-        found[start : start + len(strip), first:] = torch.mm(open_rows, unit[first:].T, out=products)
+        torch.mm(open_rows, unit[first:].T, out=found[start : start + len(strip), first:])
         not_later = torch.from_numpy(strip[:, None] >= np.arange(first, last + 1)).to(unit.device)
         found[start : start + len(strip), first : last + 1].masked_fill_(not_later, -torch.inf)
     return found
