@@ -63,7 +63,7 @@ def copy_without(undisturbed: Path, runs: Path, *labels: str) -> None:
 
 
 def stages(runs: Path, name: str = "smoke") -> dict[str, str]:
-    """Artefact ids of the recipe as written, by stage label."""
+    """Artefact ids of the base run, by stage label."""
     record = json.loads((runs / name / "stages.json").read_text())
     return next(cell["stages"] for cell in record["cells"] if cell["base"])
 

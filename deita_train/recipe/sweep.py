@@ -10,7 +10,7 @@ from deita_train.errors import UserError
 from deita_train.recipe.cell_labels import Paths, cell_labels
 from deita_train.recipe.wording import nearest
 
-BASE_RUN = "as written"
+BASE_RUN = "base run"
 _WHOLE_POOL_LABEL = "whole pool"
 # Keys of `sweep` that are not paths.
 _OPTIONS = ("until", "whole_pool")

@@ -52,7 +52,7 @@ def run(tmp_path):
     (folder / "report" / "cards" / "sft-b.md").write_text("of " + "f" * 64)
     cells = [
         {
-            "label": "recipe as written",
+            "label": "base run",
             "settings": {},
             "base": True,
             "stages": {"sft": "sft-a", "dpo": "dpo-a", "pool": "pool-a"},

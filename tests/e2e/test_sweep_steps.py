@@ -109,7 +109,7 @@ def test_the_commands_are_one_line_per_step(carried_out):
     cells = ["budget 4, seed 1", "budget 4, seed 2", "budget 400, seed 1", "budget 400, seed 2"]
     assert carried_out["commands"] == [
         f"{RUN} --cell shared",
-        f"{RUN} --cell 'as written'",
+        f"{RUN} --cell 'base run'",
         *(f"{RUN} --cell '{cell}'" for cell in cells),
         f"{RUN} --cell 'whole pool'",
         RUN,
@@ -143,7 +143,7 @@ def test_the_run_makes_the_rest_and_reports_what_there_is(carried_out, folder):
     run = carried_out["run"]
     assert run.returncode == 2
     assert run.stdout.count("already done") == 2  # the pool, and the selection of the pasted cell
-    assert selected(folder) == {"as written": 8, "budget 4, seed 1": 4, "budget 4, seed 2": 4, "whole pool": 24}
+    assert selected(folder) == {"base run": 8, "budget 4, seed 1": 4, "budget 4, seed 2": 4, "whole pool": 24}
     message = run.stderr.splitlines()
     assert message[0] == "error: 2 stages failed; everything else is done."
     assert [line for line in message if "cells:" in line] == [

@@ -67,7 +67,7 @@ def test_the_key_follows_the_adapter_and_its_base(tmp_path, adapter):
 
 def test_a_base_on_the_hub_counts_by_its_commit(tmp_path):
     adapter = make_adapter(tmp_path / "a", "org/base", revision=COMMIT)
-    identity = graph(tmp_path, with_scorer(adapter))["embed"].config["model"]
+    identity = graph(tmp_path, with_scorer(adapter))["embed"].identity["model"]
     assert identity["base"] == {"hub": "org/base", "revision": COMMIT}
     shutil.rmtree(adapter)
     make_adapter(adapter, "org/base", revision="main")

@@ -37,7 +37,7 @@ def test_what_cells_share_is_what_two_or_more_need(tmp_path):
 
 def test_a_cell_by_label_and_by_number(tmp_path):
     made = plan(tmp_path, recipe(sweep=SWEEP))
-    assert labels(made, "0") == labels(made, "as written") == LABELS
+    assert labels(made, "0") == labels(made, "base run") == LABELS
     for number, cell in enumerate(CELLS, 1):
         assert cell_nodes(made, cell) == cell_nodes(made, str(number))
         assert labels(made, cell) == [*SHARED, "select", "sft"]
@@ -59,7 +59,7 @@ def test_an_unknown_cell_is_refused_with_the_known_ones(tmp_path, cell):
     message = str(caught.value)
     assert message.startswith(f"--cell {cell}: {tmp_path / 'recipe.yaml'} has no such cell")
     assert message.endswith(
-        "Give shared, or one of these by number or label: 0 'as written'; 1 'random, seed 1'; 2 'random, seed 2'; "
+        "Give shared, or one of these by number or label: 0 'base run'; 1 'random, seed 1'; 2 'random, seed 2'; "
         "3 'longest_response, seed 1'; 4 'longest_response, seed 2'."
     )
     assert ("did you mean 'random, seed 1'?" in message) == (cell == "random")
@@ -90,7 +90,7 @@ def test_the_commands_by_hand(tmp_path):
     run = f"deita-train run {tmp_path / 'recipe.yaml'} --runs {tmp_path / 'runs'}"
     assert cell_commands(made, None) == [
         f"{run} --cell shared",
-        f"{run} --cell 'as written'",
+        f"{run} --cell 'base run'",
         f"{run} --cell 'random, seed 1'",
         f"{run} --cell 'random, seed 2'",
         f"{run} --cell 'longest_response, seed 1'",
@@ -135,7 +135,7 @@ def arguments(made, *rest):
 
 
 def test_the_shell_reads_the_commands_as_they_were_meant(awkward, shell):
-    parts = ["shared", "as written", *CELLS]
+    parts = ["shared", "base run", *CELLS]
     _, calls = shell("bash", "-c", "\n".join(cell_commands(awkward, "sft")))
     assert calls == [
         *(arguments(awkward, "--until", "sft", "--cell", part) for part in parts),
@@ -156,7 +156,7 @@ def test_the_script_is_bash(script, shell):
 
 
 def test_each_task_of_the_script_is_one_cell(awkward, script, shell):
-    for task, cell in enumerate(["as written", *CELLS], 1):
+    for task, cell in enumerate(["base run", *CELLS], 1):
         answer, calls = shell("bash", script, SLURM_ARRAY_TASK_ID=str(task))
         assert (answer.returncode, calls) == (0, [arguments(awkward, "--cell", cell)]), answer.stderr
 

@@ -128,7 +128,7 @@ def test_dpo_and_its_reference_cut_alike(tmp_path):
     for name in ("max_length", "chat_template"):
         assert nodes["reference"].identity[name] == nodes["dpo"].identity[name]
     assert nodes["reference"].identity["max_length"] == 512
-    assert graph(tmp_path, dpo_recipe())["reference"].config["max_length"] == 2048
+    assert graph(tmp_path, dpo_recipe())["reference"].identity["max_length"] == 2048
 
 
 def test_parity_of_dpo_writes_the_pairs_of_the_training_and_its_reference_alone(tmp_path):
@@ -247,7 +247,7 @@ def test_evaluation_of_the_untuned_model_is_shared_by_cells(tmp_path):
 
 
 def test_generated_heldout_rows_do_not_repeat_the_training_rows(tmp_path):
-    config = graph(tmp_path, recipe())["train_scorer.quality"].config
+    config = graph(tmp_path, recipe())["train_scorer.quality"].identity
     assert (config["data"]["seed"], config["heldout"]["seed"]) == (7, 8)
 
 
@@ -260,7 +260,7 @@ def test_a_section_s_own_seed_wins(tmp_path):
 
 def test_merged_sources_keep_their_order(tmp_path):
     sources = [{"builtin": "quickstart", "rows": rows} for rows in (30, 20)]
-    config = graph(tmp_path, recipe(pool={"sources": sources}))["pool"].config
+    config = graph(tmp_path, recipe(pool={"sources": sources}))["pool"].identity
     assert [source["rows"] for source in config["sources"]] == [30, 20]
 
 
@@ -380,7 +380,7 @@ def test_a_batch_that_the_ranks_do_not_divide_is_refused(tmp_path, where, size, 
 
 def test_a_batch_that_is_divided_is_taken(tmp_path):
     changes = {"sft__global_batch_size": 24, "sft__launch": "cpu_ddp", "sft__trainer__per_device_train_batch_size": 4}
-    assert graph(tmp_path, recipe(**changes))["sft"].config["global_batch_size"] == 24
+    assert graph(tmp_path, recipe(**changes))["sft"].identity["global_batch_size"] == 24
 
 
 @pytest.mark.parametrize(

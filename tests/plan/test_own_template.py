@@ -127,7 +127,7 @@ def test_a_pass_with_the_own_template_of_a_base_that_the_recipe_makes(tmp_path, 
 
 def test_an_embedding_needs_no_marks_and_perplexity_does(tmp_path):
     own = {"model": str(make_folder(tmp_path / "m", jinja=UNMARKED)), "chat_template": "tokenizer"}
-    assert graph(tmp_path, recipe(embedding=own))["embed"].config["chat_template"] == UNMARKED
+    assert graph(tmp_path, recipe(embedding=own))["embed"].identity["chat_template"] == UNMARKED
     with pytest.raises(UserError, match=r"perplexity\.chat_template: tokenizer: .* does not mark what the assistant"):
         graph(tmp_path, recipe(perplexity=own))
 
@@ -148,7 +148,7 @@ HUB = {"hub": "org/m", "revision": COMMIT}
 def test_a_hub_models_template_is_taken_from_the_cache(tmp_path, cache):
     make_folder(cache, jinja=MARKED)
     hub = {"sft__model": "org/m", "sft__revision": COMMIT, "sft__chat_template": "tokenizer"}
-    assert graph(tmp_path, recipe(**hub))["sft"].config["chat_template"] == MARKED
+    assert graph(tmp_path, recipe(**hub))["sft"].identity["chat_template"] == MARKED
     make_folder(cache, jinja=MARKED)
     (cache / "chat_template.jinja").unlink()
     (cache / "tokenizer_config.json").write_text(json.dumps({"chat_template": OTHER}))

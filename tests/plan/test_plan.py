@@ -246,7 +246,7 @@ def test_what_was_made_from_other_content_is_made_again(tmp_path):
 
 
 def sweep_reasons(made):
-    """Cell and stage -> why it must be made, for what is not shared with the recipe as written."""
+    """Cell and stage -> why it must be made, for what is not shared with the base run."""
     stages = [stage for stage in planned_stages(made) if stage.status == "to run"]
     return {
         (made.owners(stage.node)[0].label, stage.node.label): stage.reason
@@ -277,7 +277,7 @@ def test_a_cell_that_the_last_run_did_not_have_is_compared_with_none(tmp_path):
 
 
 def test_what_the_recipe_as_written_shares_is_compared_with_its_own_former_self(tmp_path):
-    sweep = {"sft.seed": [1, 7], "until": "sft"}  # the seed of the recipe as written is 7
+    sweep = {"sft.seed": [1, 7], "until": "sft"}  # the seed of the base run is 7
     carry_out(plan(tmp_path, recipe(sweep=sweep)))
     made = plan(tmp_path, recipe(sweep=sweep, sft__trainer__max_length=64))
     assert reasons(made)["evaluate.sft"] == "sft changed"

@@ -167,7 +167,7 @@ def test_a_sweep_over_methods_shares_one_section(tmp_path):
     configs = {cell.label: cell.nodes["select"].hashed for cell in made.cells}
     assert configs["random"] == {"method": "random", "budget": 10, "seed": 7}
     assert configs["kmeans"] == {"method": "kmeans", "budget": 10, **CONFIGS["kmeans"], "clusters": 3}
-    assert configs["as written"]["threshold"] == 0.8
+    assert configs["base run"]["threshold"] == 0.8
 
 
 def test_another_method_by_set_leaves_the_file_as_it_is(tmp_path):

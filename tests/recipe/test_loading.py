@@ -184,7 +184,7 @@ def test_a_sweep_of_the_command_line(write):
 def test_a_whole_pool_cell_is_a_valid_recipe_without_a_budget(write):
     loaded = load_recipe(write(), ["sweep.select.budget=[5, 10]", "sweep.sft.seed=[1]", "sweep.whole_pool=true"])
     assert [cell.label for cell in loaded.cells] == [
-        "as written",
+        "base run",
         "budget 5, seed 1",
         "budget 10, seed 1",
         "whole pool, seed 1",

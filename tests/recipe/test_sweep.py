@@ -21,7 +21,7 @@ def refusal(sweep):
 @pytest.mark.parametrize("data", [DATA, {**DATA, "sweep": None}])
 def test_without_a_sweep_there_is_the_recipe_as_written(data):
     (cell,), until = expand(data, "r.yaml")
-    assert (cell.label, cell.settings, cell.is_base, cell.data, until) == ("as written", {}, True, DATA, None)
+    assert (cell.label, cell.settings, cell.is_base, cell.data, until) == ("base run", {}, True, DATA, None)
 
 
 def test_the_cells_are_the_product_in_the_order_of_the_recipe():

@@ -409,7 +409,7 @@ def test_what_recipes_share_is_one_artefact(hub, data):
 def test_the_budget_sweep_has_these_trainings(hub, data):
     plan = planned("budget_sweep.yaml", data, 8)
     kinds = [node.kind for node in plan.nodes]
-    # 2 methods x 6 budgets x 3 seeds and 3 on the whole pool; the recipe as written is one of them.
+    # 2 methods x 6 budgets x 3 seeds and 3 on the whole pool; the base run is one of them.
     assert (len(plan.cells), kinds.count("sft")) == (1 + 36 + 3, 39)
     assert kinds.count("select") == 6 + 6 * 3 + 1  # DEITA's do not depend on the seed
     assert {kind: kinds.count(kind) for kind in ("score", "embed")} == {"score": 2, "embed": 1}

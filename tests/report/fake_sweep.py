@@ -42,7 +42,7 @@ def add_pairs(run):
 
 
 def swept_select(run, method, budget, seed, place):
-    """A selection's artefact; rows and trace are written for the recipe as written only, as no other is read."""
+    """A selection's artefact; rows and trace are written for the base run only, as no other is read."""
     artefact_id = f"select-{method}-{budget}" + (f"-{seed}" if method == "random" else "")
     if artefact_id in run.nodes:
         return artefact_id
@@ -85,7 +85,7 @@ def add_tuned(run, name, stages, seed, loss, failed_at):
 
 
 def write_swept_run(folder, losses=SWEPT_LOSSES, failed=FAILED):
-    """Budgets and methods of ``losses`` and the whole pool, three seeds each; the recipe as written is a cell."""
+    """Budgets and methods of ``losses`` and the whole pool, three seeds each; the base run is a cell."""
     run = FakeRun(folder)
     shared = add_upstream(run) | add_pairs(run)
     settings = [(method, budget, loss) for (method, budget), loss in losses.items()]

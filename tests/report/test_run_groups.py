@@ -39,7 +39,7 @@ def test_a_run_without_a_sweep_is_named_by_its_method(run):
 def test_the_base_run_is_not_counted_beside_its_twin(run):
     summary = read_summary(*run)
     first, *others = summary.cells
-    written = replace(first, settings={}, label="as written")
+    written = replace(first, settings={}, label="base run")
     doubled = replace(summary, cells=(written, replace(first, base=False), *others))
     groups = groups_of(doubled)
     assert [(group.label, len(group.cells), group.base) for group in groups] == [

@@ -157,7 +157,7 @@ def test_a_group_without_any_result_is_said_to_have_failed(swept):
 
 def test_a_recipe_beside_its_sweep_has_a_row_and_no_point(swept):
     record = json.loads((swept[0] / "stages.json").read_text())
-    written = record["cells"][0] | {"settings": {}, "label": "as written"}
+    written = record["cells"][0] | {"settings": {}, "label": "base run"}
     written["stages"] = written["stages"] | {"sft": "sft-random-40-1", "evaluate.sft": "evaluate-sft-random-40-1"}
     record["cells"] = [written, *(cell | {"base": False} for cell in record["cells"])]
     (swept[0] / "stages.json").write_text(json.dumps(record))

@@ -118,7 +118,7 @@ def test_everything_that_is_missing_is_made_once_and_reported(tmp_path, children
     made = plan(tmp_path, recipe(sweep=SWEEP))
     outcome, said = run(made)
     assert outcome.page == made.run_dir / "report" / "report.html" and outcome.error is None
-    assert children.made == [("as written", label) for label in LABELS] + [
+    assert children.made == [("base run", label) for label in LABELS] + [
         (cell, label) for cell in ("random", "longest_response") for label in ("select", "sft")
     ]
     assert len(said) == len(LABELS) + 4 + 2
@@ -164,7 +164,7 @@ def test_a_failed_cell_does_not_stop_the_others(tmp_path, children):
 
 def test_a_shared_stage_that_fails_takes_with_it_only_what_reads_it(tmp_path, children):
     made = plan(tmp_path, recipe(sweep=SWEEP))
-    children.fails = {("as written", "score.quality"): OURS, ("as written", "heldout_data"): 3}
+    children.fails = {("base run", "score.quality"): OURS, ("base run", "heldout_data"): 3}
     outcome, said = run(made)
     skipped = [line for line in said if "skipped" in line]
     assert [line.split("] ")[1] for line in skipped] == [
@@ -173,7 +173,7 @@ def test_a_shared_stage_that_fails_takes_with_it_only_what_reads_it(tmp_path, ch
         "evaluate.base skipped: it reads heldout_data, which failed",
         "evaluate.sft skipped: it reads score.quality, heldout_data, which failed",
     ]
-    assert {("random", "sft"), ("longest_response", "sft"), ("as written", "embed")} <= set(children.made)
+    assert {("random", "sft"), ("longest_response", "sft"), ("base run", "embed")} <= set(children.made)
     assert [(entry["label"], entry["message"], entry["user_error"]) for entry in failures(made)] == [
         ("score.quality", "rank 1: ValueError: no", False),
         ("heldout_data", "its process ended with code 3", False),
@@ -186,10 +186,10 @@ def test_a_shared_stage_that_fails_takes_with_it_only_what_reads_it(tmp_path, ch
 
 def test_the_cells_of_a_failure_are_all_that_need_it(tmp_path, children):
     made = plan(tmp_path, recipe(sweep=SWEEP))
-    children.fails = {("as written", "base"): -9}
+    children.fails = {("base run", "base"): -9}
     run(made)
     (entry,) = failures(made)
-    assert entry["cells"] == ["as written", "random", "longest_response"]
+    assert entry["cells"] == ["base run", "random", "longest_response"]
     assert entry["message"] == "its process ended with code -9 (killed by a signal)"
 
 
@@ -237,12 +237,12 @@ def test_a_report_alone_that_fails(tmp_path, children):
 @pytest.mark.parametrize(("failure", "kind"), [(USERS, UserError), (OURS, StageFailed)])
 def test_a_recipe_of_one_cell_stops_at_its_first_failure(tmp_path, children, failure, kind):
     made = plan(tmp_path, recipe())
-    children.fails = {("as written", "score.complexity"): failure}
+    children.fails = {("base run", "score.complexity"): failure}
     with pytest.raises(kind) as caught:
         run(made)
-    assert children.made[-1] == ("as written", "score.complexity") and children.reports == 0
+    assert children.made[-1] == ("base run", "score.complexity") and children.reports == 0
     assert failures(made) is None
-    score = node(made, "as written", "score.complexity")
+    score = node(made, "base run", "score.complexity")
     if kind is UserError:
         assert str(caught.value) == "score.complexity: the loss is nan"
     else:
@@ -270,13 +270,13 @@ def test_an_interrupt_stops_at_once(tmp_path, children):
 
 def test_a_plain_run_beside_another_is_refused_and_that_is_no_failure(tmp_path, children):
     made = plan(tmp_path, recipe(sweep=SWEEP))
-    embed = node(made, "as written", "embed")
+    embed = node(made, "base run", "embed")
     with (
         hold(made.store.lock_path(embed.id), None, "embed"),
         pytest.raises(BeingMade, match=r"^embed is being made by"),
     ):
         run(made)
-    assert children.made[-1] == ("as written", "score.quality")
+    assert children.made[-1] == ("base run", "score.quality")
     assert failures(made) is None
 
 
@@ -284,16 +284,16 @@ def test_one_cell_makes_its_own_artefacts_and_leaves_the_report(tmp_path, childr
     made = plan(tmp_path, recipe(sweep=SWEEP))
     outcome, said = run(made, cell="random")
     assert children.made == [
-        ("as written", "pretraining_data"),
-        ("as written", "base"),
-        ("as written", "pool"),
+        ("base run", "pretraining_data"),
+        ("base run", "base"),
+        ("base run", "pool"),
         ("random", "select"),
         ("random", "sft"),
     ]
     assert (outcome.page, outcome.error, children.reports) == (None, None, 0)
     assert said[-1] == "[7/7] report not written: 12 of the sweep's 17 artefacts are still missing"
     kept = json.loads((made.run_dir / "stages.json").read_text())
-    assert [cell["label"] for cell in kept["cells"]] == ["as written", "random", "longest_response"]
+    assert [cell["label"] for cell in kept["cells"]] == ["base run", "random", "longest_response"]
 
 
 def test_the_last_cell_writes_the_report(tmp_path, children):
@@ -322,9 +322,9 @@ def test_a_cell_that_fails_stops_and_leaves_a_record(tmp_path, children):
 
 def test_what_cells_share_goes_on_after_a_failure(tmp_path, children):
     made = plan(tmp_path, recipe(sweep={**SWEEP, "whole_pool": True}))
-    children.fails = {("as written", "base"): OURS}
+    children.fails = {("base run", "base"): OURS}
     outcome, _ = run(made, cell="shared")
-    assert children.made == [("as written", label) for label in ("pretraining_data", "base", "pool")]
+    assert children.made == [("base run", label) for label in ("pretraining_data", "base", "pool")]
     assert isinstance(outcome.error, StageFailed) and outcome.page is None
 
 
@@ -365,7 +365,7 @@ def test_a_fresh_stage_that_was_never_finished_begins_anew(tmp_path, children, f
 def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, monkeypatch):
     monkeypatch.setattr(locks, "_POLL_SECONDS", 0.02)
     made = plan(tmp_path, recipe(sweep=SWEEP))
-    pool = node(made, "as written", "pool")
+    pool = node(made, "base run", "pool")
     command = [sys.executable, "-c", HOLD, str(made.store.lock_path(pool.id))]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -377,7 +377,7 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
             assert running.is_alive()
             time.sleep(0.02)
         time.sleep(0.2)
-        assert children.made == [("as written", "pretraining_data"), ("as written", "base")]
+        assert children.made == [("base run", "pretraining_data"), ("base run", "base")]
         children.stage(made, pool, lambda: None)  # the other process publishes it and ends
         other.kill()
         running.join()
@@ -388,17 +388,17 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
     (waited,) = [line for line in said if "waiting" in line]
     assert waited.startswith(f"pool: waiting for process {other.pid} on ")
     assert "[4/7] pool built by another run meanwhile" in said
-    assert children.made[2:] == [("as written", "pool"), ("random", "select"), ("random", "sft")]
+    assert children.made[2:] == [("base run", "pool"), ("random", "select"), ("random", "sft")]
 
 
 def test_a_stage_made_again_is_published_only_once_it_is_replaced(tmp_path, children):
     """The older artefact under the same key does not count."""
     made = plan(tmp_path, recipe())
     run(made)
-    children.fails = {("as written", "score.quality"): 0}  # ends well and publishes nothing
+    children.fails = {("base run", "score.quality"): 0}  # ends well and publishes nothing
     with pytest.raises(StageFailed, match=r"^score\.quality failed: its process ended with code 0"):
         run(made, fresh="score")
-    assert made.store.has(node(made, "as written", "score.quality").id)
+    assert made.store.has(node(made, "base run", "score.quality").id)
 
 
 def test_a_process_that_ends_badly_after_publishing_has_failed(tmp_path, children):

@@ -260,5 +260,5 @@ def test_read_as_serves_the_cells_that_count_tokens(tmp_path):
     )
     made = plan(tmp_path, data)
     assert {cell.label: cell.nodes["select"].identity.get("max_length") for cell in made.cells} == {
-        "as written": None, "budget 3": None, "budget 900 tokens": 99,
+        "base run": None, "budget 3": None, "budget 900 tokens": 99,
     }  # fmt: skip
