@@ -50,13 +50,18 @@ class Output:
 
     @classmethod
     def for_model(cls, name: str, overwrite: bool) -> "Output":
-        """A model's folder. Raises :class:`UserError` as ``for_rows`` does."""
+        """A model's folder.
+
+        Raises:
+            UserError: as ``for_rows`` does.
+        """
         return cls(Path(name).expanduser(), None, overwrite, _MODEL_MARKS)._checked()
 
     def beside(self, ending: str) -> "Output":
         """A file next to this one: beside `kept.jsonl.gz`, `kept.compare.md` for ".compare.md".
 
-        Raises :class:`UserError` as ``for_rows`` does.
+        Raises:
+            UserError: as ``for_rows`` does.
         """
         stem = self.path.name.removesuffix(self.path.name[-len(self.suffix) :] if self.suffix else "")
         return Output(self.path.with_name(f"{stem}{ending}"), ending, self.overwrite, ())._checked()

@@ -131,7 +131,11 @@ def _inside(offsets: Sequence[Span], answers: Sequence[Span]) -> list[bool]:
 def rendered_text(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
 ) -> RenderedText:
-    """The text behind the tokens of `render`. Raises :class:`UserError` if the template refuses the conversation."""
+    """The text behind the tokens of `render`.
+
+    Raises:
+        UserError: the template refuses the conversation.
+    """
     control = control_tokens(tokenizer)
     contents = [message["content"] for message in messages]
     names: dict[str, str] = {}

@@ -28,7 +28,8 @@ def base_folder(adapter: Path) -> Path:
 def load_adapter(adapter: Path, dtype: torch.dtype | str, trust_code: bool = False) -> PeftModel:
     """The base in `dtype` with the adapter active and unmerged, in evaluation mode on the CPU.
 
-    Raises :class:`UserError` when the adapter does not fit its base, or when some of its weights have no place there.
+    Raises:
+        UserError: the adapter does not fit its base, or some of its weights have no place there.
     """
     from peft import PeftModel
 

@@ -38,7 +38,8 @@ class Pass:
     def run(self, numbers: Iterable[int]) -> None:
         """Compute the batches of these numbers and keep them; a kill costs only what is not yet in a shard.
 
-        Raises :class:`UserError` when a single row is too large for the memory.
+        Raises:
+            UserError: a single row is too large for the memory.
         """
         pending: list[pa.Table] = []
         flushed = time.monotonic()

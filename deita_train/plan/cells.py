@@ -34,7 +34,7 @@ def cell_commands(plan: Plan, until: str | None) -> list[str]:
     """One shell line per step of a sweep: what its cells share, each cell, and the run that writes the report.
 
     Raises:
-        UserError: for a recipe without a sweep.
+        UserError: the recipe has no sweep.
     """
     check_sweep(plan, "--commands")
     steps = [SHARED, *(cell.label for cell in plan.cells)]

@@ -87,7 +87,7 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
         planned_gpus: GPUs of each machine that will run it; None counts this machine's.
 
     Raises:
-        UserError: for an unknown name, a file that is not accelerate's, or missing GPUs.
+        UserError: an unknown name, a file that is not accelerate's, or missing GPUs.
     """
     gpus = count_gpus() if planned_gpus is None else planned_gpus
     if name is None:

@@ -90,7 +90,11 @@ class Plan:
         return f"{first.label}{more}"
 
     def node(self, artefact_id: str) -> Node:
-        """The node with that id. Raises :class:`UserError` if the recipe has changed since the id was printed."""
+        """The node with that id.
+
+        Raises:
+            UserError: the recipe has changed since the id was printed.
+        """
         for node in self.nodes:
             if node.id == artefact_id:
                 return node

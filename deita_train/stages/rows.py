@@ -78,7 +78,11 @@ def scoring_encoder(tokenizer: PreTrainedTokenizerBase, identity: Mapping[str, A
 
 
 def scorer_prompt(encoder: PromptEncoder, example: ScorerExample, max_length: int) -> PromptIds:
-    """The prompt of a labelled row. Raises :class:`UserError` when `max_length` has no room for it."""
+    """The prompt of a labelled row.
+
+    Raises:
+        UserError: `max_length` has no room for it.
+    """
     prompt = encoder.encode(example.instruction, example.response)
     if prompt is None:
         raise UserError(f"{example.where}: max_length {max_length} has no room for the prompt; raise it")

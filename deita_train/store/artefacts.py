@@ -81,7 +81,11 @@ class Store:
         return sorted(path.parent.name for path in self.folder.glob(f"*/{MANIFEST}"))
 
     def manifest(self, artefact_id: str) -> Manifest:
-        """The manifest of a published artefact. Raises :class:`UserError` if it was damaged from outside."""
+        """The manifest of a published artefact.
+
+        Raises:
+            UserError: it was damaged from outside.
+        """
         path = self.path(artefact_id) / MANIFEST
         try:
             return Manifest(**json.loads(path.read_text(encoding="utf-8")))

@@ -95,7 +95,11 @@ def _flops_per_token(encoder: Any) -> int:
 
 
 def _load(context: StageContext, device: torch.device) -> Any:
-    """The library's model in the stage's dtype. Raises :class:`UserError` when the library is not installed."""
+    """The library's model in the stage's dtype.
+
+    Raises:
+        UserError: the library is not installed.
+    """
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
