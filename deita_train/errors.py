@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Something the user can mend: the command line prints the message alone and exits with code 2.
+    """Something the user can fix: the command line prints the message alone and exits with code 2.
 
     The message says what was wrong, the value, what is allowed, where (file, line, row id or dotted recipe path),
     and what to do next. A fault of our own is an ``assert`` or an ordinary exception instead.
@@ -25,7 +25,7 @@ class Stopped(UserError):
 
 _SPACE = "free some space, or name a folder on another disk with --runs"
 _ACCESS = "change its permissions, or name another one"
-_MISPLACED = "a file stands where a folder is wanted: move it away, or name another folder with --runs"
+_MISPLACED = "a file is in the place of a folder: move it away, or name another folder with --runs"
 _FILES = "close other programs, or raise the limit on open files (ulimit -n)"
 _ADVICE: Mapping[int, str] = {
     errno.ENOSPC: _SPACE,
@@ -39,7 +39,7 @@ _ADVICE: Mapping[int, str] = {
     errno.ENAMETOOLONG: "give a shorter name or a shorter path",
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
-    errno.EIO: "the disk does not answer as it should: look into the system's log, or use another disk",
+    errno.EIO: "the disk is failing: check the system log, or use another disk",
 }
 # Libraries that are not written in Python give the number in their text alone.
 _NUMBER = re.compile(r"\((?:os error|errno) (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
@@ -48,7 +48,7 @@ _TORCH_WRITER = re.compile(r"inline_container\.cc|PytorchStreamWriter failed")
 
 
 def machine_fault(error: BaseException, folder: Path | str) -> UserError | None:
-    """A full disk, a read-only folder and their kin as a message for the user; None when `error` is none of these.
+    """A full disk, a read-only folder and the like as a message for the user; None when `error` is none of these.
 
     `folder` is the place to name when the error names none. What was written before stays, so the message ends with
     how to go on.
@@ -61,7 +61,7 @@ def machine_fault(error: BaseException, folder: Path | str) -> UserError | None:
             place = getattr(cause, "filename", None) or folder
             return UserError(f"{place}: {os.strerror(number).lower()}; {_ADVICE[number]}. Then run again.")
         if isinstance(cause, RuntimeError) and _TORCH_WRITER.search(str(cause)):
-            return UserError(f"{folder}: a file could not be written to its end; {_SPACE}. Then run again.")
+            return UserError(f"{folder}: a file could not be written completely; {_SPACE}. Then run again.")
     return None
 
 

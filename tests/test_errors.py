@@ -26,7 +26,7 @@ def raised(cause, error):
         (errno.EROFS, "--runs"),
         (errno.EACCES, "permissions"),
         (errno.EPERM, "permissions"),
-        (errno.ENOTDIR, "a file stands where a folder is wanted"),
+        (errno.ENOTDIR, "a file is in the place of a folder"),
         (errno.EMFILE, "ulimit -n"),
     ],
 )

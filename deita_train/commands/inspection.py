@@ -168,7 +168,7 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
             return found_id, row, _first(node)
     raise UserError(
         f"{node.label}: no row has a token to learn from or to measure within max_length {stage.max_length} "
-        f"({rows.described}). Raise max_length, or check the rows' answers; --row ID shows a row all the same."
+        f"({rows.described}). Raise max_length, or check the rows' answers; --row ID shows a row anyway."
     )
 
 

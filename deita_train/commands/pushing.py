@@ -136,7 +136,7 @@ def _model_files(model: Path) -> list[Path]:
     unexpected = unexpected_files(model)
     if unexpected:
         named = ", ".join(unexpected)
-        raise UserError(f"{model} holds files that are no part of a published model: {named}. Remove them.")
+        raise UserError(f"{model} holds files that are not part of a published model: {named}. Remove them.")
     return sorted(model.iterdir())
 
 
@@ -144,7 +144,7 @@ def _refuse_other_weights(repo: str, others: set[str]) -> None:
     found = sorted(name for name in others if _WEIGHTS.fullmatch(name))
     if found:
         raise UserError(
-            f"{repo} holds weights that are no part of this model, and could be loaded in its place: "
+            f"{repo} holds weights that are not part of this model, and could be loaded in its place: "
             f"{', '.join(found[:5])}{' and more' if len(found) > 5 else ''}. Remove them there, or name another one."
         )
 
@@ -177,7 +177,7 @@ def _refused(error: Any) -> str:
         401: "the Hub does not know the token: log in again (hf auth login)",
         403: "the token may not write there: name a repository of your own, or use a token with permission to write",
         404: "there is no such user or repository, or the token may not see it",
-        409: "the repository was changed meanwhile: run the command again",
+        409: "the repository was changed in the meantime: run the command again",
         413: "a file is larger than the Hub takes",
         429: "too many requests: wait a while, then run the command again",
     }

@@ -89,8 +89,8 @@ def _turn_scores(value: Any, num_turns: int, where: str) -> list[float | None]:
     turns = value if isinstance(value, list) else [value]
     if len(turns) != num_turns:
         raise UserError(
-            f"{where}: {len(turns)} scores for {num_turns} user turns; one for each turn wanted, null where there is "
-            "none. A score of the whole conversation may stand in the first turn's place, with nulls after it."
+            f"{where}: {len(turns)} scores for {num_turns} user turns; give one per turn, null where there is "
+            "none. A score of the whole conversation may be given for the first turn, with nulls after it."
         )
     return [_score(turn, where) for turn in turns]
 
@@ -100,7 +100,7 @@ def _score(value: Any, where: str) -> float | None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not LOWEST - _ROUNDING <= value <= HIGHEST + _ROUNDING:
-        raise UserError(f"{where}: {value!r} is no score; a number from 1 to 6 wanted, or null")
+        raise UserError(f"{where}: {value!r} is not a score; give a number from 1 to 6, or null")
     return float(value)
 
 

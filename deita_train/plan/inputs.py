@@ -140,7 +140,7 @@ class Inputs:
         try:
             json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise self.error(where, f"{file} is no JSON: {error}. Copy or download the model again.") from error
+            raise self.error(where, f"{file} is not valid JSON: {error}. Copy or download the model again.") from error
 
     def _adapter(self, path: Path, where: str, *, allowed: bool) -> dict:
         """The identity of an adapter is also that of its base."""
@@ -263,7 +263,7 @@ class Inputs:
     def check_quantization(self, launch: dict[str, Any], where: str) -> None:
         """Refuse a quantized base where bitsandbytes has no kernels or is not installed, or weights are sharded."""
         if launch["use_cpu"]:
-            raise self.error(f"{where}.quantization", "wants a GPU; on a CPU leave it out.")
+            raise self.error(f"{where}.quantization", "needs a GPU; on a CPU leave it out.")
         if launch["distributed_type"] not in ("NO", "MULTI_GPU"):
             raise self.error(
                 f"{where}.quantization",
@@ -271,7 +271,7 @@ class Inputs:
             )
         # What is installed on another machine is unknown here.
         if self._planned_gpus is None and find_spec("bitsandbytes") is None:
-            raise self.error(f"{where}.quantization", "wants bitsandbytes: pip install 'deita-train[qlora]'.")
+            raise self.error(f"{where}.quantization", "needs bitsandbytes: pip install 'deita-train[qlora]'.")
 
     def _refuse_revision(self, revision: str | None, name: str, where: str) -> None:
         if revision is not None:
@@ -287,7 +287,7 @@ class Inputs:
             if commit is None:
                 raise self.error(
                     f"{where}.{field}",
-                    f"{name} is no local path, and the Hub does not answer for {kind} {name} at "
+                    f"{name} is not a local path, and the Hub does not answer for {kind} {name} at "
                     f"{revision or 'main'}. Check the name and the network, or state revision: with a commit that the "
                     "local cache holds.",
                 )

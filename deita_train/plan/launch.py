@@ -101,7 +101,7 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
     num_processes = _count(file, values, "num_processes") or (1 if use_cpu else gpus * machines)
     if not use_cpu and gpus == 0:
         raise UserError(
-            f"{name} wants GPUs and there are none here; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. To plan or "
+            f"{name} needs GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. To plan or "
             "validate for a machine that has some, state how many: --gpus N."
         )
     return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu, machines)
@@ -174,7 +174,7 @@ def _check_starts_everywhere(file: Path, values: dict[str, Any]) -> None:
     starter = (values.get("deepspeed_config") or {}).get("deepspeed_multinode_launcher")
     if values["distributed_type"] == "DEEPSPEED" and starter != "standard":
         raise UserError(
-            f"{file}: several machines under DeepSpeed want deepspeed_multinode_launcher: standard below "
+            f"{file}: several machines under DeepSpeed need deepspeed_multinode_launcher: standard below "
             "deepspeed_config:, so that every machine starts its own ranks; add that line"
         )
 
@@ -183,7 +183,7 @@ def _count(file: Path, values: dict[str, Any], name: str) -> int:
     """A number of machines or processes; 0 when the file states none."""
     value = values.get(name) or 0
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(f"{file}: {name}: {value!r} is no number of {name.removeprefix('num_')}; write one such as 2")
+        raise UserError(f"{file}: {name}: {value!r} is not a number of {name.removeprefix('num_')}; write one such as 2")
     return value
 
 

@@ -37,7 +37,7 @@ def _configured(file: Path) -> str | None:
     try:
         stated = json.loads(_text(file)).get("chat_template")
     except ValueError as error:
-        raise UserError(f"{file} is no JSON: {error}. Copy or download the model again.") from None
+        raise UserError(f"{file} is not valid JSON: {error}. Copy or download the model again.") from None
     if isinstance(stated, list):  # several by name
         stated = {one["name"]: one["template"] for one in stated}.get("default")
     return stated or None

@@ -149,7 +149,7 @@ class Sft(Packable):
             f"trainer.{name}" for name, default in per_token.items() if self.trainer.get(name, default) != default
         ]
         if self.is_per_conversation and changed:
-            raise ValueError(f"{', '.join(changed)} weighs tokens otherwise than a loss per conversation; leave it out")
+            raise ValueError(f"{', '.join(changed)} weights tokens differently from a loss per conversation; leave it out")
         return self
 
 

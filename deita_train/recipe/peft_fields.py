@@ -44,7 +44,7 @@ REFUSED_PEFT_FIELDS: Mapping[str, str] = MappingProxyType(
         "use_qalora": "base models are not quantized",
         "qalora_group_size": "base models are not quantized",
         "layer_replication": "it makes another architecture than the base's",
-        "runtime_config": "it is no part of the adapter and would have to be stated again wherever it is read",
+        "runtime_config": "it is not part of the adapter and would have to be stated again wherever it is read",
     }
 )
 INITIALISATIONS = ("gaussian", "orthogonal", "mica")

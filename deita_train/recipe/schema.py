@@ -21,7 +21,7 @@ else:
 
 
 class PartOfPool(Section):
-    """A budget that is no number of rows: a share of the pool's rows, or a number of training tokens."""
+    """A budget other than a number of rows: a share of the pool's rows, or a number of training tokens."""
 
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the pool's rows, rounded down, one row at least."""

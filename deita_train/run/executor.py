@@ -117,7 +117,7 @@ class Executor:
         """Whether a stage is still missing once its lock is held."""
         store = self.plan.store
         if self._is_done(node):
-            self._skip(node, "built by another run meanwhile")
+            self._skip(node, "meanwhile built by another run")
             return False
         if store.has(node.id) or node.id in self._rebuilt:
             remove_tree(store.work_path(node.id))  # an earlier attempt was made from other content, or is unwanted

@@ -1,4 +1,4 @@
-"""Content keys: an artefact is named by what decides its content, and by nothing else."""
+"""Content keys: an artefact is named by what decides its content (`plan/identity.py`), and by nothing else."""
 
 import hashlib
 import json

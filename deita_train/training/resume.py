@@ -34,8 +34,8 @@ def checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Pa
     writers, ranks = writers_of(checkpoint), Writers(settings.world_size, settings.distributed_type, zero_stage())
     if _layout(writers) != _layout(ranks):
         raise UserError(
-            f"{checkpoint} was written by {writers} and cannot be continued by {ranks}. There are three ways on: "
-            "launch as it was written; start the stage anew with --fresh; or keep only the weights: copy that folder "
+            f"{checkpoint} was written by {writers} and cannot be continued by {ranks}. You can "
+            "launch it the way it was written; restart the stage with --fresh; or keep only the weights: copy that folder "
             "to another place and name the copy as the model of a new training, with a fresh optimizer."
         )
     _say(f"resuming from {checkpoint.name}{_change(writers, ranks)}")

@@ -119,7 +119,7 @@ def _train(trainer: OwnBatches, resume: Path | None) -> None:
         )
         raise UserError(
             f"the GPU's memory does not hold a micro-batch of {micro} ({error}): {smaller}. "
-            "The same command then goes on from the last checkpoint."
+            "The same command then resumes from the last checkpoint."
         ) from error
 
 

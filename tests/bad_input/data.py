@@ -16,7 +16,7 @@ DATA = [
     Case(
         "a data set of the Hub without network",
         "plan recipe.yaml",
-        ("recipe.yaml: pool.dataset: nobody/no-such-data is no local path", "Check the name and the network"),
+        ("recipe.yaml: pool.dataset: nobody/no-such-data is not a local path", "Check the name and the network"),
         {DATASET: "dataset: nobody/no-such-data"},
     ),
     Case(

@@ -20,7 +20,7 @@ MODELS = [
     Case(
         "a config.json that is cut off",
         "plan recipe.yaml",
-        ("recipe.yaml: embedding.model: ", "config.json is no JSON", "again"),
+        ("recipe.yaml: embedding.model: ", "config.json is not valid JSON", "again"),
         embedding("torn"),
         {"torn/config.json": '{"model_type": '},
     ),
@@ -54,7 +54,7 @@ MODELS = [
     Case(
         "a model of the Hub without network",
         "plan recipe.yaml",
-        ("recipe.yaml: embedding.model: nobody/no-such-model is no local path", "Check the name and the network"),
+        ("recipe.yaml: embedding.model: nobody/no-such-model is not a local path", "Check the name and the network"),
         embedding("nobody/no-such-model"),
     ),
     Case(
@@ -156,7 +156,7 @@ MODELS = [
     Case(
         "a launch file with words for numbers",
         "plan recipe.yaml",
-        ("recipe.yaml: sft.launch: ", "mine.yaml: num_processes: 'two' is no number of processes"),
+        ("recipe.yaml: sft.launch: ", "mine.yaml: num_processes: 'two' is not a number of processes"),
         in_sft("launch: mine.yaml"),
         {"mine.yaml": "distributed_type: MULTI_GPU\nuse_cpu: true\nnum_processes: two\n"},
     ),

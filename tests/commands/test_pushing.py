@@ -123,7 +123,7 @@ def refuse(message, run, *, stage="sft", cell=None, repo="me/model", private=Fal
 
 
 def test_what_cannot_be_uploaded_is_refused_before_the_hub_is_asked(run, hub, tmp_path, monkeypatch):
-    refuse("is no run", tmp_path)
+    refuse("is not a run", tmp_path)
     refuse(r"dpo-a\) is not made yet", run, stage="dpo")
     refuse("no such stage; it tunes sft", run, stage="dpo", cell="1")
     refuse("--cell 7: .* no such cell", run, cell="7")

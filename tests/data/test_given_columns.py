@@ -41,7 +41,7 @@ MISTAKES = [
     ([{"quality_scores": [1]}], "given.jsonl:1: column 'id' is missing; the row has 'quality_scores'"),
     ([{"id": None, "quality_scores": [1]}], "given.jsonl:1: id None is not an id; expected text or a whole number"),
     ([{"id": "a", "quality_scores": [1]}] * 2, "id 'a' occurs twice: at "),
-    ([{"id": "a", "quality_scores": [1, 2]}], "2 scores for 1 user turns; one for each turn wanted"),
+    ([{"id": "a", "quality_scores": [1, 2]}], "2 scores for 1 user turns; give one per turn"),
     ([{"id": "a", "quality_scores": []}], "0 scores for 1 user turns"),
     ([{"id": "a", "quality_scores": [0.5]}], "(row 'a'): quality_scores: 0.5 is no score; a number from 1 to 6"),
     ([{"id": "a", "quality_scores": 6.1}], "6.1 is no score"),

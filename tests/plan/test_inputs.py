@@ -78,11 +78,11 @@ def test_a_full_commit_is_taken_as_it_is(tmp_path, hub):
 
 def test_what_the_hub_does_not_know_is_the_users(tmp_path, hub):
     assert refusal(tmp_path, hub_recipe()) == (
-        "pool.dataset: org/rows is no local path, and the Hub does not answer for dataset org/rows at main. "
+        "pool.dataset: org/rows is not a local path, and the Hub does not answer for dataset org/rows at main. "
         "Check the name and the network, or state revision: with a commit that the local cache holds."
     )
     assert refusal(tmp_path, recipe(sft__model="org/m", sft__revision="v2")).startswith(
-        "sft.model: org/m is no local path, and the Hub does not answer for model org/m at v2."
+        "sft.model: org/m is not a local path, and the Hub does not answer for model org/m at v2."
     )
     assert not (tmp_path / "tiny" / "revisions.json").exists()
 

@@ -122,7 +122,7 @@ def test_a_gpu_file_is_refused_without_gpus(gpus, name):
     with pytest.raises(UserError) as caught:
         resolve_launch(name)
     assert str(caught.value) == (
-        f"{name} wants GPUs and there are none here; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. "
+        f"{name} needs GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. "
         "To plan or validate for a machine that has some, state how many: --gpus N."
     )
 

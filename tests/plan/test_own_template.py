@@ -101,7 +101,7 @@ def test_a_model_without_a_template_or_with_an_unmarked_one_is_reported(tmp_path
 def test_a_damaged_file_is_reported(tmp_path):
     folder = make_folder(tmp_path / "m")
     (folder / "tokenizer_config.json").write_text('{"chat_template": ')
-    assert "tokenizer_config.json is no JSON" in refusal(tmp_path, sft__model=str(folder))
+    assert "tokenizer_config.json is not valid JSON" in refusal(tmp_path, sft__model=str(folder))
 
 
 @pytest.mark.parametrize(("section", "label"), [("embedding", "embed"), ("perplexity", "perplexity")])

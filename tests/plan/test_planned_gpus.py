@@ -67,7 +67,7 @@ def test_without_the_option_the_error_names_it(tmp_path, command):
     answer = command_line(command, path, "--runs", tmp_path / "runs")
     assert isinstance(answer.exception, UserError)
     assert str(answer.exception) == (
-        f"{path}: scorers.quality.train.launch: zero3_offload wants GPUs and there are none here; cpu, cpu_ddp, "
+        f"{path}: scorers.quality.train.launch: zero3_offload needs GPUs and this machine has none; cpu, cpu_ddp, "
         "cpu_zero2, cpu_zero3 do without. To plan or validate for a machine that has some, state how many: --gpus N."
     )
 

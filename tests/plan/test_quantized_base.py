@@ -30,7 +30,7 @@ def test_a_quantized_base_is_part_of_the_key(tmp_path, file):
 
 
 def test_where_it_cannot_be_is_said(tmp_path, monkeypatch):
-    assert refusal(tmp_path, **ADAPTER).endswith(f"{PLACE}wants a GPU; on a CPU leave it out.")
+    assert refusal(tmp_path, **ADAPTER).endswith(f"{PLACE}needs a GPU; on a CPU leave it out.")
     for file, kind in (("zero3", "DEEPSPEED"), ("fsdp2", "FSDP")):
         message = refusal(tmp_path, 2, sft__launch=file, **ADAPTER)
         assert message.endswith(f"{PLACE}{kind} divides weights that are not quantized; launch: single_gpu or ddp.")
@@ -39,7 +39,7 @@ def test_where_it_cannot_be_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "count_gpus", lambda: 1)
     launch.resolve_launch.cache_clear()
     assert refusal(tmp_path, **ADAPTER).endswith(
-        "sft.quantization: wants bitsandbytes: pip install 'deita-train[qlora]'."
+        "sft.quantization: needs bitsandbytes: pip install 'deita-train[qlora]'."
     )
 
 

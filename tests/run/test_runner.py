@@ -387,7 +387,7 @@ def test_a_cell_waits_for_what_another_process_is_making(tmp_path, children, mon
     said = lines(console)
     (waited,) = [line for line in said if "waiting" in line]
     assert waited.startswith(f"pool: waiting for process {other.pid} on ")
-    assert "[4/7] pool built by another run meanwhile" in said
+    assert "[4/7] pool meanwhile built by another run" in said
     assert children.made[2:] == [("base run", "pool"), ("random", "select"), ("random", "sft")]
 
 

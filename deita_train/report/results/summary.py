@@ -150,7 +150,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
     """Read the run in `run_dir`, whose artefacts are folders of `store_dir`.
 
     Raises:
-        UserError: `run_dir` is no run, or an artefact of it lacks its manifest, its metrics or its data, as in a run
+        UserError: `run_dir` is not a run, or an artefact of it lacks its manifest, its metrics or its data, as in a run
             that was stopped. Only a cell that failed may lack artefacts.
     """
     record = RunRecord.read(run_dir)

@@ -24,7 +24,7 @@ _SCORERS = (
 )
 _CALIBRATION = (
     "Calibration on the same held-out rows. Bias is the mean of score minus label. Slope and intercept are those of "
-    "the line of least squares from score to label: a slope above 1 means that the scores lie too close together, one "
+    "the least-squares line from score to label: a slope above 1 means that the scores lie too close together, one "
     "below 1 that they lie too far apart. Under each label stands the mean score of the rows that have it, and their "
     "number."
 )

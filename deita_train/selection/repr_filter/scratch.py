@@ -8,7 +8,7 @@ import torch
 class Scratch:
     """Tensors by name, grown when a larger one is asked for.
 
-    Every block needs several megabytes of temporary memory. Allocated anew each time, it comes from the operating
+    Every block needs several megabytes of temporary memory. Allocated each time, it comes from the operating
     system page by page, which takes longer than the arithmetic on it.
     """
 

@@ -61,7 +61,7 @@ def sufficient_threshold(
         center: as for ``repr_filter``.
         lengths: ``[N]`` int64, the tokens of each row, for a budget of tokens (``walk_tokens``).
         device: where the walks multiply.
-        progress: is told how many walks are done, and how many there may be.
+        progress: called with the number of walks done, and the most there may be.
 
     Raises:
         UserError: the pool has less than the budget, or what ``repr_filter`` raises.
