@@ -65,7 +65,13 @@ def _batch(section: str) -> OptionSpec:
 
 def _chat_template(section: str) -> OptionSpec:
     text = "A name or a .jinja file."
-    return OptionSpec("--chat-template", f"{section}.chat_template", text, shown="vicuna_v1.1", read=place_of_file)
+    return OptionSpec(
+        "--chat-template",
+        f"{section}.chat_template",
+        text,
+        shown="the model's own, else vicuna_v1.1",
+        read=place_of_file,
+    )
 
 
 def _launch(section: str) -> OptionSpec:

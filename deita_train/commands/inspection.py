@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deita_train.errors import UserError
-from deita_train.plan.inputs import TEMPLATES_DIR, parity_pairs_template
+from deita_train.plan.chat_templates import TEMPLATES_DIR, parity_pairs_template
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.stages.inspection.row_view import TokenSequence

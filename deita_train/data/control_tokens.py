@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -64,7 +64,8 @@ class ControlTokens:
     """A tokenizer's control tokens, and an encoder that can treat their names as text.
 
     Control tokens are the tokenizer's special tokens, and those of its added tokens that are spelled like a published
-    format's. Other added tokens (`<think>`) are vocabulary: whoever writes them means them.
+    format's. Other added tokens (`<think>`) are vocabulary: whoever writes them means them. So is a special token of
+    one character, such as a `!` that serves for padding: no text could do without it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -75,7 +76,8 @@ class ControlTokens:
             )
         added = tokenizer.added_tokens_decoder.items()
         steering = {token.content: id for id, token in added if token.special or _WRITTEN.fullmatch(token.content)}
-        self._ids = {name: steering[name] for name in sorted(steering, key=len, reverse=True) if name.strip()}
+        names = (name for name in sorted(steering, key=len, reverse=True) if len(name.strip()) > 1)
+        self._ids = {name: steering[name] for name in names}
         self._pattern = re.compile("|".join(map(re.escape, self._ids)) or r"(?!)")
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         self._renamed: dict[int, Tokenizer] = {}
@@ -134,11 +136,24 @@ _FOUND: WeakKeyDictionary[PreTrainedTokenizerBase, ControlTokens] = WeakKeyDicti
 def encode(
     tokenizer: PreTrainedTokenizerBase, text: str, literals: Sequence[Span], *, add_special_tokens: bool
 ) -> EncodedText:
-    """The tokens of a text in which control tokens spelled at `literals` are text, and all others are tokens."""
+    """The tokens of a text in which control tokens spelled at `literals` are text, and all others are tokens.
+
+    An end of sequence that the tokenizer appends by itself is left out, because an answer is to follow the text.
+    """
     if literals:
-        return control_tokens(tokenizer).encode(text, literals, add_special_tokens=add_special_tokens)
-    encoding = tokenizer(text, add_special_tokens=add_special_tokens).encodings[0]
-    return EncodedText(encoding.ids, encoding.offsets)
+        encoded = control_tokens(tokenizer).encode(text, literals, add_special_tokens=add_special_tokens)
+    else:
+        encoding = tokenizer(text, add_special_tokens=add_special_tokens).encodings[0]
+        encoded = EncodedText(encoding.ids, encoding.offsets)
+    return _without_end(encoded, tokenizer.eos_token_id) if add_special_tokens else encoded
+
+
+def _without_end(encoded: EncodedText, end: int | None) -> EncodedText:
+    """The tokens without a last one that is the end of sequence and stands for no character of the text."""
+    ids, offsets = encoded.ids, encoded.offsets
+    if len(ids) > 1 and ids[-1] == end and offsets[-1][0] == offsets[-1][1]:
+        return EncodedText(ids[:-1], offsets[:-1])
+    return encoded
 
 
 def replaced(text: str, changes: Sequence[tuple[int, int, str]]) -> tuple[str, list[int], list[int]]:
@@ -182,11 +197,19 @@ def _unused(text: str, count: int) -> int:
     return first
 
 
+def _spells(pair: str | Sequence[str], names: Container[str]) -> bool:
+    """Whether a merge makes one of these names, or goes on from one."""
+    first, second = pair.split(" ") if isinstance(pair, str) else pair
+    return first + second in names or first in names or second in names
+
+
 def _renamed_copy(backend: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
     state = json.loads(backend.to_str())
     for added in state["added_tokens"]:
         added["content"] = names.get(added["content"], added["content"])
     model = state["model"]
+    if "merges" in model:  # a text that spells a name must not become its token
+        model["merges"] = [pair for pair in model["merges"] if not _spells(pair, names)]
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(piece, piece): token for piece, token in model["vocab"].items()}
     else:

@@ -273,3 +273,8 @@ def check_order(roles: Sequence[str]) -> None:
     for number, (role, following) in enumerate(pairwise(roles), start=1):
         if role == following:
             raise UnusableRow("roles_do_not_alternate", f"messages {number} and {number + 1} are both {role}")
+
+
+def is_trained(message: Mapping[str, Any]) -> bool:
+    """Whether a message of the assistant is to be learned: not with `weight` 0, `train` or `trainable` false."""
+    return all(bool(message.get(name, True)) for name in ("weight", "train", "trainable"))

@@ -25,7 +25,6 @@ _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 # By this file transformers itself knows a checkpoint of a training.
 _TRAINER_STATE = "trainer_state.json"
-TEMPLATES_DIR = Path(__file__).parent.parent / "data" / "templates"
 
 
 class Inputs:
@@ -162,62 +161,6 @@ class Inputs:
             "base": local or {"hub": base.hub, "revision": base.revision},
         }
 
-    def chat_template(self, name: str, where: str, model: tuple[dict, str] | str, *, marked: bool = True) -> str:
-        """The text of a chat template.
-
-        Args:
-            name: a template of the package, a path to a .jinja file, or `tokenizer` for the model's own.
-            where: the dotted path of the section.
-            model: its identity and location, or the template of a model that the run makes.
-            marked: whether the template must mark the assistant's words, as a loss needs it.
-        """
-        shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
-        if name in shipped:
-            return shipped_template(name)
-        if name == "tokenizer":
-            return model if isinstance(model, str) else self._own_template(*model, f"{where}.chat_template", marked)
-        path = Path(name).expanduser()
-        if path.suffix != ".jinja" or not path.is_file():
-            allowed = ", ".join([*shipped, "tokenizer (the model's own)"])
-            raise self.error(f"{where}.chat_template", f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
-        return self._checked_template(path, f"{where}.chat_template", marked)
-
-    def _own_template(self, identity: dict, location: str, where: str, marked: bool) -> str:
-        from deita_train.data.chat_template import check_chat_template
-        from deita_train.plan.model_templates import own_template
-
-        try:
-            text = own_template(identity, location)
-        except UserError as error:
-            raise self.error(where, f"tokenizer: {error}.") from None
-        if text is None:
-            raise self.error(
-                where,
-                f"tokenizer: {location} has no chat template of its own (a base model rarely has one); name a template "
-                "instead.",
-            )
-        try:
-            check_chat_template(text, marked=marked)
-        except UserError as error:
-            raise self.error(
-                where,
-                f"tokenizer: the template of {location}: {error}. Fix it in a copy, a .jinja file, and name that; or "
-                "name a template of this package.",
-            ) from None
-        return text
-
-    def _checked_template(self, path: Path, where: str, marked: bool) -> str:
-        from deita_train.data.chat_template import check_chat_template
-
-        try:
-            text = path.read_text(encoding="utf-8")
-            check_chat_template(text, marked=marked)
-        except UnicodeDecodeError as error:
-            raise self.error(where, f"{path} is not UTF-8: {error.reason}. Save the file as UTF-8.") from None
-        except UserError as error:
-            raise self.error(where, f"{path}: {error}.") from None
-        return text
-
     def launch(self, name: str | None, where: str) -> dict[str, Any]:
         """The launch that a stage will have: file, world size and distributed type."""
         try:
@@ -296,16 +239,6 @@ class Inputs:
 
 
 _SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_instruction"}
-
-
-def shipped_template(name: str) -> str:
-    """The text of one of the package's own chat templates."""
-    return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
-
-
-def parity_pairs_template() -> str:
-    """The text of the template by which the public code writes preference pairs; no section may name it."""
-    return (TEMPLATES_DIR / "parity" / "dpo_pairs.jinja").read_text(encoding="utf-8")
 
 
 def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:

@@ -183,7 +183,9 @@ def _count(file: Path, values: dict[str, Any], name: str) -> int:
     """A number of machines or processes; 0 when the file states none."""
     value = values.get(name) or 0
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(f"{file}: {name}: {value!r} is not a number of {name.removeprefix('num_')}; write one such as 2")
+        raise UserError(
+            f"{file}: {name}: {value!r} is not a number of {name.removeprefix('num_')}; write one such as 2"
+        )
     return value
 
 

@@ -45,7 +45,7 @@ def _configured(file: Path) -> str | None:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8: {error.reason}. Copy or download the model again.") from None
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Role = Literal["user", "assistant", "system"]
 ConversationFormat = Literal["sharegpt", "messages", "alpaca", "prompt_completion"]
 

@@ -94,6 +94,7 @@ _ADAPTER = {
     **{f"peft.{name}": value for name, value in _PEFT.items()},
 }
 _SHORTENED = {"max_length_limit": 2048}
+_RENDERED = {"unsupported_fields": "drop"}
 
 STAGE_KINDS: dict[str, StageKind] = {
     "pool": StageKind(2, "deita_train.stages.intake.pool", validation="deita_train.stages.intake.pool"),
@@ -145,7 +146,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "nothing is trained; the embedding is read from the hidden states, of the last token or of all",
         ),
         describe=facts.of_embeddings,
-        implied={**_CODE, **_SHORTENED, "storage": "float32", "pooling": "last_token"},
+        implied={**_CODE, **_SHORTENED, **_RENDERED, "storage": "float32", "pooling": "last_token"},
     ),
     "sentence_embed": StageKind(
         2,
@@ -164,9 +165,9 @@ STAGE_KINDS: dict[str, StageKind] = {
             "token",
         ),
         describe=facts.of_perplexities,
-        implied={**_CODE, **_SHORTENED},
+        implied={**_CODE, **_SHORTENED, **_RENDERED},
     ),
-    "lengths": StageKind(1, "deita_train.stages.inference.lengths", implied=_CODE),
+    "lengths": StageKind(1, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED}),
     "select": StageKind(
         2,
         "deita_train.stages.selecting.select",
@@ -185,6 +186,8 @@ STAGE_KINDS: dict[str, StageKind] = {
             **_CODE,
             **_ADAPTER,
             **_trainer({**_SFT_TRAINER, "max_length": 2048}),
+            **_RENDERED,
+            "published_template": None,
             "loss": "per_token",
             "parity": False,
             "end_of_turn": False,
@@ -199,7 +202,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "nothing is trained; measured is the log-probability of both answers, each with its end of turn",
         ),
         describe=facts.of_pairs,
-        implied=_CODE,
+        implied={**_CODE, **_RENDERED},
     ),
     "dpo": StageKind(
         2,
@@ -210,6 +213,8 @@ STAGE_KINDS: dict[str, StageKind] = {
             **_CODE,
             **_ADAPTER,
             **_trainer(_DPO_TRAINER),
+            **_RENDERED,
+            "published_template": None,
             "end_of_turn": False,
             "pairs_template": None,
         },
@@ -223,7 +228,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
         ),
         describe=facts.of_heldout_rows,
-        implied=_CODE,
+        implied={**_CODE, **_RENDERED},
     ),
 }
 

@@ -2,14 +2,22 @@
 
 from typing import Any, NamedTuple
 
+from deita_train.errors import UserError
+from deita_train.plan.chat_templates import (
+    OWN,
+    ChatTemplate,
+    made_template,
+    named_template,
+    own_or_default,
+    own_template_of,
+)
 from deita_train.plan.identity import PERFORMANCE_FIELDS, decisive_trainer, whole_peft
 from deita_train.plan.inputs import Inputs
 from deita_train.plan.node import Node
 from deita_train.recipe.data_sections import Preferences, Source
-from deita_train.recipe.model_sections import Packable, Pass, Training, Tuning
+from deita_train.recipe.model_sections import Packable, Pass, Rendered, Training, Tuning
 from deita_train.recipe.schema import Recipe
 
-DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
 # Tokens to which a pass cuts without `max_length`, where the model's context is not shorter: the public code's length.
 # A context may be far longer, and a pass over it far more expensive.
 PASS_MAX_LENGTH = 2048
@@ -93,13 +101,35 @@ class Builder:
     def _trusts(self, name: str) -> bool:
         return name in (self.recipe.trust_remote_code or ())
 
-    def chat_template(self, name: str | None, where: str, model: Model, *, marked: bool = True) -> str:
-        """The text of the chat template that a section names; `tokenizer` means the model's own."""
-        if model.parents:
-            own: Any = model.parents["model"].identity["chat_template"]
-        else:
-            own = (model.identity["model"], model.location["model"])
-        return self.inputs.chat_template(name or DEFAULT_CHAT_TEMPLATE, where, own, marked=marked)
+    def chat_template(self, name: str | None, where: str, model: Model, *, marked: bool = True) -> ChatTemplate:
+        """The chat template of a section.
+
+        Args:
+            name: as stated: a template of the package, a path to a .jinja file, or `tokenizer` for the model's own;
+                None for the model's own where it has one, else the package's default.
+            where: the dotted path of the section.
+            model: the section's model.
+            marked: whether a file must mark the assistant's words, as a loss needs it.
+        """
+        try:
+            if name not in (None, OWN):
+                return named_template(name, marked=marked)
+            if model.parents:
+                return made_template(model.parents["model"].identity)
+            find = own_or_default if name is None else own_template_of
+            return find(model.identity["model"], model.location["model"])
+        except UserError as error:
+            raise self.inputs.error(f"{where}.chat_template", str(error)) from None
+
+    def of_rendering(
+        self, section: Rendered, where: str, template: ChatTemplate
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What of a stage's rendering decides its result besides the template, and how it runs."""
+        return {"unsupported_fields": section.unsupported_fields}, {
+            "section": where,
+            "max_refused_share": section.max_refused_share,
+            "template": template.words,
+        }
 
     def of_pass(self, how: Pass, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """What decides the result of every forward pass, and how it runs."""
