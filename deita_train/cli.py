@@ -97,18 +97,22 @@ def plan(
 
 @app.command()
 def validate(
-    recipe: RecipeArgument, sets: SetOption = None, runs: RunsOption = Path("runs"), gpus: GpusOption = None
+    recipe: RecipeArgument,
+    sets: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    gpus: GpusOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for other programs.")] = False,
 ) -> None:
-    """Check a recipe and read its data, before anything is trained."""
-    from deita_train.commands.data_validation import validate_data
-    from deita_train.plan.disk import disk_lines
-    from deita_train.plan.plan import make_plan, planned_stages
+    """Check a recipe, read its data, and render and label a sample of rows, before anything is trained."""
+    from deita_train.commands.validation import print_validation, validate_recipe
 
-    console = _console()
-    made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
-    for line in (*validate_data(made), *disk_lines(made, planned_stages(made))):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{recipe} is valid: {len(made.nodes)} stages in {len(made.cells)} cells.", highlight=False)
+    found = validate_recipe(recipe, sets or [], runs, gpus)
+    if as_json:
+        sys.stdout.write(f"{found.as_json()}\n")
+    else:
+        print_validation(_console(), found)
+    if found.problems:
+        raise typer.Exit(UserError.exit_code)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.answer_marks import marked_answers
+from deita_train.data.training_templates import training_form
 from deita_train.errors import UserError
 
 Span = tuple[int, int]
@@ -33,18 +34,25 @@ def check_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> N
     Raises:
         UserError: naming the tokens that would be split into pieces of text, and what to do.
     """
-    looked_at = "".join(marked_answers(template)) if template == tokenizer.chat_template else template
-    plain = {token for tokens in _PLAIN_TEXT.findall(template) for token in tokens.split()}
-    written = dict.fromkeys(_WRITTEN.findall(_COMMENT.sub("", looked_at)))
-    split = [token for token in written if token not in plain and not _is_one_token(tokenizer, token)]
+    split = missing_control_tokens(tokenizer, template)
     if split:
         raise UserError(
             f"the chat template writes {', '.join(split)}, which the tokenizer of {tokenizer.name_or_path} does not "
             "have as one token: the model would learn the pieces of its text. Choose a chat_template whose control "
-            "tokens the model has, or add them to the tokenizer and the model (add_special_tokens, "
-            "resize_token_embeddings) and save both. If the template's format means them as text, say so in it: "
+            "tokens the model has, or state resize: true where it is trained, which adds them to both. If "
+            "the template's format means them as text, say so in it: "
             f"{{# plain text: {' '.join(split)} #}}."
         )
+
+
+def missing_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
+    """The control tokens that `template` writes and the tokenizer does not have as one token."""
+    own = tokenizer.chat_template
+    is_own = isinstance(own, str) and template in (own, training_form(own))
+    looked_at = "".join(marked_answers(template)) if is_own else template
+    plain = {token for tokens in _PLAIN_TEXT.findall(template) for token in tokens.split()}
+    written = dict.fromkeys(_WRITTEN.findall(_COMMENT.sub("", looked_at)))
+    return [token for token in written if token not in plain and not _is_one_token(tokenizer, token)]
 
 
 def _is_one_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:

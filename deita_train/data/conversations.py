@@ -146,7 +146,7 @@ def to_messages(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = 
     return messages
 
 
-def user_turns(messages: Sequence[Message]) -> list[tuple[str, str | None]]:
+def user_turns(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None]]:
     """(instruction, response) for every user message.
 
     The response is the assistant message that directly follows, or None (a trailing user turn). Turns are paired by

@@ -47,6 +47,25 @@ def vocabulary(folder: Path) -> Vocabulary | None:
     return Vocabulary(tokens=max((*ids, *added), default=-1) + 1, rows=rows)
 
 
+def vocabulary_problem(folder: Path) -> str | None:
+    """What is wrong with a model whose tokenizer has tokens without an embedding; None for a model that fits."""
+    sizes = vocabulary(folder)
+    if sizes is None or sizes.fits:
+        return None
+    return (
+        f"the tokenizer of {folder} has {sizes.tokens:,} tokens and the model {sizes.rows:,} embeddings, so that a row "
+        "with one of the last would fail"
+    )
+
+
+def length_problem(folder: Path, stated: int | None) -> str | None:
+    """What is wrong with a stated maximum length beyond the positions that a model has learned; None for nothing."""
+    positions = learned_positions(read_json_file(folder / "config.json"))
+    if stated is None or positions is None or stated <= positions:
+        return None
+    return f"{stated:,} tokens are more than the {positions:,} positions that the model has learned; state at most that"
+
+
 def read_json_file(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty if there is no such file or it holds something else."""
     try:

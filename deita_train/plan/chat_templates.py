@@ -89,7 +89,8 @@ def own_template_of(identity: Mapping[str, Any], location: str) -> ChatTemplate:
 def made_template(identity: Mapping[str, Any]) -> ChatTemplate:
     """The template of a model that the run makes, from its stage's identity."""
     text: str = identity["chat_template"]
-    return ChatTemplate(text, identity.get("published_template"), "the template of the model that the run makes")
+    shipped = (path.stem for path in TEMPLATES_DIR.glob("*.jinja") if shipped_template(path.stem) == text)
+    return ChatTemplate(text, identity.get("published_template"), next(shipped, "that of the model before it"))
 
 
 def _own(identity: Mapping[str, Any], location: str) -> ChatTemplate | None:

@@ -27,6 +27,10 @@ _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 _TRAINER_STATE = "trainer_state.json"
 
 
+class MissingSection(UserError):
+    """A section reads what the recipe does not have, or what could not be planned."""
+
+
 class Inputs:
     """Resolves what a recipe names, once per start; hashes and Hub revisions are remembered on disk."""
 
@@ -58,9 +62,10 @@ class Inputs:
         """A user error that names the recipe and the dotted path."""
         return UserError(f"{self._recipe_path}: {where}: {message}")
 
-    def missing(self, section: str, wanted: str) -> UserError:
+    def missing(self, section: str, wanted: str) -> "MissingSection":
         """The error for a section that reads what the recipe does not have."""
-        return self.error(section, f"needs {wanted}, and the recipe has none. Add it, or leave {section}: out.")
+        text = f"needs {wanted}, and the recipe has none. Add it, or leave {section}: out."
+        return MissingSection(str(self.error(section, text)))
 
     def source(self, source: Origin, *, default_seed: int, where: str) -> tuple[dict, dict]:
         """Identity and location of a data source. Generated data is its own identity: what, how much, which seed."""

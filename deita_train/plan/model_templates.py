@@ -26,7 +26,7 @@ def own_template(identity: Mapping[str, Any], location: str) -> str | None:
         files = {name: Path(location) / name for name in _FILES}
     template, config = (file if file is not None and file.is_file() else None for file in files.values())
     if template is not None:
-        return _text(template)
+        return _text(template) or None
     return _configured(config) if config is not None else None
 
 

@@ -31,6 +31,9 @@ class Tuning(Training):
     """Trains a LoRA adapter: fields of the installed peft's LoraConfig, under their own names."""
     merge_adapter: bool = False
     """Publishes the adapter merged into its base, as a whole model."""
+    resize: bool = False
+    """Adds the control tokens of the chat template that the tokenizer lacks, and rows of the embeddings for tokens that
+    have none; they begin at the mean of the others."""
     quantization: Literal["nf4", "int8"] | None = None
     """Holds the frozen base in 4-bit NormalFloat (QLoRA) or in 8 bits while the adapter is trained."""
 
@@ -38,6 +41,8 @@ class Tuning(Training):
     def _adapter_alone(self) -> Self:
         if self.merge_adapter and self.peft is None:
             raise ValueError("merge_adapter: would have no effect without peft:; leave it out")
+        if self.resize and self.peft is not None:
+            raise ValueError("resize: an adapter leaves the base's embeddings as they are; leave one of the two out")
         if self.quantization is not None and self.peft is None:
             raise ValueError("quantization: a quantized base cannot be trained itself; state peft: for an adapter")
         if self.quantization is not None and "dtype" in (self.trainer.get("model_init_kwargs") or {}):

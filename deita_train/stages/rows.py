@@ -10,9 +10,9 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.as_text import conversation_as_text
-from deita_train.data.conversations import Message, user_turns
+from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
-from deita_train.data.template_text import Refusal, RowRefused
+from deita_train.data.template_text import Message, Refusal, RowRefused, rendered_text
 from deita_train.errors import UserError
 from deita_train.models.model_limits import learned_positions
 from deita_train.models.model_shape import context_length, load_config
@@ -22,6 +22,7 @@ from deita_train.stages.stage_model import trusts_code
 from deita_train.training.rows import LabelledRow
 
 UnsupportedFields = Literal["drop", "text"]
+Tools = Sequence[Mapping[str, Any]] | None
 _WRITABLE_AS_TEXT: frozenset[Refusal] = frozenset({"refused_by_template", "text_not_written", "fields_not_written"})
 
 
@@ -75,13 +76,8 @@ def conversation_row(
     Raises:
         RowRefused: the template cannot write it.
     """
-    messages, tools = row["messages"], row.get("tools")
-    try:
-        rendered = render(tokenizer, messages, max_length, tools=tools, labelled=labelled)
-    except RowRefused as refusal:
-        if unsupported_fields == "drop" or refusal.reason not in _WRITABLE_AS_TEXT:
-            raise
-        rendered = render(tokenizer, conversation_as_text(messages, tools), max_length, labelled=labelled)
+    messages, tools = writable(tokenizer, row["messages"], row.get("tools"), unsupported_fields)
+    rendered = render(tokenizer, messages, max_length, tools=tools, labelled=labelled)
     return LabelledRow(row["id"], rendered.input_ids, rendered.labels, rendered.truncated)
 
 
@@ -113,15 +109,37 @@ def pair_row(
     Raises:
         RowRefused: the template cannot write it.
     """
+    prompt, chosen, rejected, tools = writable_pair(tokenizer, row, unsupported_fields)
+    return render_pair(tokenizer, prompt, chosen, rejected, max_length, tools=tools)
+
+
+def writable_pair(
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], unsupported_fields: UnsupportedFields
+) -> tuple[Sequence[Message], Message, Message, Tools]:
+    """A pair's prompt, chosen and rejected answer, and tools: as they are, or as text if either needs it."""
     prompt, tools = row["prompt"], row.get("tools")
-    chosen, rejected = pair_answers(row)
-    try:
-        return render_pair(tokenizer, prompt, chosen, rejected, max_length, tools=tools)
-    except RowRefused as refusal:
-        if unsupported_fields == "drop" or refusal.reason not in _WRITABLE_AS_TEXT:
-            raise
-    written = [conversation_as_text([*prompt, answer], tools) for answer in (chosen, rejected)]
-    return render_pair(tokenizer, written[0][:-1], written[0][-1], written[1][-1], max_length)
+    answers = pair_answers(row)
+    whole = [writable(tokenizer, [*prompt, answer], tools, unsupported_fields) for answer in answers]
+    if any(messages[-1] is not answer for (messages, _), answer in zip(whole, answers, strict=True)):
+        chosen, rejected = (conversation_as_text([*prompt, answer], tools) for answer in answers)
+        return chosen[:-1], chosen[-1], rejected[-1], None
+    return prompt, *answers, tools
+
+
+def writable(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Tools,
+    unsupported_fields: UnsupportedFields,
+) -> tuple[Sequence[Message], Tools]:
+    """Messages and tools as they are, or as text if `unsupported_fields` says so and the template cannot write them."""
+    if unsupported_fields == "text":
+        try:
+            rendered_text(tokenizer, messages, tools=tools, labelled=False)
+        except RowRefused as refusal:
+            if refusal.reason in _WRITABLE_AS_TEXT:
+                return conversation_as_text(messages, tools), None
+    return messages, tools
 
 
 def pair_answers(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -165,7 +165,9 @@ def test_each_sequence_of_a_pair_is_cut_on_the_right(tokenizer):
 def test_a_template_whose_prompt_is_no_prefix_is_refused(tmp_path):
     other = TEMPLATE.replace("{{- ' ASSISTANT:' -}}", "{{- ' Assistant says:' -}}")
     tokenizer = train_tokenizer(["Hi"], 300, other, tmp_path)
-    with pytest.raises(RowRefused, match="prompt_not_prefix: the tokens of the prompt .* do not begin those of prompt"):
+    with pytest.raises(
+        RowRefused, match=r"prompt_not_prefix: the tokens of the prompt .* do not begin those of prompt"
+    ):
         render_pair(tokenizer, [user("Hi")], "Yo", "No", None)
 
 

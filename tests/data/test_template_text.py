@@ -117,7 +117,7 @@ def test_a_template_that_changes_what_went_before_is_refused_for_training_and_no
         "{{ message.content + '<|im_end|>' }}{% endfor %}"
     )
     assert render(tokenizer, TWO, None, labelled=False).input_ids
-    with pytest.raises(RowRefused, match="answers_not_found: .* up to message 2 changes with what follows"):
+    with pytest.raises(RowRefused, match=r"answers_not_found: .* up to message 2 changes with what follows"):
         render(tokenizer, TWO, None)
 
 
@@ -136,7 +136,7 @@ def test_messages_with_weight_0_are_not_trained(tokenizers):
         "{% endgeneration %}-{% generation %}{{ m.content[1:] }}{% endgeneration %}={% endif %}{{ m.content }}"
         "{% endfor %}"
     )
-    with pytest.raises(RowRefused, match="answer_not_separable: of 2 answers some .* marks 3 spans"):
+    with pytest.raises(RowRefused, match=r"answer_not_separable: of 2 answers some .* marks 3 spans"):
         rendered_text(joined, weighted)
 
 

@@ -223,7 +223,7 @@ def test_parity_has_the_loss_per_conversation(sft, is_per_conversation):
     [
         ({"parity": True, "loss": "per_token"}, "loss: per_token would have no effect beside parity: true"),
         ({"loss": "per_row"}, "'per_token' or 'per_conversation'"),
-        ({"parity": True, "trainer": {"loss_type": "dft"}}, "trainer.loss_type weighs tokens otherwise"),
+        ({"parity": True, "trainer": {"loss_type": "dft"}}, "trainer.loss_type weights tokens differently"),
         ({"loss": "per_conversation", "trainer": {"label_smoothing_factor": 0.1}}, "trainer.label_smoothing_factor"),
     ],
 )

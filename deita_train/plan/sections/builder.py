@@ -1,8 +1,10 @@
 """What sections build their stages with: the stages so far, models, data, and what decides a training's result."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from deita_train.errors import UserError
+from deita_train.models.model_limits import length_problem, vocabulary_problem
 from deita_train.plan.chat_templates import (
     OWN,
     ChatTemplate,
@@ -21,6 +23,11 @@ from deita_train.recipe.schema import Recipe
 # Tokens to which a pass cuts without `max_length`, where the model's context is not shorter: the public code's length.
 # A context may be far longer, and a pass over it far more expensive.
 PASS_MAX_LENGTH = 2048
+
+_WAYS_OUT = (
+    "State resize: true where it is trained (sft, dpo, scorers.<dimension>.train), or resize it once and save it "
+    "(resize_token_embeddings)."
+)
 
 
 class Model(NamedTuple):
@@ -154,7 +161,28 @@ class Builder:
             "peft": whole_peft(tuning),
             "merge_adapter": tuning.merge_adapter if tuning.peft is not None else None,
             "quantization": tuning.quantization,
+            "resize": tuning.resize,
         }
+
+    def check_limits(self, model: Model, where: str, length: tuple[str, int | None], *, resize: bool = False) -> None:
+        """Refuse a local model with tokens that have no embedding, and a stated length beyond its learned positions.
+
+        Args:
+            model: of the section.
+            where: the dotted path of the section.
+            length: the field that states a maximum length, and what it states; None for its default.
+            resize: whether the section adds embeddings.
+        """
+        if "model" not in model.location:
+            return  # made by the run
+        folder = Path(model.location["model"])
+        problem = vocabulary_problem(folder)
+        if problem is not None and not resize:
+            raise self.inputs.error(f"{where}.model", f"{problem}. {_WAYS_OUT}")
+        field, stated = length
+        problem = length_problem(folder, stated)
+        if problem is not None:
+            raise self.inputs.error(f"{where}.{field}", f"{problem}.")
 
     def training_runtime(self, training: Training, where: str) -> dict[str, Any]:
         """How a training runs."""

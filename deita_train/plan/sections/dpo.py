@@ -23,6 +23,8 @@ def add_dpo(builder: Builder, dpo: Dpo) -> None:
     max_length = tuning["trainer"]["max_length"]
     dtype, how = builder.of_pass(dpo.reference, "dpo.reference")
     decides, rendering = builder.of_rendering(dpo, "dpo", template)
+    builder.check_limits(model, "dpo", ("trainer.max_length", dpo.trainer.get("max_length")), resize=dpo.resize)
+    decides["resize"] = dpo.resize
     parents = {"data": pairs, **model.parents}
     scored = {"chat_template": pairs_template or template.text, "max_length": max_length, **decides, **dtype}
     reference = builder.add(

@@ -25,6 +25,7 @@ def _encoder(builder: Builder, embedding: Embedding) -> tuple[str, Model, dict[s
         return "sentence_embed", outside, {"storage": embedding.storage}, {}
     assert embedding.model is not None
     model = builder.model(embedding.model, embedding.revision, "embedding", adapters=True)
+    builder.check_limits(model, "embedding", ("max_length", embedding.max_length))
     template = builder.chat_template(embedding.chat_template, "embedding", model, marked=False)
     choices = {"storage": embedding.storage, "pooling": embedding.pooling, "max_length_limit": PASS_MAX_LENGTH}
     decides, rendering = builder.of_rendering(embedding, "embedding", template)

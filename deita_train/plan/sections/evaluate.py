@@ -27,6 +27,8 @@ def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], Cha
         # The answers of a pair are found by position; those of a conversation, by the template's marks.
         marked = evaluate.heldout is not None
         model = builder.model(evaluate.model, evaluate.revision, "evaluate", adapters=True)
+        stated = evaluate.max_length if "max_length" in evaluate.model_fields_set else None
+        builder.check_limits(model, "evaluate", ("max_length", stated))
         return {"base": model}, builder.chat_template(evaluate.chat_template, "evaluate", model, marked=marked)
     for name in ("model", "revision", "chat_template"):
         if tuned and getattr(evaluate, name) is not None:
@@ -57,10 +59,12 @@ def _add_passes(
     dtype, how = builder.of_pass(evaluate, "evaluate")
     decides, rendering = builder.of_rendering(evaluate, "evaluate", template)
     before: dict[str, Node] = {}
+    tuned = [builder.nodes[label] for label in ("sft", "dpo") if label in builder.nodes]
     for name, model in models.items():
         identity: dict[str, Any] = {
             "chat_template": template.text,
             **decides,
+            "resize": name == "base" and bool(tuned and tuned[0].identity["resize"]),
             "max_length": evaluate.max_length,
             **dtype,
             **model.identity,

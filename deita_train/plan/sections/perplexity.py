@@ -10,6 +10,7 @@ def add_perplexity(builder: Builder, perplexity: Perplexity) -> None:
     pool = builder.required("pool", "perplexity", "pool:")
     model = builder.model(perplexity.model, perplexity.revision, "perplexity", adapters=True)
     dtype, how = builder.of_pass(perplexity, "perplexity")
+    builder.check_limits(model, "perplexity", ("max_length", perplexity.max_length))
     template = builder.chat_template(perplexity.chat_template, "perplexity", model)
     decides, rendering = builder.of_rendering(perplexity, "perplexity", template)
     identity = {

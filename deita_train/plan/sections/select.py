@@ -5,7 +5,7 @@ from typing import Any
 from deita_train.plan.identity import decisive_trainer
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
-from deita_train.recipe.model_sections import Rendered
+from deita_train.recipe.model_sections import Rendered, Sft
 from deita_train.recipe.schema import ReadAs, Select
 from deita_train.selection.settings import Method, rules_of, score_dimensions
 
@@ -117,6 +117,7 @@ def _tokenizer(builder: Builder, read_as: ReadAs) -> Model:
 def _lengths(builder: Builder, model: Model, section: Rendered, where: str, pool: Node) -> Node:
     template = builder.chat_template(section.chat_template, where, model)
     decides, rendering = builder.of_rendering(section, where, template)
-    identity = {**model.identity, "chat_template": template.text, **decides}
+    resize = isinstance(section, Sft) and section.resize
+    identity = {**model.identity, "chat_template": template.text, **decides, "resize": resize}
     runtime = {**model.location, **rendering}
     return builder.add(Node("lengths", "lengths", identity, runtime, {"pool": pool, **model.parents}))

@@ -15,6 +15,7 @@ def add_sft(builder: Builder, sft: Sft) -> None:
     else:
         data = builder.required("select", "sft", "select: (or sft.data:)")
     template = builder.chat_template(sft.chat_template, "sft", model)
+    builder.check_limits(model, "sft", ("trainer.max_length", sft.trainer.get("max_length")), resize=sft.resize)
     decides, how = builder.of_rendering(sft, "sft", template)
     identity = {
         **model.identity,

@@ -14,6 +14,7 @@ from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.refusals import Refusals
+from deita_train.stages.resized_model import resized_folder
 from deita_train.stages.rows import UnsupportedFields, conversation_row
 from deita_train.stages.stage_model import tokenizer_path, trusts_code
 from deita_train.training.rows import loss_mask
@@ -92,4 +93,7 @@ def _tokenizer(context: StageContext) -> Path:
     """A folder with the tokenizer; of a Hub model no weights are downloaded."""
     if "model" in context.parents:
         return context.parents["model"] / "model"
-    return tokenizer_path(context.identity["model"], context.runtime["model"], context.label)
+    source = tokenizer_path(context.identity["model"], context.runtime["model"], context.label)
+    if not context.identity.get("resize"):
+        return source
+    return resized_folder(source, context.prepared_dir / "resized", context.identity["chat_template"], weights=False)
