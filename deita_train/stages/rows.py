@@ -14,7 +14,8 @@ from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
 from deita_train.data.template_text import Message, Refusal, RowRefused, rendered_text
 from deita_train.errors import UserError
-from deita_train.models.model_limits import learned_positions
+from deita_train.models.adapter_files import is_adapter
+from deita_train.models.model_limits import learned_positions, read_json_file
 from deita_train.models.model_shape import context_length, load_config
 from deita_train.scoring.prompts import PromptEncoder, PromptIds
 from deita_train.scoring.training_pairs import ScorerExample
@@ -46,7 +47,9 @@ def readable_length(max_length: int | None, model: Path, *, trust_code: bool = F
 
     None cuts nothing.
     """
-    positions = learned_positions(load_config(model, trust_code).to_dict())
+    is_whole = not is_adapter(model)
+    config = read_json_file(model / "config.json") if is_whole else load_config(model, trust_code).to_dict()
+    positions = learned_positions(config)
     return positions if max_length is None else min(max_length, positions or max_length)
 
 

@@ -59,7 +59,7 @@ def test_other_files_are_refused_with_the_ways_on(tmp_path, monkeypatch, writers
         checkpoint_to_resume(tmp_path, monkeypatch, ranks)
     start = f"{checkpoint} was written by {writers} and cannot be continued by {ranks}."
     assert str(raised.value).startswith(start)
-    for way in ("launch as it was written", "--fresh", "copy that folder"):
+    for way in ("launch it the way it was written", "--fresh", "copy that folder"):
         assert way in str(raised.value)
     assert checkpoint.exists()
 
