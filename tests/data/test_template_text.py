@@ -4,8 +4,8 @@ import json
 from datetime import datetime
 
 import pytest
-from families import FAMILIES, make_tokenizer
-from messages import assistant, system, user
+from messages import assistant, real_rows, system, user
+from model_families import FAMILIES, make_tokenizer
 from trl.chat_template_utils import get_training_chat_template
 
 from deita_train.data.control_tokens import control_tokens
@@ -77,6 +77,20 @@ def test_ids_and_masks_are_those_of_trls_training_form(tokenizers, name):
         assert rendered.input_ids == expected["input_ids"], answer
         assert [label != IGNORED for label in rendered.labels] == [bool(mark) for mark in expected["assistant_masks"]]
     assert len(compared) > 4
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "qwen3", "llama3", "gemma3", "glm4", "gpt-oss", "deepseek", "cohere"])
+def test_the_same_on_real_conversations(shared, tokenizers, name):
+    tokenizer, compared = tokenizers[name], 0
+    for messages in real_rows(shared, "real_messages_multiturn.json")[::8]:
+        if any(control_tokens(tokenizer).spans(message["content"]) for message in messages):
+            continue
+        expected = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        rendered = render(tokenizer, messages, None)
+        assert rendered.input_ids == expected["input_ids"]
+        assert [label != IGNORED for label in rendered.labels] == [bool(mark) for mark in expected["assistant_masks"]]
+        compared += 1
+    assert compared > 20
 
 
 @pytest.mark.parametrize("name", FAMILIES)
