@@ -96,9 +96,9 @@ _ADAPTER = {
 _SHORTENED = {"max_length_limit": 2048}
 
 STAGE_KINDS: dict[str, StageKind] = {
-    "pool": StageKind(2, "deita_train.stages.intake.pool", validation="deita_train.stages.intake.pool"),
+    "pool": StageKind(3, "deita_train.stages.intake.pool", validation="deita_train.stages.intake.pool"),
     "preferences": StageKind(
-        1, "deita_train.stages.intake.preferences", validation="deita_train.stages.intake.preferences"
+        2, "deita_train.stages.intake.preferences", validation="deita_train.stages.intake.preferences"
     ),
     "scores_file": StageKind(
         1, "deita_train.stages.intake.scores_file", validation="deita_train.stages.intake.scores_file"
