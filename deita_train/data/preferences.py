@@ -62,6 +62,8 @@ PAIR_FORMAT_COLUMNS: Mapping[PairFormat, tuple[str, ...]] = MappingProxyType(
 )
 """The columns that each format turns into a pair, or may leave out (``prompt`` of ultrafeedback, ``input``)."""
 
+_WHOLE: tuple[PairFormat, ...] = ("ultrafeedback", "transcript_pairs")
+"""The formats whose answers are whole conversations."""
 _ASKED: Mapping[PairFormat, tuple[str, ...]] = MappingProxyType(
     {"question_pairs": ("question", "context"), "instruction_pairs": ("instruction", "input", "context")}
 )
@@ -232,15 +234,13 @@ def _read_pair(
     Raises:
         UnusableRow: if the row cannot be used.
     """
-    if format in ("ultrafeedback", "transcript_pairs"):
+    if format in _WHOLE:
         reading, chosen, rejected = _split_conversations(row, format, roles)
     else:
         reading = _prompt(row, format, roles)
         chosen, rejected = (_lone_answer(row, side, roles) for side in _SIDES)
     _check_prompt(reading.messages)
-    prompt = with_sides(
-        row, reading, [*_CONSUMED[format], *(_FIELDS[side] for side in _SIDES if _has_fields(row, side))]
-    )
+    prompt = with_sides(row, reading, _consumed(row, format))
     if _said(chosen) == _said(rejected):
         raise _unusable("answers_equal", f"both are {chosen['content'][:40]!r}")
     return prompt, chosen, rejected
@@ -392,7 +392,7 @@ def _lone_answer(row: Mapping[str, Any], column: str, roles: Mapping[str, str]) 
     """The answer in a column, with the fields that a table of pairs keeps in a column of their own."""
     value = require_column(row, column)
     if _has_fields(row, column):
-        value = {"role": "assistant", "content": value, **row[_FIELDS[column]]}
+        value = {**row[_FIELDS[column]], "role": "assistant", "content": value}
     if not isinstance(value, list | dict):
         return read_texts([("assistant", value)], DEFAULT_ROLES, column)[0]
     if isinstance(value, dict):
@@ -402,6 +402,13 @@ def _lone_answer(row: Mapping[str, Any], column: str, roles: Mapping[str, str]) 
         detail = f"column {column!r} holds {len(messages)} messages, not the answer alone"
         raise _unusable("several_answers", f"{detail} (whole conversations are format ultrafeedback)")
     return _answer(messages, column)
+
+
+def _consumed(row: Mapping[str, Any], format: PairFormat) -> list[str]:
+    """The columns that a pair is read from."""
+    alone = format not in _WHOLE
+    fields = [_FIELDS[side] for side in _SIDES if row.get(_FIELDS[side]) is None or (alone and _has_fields(row, side))]
+    return [*_CONSUMED[format], *fields]
 
 
 def _has_fields(row: Mapping[str, Any], column: str) -> bool:
