@@ -15,6 +15,10 @@ def system(text):
     return {"role": "system", "content": text}
 
 
+def tool(text):
+    return {"role": "tool", "content": text}
+
+
 def real_rows(shared, name):
     """The messages of each row of a file of real data, ShareGPT's or messages."""
     rows = json.loads((shared / "data" / name).read_text(encoding="utf-8"))

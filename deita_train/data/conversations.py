@@ -1,13 +1,23 @@
-"""Row formats of instruction data, read into lists of messages."""
+"""Row formats of instruction data, read into conversations: messages, and the schemas of tools."""
 
+import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+from deita_train.data.as_text import message_text
+from deita_train.data.messages import TRAINED_FIELDS, Message, Reading, UnusableRow, read_messages, read_texts
 from deita_train.errors import UserError
 
-Format = Literal["sharegpt", "messages", "alpaca", "prompt_completion"]
+Format = Literal[
+    "sharegpt",
+    "messages",
+    "alpaca",
+    "prompt_completion",
+    "instruction_response",
+    "question_answer",
+    "query_response",
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 FORMAT_COLUMNS: Mapping[Format, tuple[str, ...]] = MappingProxyType(
@@ -16,13 +26,38 @@ FORMAT_COLUMNS: Mapping[Format, tuple[str, ...]] = MappingProxyType(
         "messages": ("messages",),
         "alpaca": ("instruction", "input", "output"),
         "prompt_completion": ("prompt", "completion"),
+        "instruction_response": ("instruction", "context", "response"),
+        "question_answer": ("question", "context", "answer"),
+        "query_response": ("query", "context", "response"),
     }
 )
 """The columns that each format turns into messages."""
 
-_OPTIONAL_COLUMNS = ("input",)
+_OPTIONAL_COLUMNS = ("input", "context")
 
-ROLES = ("system", "user", "assistant")
+ASKED: Mapping[Format, tuple[str, ...]] = MappingProxyType(
+    {
+        "alpaca": ("instruction", "input", "context"),
+        "instruction_response": ("instruction", "input", "context"),
+        "question_answer": ("question", "context"),
+        "query_response": ("query", "context"),
+    }
+)
+"""Of the formats with one exchange in columns: those of the user's message, which has the later ones after it."""
+
+_ANSWER: Mapping[Format, str] = MappingProxyType(
+    {"alpaca": "output", "instruction_response": "response", "question_answer": "answer", "query_response": "response"}
+)
+SYSTEM_COLUMNS = ("system", "system_prompt")
+
+_CONSUMED: Mapping[Format, tuple[str, ...]] = MappingProxyType(
+    {
+        name: (*((*ASKED[name], _ANSWER[name], "history") if name in ASKED else columns), "tools")
+        for name, columns in FORMAT_COLUMNS.items()
+    }
+)
+
+ROLES = ("system", "user", "assistant", "tool")
 
 DEFAULT_ROLES: Mapping[str, str] = MappingProxyType(
     {
@@ -37,57 +72,64 @@ DEFAULT_ROLES: Mapping[str, str] = MappingProxyType(
         "assistant": "assistant",
         "model": "assistant",
         "system": "system",
+        "developer": "system",
+        "tool": "tool",
+        "observation": "tool",
+        "function": "tool",
     }
 )
 """Speaker names in published data, in lower case, and their roles."""
 
 DropReason = Literal[
-    "missing_conversation",  # a column of the format is absent, null or no list of objects, or the list is empty
+    "missing_conversation",  # a column of the format is absent, null, not a list of objects, or empty
     "unknown_role",  # a speaker is missing or not among the roles
-    "not_text",  # a message's text is missing, not a string, or holds a lone surrogate, which is no Unicode text
+    "bad_tool_calls",  # tool calls are not a list of objects, nor JSON text of them
+    "not_text",  # a text is missing, not a string (an image, say), or not Unicode: it holds a lone surrogate
+    "bad_weight",  # a message's weight, train or trainable is not 0, 1, true or false
     "empty_message",  # a message holds nothing but whitespace
-    "system_not_first",  # a system message after the first place
     "no_user_turn",  # nobody asks
     "no_assistant_turn",  # nobody answers
     "roles_do_not_alternate",  # two user or two assistant messages in a row
+    "tool_result_without_call",  # a tool speaks where no message of the assistant precedes it
+    "bad_tools",  # the column `tools` is not a list of objects, nor JSON text of one
 ]
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 """Why a row is not used; if several apply, the first in this order."""
 
-_MESSAGE_KEYS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
-    {"sharegpt": (("from", "value"), ("role", "content")), "messages": (("role", "content"),)}
-)
 
-Message = dict[str, str]
-"""``{"role": "system" | "user" | "assistant", "content": text}``."""
-
-
-class UnusableRow(Exception):
-    """A row that cannot be used.
+class Conversation(NamedTuple):
+    """What a row says.
 
     Attributes:
-        reason: one of ``DROP_REASONS``, or of ``data.preferences.PAIR_DROP_REASONS``.
-        detail: what was found.
-        unknown_roles: the distinct speakers without a known role, in order of appearance.
+        messages: its messages in order.
+        tools: the schemas of the tools that the assistant may call; None for none.
+        consumed: the columns that are part of it.
+        kept_aside: columns that could have been part of it, but are not: a second system message.
+        num_left_out: system messages that were left out because they have no text.
     """
 
-    def __init__(self, reason: str, detail: str, unknown_roles: Sequence[str] = ()) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-        self.unknown_roles = tuple(unknown_roles)
+    messages: list[Message]
+    tools: list[Any] | None
+    consumed: Sequence[str]
+    kept_aside: Sequence[str] = ()
+    num_left_out: int = 0
 
 
 def merge_roles(additional: Mapping[str, str]) -> dict[str, str]:
     """``DEFAULT_ROLES`` overridden by ``additional`` speakers; speakers are compared in lower case.
 
     Raises:
-        UserError: if a speaker is mapped to anything but system, user or assistant.
+        UserError: if a speaker is mapped to anything but one of ``ROLES``.
     """
     for speaker, role in additional.items():
         if role not in ROLES:
             raise UserError(f"roles: {speaker!r} is mapped to {role!r}; allowed are {', '.join(ROLES)}")
     return {**DEFAULT_ROLES, **{speaker.lower(): role for speaker, role in additional.items()}}
+
+
+def is_trained(message: Message) -> bool:
+    """Whether a message may be trained on: not if it is the assistant's with weight 0, train or trainable false."""
+    return message["role"] != "assistant" or all(message.get(name, 1) for name in TRAINED_FIELDS)
 
 
 def require_format(name: str) -> Format:
@@ -103,7 +145,7 @@ def require_format(name: str) -> Format:
 
 
 def detect_format(row: Mapping[str, Any]) -> Format:
-    """The first of ``FORMATS`` whose columns ``row`` has (``input`` may be absent).
+    """The first of ``FORMATS`` whose columns ``row`` has (``input`` and ``context`` may be absent).
 
     Raises:
         UserError: listing the row's columns, if it has those of no format.
@@ -113,16 +155,22 @@ def detect_format(row: Mapping[str, Any]) -> Format:
             return name
     known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in FORMAT_COLUMNS.items())
     raise UserError(
-        f"the columns {', '.join(map(repr, row)) or '(none)'} fit no known format ({known}; 'input' may be absent);"
-        " rename the columns, or convert the data"
+        f"the columns {', '.join(map(repr, row)) or '(none)'} fit no known format ({known};"
+        " 'input' and 'context' may be absent); rename the columns, or convert the data"
     )
 
 
 def to_messages(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFAULT_ROLES) -> list[Message]:
+    """The messages of ``to_conversation``."""
+    return to_conversation(row, format, roles).messages
+
+
+def to_conversation(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFAULT_ROLES) -> Conversation:
     """The conversation of one row. Texts are not stripped.
 
-    One leading system message is allowed. A leading assistant message and a trailing user message are kept, although
-    neither forms a scored pair. An Alpaca row with an input becomes instruction, blank line, input.
+    A leading assistant message and a trailing user message are kept, although neither forms a scored pair. In a format
+    with one exchange in columns, an input or context follows the instruction after a blank line, and earlier exchanges
+    come from the column ``history``. A system message may come from a column, the schemas of tools from ``tools``.
 
     Args:
         row: the raw row.
@@ -134,30 +182,68 @@ def to_messages(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = 
         UserError: if the format is unknown.
     """
     known = require_format(format)
-    if known == "alpaca":
-        pairs = _alpaca_pairs(row)
+    if known in ASKED:
+        reading = Reading(exchange(row, ASKED[known], _ANSWER[known]))
     elif known == "prompt_completion":
-        pairs = _side_pairs(row, "prompt", "user") + _side_pairs(row, "completion", "assistant")
+        reading = _prompt_completion(row, roles)
     else:
         column = FORMAT_COLUMNS[known][0]
-        pairs = speaker_texts(require_column(row, column), column, known)
-    messages = checked_messages(pairs, roles)
-    check_order([message["role"] for message in messages])
-    return messages
+        speaker_key = "from" if known == "sharegpt" else "role"
+        reading = read_messages(require_column(row, column), roles, column, speaker_key=speaker_key)
+    check_order([message["role"] for message in reading.messages])
+    return with_sides(row, reading, _CONSUMED[known])
 
 
-def user_turns(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None]]:
+def with_sides(row: Mapping[str, Any], reading: Reading, consumed: Sequence[str]) -> Conversation:
+    """The messages of a row with what stands beside them: a system message, the schemas of tools.
+
+    A system message in a column counts if there is none among the messages; if there is another, it stays a column.
+
+    Args:
+        row: the raw row.
+        reading: its messages.
+        consumed: the columns that they come from.
+
+    Raises:
+        UnusableRow: ``bad_tools``, or ``not_text`` for a lone surrogate.
+    """
+    messages, num_left_out = reading
+    if not ("tools" in row or "system" in row or "system_prompt" in row):
+        return Conversation(messages, None, consumed, (), num_left_out)
+    aside = []
+    for column in SYSTEM_COLUMNS:
+        text = row.get(column)
+        if text is None or (isinstance(text, str) and not text.strip()):
+            continue
+        own = [message["content"] for message in messages if message["role"] == "system"]
+        if not isinstance(text, str) or (own and text not in own):
+            aside.append(column)
+        elif not own:
+            messages = [*read_texts([("system", text)], DEFAULT_ROLES, column), *messages]
+    of_sides = [column for column in SYSTEM_COLUMNS if column not in aside]
+    return Conversation(messages, _tools(row.get("tools")), (*consumed, *of_sides), aside, num_left_out)
+
+
+def user_turns(messages: Sequence[Message]) -> list[tuple[str, str | None]]:
     """(instruction, response) for every user message.
 
-    The response is the assistant message that directly follows, or None (a trailing user turn). Turns are paired by
-    role, not by position, so a leading system or assistant message shifts nothing.
+    The response is what the assistant and its tools say up to the next user message, as ``message_text`` writes it, or
+    None if the assistant says nothing. Turns are paired by role, not by position, so a leading system or assistant
+    message shifts nothing.
     """
-    following = [*messages[1:], None]
-    return [
-        (message["content"], answer["content"] if answer is not None and answer["role"] == "assistant" else None)
-        for message, answer in zip(messages, following, strict=True)
-        if message["role"] == "user"
-    ]
+    turns: list[tuple[str, list[Message]]] = []
+    for message in messages:
+        if message["role"] == "user":
+            turns.append((message["content"], []))
+        elif turns and message["role"] != "system":
+            turns[-1][1].append(message)
+    return [(instruction, _response(answers)) for instruction, answers in turns]
+
+
+def _response(messages: Sequence[Message]) -> str | None:
+    if not any(message["role"] == "assistant" for message in messages):
+        return None
+    return "\n".join(map(message_text, messages))
 
 
 def require_column(row: Mapping[str, Any], column: str) -> Any:
@@ -172,109 +258,93 @@ def require_column(row: Mapping[str, Any], column: str) -> Any:
     raise UnusableRow("missing_conversation", f"column {column!r} {found}")
 
 
-def _alpaca_pairs(row: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    instruction = require_column(row, "instruction")
-    output = require_column(row, "output")
-    context = row.get("input")
-    for column, value in (("instruction", instruction), ("input", context)):
-        if value is not None and not isinstance(value, str):
-            raise UnusableRow("not_text", f"column {column!r} is {type(value).__name__}, not a string")
+def exchange(row: Mapping[str, Any], asked: Sequence[str], answer: str | None) -> list[Message]:
+    """The exchanges in ``history``, then the user's message from the columns ``asked`` and the answer if one is named.
+
+    Raises:
+        UnusableRow: if a column is missing or not text, or ``history`` is not a list of pairs.
+    """
+    texts = [("user", _asked_text(row, asked))]
+    if answer is not None:
+        texts.append(("assistant", require_column(row, answer)))
+    if row.get("history"):
+        texts = [*_history(row["history"]), *texts]
+    return read_texts(texts, DEFAULT_ROLES)
+
+
+def _asked_text(row: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    """The text of the first column, with those of the others after it where they have one."""
+    instruction = require_column(row, columns[0])
+    if not isinstance(instruction, str):
+        raise UnusableRow("not_text", f"column {columns[0]!r} is {type(instruction).__name__}, not a string")
     # A blank instruction stays blank, to be dropped: joined with an input it would look like text.
-    if instruction.strip() and context is not None and context.strip():
-        instruction = f"{instruction}\n\n{context}"
-    return [("user", instruction), ("assistant", output)]
+    is_blank = not instruction.strip()
+    for column in columns[1:]:
+        more = row.get(column)
+        if more is None:
+            continue
+        if not isinstance(more, str):
+            raise UnusableRow("not_text", f"column {column!r} is {type(more).__name__}, not a string")
+        if not is_blank and more.strip():
+            instruction = f"{instruction}\n\n{more}"
+    return instruction
 
 
-def _side_pairs(row: Mapping[str, Any], column: str, role: str) -> list[tuple[Any, Any]]:
-    value = require_column(row, column)
-    return speaker_texts(value, column, "messages") if isinstance(value, list) else [(role, value)]
+def _history(history: Any) -> list[tuple[str, Any]]:
+    """The speakers and texts of earlier exchanges, which stand as [instruction, response] pairs."""
+    if not isinstance(history, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
+        raise UnusableRow("missing_conversation", "column 'history' is not a list of [instruction, response] pairs")
+    return [pair for asked, answered in history for pair in (("user", asked), ("assistant", answered))]
 
 
-def speaker_texts(value: Any, column: str, format: Format) -> list[tuple[Any, Any]]:
-    """(speaker, text) of each message in a column, unchecked, under the keys that ``format`` knows.
-
-    Raises:
-        UnusableRow: if ``value`` is no list of objects, or empty.
-    """
-    if not isinstance(value, list):
-        raise UnusableRow("missing_conversation", f"column {column!r} is {type(value).__name__}, not a list")
-    if not value:
-        raise UnusableRow("missing_conversation", f"column {column!r} is an empty list")
-    return [_message_pair(message, number, column, format) for number, message in enumerate(value, start=1)]
-
-
-def _message_pair(message: Any, number: int, column: str, format: Format) -> tuple[Any, Any]:
-    """(speaker, text) under whichever of the format's key pairs names a speaker."""
-    if not isinstance(message, dict):
-        kind = type(message).__name__
-        raise UnusableRow("missing_conversation", f"column {column!r}, message {number} is {kind}, not an object")
-    keys = _MESSAGE_KEYS[format]
-    role_key, text_key = next((pair for pair in keys if message.get(pair[0]) is not None), keys[0])
-    return message.get(role_key), message.get(text_key)
+def _prompt_completion(row: Mapping[str, Any], roles: Mapping[str, str]) -> Reading:
+    messages: list[Message] = []
+    num_left_out = 0
+    for column, role in (("prompt", "user"), ("completion", "assistant")):
+        value = require_column(row, column)
+        if isinstance(value, list):
+            reading = read_messages(value, roles, column, names_column=True)
+            messages += reading.messages
+            num_left_out += reading.num_left_out
+        else:
+            messages += read_texts([(role, value)], DEFAULT_ROLES, first_number=len(messages) + 1)
+    return Reading(messages, num_left_out)
 
 
-def checked_messages(
-    pairs: Sequence[tuple[Any, Any]], roles: Mapping[str, str], column: str | None = None
-) -> list[Message]:
-    """(speaker, text) pairs as messages; every speaker must be known and every text present.
-
-    Raises:
-        UnusableRow: for the first of ``DROP_REASONS`` that fits.
-    """
-    place = "message" if column is None else f"column {column!r}, message"
-    unknown = [(number, speaker) for number, (speaker, _) in enumerate(pairs, start=1) if not _is_known(speaker, roles)]
-    if unknown:
-        number, speaker = unknown[0]
-        # A speaker that is not a string (None if missing) is counted under its literal.
-        names = dict.fromkeys(name if isinstance(name, str) else repr(name) for _, name in unknown)
-        raise UnusableRow("unknown_role", f"{place} {number} has the role {speaker!r}", tuple(names))
-    for number, (_, text) in enumerate(pairs, start=1):
-        if not isinstance(text, str):
-            raise UnusableRow("not_text", f"{place} {number} holds {_describe(text)}, not a string")
-        if not is_unicode_text(text):
-            raise UnusableRow("not_text", f"{place} {number} holds a lone surrogate, which is not Unicode text")
-    for number, (speaker, text) in enumerate(pairs, start=1):
-        if not text.strip():
-            raise UnusableRow("empty_message", f"{place} {number} ({speaker}) is {text[:20]!r}")
-    return [{"role": roles[speaker.lower()], "content": text} for speaker, text in pairs]
-
-
-def _is_known(speaker: Any, roles: Mapping[str, str]) -> bool:
-    return isinstance(speaker, str) and speaker.lower() in roles
-
-
-def _describe(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def is_unicode_text(text: str) -> bool:
-    """Whether ``text`` can be encoded as UTF-8; a lone surrogate from a broken JSON escape cannot."""
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _tools(value: Any) -> list[Any] | None:
+    """The schemas of tools: a list of objects or its JSON text; None for none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError):
+            raise UnusableRow(
+                "bad_tools", "column 'tools' is text, but not JSON; rename it if it does not hold schemas"
+            ) from None
+    if value is None or value == []:
+        return None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise UnusableRow("bad_tools", "column 'tools' is not a list of objects; rename it if it does not hold schemas")
+    return value
 
 
 def check_order(roles: Sequence[str]) -> None:
-    """Refuse a late system message, a missing user or assistant, and one role twice in a row.
+    """Refuse a missing user or assistant, one of them twice in a row, and a tool that nobody called.
+
+    System messages may stand anywhere. Results of tools stand between a message of the assistant and its next one.
 
     Raises:
         UnusableRow: for the first of ``DROP_REASONS`` that fits.
     """
-    if "system" in roles[1:]:
-        raise UnusableRow("system_not_first", f"message {roles.index('system', 1) + 1} is a system message")
     if "user" not in roles:
-        raise UnusableRow("no_user_turn", f"the roles are {', '.join(roles)}")
+        raise UnusableRow("no_user_turn", f"the roles are {', '.join(roles) or '(none)'}")
     if "assistant" not in roles:
         raise UnusableRow("no_assistant_turn", f"the roles are {', '.join(roles)}")
-    for number, (role, following) in enumerate(pairwise(roles), start=1):
-        if role == following:
-            raise UnusableRow("roles_do_not_alternate", f"messages {number} and {number + 1} are both {role}")
-
-
-def is_trained(message: Mapping[str, Any]) -> bool:
-    """Whether a message of the assistant is to be learned: not with `weight` 0, `train` or `trainable` false."""
-    return all(bool(message.get(name, True)) for name in ("weight", "train", "trainable"))
+    before, place = "", 0
+    for number, role in enumerate(roles, start=1):
+        if role == "system":
+            continue
+        if role == before and role != "tool":
+            raise UnusableRow("roles_do_not_alternate", f"messages {place} and {number} are both {role}")
+        if role == "tool" and before not in ("assistant", "tool"):
+            raise UnusableRow("tool_result_without_call", f"message {number} is a tool's, with no assistant before it")
+        before, place = role, number

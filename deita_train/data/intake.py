@@ -2,16 +2,21 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
-from deita_train.data.conversations import Message, UnusableRow, merge_roles
-from deita_train.data.row_table import require_unicode
+from deita_train.data.conversations import ROLES, Message, UnusableRow, merge_roles
+from deita_train.data.messages import KNOWN_FIELDS
+from deita_train.data.plain_values import is_unicode_text
 from deita_train.data.sources import SourceRow, iter_rows, source_name
 from deita_train.errors import UserError
 
 EXAMPLES_PER_REASON = 5
+ROWS_WITHOUT_FORMAT = 1000
+"""So many rows are read in search of one whose columns fit a format."""
+
+FormatName = TypeVar("FormatName", bound=str)
 
 
 def instruction_fraction(messages: Sequence[Message]) -> float:
@@ -82,9 +87,14 @@ class IntakeReport:
         drops: unused rows, by reason.
         examples: for each reason the first five rows, as "where: detail".
         unknown_roles: for each speaker without a role, the number of rows it appears in.
-        columns_left_out: input columns that are not in the table, because they hold no scalars or because the pipeline
-            writes a column of that name; includes ``source`` if any of its values is not a string and was replaced by
+        columns_left_out: input columns that are not in the table, because the pipeline writes a column of that name
+            or because they hold bytes; includes ``source`` if any of its values is not a string and was replaced by
             the source's name.
+        json_columns: for each column that is kept as JSON, why.
+        columns_kept_aside: for each column that would be the conversation's system message, the rows in which it is
+            not, because the conversation has another or the column holds something other than text.
+        message_fields: for each field of messages that no stage reads, the number of messages that have it.
+        system_messages_left_out: system messages without text, which are not part of their conversations.
     """
 
     rows_in: int
@@ -94,6 +104,10 @@ class IntakeReport:
     examples: dict[str, list[str]]
     unknown_roles: dict[str, int]
     columns_left_out: list[str]
+    json_columns: dict[str, str]
+    columns_kept_aside: dict[str, int]
+    message_fields: dict[str, int]
+    system_messages_left_out: int
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -109,6 +123,24 @@ class Account:
     drops: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     unknown_roles: Counter[str] = field(default_factory=Counter)
+    columns_kept_aside: Counter[str] = field(default_factory=Counter)
+    message_fields: Counter[str] = field(default_factory=Counter)
+    system_messages_left_out: int = 0
+
+    def keep(self, messages: Iterable[Mapping[str, Any]], num_left_out: int, kept_aside: Iterable[str]) -> None:
+        """Count a row of the table.
+
+        Args:
+            messages: of the row.
+            num_left_out: system messages that it had in addition.
+            kept_aside: columns that are not its system message.
+        """
+        self.rows_in += 1
+        self.system_messages_left_out += num_left_out
+        self.columns_kept_aside.update(kept_aside)
+        for message in messages:
+            if len(message) > 2:
+                self.message_fields.update(name for name in message if name not in KNOWN_FIELDS)
 
     def drop(self, row: SourceRow, verdict: UnusableRow) -> None:
         """Count an unusable row, and keep the first few of each reason as examples."""
@@ -119,7 +151,7 @@ class Account:
         if len(examples) < EXAMPLES_PER_REASON:
             examples.append(f"{row.where}: {verdict.detail}")
 
-    def closed(self, rows_out: int, columns_left_out: Iterable[str]) -> dict[str, Any]:
+    def closed(self, rows_out: int, columns_left_out: Iterable[str], json_columns: Mapping[str, str]) -> dict[str, Any]:
         """The fields of an ``IntakeReport`` for a table of ``rows_out`` rows."""
         assert self.rows_in == rows_out + self.drops.total()
         return {
@@ -130,6 +162,10 @@ class Account:
             "examples": self.examples,
             "unknown_roles": dict(self.unknown_roles),
             "columns_left_out": sorted(columns_left_out),
+            "json_columns": dict(sorted(json_columns.items())),
+            "columns_kept_aside": dict(self.columns_kept_aside),
+            "message_fields": dict(self.message_fields),
+            "system_messages_left_out": self.system_messages_left_out,
         }
 
     def nothing_usable(self, names: Iterable[str]) -> UserError:
@@ -142,9 +178,44 @@ class Account:
             lines.append(f"  {reason}: {count}, first {'; '.join(self.examples[reason])}")
         if self.unknown_roles:
             speakers = ", ".join(f"{name!r}" for name, _ in self.unknown_roles.most_common(EXAMPLES_PER_REASON))
-            lines.append(f"state roles: for the speakers {speakers}, each as user, assistant or system")
+            lines.append(f"state roles: for the speakers {speakers}, each as {', '.join(ROLES[:-1])} or {ROLES[-1]}")
         lines.append("check that format and roles suit the data")
         return UserError("\n".join(lines))
+
+
+class FormatSearch(Generic[FormatName]):
+    """The format of a source: as stated, else that of the first row whose columns fit one.
+
+    Attributes:
+        format: None while it is not known.
+        error: that of the first row without a format.
+    """
+
+    def __init__(self, detect: Callable[[Mapping[str, Any]], FormatName], stated: FormatName | None) -> None:
+        self.detect = detect
+        self.format = stated
+        self.error: UserError | None = None
+        self.num_rows = 0
+
+    def of(self, row: SourceRow) -> FormatName:
+        """The format by which a row is read.
+
+        Raises:
+            UnusableRow: it is not known yet, and the row has the columns of none.
+            UserError: the same, and too many rows before had them neither.
+        """
+        if self.format is not None:
+            return self.format
+        try:
+            self.format = self.detect(row.row)
+        except UserError as error:
+            self.error = self.error or UserError(f"{row.where}: {error}")
+            self.num_rows += 1
+            if self.num_rows == ROWS_WITHOUT_FORMAT:
+                raise self.error from None
+            columns = ", ".join(map(repr, row.row)) or "(none)"
+            raise UnusableRow("missing_conversation", f"the columns {columns} fit no format") from None
+        return self.format
 
 
 class RowIds:
@@ -165,6 +236,7 @@ class RowIds:
 
         Raises:
             UserError: if it is invalid or repeated.
+            UnusableRow: if it holds a lone surrogate.
         """
         column = next((name for name in self.columns if row.row.get(name) is not None), None)
         identifier = f"{self.source}:{row.index}" if column is None else _own_id(row, column)
@@ -184,4 +256,6 @@ def _own_id(row: SourceRow, column: str) -> str:
     own = row.row[column]
     if type(own) not in (str, int) or own == "":
         raise UserError(f"{row.where}: {column} {own!r} is not an id; allowed: a non-empty string, an integer or null")
-    return require_unicode(str(own), column, row)
+    if not is_unicode_text(str(own)):
+        raise UnusableRow("not_text", f"column {column!r} holds a lone surrogate, which is not Unicode text")
+    return str(own)

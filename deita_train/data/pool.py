@@ -7,17 +7,16 @@ from dataclasses import dataclass
 import datasets
 
 from deita_train.data.conversations import (
-    FORMAT_COLUMNS,
+    Conversation,
     Format,
-    Message,
     UnusableRow,
     detect_format,
     merge_roles,
     require_format,
-    to_messages,
-    user_turns,
+    to_conversation,
 )
-from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource
+from deita_train.data.intake import Account, FormatSearch, IntakeReport, RowIds, RowSource
+from deita_train.data.json_text import JSON_TYPE
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
@@ -51,14 +50,15 @@ class PoolReport(IntakeReport):
 def build_pool(sources: Sequence[PoolSource]) -> tuple[datasets.Dataset, PoolReport]:
     """Merge ``sources``, in their order, into one dataset held in Arrow memory.
 
-    Columns: ``id`` (str, unique), ``messages`` (list of {role, content}), ``source`` (the row's own, else the source's
-    name), then every other column whose values are scalars (int mixed with float becomes float64; missing is null) or
-    lists of strings, such as tags. An id is the row's own, else "<source name>:<row index>"; an id found in several
-    sources is prefixed with "<source name>:" in each of them, whatever their order.
+    Columns: ``id`` (str, unique), ``messages`` (list of {role, content}, or of JSON objects if any message has further
+    fields), ``source`` (the row's own, else the source's name), ``tools`` (JSON) if a row has schemas of tools, then
+    every other column, typed as ``RowTable`` says; missing is null. An id is the row's own, else
+    "<source name>:<row index>"; an id found in several sources is prefixed with "<source name>:" in each of them,
+    whatever their order.
 
     Raises:
-        UserError: if two sources have the same name, an id repeats within a source, a column's type changes, no format
-            fits, or no row is usable.
+        UserError: if two sources have the same name, an id repeats within a source, no format fits, or no row is
+            usable.
     """
     names = [source.name for source in sources]
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
@@ -74,7 +74,7 @@ class _PoolBuilder:
     """Reads sources one after another into Arrow chunks, counting rows."""
 
     def __init__(self) -> None:
-        self.table = RowTable({"messages": MESSAGES_TYPE}, RESERVED_COLUMNS, with_lists=True)
+        self.table = RowTable({"messages": MESSAGES_TYPE, "tools": JSON_TYPE}, RESERVED_COLUMNS)
         self.ids: dict[str, RowIds] = {}
         self.formats: dict[str, str] = {}
         self.user_turns = 0
@@ -82,27 +82,30 @@ class _PoolBuilder:
 
     def read(self, source: PoolSource) -> None:
         roles = merge_roles(source.roles)
-        format: Format | None = None
+        stated = require_format(source.format) if source.format else None
+        search: FormatSearch[Format] = FormatSearch(detect_format, stated)
         self.ids[source.name] = RowIds(source.name)
         for row in source.rows:
-            if format is None:
-                format = require_format(source.format) if source.format else _detect_format(row)
-                self.formats[source.name] = format
             try:
-                messages = to_messages(row.row, format, roles)
+                conversation = to_conversation(row.row, search.of(row), roles)
+                if source.wants(conversation.messages):
+                    self._keep(source, row, conversation)
+                else:
+                    self.account.rows_outside_share += 1
             except UnusableRow as verdict:
                 self.account.drop(row, verdict)
-                continue
-            if source.wants(messages):
-                self._keep(source, row, messages, format)
-            else:
-                self.account.rows_outside_share += 1
+        if search.format is not None:
+            self.formats[source.name] = search.format
+        elif search.error is not None:
+            raise search.error
 
-    def _keep(self, source: PoolSource, row: SourceRow, messages: list[Message], format: Format) -> None:
-        self.account.rows_in += 1
-        self.user_turns += len(user_turns(messages))
+    def _keep(self, source: PoolSource, row: SourceRow, conversation: Conversation) -> None:
+        messages = conversation.messages
+        columns = self.table.own_columns(row, conversation.consumed)
         self.ids[source.name].add(row)
-        self.table.append(row, source.name, {"messages": messages}, FORMAT_COLUMNS[format])
+        self.table.append({"messages": messages, "tools": conversation.tools}, columns, source.name, row.where)
+        self.user_turns += [message["role"] for message in messages].count("user")
+        self.account.keep(messages, conversation.num_left_out, conversation.kept_aside)
 
     def finish(self) -> tuple[datasets.Dataset, PoolReport]:
         rows_out = sum(len(ids.positions) for ids in self.ids.values())
@@ -111,18 +114,11 @@ class _PoolBuilder:
         table = self.table.finish(unique_ids({name: ids.positions for name, ids in self.ids.items()}))
         assert table.num_rows == rows_out
         report = PoolReport(
-            **self.account.closed(rows_out, self.table.left_out),
+            **self.account.closed(rows_out, self.table.left_out, self.table.json_columns),
             formats=self.formats,
             mean_user_turns=self.user_turns / rows_out,
         )
         return as_dataset(table), report
-
-
-def _detect_format(row: SourceRow) -> Format:
-    try:
-        return detect_format(row.row)
-    except UserError as error:
-        raise UserError(f"{row.where}: {error}") from error
 
 
 def unique_ids(ids_by_source: Mapping[str, Iterable[str]]) -> list[str]:

@@ -6,6 +6,11 @@ Formats differ in where the prompt is:
   prompt. A column ``prompt`` repeats it and is not read.
 - sharegpt_pairs: the prompt is ``conversations``, and each answer is one message.
 - prompt_pairs: the prompt is ``prompt``, a string or a list of messages; so is each answer.
+- question_pairs, instruction_pairs: the prompt is a question, or an instruction with an input; earlier exchanges may
+  stand in ``history``.
+- transcript_pairs: as ultrafeedback, but each conversation is one text with "Human:" and "Assistant:" before the turns.
+
+In each of them a system message may come from a column, and schemas of tools from ``tools``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,59 +25,104 @@ import pyarrow.compute as pc
 
 from deita_train.data.conversations import (
     DEFAULT_ROLES,
+    Conversation,
     Message,
     UnusableRow,
     check_order,
-    checked_messages,
+    exchange,
     merge_roles,
     require_column,
-    speaker_texts,
+    with_sides,
 )
-from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource
+from deita_train.data.intake import Account, FormatSearch, IntakeReport, RowIds, RowSource
+from deita_train.data.json_text import JSON_TYPE
+from deita_train.data.messages import REASONING_FIELDS, Reading, read_messages, read_texts
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
 from deita_train.data.sources import SourceRow
+from deita_train.data.transcripts import is_open_transcript, is_transcript, transcript_texts
 from deita_train.errors import UserError
 
-PairFormat = Literal["ultrafeedback", "sharegpt_pairs", "prompt_pairs"]
+PairFormat = Literal[
+    "ultrafeedback", "sharegpt_pairs", "prompt_pairs", "question_pairs", "instruction_pairs", "transcript_pairs"
+]
 PAIR_FORMATS: tuple[PairFormat, ...] = get_args(PairFormat)
+
+_SIDES = ("chosen", "rejected")
+_FIELDS: Mapping[str, str] = MappingProxyType({side: f"{side}_fields" for side in _SIDES})
 
 PAIR_FORMAT_COLUMNS: Mapping[PairFormat, tuple[str, ...]] = MappingProxyType(
     {
         "ultrafeedback": ("prompt", "chosen", "rejected"),
         "sharegpt_pairs": ("conversations", "chosen", "rejected"),
         "prompt_pairs": ("prompt", "chosen", "rejected"),
+        "question_pairs": ("question", "chosen", "rejected"),
+        "instruction_pairs": ("instruction", "input", "chosen", "rejected"),
+        "transcript_pairs": ("chosen", "rejected"),
     }
 )
-"""The columns that each format turns into a pair, or may leave out (``prompt`` of ultrafeedback)."""
+"""The columns that each format turns into a pair, or may leave out (``prompt`` of ultrafeedback, ``input``)."""
+
+_WHOLE: tuple[PairFormat, ...] = ("ultrafeedback", "transcript_pairs")
+"""The formats whose answers are whole conversations."""
+_ASKED: Mapping[PairFormat, tuple[str, ...]] = MappingProxyType(
+    {"question_pairs": ("question", "context"), "instruction_pairs": ("instruction", "input", "context")}
+)
+_CONSUMED: Mapping[PairFormat, tuple[str, ...]] = MappingProxyType(
+    {
+        name: (*columns, *((*_ASKED[name], "history") if name in _ASKED else ()), "tools")
+        for name, columns in PAIR_FORMAT_COLUMNS.items()
+    }
+)
 
 PairDropReason = Literal[
-    "missing_conversation",  # these seven as in data.conversations, of the prompt or an answer
+    "missing_conversation",  # these as in data.conversations, of the prompt or an answer
     "unknown_role",
+    "bad_tool_calls",
     "not_text",
+    "bad_weight",
     "empty_message",
     "answer_not_assistant",  # an answer is by another speaker
     "several_answers",  # where an answer alone should be there are more messages
     "prompts_differ",  # the two conversations differ before their last messages
     "prompt_ends_with_answer",  # the prompt's last message is the assistant's
-    "system_not_first",
     "no_user_turn",
     "roles_do_not_alternate",
+    "tool_result_without_call",
+    "bad_tools",
     "answers_equal",  # there is no preference
     "not_sampled",  # usable, but not drawn
 ]
 PAIR_DROP_REASONS: tuple[PairDropReason, ...] = get_args(PairDropReason)
 """Why a row is not used; if several apply, the first one encountered."""
 
-_TYPES = {"prompt": MESSAGES_TYPE, "chosen": pa.string(), "rejected": pa.string()}
+_TYPES = {
+    "prompt": MESSAGES_TYPE,
+    **dict.fromkeys(_SIDES, pa.string()),
+    **dict.fromkeys((*_FIELDS.values(), "tools"), JSON_TYPE),
+}
+# By the name of a column stages tell conversations from pairs.
+_RESERVED = ("messages",)
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """``prompt`` ends with a user message; ``chosen`` and ``rejected`` are the texts of two answers to it."""
+    """Two answers to one prompt.
+
+    Attributes:
+        prompt: the messages before the answers; the last one is the user's or a tool's.
+        chosen: the text of the better answer.
+        rejected: the text of the other one.
+        chosen_fields: what else the better answer has, such as reasoning and tool calls; None for nothing.
+        rejected_fields: the same of the other one.
+        tools: the schemas of the tools that the assistant may call; None for none.
+    """
 
     prompt: list[Message]
     chosen: str
     rejected: str
+    chosen_fields: dict[str, Any] | None = None
+    rejected_fields: dict[str, Any] | None = None
+    tools: list[Any] | None = None
 
 
 class PreferenceSource(RowSource):
@@ -114,29 +164,47 @@ def require_pair_format(name: str) -> PairFormat:
 
 
 def detect_pair_format(row: Mapping[str, Any]) -> PairFormat:
-    """The format of a row by its columns; with a ``prompt``, answers that are whole conversations mean ultrafeedback.
+    """The format of a row by its columns, and where several have them, by the answers.
+
+    Answers that are whole conversations mean ultrafeedback even beside a ``prompt``.
 
     Raises:
-        UserError: listing the row's columns, if they fit no format.
+        UserError: naming the row's columns, if they fit no format.
     """
     if "chosen" in row and "rejected" in row:
-        if "conversations" in row:
-            return "sharegpt_pairs"
-        answers = (row["chosen"], row["rejected"])
-        if "prompt" not in row or any(isinstance(answer, list) and len(answer) > 1 for answer in answers):
-            return "ultrafeedback"
-        return "prompt_pairs"
+        found = _format_with_answers(row)
+        if found is not None:
+            return found
     known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in PAIR_FORMAT_COLUMNS.items())
     raise UserError(
-        f"the columns {', '.join(map(repr, row)) or '(none)'} fit no format of preference pairs ({known});"
-        " rename the columns, or convert the data"
+        f"the columns {', '.join(map(repr, row)) or '(none)'} fit no format of preference pairs ({known}; 'input' may"
+        " be absent, and so may 'prompt' where the answers are whole conversations, as lists of messages or as texts"
+        " with Human: and Assistant: before the turns); rename the columns, or convert the data"
     )
 
 
-def to_pair(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFAULT_ROLES) -> PreferencePair:
-    """The pair of one row. Texts are not stripped.
+def _format_with_answers(row: Mapping[str, Any]) -> PairFormat | None:
+    """The format of a row that has both answers."""
+    answers = [row[side] for side in _SIDES]
+    if "conversations" in row:
+        return "sharegpt_pairs"
+    if any(isinstance(answer, list) and len(answer) > 1 for answer in answers):
+        return "ultrafeedback"
+    if "prompt" in row:
+        return "prompt_pairs"
+    if "question" in row:
+        return "question_pairs"
+    if "instruction" in row:
+        return "instruction_pairs"
+    if any(isinstance(answer, str) for answer in answers):
+        return "transcript_pairs" if any(map(is_transcript, answers)) else None
+    return "ultrafeedback"
 
-    A prompt may start with a system message, then with an assistant message; roles alternate from there.
+
+def to_pair(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFAULT_ROLES) -> PreferencePair:
+    """The pair of one row. Texts are not stripped, except the one space behind a transcript's speaker.
+
+    A prompt may start with system messages, then with an assistant message; roles alternate from there.
 
     Args:
         row: the raw row.
@@ -147,16 +215,35 @@ def to_pair(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFA
         UnusableRow: if the row cannot be used.
         UserError: if the format is unknown.
     """
-    known = require_pair_format(format)
-    if known == "ultrafeedback":
-        prompt, chosen, rejected = _split_conversations(row, roles)
+    return _pair(*_read_pair(row, require_pair_format(format), roles))
+
+
+def _pair(prompt: Conversation, chosen: Message, rejected: Message) -> PreferencePair:
+    answers: dict[str, Any] = {}
+    for side, message in (("chosen", chosen), ("rejected", rejected)):
+        fields = {name: value for name, value in message.items() if name not in ("role", "content")}
+        answers |= {side: message["content"], _FIELDS[side]: fields or None}
+    return PreferencePair(prompt.messages, **answers, tools=prompt.tools)
+
+
+def _read_pair(
+    row: Mapping[str, Any], format: PairFormat, roles: Mapping[str, str]
+) -> tuple[Conversation, Message, Message]:
+    """The prompt and both answers, checked.
+
+    Raises:
+        UnusableRow: if the row cannot be used.
+    """
+    if format in _WHOLE:
+        reading, chosen, rejected = _split_conversations(row, format, roles)
     else:
-        prompt = _prompt(row, known, roles)
-        chosen, rejected = (_lone_answer(row, column, roles) for column in ("chosen", "rejected"))
-    _check_prompt(prompt)
-    if chosen == rejected:
-        raise _unusable("answers_equal", f"both are {chosen[:40]!r}")
-    return PreferencePair(prompt, chosen, rejected)
+        reading = _prompt(row, format, roles)
+        chosen, rejected = (_lone_answer(row, side, roles) for side in _SIDES)
+    _check_prompt(reading.messages)
+    prompt = with_sides(row, reading, _consumed(row, format))
+    if _said(chosen) == _said(rejected):
+        raise _unusable("answers_equal", f"both are {chosen['content'][:40]!r}")
+    return prompt, chosen, rejected
 
 
 def build_preferences(
@@ -164,10 +251,11 @@ def build_preferences(
 ) -> tuple[datasets.Dataset, PreferenceReport]:
     """Read ``source`` into one dataset held in Arrow memory.
 
-    Columns: ``id`` (str, unique), ``prompt`` (list of {role, content}), ``chosen``, ``rejected`` (str), ``source`` (the
-    row's own, else the source's name), then every other column whose values are scalars. An id is the row's own ``id``,
-    else its ``prompt_id`` (with ":<row index>" behind it where a prompt has several pairs), else
-    "<source name>:<row index>".
+    Columns: ``id`` (str, unique), ``prompt`` (list of {role, content}, or of JSON objects if any message has further
+    fields), ``chosen``, ``rejected`` (str), ``source`` (the row's own, else the source's name), as far as a row has
+    them ``chosen_fields``, ``rejected_fields`` and ``tools`` (JSON), then every other column, typed as ``RowTable``
+    says. An id is the row's own ``id``, else its ``prompt_id`` (with ":<row index>" behind it where a prompt has
+    several pairs), else "<source name>:<row index>".
 
     Args:
         source: the rows.
@@ -176,8 +264,7 @@ def build_preferences(
         seed: of the draw; required with ``sample``, unused otherwise.
 
     Raises:
-        UserError: if an id repeats, a column's type changes, no format fits, no row is usable, or fewer rows than
-            ``sample`` are.
+        UserError: if an id repeats, no format fits, no row is usable, or fewer rows than ``sample`` are.
     """
     builder = _PreferenceBuilder(source)
     builder.read()
@@ -189,44 +276,45 @@ class _PreferenceBuilder:
 
     def __init__(self, source: PreferenceSource) -> None:
         self.source = source
-        self.format = require_pair_format(source.format) if source.format else None
-        self.table = RowTable(_TYPES)
+        stated = require_pair_format(source.format) if source.format else None
+        self.search: FormatSearch[PairFormat] = FormatSearch(detect_pair_format, stated)
+        self.table = RowTable(_TYPES, _RESERVED)
         self.ids = RowIds(source.name, ("id", "prompt_id"))
         self.account = Account()
 
     def read(self) -> None:
         roles = merge_roles(self.source.roles)
         for row in self.source.rows:
-            if self.format is None:
-                self.format = _detect_format(row)
             try:
-                pair = to_pair(row.row, self.format, roles)
+                prompt, *answers = _read_pair(row.row, self.search.of(row), roles)
+                if self.source.wants(prompt.messages):
+                    self._keep(row, prompt, answers)
+                else:
+                    self.account.rows_outside_share += 1
             except UnusableRow as verdict:
                 self.account.drop(row, verdict)
-                continue
-            if self.source.wants(pair.prompt):
-                self._keep(row, pair, self.format)
-            else:
-                self.account.rows_outside_share += 1
+        if self.search.format is None and self.search.error is not None:
+            raise self.search.error
 
-    def _keep(self, row: SourceRow, pair: PreferencePair, format: PairFormat) -> None:
-        self.account.rows_in += 1
+    def _keep(self, row: SourceRow, prompt: Conversation, answers: Sequence[Message]) -> None:
+        columns = self.table.own_columns(row, prompt.consumed)
         self.ids.add(row)
-        self.table.append(row, self.source.name, vars(pair), PAIR_FORMAT_COLUMNS[format])
+        self.table.append(vars(_pair(prompt, *answers)), columns, self.source.name, row.where)
+        self.account.keep([*prompt.messages, *answers], prompt.num_left_out, prompt.kept_aside)
 
     def finish(self, sample: int | None, seed: int | None) -> tuple[datasets.Dataset, PreferenceReport]:
         ids = list(self.ids.positions)
         if not ids:
             raise self.account.nothing_usable([self.source.name])
-        assert self.format is not None, "a usable row has a format"
+        assert self.search.format is not None, "a usable row has a format"
         table = self.table.finish(ids)
         if sample is not None:
             assert seed is not None, "a draw needs a seed"
             table = table.filter(pa.array(self._drawn(ids, sample, seed)))
             if sample < len(ids):
                 self.account.drops["not_sampled"] = len(ids) - sample
-        account = self.account.closed(table.num_rows, self.table.left_out)
-        return as_dataset(table), PreferenceReport(**account, format=self.format, **_lengths(table))
+        account = self.account.closed(table.num_rows, self.table.left_out, self.table.json_columns)
+        return as_dataset(table), PreferenceReport(**account, format=self.search.format, **_lengths(table))
 
     def _drawn(self, ids: Sequence[str], sample: int, seed: int) -> np.ndarray:
         """Which rows are drawn, ``[N]`` bool."""
@@ -251,55 +339,88 @@ def _lengths(table: pa.Table) -> dict[str, Any]:
     }
 
 
-def _detect_format(row: SourceRow) -> PairFormat:
-    try:
-        return detect_pair_format(row.row)
-    except UserError as error:
-        raise UserError(f"{row.where}: {error}") from error
-
-
-def _split_conversations(row: Mapping[str, Any], roles: Mapping[str, str]) -> tuple[list[Message], str, str]:
+def _split_conversations(
+    row: Mapping[str, Any], format: PairFormat, roles: Mapping[str, str]
+) -> tuple[Reading, Message, Message]:
     """The common prompt and the two last messages of ``chosen`` and ``rejected``."""
-    columns = ("chosen", "rejected")
-    texts = [speaker_texts(require_column(row, column), column, "sharegpt") for column in columns]
-    chosen, rejected = (checked_messages(of, roles, column) for of, column in zip(texts, columns, strict=True))
-    answers = [_answer(messages[-1], column) for messages, column in zip((chosen, rejected), columns, strict=True)]
-    if chosen[:-1] != rejected[:-1]:
-        raise _unusable("prompts_differ", _first_difference(chosen[:-1], rejected[:-1]))
-    return chosen[:-1], answers[0], answers[1]
+    read = _transcript if format == "transcript_pairs" else _messages
+    chosen, rejected = (read(row, side, roles) for side in _SIDES)
+    answers = [_answer(reading.messages, side) for reading, side in zip((chosen, rejected), _SIDES, strict=True)]
+    prompts = [reading.messages[:-1] for reading in (chosen, rejected)]
+    if list(map(_said, prompts[0])) != list(map(_said, prompts[1])):
+        raise _unusable("prompts_differ", _first_difference(*prompts))
+    return Reading(prompts[0], chosen.num_left_out), answers[0], answers[1]
+
+
+def _said(message: Message) -> list[Any]:
+    """What a message says, without the fields that only describe it."""
+    return [message.get(name) for name in ("role", "content", "tool_calls", *REASONING_FIELDS)]
 
 
 def _first_difference(first: Sequence[Message], second: Sequence[Message]) -> str:
     if len(first) != len(second):
         return f"chosen has {len(first)} messages before its answer, rejected {len(second)}"
-    number = next(number for number, pair in enumerate(zip(first, second, strict=True), start=1) if pair[0] != pair[1])
+    pairs = enumerate(zip(first, second, strict=True), start=1)
+    number = next(number for number, pair in pairs if _said(pair[0]) != _said(pair[1]))
     return f"chosen and rejected differ in message {number}, which is not their last"
 
 
-def _prompt(row: Mapping[str, Any], format: PairFormat, roles: Mapping[str, str]) -> list[Message]:
+def _messages(row: Mapping[str, Any], column: str, roles: Mapping[str, str]) -> Reading:
+    return read_messages(require_column(row, column), roles, column, speaker_key="from", names_column=True)
+
+
+def _transcript(row: Mapping[str, Any], column: str, roles: Mapping[str, str]) -> Reading:
+    text = require_column(row, column)
+    if not is_transcript(text):
+        kind = "a text that does not begin with Human:" if isinstance(text, str) else type(text).__name__
+        raise _unusable("missing_conversation", f"column {column!r} is {kind}, not a transcript")
+    return Reading(read_texts(transcript_texts(text), DEFAULT_ROLES, column))
+
+
+def _prompt(row: Mapping[str, Any], format: PairFormat, roles: Mapping[str, str]) -> Reading:
+    if format in _ASKED:
+        return Reading(exchange(row, _ASKED[format], None))
     column = PAIR_FORMAT_COLUMNS[format][0]
     value = require_column(row, column)
-    if format == "prompt_pairs" and not isinstance(value, list):
-        return checked_messages([("user", value)], roles, column)
-    return checked_messages(speaker_texts(value, column, "sharegpt"), roles, column)
+    if format == "sharegpt_pairs" or isinstance(value, list):
+        return _messages(row, column, roles)
+    texts = transcript_texts(value)[:-1] if is_open_transcript(value) else [("user", value)]
+    return Reading(read_texts(texts, DEFAULT_ROLES, column))
 
 
-def _lone_answer(row: Mapping[str, Any], column: str, roles: Mapping[str, str]) -> str:
+def _lone_answer(row: Mapping[str, Any], column: str, roles: Mapping[str, str]) -> Message:
+    """The answer in a column, with the fields that a table of pairs keeps in a column of their own."""
     value = require_column(row, column)
+    if _has_fields(row, column):
+        value = {**row[_FIELDS[column]], "role": "assistant", "content": value}
+    if not isinstance(value, list | dict):
+        return read_texts([("assistant", value)], DEFAULT_ROLES, column)[0]
     if isinstance(value, dict):
         value = [value]
-    texts = speaker_texts(value, column, "sharegpt") if isinstance(value, list) else [("assistant", value)]
-    messages = checked_messages(texts, roles, column)
+    messages = read_messages(value, roles, column, speaker_key="from", names_column=True).messages
     if len(messages) > 1:
         detail = f"column {column!r} holds {len(messages)} messages, not the answer alone"
         raise _unusable("several_answers", f"{detail} (whole conversations are format ultrafeedback)")
-    return _answer(messages[0], column)
+    return _answer(messages, column)
 
 
-def _answer(message: Message, column: str) -> str:
-    if message["role"] != "assistant":
-        raise _unusable("answer_not_assistant", f"the answer in column {column!r} is by the role {message['role']}")
-    return message["content"]
+def _consumed(row: Mapping[str, Any], format: PairFormat) -> list[str]:
+    """The columns that a pair is read from."""
+    alone = format not in _WHOLE
+    fields = [_FIELDS[side] for side in _SIDES if row.get(_FIELDS[side]) is None or (alone and _has_fields(row, side))]
+    return [*_CONSUMED[format], *fields]
+
+
+def _has_fields(row: Mapping[str, Any], column: str) -> bool:
+    """Whether an answer has further fields in a column of their own, as in the table of this module."""
+    return isinstance(row.get(_FIELDS[column]), dict) and isinstance(row.get(column), str)
+
+
+def _answer(messages: Sequence[Message], column: str) -> Message:
+    role = messages[-1]["role"] if messages else "system"
+    if role != "assistant":
+        raise _unusable("answer_not_assistant", f"the answer in column {column!r} is by the role {role}")
+    return messages[-1]
 
 
 def _check_prompt(prompt: Sequence[Message]) -> None:

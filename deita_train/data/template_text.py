@@ -13,8 +13,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from deita_train.data.answer_marks import marked_answers
 from deita_train.data.control_tokens import ControlTokens, Span, control_tokens, replaced
 from deita_train.data.conversations import is_trained
-
-Message = Mapping[str, Any]
+from deita_train.data.messages import Message
 
 Refusal = Literal[
     "refused_by_template",  # the template raises an error

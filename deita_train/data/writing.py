@@ -11,6 +11,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deita_train.data.json_text import decoded, holds_json
 from deita_train.data.outputs import Output
 from deita_train.errors import UserError
 
@@ -19,6 +20,9 @@ ROWS_PER_BATCH = 1000
 
 def write_rows(rows: datasets.Dataset, output: Output) -> None:
     """Write a table to ``output`` atomically; equal tables give equal bytes.
+
+    In JSON, columns of datasets' type ``Json`` are written as the values that they hold; Parquet and folders keep the
+    type.
 
     Raises:
         UserError: something exists that ``output`` may not replace, or a number has no JSON form.
@@ -59,8 +63,11 @@ def _write_json(rows: datasets.Dataset, path: Path, output: Output) -> None:
 
 
 def _lines(rows: datasets.Dataset, output: Output) -> Iterator[str]:
+    features = {name: feature for name, feature in rows.features.items() if holds_json(feature)}
     for table in _tables(rows):
         for row in table.to_pylist():
+            for name, feature in features.items():
+                row[name] = decoded(row[name], feature)
             yield _as_json(row, output)
 
 

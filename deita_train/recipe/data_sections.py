@@ -9,8 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Role = Literal["user", "assistant", "system"]
-ConversationFormat = Literal["sharegpt", "messages", "alpaca", "prompt_completion"]
+Role = Literal["user", "assistant", "system", "tool"]
+ConversationFormat = Literal[
+    "sharegpt",
+    "messages",
+    "alpaca",
+    "prompt_completion",
+    "instruction_response",
+    "question_answer",
+    "query_response",
+]
+PairFormat = Literal[
+    "ultrafeedback", "sharegpt_pairs", "prompt_pairs", "question_pairs", "instruction_pairs", "transcript_pairs"
+]
 
 
 class Section(BaseModel):
@@ -133,7 +144,7 @@ class Preferences(Origin):
 
     builtin: Literal["quickstart_preferences", "quickstart_heldout_preferences"] | None = None
     """Generated pairs: to train on, or held out."""
-    format: Literal["ultrafeedback", "sharegpt_pairs", "prompt_pairs"] | None = None
+    format: PairFormat | None = None
     """Format of the dataset's rows; by default recognised by its columns."""
     seed: int | None = None
     """Seed of the generated rows, or of the sample; the recipe's `seed` by default."""

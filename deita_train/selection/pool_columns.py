@@ -56,12 +56,14 @@ def _feature(rows: datasets.Dataset, column: str) -> Any:
     if column not in rows.column_names:
         raise UserError(
             f"the pool has no column '{column}' for the method to read; it has {', '.join(rows.column_names)}. A "
-            "column of the data comes into the pool where each row has a number, text, yes/no or a list of texts."
+            "column of the data comes into the pool unless the pipeline writes one of that name, or it holds bytes."
         )
     return rows.features[column]
 
 
 def _in_words(feature: Any) -> str:
+    if isinstance(feature, datasets.Json):
+        return "values of several types, numbers beyond 64 bits, lists or objects (kept as JSON; validate says which)"
     if isinstance(feature, datasets.List):
         return f"lists of {_in_words(feature.feature)}"
     kinds = {"string": "text", "large_string": "text", "bool": "yes/no values"}

@@ -100,9 +100,9 @@ _SHORTENED = {"max_length_limit": 2048}
 _RENDERED = {"unsupported_fields": "drop"}
 
 STAGE_KINDS: dict[str, StageKind] = {
-    "pool": StageKind(2, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
+    "pool": StageKind(3, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
     "preferences": StageKind(
-        1, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
+        2, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
     "scores_file": StageKind(
         1, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from deita_train.data.intake import IntakeReport
+from deita_train.data.intake_notes import intake_notes
+
 
 class StageToValidate(Protocol):
     """A stage that has not run."""
@@ -26,6 +29,13 @@ class StageToValidate(Protocol):
     @property
     def parents(self) -> Mapping[str, "StageToValidate"]:
         """The stages that it reads, by role."""
+
+
+def report_lines(report: IntakeReport) -> Iterator[str]:
+    """The reasons for dropped rows with examples, and notes on what was done with the others."""
+    yield from drop_lines(report.drops, report.examples)
+    for note in intake_notes(report.as_dict()):
+        yield f"  note: {note}"
 
 
 def drop_lines(drops: Mapping[str, int], examples: Mapping[str, list[str]]) -> Iterator[str]:

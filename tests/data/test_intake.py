@@ -3,7 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deita_train.data.conversations import UnusableRow
-from deita_train.data.intake import Account, RowIds, RowSource, instruction_fraction
+from deita_train.data.intake import (
+    ROWS_WITHOUT_FORMAT,
+    Account,
+    FormatSearch,
+    RowIds,
+    RowSource,
+    instruction_fraction,
+)
+from deita_train.data.intake_notes import intake_notes
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 
@@ -65,9 +73,72 @@ def test_an_account_keeps_five_examples_per_reason_and_adds_up():
     for index in range(7):
         account.drop(source_row(index), UnusableRow("unknown_role", f"no {index}", ("tool",)))
     account.drop(source_row(9), UnusableRow("not_text", "null"))
-    closed = account.closed(2, {"b", "a"})
+    closed = account.closed(2, {"b", "a"}, {})
     assert (closed["rows_in"], closed["rows_out"], closed["drops"]) == (10, 2, {"unknown_role": 7, "not_text": 1})
     assert closed["examples"] == {"unknown_role": [f"f:{i + 1}: no {i}" for i in range(5)], "not_text": ["f:10: null"]}
     assert (closed["unknown_roles"], closed["columns_left_out"]) == ({"tool": 7}, ["a", "b"])
     with pytest.raises(AssertionError):
-        account.closed(3, ())
+        account.closed(3, (), {})
+
+
+def test_what_kept_rows_hold_is_counted():
+    account = Account()
+    messages = [
+        {"role": "user", "content": "q", "score": 1, "name": "Bo"},
+        {"role": "assistant", "content": "a", "score": 2, "meta": {}, "weight": 0},
+        {"role": "assistant", "content": "a"},
+    ]
+    account.keep(messages, 2, ["system"])
+    account.keep(messages[:1], 0, [])
+    closed = account.closed(2, (), {"b": "because", "a": "too"})
+    assert closed["message_fields"] == {"score": 3, "meta": 1}
+    assert (closed["system_messages_left_out"], closed["columns_kept_aside"]) == (2, {"system": 1})
+    assert list(closed["json_columns"].items()) == [("a", "too"), ("b", "because")]
+    assert list(intake_notes(closed)) == [
+        "Column 'a' is kept as JSON: too.",
+        "Column 'b' is kept as JSON: because.",
+        "Column 'system' stays a column in 1 row: the conversation has a system message of its own, or the column does "
+        "not hold text.",
+        "3 messages with a field 'score', which is kept, and which nothing but a chat template of your own may read.",
+        "1 message with a field 'meta', which is kept, and which nothing but a chat template of your own may read.",
+        "2 system messages without text, left out of the conversation.",
+    ]
+
+
+def test_plain_rows_need_no_note():
+    account = Account()
+    account.keep([{"role": "user", "content": "q"}], 0, [])
+    assert list(intake_notes(account.closed(1, (), {}))) == []
+    assert list(intake_notes({"columns_left_out": ["a", "b"]})) == ["Columns of the source that were left out: a, b."]
+
+
+def detect(row):
+    if "known" in row:
+        return "form"
+    raise UserError("no form")
+
+
+def test_the_format_is_that_of_the_first_row_that_has_one():
+    search = FormatSearch(detect, None)
+    with pytest.raises(UnusableRow) as caught:
+        search.of(source_row(0, other=1))
+    assert caught.value.detail == "the columns 'other' fit no format"
+    assert search.format is None and str(search.error) == "f:1: no form"
+    assert [search.of(source_row(1, known=1)), search.of(source_row(2, other=1))] == ["form", "form"]
+    assert FormatSearch(detect, "stated").of(source_row(0)) == "stated"
+
+
+def test_the_search_for_a_format_ends():
+    search = FormatSearch(detect, None)
+    for index in range(ROWS_WITHOUT_FORMAT - 1):
+        with pytest.raises(UnusableRow):
+            search.of(source_row(index))
+    with pytest.raises(UserError, match="f:1: no form"):
+        search.of(source_row(ROWS_WITHOUT_FORMAT))
+
+
+def test_an_id_with_a_lone_surrogate_is_not_kept():
+    ids = RowIds("s")
+    with pytest.raises(UnusableRow) as caught:
+        ids.add(source_row(0, id="\udc00"))
+    assert caught.value.reason == "not_text" and ids.positions == {}

@@ -1,3 +1,4 @@
+import datetime
 import json
 import os
 from collections import Counter
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deita_train.data.pool import PoolSource, build_pool, unique_ids
+from deita_train.data.row_table import MESSAGES_TYPE
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 
@@ -72,7 +74,7 @@ def test_sources_need_different_names():
     assert "different names" in error()
 
 
-def test_other_columns_of_scalars_and_texts_are_kept_and_the_rest_listed():
+def test_other_columns_are_kept_but_for_the_names_of_later_stages():
     rows = [
         row(
             n=1,
@@ -100,7 +102,9 @@ def test_other_columns_of_scalars_and_texts_are_kept_and_the_rest_listed():
     assert pool.features["x"].dtype == "float64"
     assert pool.features["n"].dtype == "int64"
     assert pool["tags"][:] == [["a"], None, None]
-    assert report.columns_left_out == ["complexity_scores", "embedding", "label", "quality_scores"]
+    assert pool["label"][:] == [None, None, {"a": 1}]
+    assert report.json_columns == {"label": "lists or objects (first at p:3)"}
+    assert report.columns_left_out == ["complexity_scores", "embedding", "quality_scores"]
     assert not set(report.columns_left_out) & set(pool.column_names)
 
 
@@ -115,15 +119,22 @@ def test_lists_of_texts_are_kept_over_chunks():
 
 @pytest.mark.parametrize("other", ["a, b", 3, [1], ["a", None], {"a": 1}, [["a"]]])
 @pytest.mark.parametrize("at", [0, 1100])
-def test_a_column_of_lists_and_something_else_is_left_out(other, at):
+def test_a_column_of_lists_and_something_else_is_kept_as_json(other, at):
     rows = [row(str(i), tags=["a"]) for i in range(1101)]
     rows[at] = row("other", tags=other)
     pool, report = build_pool([source("p", rows)])
-    assert (pool.column_names, report.columns_left_out) == (["id", "messages", "source"], ["tags"])
+    assert pool.features["tags"] == datasets.Json()
+    assert pool["tags"][:] == [other if place == at else ["a"] for place in range(1101)]
+    assert (list(report.json_columns), report.columns_left_out) == (["tags"], [])
 
 
-def test_a_lone_surrogate_in_a_list_is_an_error():
-    assert error(source("p", [row(tags=["a", "\ud800"])])).startswith("p:1: column 'tags' holds a lone surrogate")
+@pytest.mark.parametrize("tags", [["a", "\ud800"], [{"x": "\ud800"}], "\ud800"])
+@pytest.mark.parametrize("column", ["tags", "source"])
+def test_a_lone_surrogate_drops_its_row(tags, column):
+    pool, report = build_pool([source("p", [row(**{column: tags}), row(**{column: None})])])
+    assert report.drops == {"not_text": 1}
+    assert report.examples["not_text"] == [f"p:1: column '{column}' holds a lone surrogate, which is not Unicode text"]
+    assert pool["id"][:] == ["p:1"]
 
 
 def test_a_source_column_that_is_no_string_is_replaced_and_listed():
@@ -140,23 +151,75 @@ def test_columns_settle_over_chunks_of_a_thousand_rows():
     assert pool["wide"][:] == [*map(float, range(2100)), 0.5, *map(float, range(2101, 2500))]
     assert pool["new"][:] == [None] * 2100 + [True] + [None] * 399
     assert [turns[0]["content"] for turns in pool["messages"]] == [str(i) for i in range(2500)]
-    assert report.columns_left_out == ["gone"]
+    assert pool["gone"][:] == [*range(2100), [1], *range(2101, 2500)]
+    assert report.json_columns == {"gone": "lists or objects (first at p:2101)"}
 
 
-@pytest.mark.parametrize(("early", "late"), [(1, "1"), (True, 1), ("a", 0.5), (1.5, False)])
-def test_a_column_that_changes_its_type(early, late):
-    message = error(source("p", [row(c=None), row(c=early)]), source("r", [row(c=late)]))
-    for part in ("'c'", type(early).__name__, "p:2", type(late).__name__, "r:1"):
-        assert part in message
+def exactly(values):
+    return [(type(value), value) for value in values]
 
 
-def test_numbers_and_texts_that_cannot_be_stored():
-    assert "p:2: column 'c' holds 9223372036854775808" in error(source("p", [row(c=1), row(c=2**63)]))
-    assert "'c' mixes fractions" in error(source("p", [row(c=2**53 + 1), row(c=0.5)]))
-    rows = [row(c=2**53 + 1)] * 1000 + [row(c=0.5)]
-    assert "'c' mixes fractions" in error(source("p", rows))
-    for column in ("id", "source", "c"):
-        assert f"p:1: column '{column}' holds a lone surrogate" in error(source("p", [row(**{column: "\udc00"})]))
+@pytest.mark.parametrize(
+    ("early", "late"), [(1, "1"), (True, 1), ("a", 0.7), (1.5, False), ("5", ["5"]), ([0.7], ["a"]), ([], [0.7])]
+)
+@pytest.mark.parametrize("between", [0, 1000])
+def test_a_column_that_changes_its_type_is_kept_as_json(early, late, between):
+    rows = [row(c=None), row(c=early), *[row(c=None)] * between]
+    pool, report = build_pool([source("p", rows), source("r", [row(c=late)])])
+    assert pool.features["c"] == datasets.Json()
+    assert exactly(pool["c"]) == exactly([None, early, *[None] * between, late])
+    reason = report.json_columns["c"]
+    for part in ("values of several types", "p:2", "r:1"):
+        assert part in reason
+    assert report.rows_out == between + 3
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([1, 2**63], "numbers beyond 64 bits (first at p:2)"),
+        ([2**63, "x"], "numbers beyond 64 bits (first at p:1)"),
+        ([2**53 + 1, 0.5], "fractions, and whole numbers too large for float64"),
+        ([*[2**53 + 1] * 1000, 0.5], "fractions, and whole numbers too large for float64"),
+        ([0.5, *[None] * 1000, 2**53 + 1], "fractions, and whole numbers too large for float64"),
+    ],
+)
+def test_numbers_that_no_type_holds_exactly(values, reason):
+    pool, report = build_pool([source("p", [row(c=value) for value in values])])
+    assert exactly(pool["c"]) == exactly(values)
+    assert report.json_columns == {"c": reason}
+
+
+def test_numbers_beyond_what_datasets_reads_become_text():
+    pool, _ = build_pool([source("p", [row(c=2**64), row(c=[-(2**63) - 1, 5])])])
+    assert pool["c"][:] == [str(2**64), [str(-(2**63) - 1), 5]]
+
+
+def test_lists_of_fractions_have_a_type():
+    pool, report = build_pool([source("p", [row(c=[0.7, 1.0]), row(c=[]), row(c=None)])])
+    assert pool.features["c"] == datasets.List(datasets.Value("float64"))
+    assert (pool["c"][:], report.json_columns) == ([[0.7, 1.0], [], None], {})
+
+
+def test_dates_are_kept_as_text_and_bytes_are_left_out():
+    day = datetime.date(2024, 2, 29)
+    rows = [row(day=day, image=None), row(day=None, image={"bytes": b"x"}), row(day=day, image=5)]
+    pool, report = build_pool([source("p", rows)])
+    assert pool["day"][:] == ["2024-02-29", None, "2024-02-29"]
+    assert report.json_columns == {"day": "values of the type date (first at p:1)"}
+    assert (report.columns_left_out, "image" in pool.column_names) == (["image"], False)
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.sampled_from([0.5, 0.7, "5", "x", ""])
+VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.sampled_from("ab"), SCALARS, max_size=2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(VALUES, min_size=1, max_size=6))
+def test_whatever_a_column_holds_it_stays(values):
+    pool, report = build_pool([source("p", [row(c=value) for value in values])])
+    assert pool["c"][:] == values
+    assert report.columns_left_out == []
 
 
 def test_columns_that_the_format_used_are_not_kept():
@@ -165,6 +228,65 @@ def test_columns_that_the_format_used_are_not_kept():
     assert pool.column_names == ["id", "messages", "source", "text"]
     assert pool["messages"][0] == [{"role": "user", "content": "q\n\ni"}, TURNS[1]]
     assert report.columns_left_out == ["messages"]
+
+
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"temperature": 0.7, "x": None}}}
+RICH = [
+    {"role": "user", "content": "q", "name": "Bo"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL], "weight": 0},
+    {"role": "tool", "content": "1", "tool_call_id": "c"},
+    {"role": "assistant", "content": "a", "reasoning_content": "r", "score": 0.3},
+]
+
+
+def test_plain_messages_keep_their_type():
+    pool, report = build_pool([source("p", [row(tools=None), row()])])
+    assert pool.data.schema.field("messages").type == MESSAGES_TYPE
+    assert pool.column_names == ["id", "messages", "source"]
+    assert (report.message_fields, report.json_columns) == ({}, {})
+
+
+@pytest.mark.parametrize("at", [0, 1100])
+def test_messages_with_further_fields_are_json(at):
+    rows = [row(str(i)) for i in range(1101)]
+    rows[at] = {"messages": RICH, "tools": json.dumps([{"name": "f"}])}
+    pool, report = build_pool([source("p", rows)])
+    assert pool.features["messages"] == datasets.List(datasets.Json())
+    assert pool.features["tools"] == datasets.Json()
+    assert pool["messages"][:] == [r["messages"] for r in rows]
+    assert pool["tools"][:] == [[{"name": "f"}] if place == at else None for place in range(1101)]
+    assert report.message_fields == {"score": 1}
+    assert (report.json_columns, report.columns_left_out) == ({}, [])
+
+
+def test_messages_survive_the_disk_and_parquet(tmp_path):
+    pool, _ = build_pool([source("p", [{"messages": RICH, "c": 1}, row(c="x"), row(c={"a": 0.7})])])
+    pool.save_to_disk(tmp_path / "pool")
+    pool.to_parquet(tmp_path / "pool.parquet")
+    again = datasets.Dataset.from_parquet(str(tmp_path / "pool.parquet"), cache_dir=str(tmp_path / "cache"))
+    for read in (datasets.load_from_disk(tmp_path / "pool"), again):
+        assert read.to_list() == pool.to_list()
+        assert read.features == pool.features
+    assert pool["messages"][0] == RICH
+
+
+def test_a_system_message_that_stays_beside_another():
+    rows = [
+        row(system="s"),
+        row(system=None),
+        {"messages": [{"role": "system", "content": "own"}, *TURNS], "system": "s"},
+    ]
+    pool, report = build_pool([source("p", rows)])
+    assert [turns[0]["content"] for turns in pool["messages"]] == ["s", "q", "own"]
+    assert pool["system"][:] == [None, None, "s"]
+    assert report.columns_kept_aside == {"system": 1}
+
+
+def test_system_messages_left_out_are_counted():
+    emptied = {"messages": [{"role": "system", "content": ""}, *TURNS]}
+    pool, report = build_pool([source("p", [emptied, emptied, row()])])
+    assert pool["messages"][:] == [TURNS] * 3
+    assert report.system_messages_left_out == 2
 
 
 def test_sources_of_different_formats_and_columns():
@@ -180,6 +302,9 @@ def test_the_format_is_settled_by_the_first_row_or_stated():
     rows = [{"instruction": "q", "output": "a", "messages": TURNS}, {"instruction": "q", "output": "a"}]
     assert build_pool([source("p", rows)])[1].drops == {"missing_conversation": 1}
     assert build_pool([source("p", rows, format="alpaca")])[1].drops == {}
+    late, report = build_pool([source("p", [{"instruction": "unanswered"}, rows[1]])])
+    assert (late["id"][:], report.formats) == (["p:1"], {"p": "alpaca"})
+    assert report.examples == {"missing_conversation": ["p:1: the columns 'instruction' fit no format"]}
     assert error(source("p", [{"text": "x"}])).startswith("p:1: the columns 'text' fit no known format")
     with pytest.raises(UserError, match="format 'chatml' is unknown"):
         source("p", rows, format="chatml")
@@ -188,14 +313,14 @@ def test_the_format_is_settled_by_the_first_row_or_stated():
 
 
 def test_drops_are_counted_with_the_first_five_examples():
-    tool = {"messages": [{"role": "tool", "content": "x"}, {"role": "tool", "content": "y"}, {"role": "judge"}]}
+    tool = {"messages": [{"role": "critic", "content": "x"}, {"role": "critic", "content": "y"}, {"role": "judge"}]}
     rows = [row()] + [{"messages": []}] * 7 + [tool, tool, row(id="z")]
     _, report = build_pool([source("p", rows)])
     assert report.drops == {"missing_conversation": 7, "unknown_role": 2}
     assert report.examples["missing_conversation"] == [
         f"p:{i}: column 'messages' is an empty list" for i in range(2, 7)
     ]
-    assert report.unknown_roles == {"tool": 2, "judge": 2}
+    assert report.unknown_roles == {"critic": 2, "judge": 2}
     assert (report.rows_in, report.rows_out) == (11, 2)
     assert json.loads(json.dumps(report.as_dict()))["drops"] == report.drops
 
@@ -281,8 +406,8 @@ REAL_FILES = [
         106,
         {"no_assistant_turn": 194},
         369,
-        [],
         ["chosen", "rejected"],
+        [],
     ),
     (
         "real_preferences.jsonl",
@@ -291,8 +416,8 @@ REAL_FILES = [
         510,
         {},
         510,
-        ["prompt", "score_chosen", "score_rejected"],
-        ["chosen", "rejected"],
+        ["prompt", "chosen", "rejected", "score_chosen", "score_rejected"],
+        [],
     ),
 ]
 

@@ -1,12 +1,13 @@
 import json
 from collections import Counter
+from itertools import pairwise
 from statistics import mean
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages import assistant, system, user
+from messages import assistant, system, tool, user
 
 from deita_train.data.conversations import DEFAULT_ROLES, UnusableRow
 from deita_train.data.intake import instruction_fraction
@@ -19,6 +20,7 @@ from deita_train.data.preferences import (
     detect_pair_format,
     to_pair,
 )
+from deita_train.data.row_table import MESSAGES_TYPE
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 
@@ -62,6 +64,36 @@ SHAREGPT_PROMPT = [said("system", "s"), said("human", "q"), said("gpt", "a"), sa
         ("sharegpt_pairs", turns(SHAREGPT_PROMPT, assistant("good"), {"role": "GPT", "content": "bad"})),
         ("prompt_pairs", pair_row(LONG_PROMPT)),
         ("prompt_pairs", pair_row(LONG_PROMPT, [assistant("good")], [assistant("bad")])),
+        ("prompt_pairs", pair_row(LONG_PROMPT[1:], system="s")),
+        ("sharegpt_pairs", turns(SHAREGPT_PROMPT[1:], system_prompt="s")),
+        (
+            "ultrafeedback",
+            chats([*LONG_PROMPT[1:], assistant("good")], [*LONG_PROMPT[1:], assistant("bad")], system="s"),
+        ),
+        (
+            "question_pairs",
+            {"question": "r", "chosen": "good", "rejected": "bad", "system": "s", "history": [["q", "a"]]},
+        ),
+        (
+            "instruction_pairs",
+            {
+                "instruction": "r",
+                "input": "",
+                "chosen": "good",
+                "rejected": "bad",
+                "system": "s",
+                "history": [["q", "a"]],
+            },
+        ),
+        (
+            "transcript_pairs",
+            chats(
+                "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant: good",
+                "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant: bad",
+                system="s",
+            ),
+        ),
+        ("prompt_pairs", pair_row("\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant:", system="s")),
     ],
 )
 def test_every_format_says_the_same(format, row):
@@ -71,6 +103,71 @@ def test_every_format_says_the_same(format, row):
 
 def test_a_prompt_that_is_a_string_is_the_users():
     assert to_pair(pair_row(" q "), "prompt_pairs") == PreferencePair([user(" q ")], "good", "bad")
+
+
+def test_an_input_follows_the_instruction():
+    row = {"instruction": "Do", "input": "x", "chosen": "good", "rejected": "bad"}
+    assert to_pair(row, "instruction_pairs").prompt == [user("Do\n\nx")]
+
+
+CALLS = [{"type": "function", "function": {"name": "f", "arguments": {"x": 0.7}}}]
+THOUGHT = {"reasoning_content": "r"}
+CALLED = {"tool_calls": CALLS}
+
+
+def test_fields_of_the_prompt_and_of_the_answers_are_kept():
+    prompt = [user("q") | {"name": "Bo"}, assistant("") | CALLED, tool("1")]
+    whole = chats([*prompt, assistant("good") | THOUGHT], [*prompt, assistant("") | CALLED], tools='[{"name": "f"}]')
+    expected = PreferencePair(prompt, "good", "", THOUGHT, CALLED, [{"name": "f"}])
+    assert to_pair(whole, "ultrafeedback") == expected
+    alone = pair_row(prompt, [assistant("good") | THOUGHT], assistant(None) | CALLED, tools=[{"name": "f"}])
+    assert to_pair(alone, "prompt_pairs") == expected
+
+
+def test_pairs_with_fields_are_read_again_as_they_were_written():
+    rows = [
+        pair_row([user("q"), assistant("") | CALLED, tool("1")], assistant("good") | THOUGHT, tools=[{"name": "f"}]),
+        pair_row(rejected=[assistant("") | CALLED]),
+        pair_row(c={"a": 0.7}),
+    ]
+    pairs, report = build_preferences(source(rows))
+    assert pairs["chosen_fields"][:] == [THOUGHT, None, None]
+    assert pairs["rejected_fields"][:] == [None, CALLED, None]
+    assert pairs["tools"][:] == [[{"name": "f"}], None, None]
+    assert pairs["prompt"][:] == [rows[0]["prompt"], [user("q")], [user("q")]]
+    again, report_again = build_preferences(source(pairs.to_list()))
+    assert again.to_list() == pairs.to_list()
+    assert again.features == pairs.features
+    assert (report.columns_left_out, report_again.columns_left_out) == ([], [])
+
+
+def test_plain_pairs_keep_their_types():
+    pairs, _ = build_preferences(source([pair_row(), pair_row(tools=None, chosen_fields=None)]))
+    assert pairs.column_names == ["id", "prompt", "chosen", "rejected", "source"]
+    assert pairs.data.schema.field("prompt").type == MESSAGES_TYPE
+
+
+def test_answers_that_say_the_same_are_equal_whatever_else_they_have():
+    for fields, equal in [({"score": 1}, True), ({"weight": 0}, True), (THOUGHT, False), (CALLED, False)]:
+        row = pair_row(chosen=[assistant("same") | fields], rejected=[assistant("same")])
+        _, report = build_preferences(source([pair_row(), row]))
+        assert report.drops == ({"answers_equal": 1} if equal else {})
+
+
+def test_prompts_that_say_the_same_are_equal_whatever_else_they_have():
+    for fields, equal in [({"id": 1}, True), ({"weight": 0}, True), (CALLED, False), (THOUGHT, False)]:
+        row = chats([user("p"), GOOD | fields, user("q"), GOOD], [user("p"), GOOD, user("q"), BAD])
+        _, report = build_preferences(source([chats([user("q"), GOOD], [user("q"), BAD]), row]))
+        assert report.drops == ({} if equal else {"prompts_differ": 1})
+
+
+def test_what_the_messages_and_columns_hold_is_counted():
+    emptied = pair_row([system(""), user("q") | {"id": 3}], assistant("good") | {"score": 1}, system="s")
+    own = pair_row([system("own"), user("q")], system="s")
+    pairs, report = build_preferences(source([emptied, own]))
+    assert pairs["prompt"][:] == [[system("s"), user("q") | {"id": 3}], [system("own"), user("q")]]
+    assert report.message_fields == {"id": 1, "score": 1}
+    assert (report.system_messages_left_out, report.columns_kept_aside) == (1, {"system": 1})
 
 
 @pytest.mark.parametrize("columns", [{}, {"prompt": "q"}, {"prompt": "another"}, {"prompt": None}, {"prompt": 7}])
@@ -90,17 +187,26 @@ def test_a_prompt_may_start_with_the_assistant():
     assert to_pair(pair_row(prompt), "prompt_pairs").prompt == prompt
 
 
-@pytest.mark.parametrize("row", [{"prompt": "q", "completion": "a"}, {"chosen": "a", "prompt": "q"}, {}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a"},
+        {"chosen": "a", "prompt": "q"},
+        {},
+        {"chosen": "secret", "rejected": "hidden"},
+    ],
+)
 def test_no_format_lists_the_columns(row):
     with pytest.raises(UserError) as caught:
         detect_pair_format(row)
-    for part in (*map(repr, row), *PAIR_FORMATS):
+    for part in (*map(repr, row), *PAIR_FORMATS, "Human: and Assistant:"):
         assert part in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_an_unknown_format():
     for attempt in (lambda: to_pair({}, "sharegpt"), lambda: source([], format="sharegpt")):
-        with pytest.raises(UserError, match=r"'sharegpt' is unknown.*ultrafeedback, sharegpt_pairs, prompt_pairs"):
+        with pytest.raises(UserError, match=r"'sharegpt' is unknown.*ultrafeedback, sharegpt_pairs"):
             attempt()
 
 
@@ -152,7 +258,25 @@ UNUSABLE = [
         chats([user("q"), GOOD, GOOD], [user("q"), GOOD, BAD]),
         "user, assistant",
     ),
-    ("system_not_first", "prompt_pairs", pair_row([user("q"), system("s")]), "message 2 is a system message"),
+    (
+        "missing_conversation",
+        "transcript_pairs",
+        chats("\n\nHuman: q\n\nAssistant: a", "a"),
+        "does not begin with Human:",
+    ),
+    ("missing_conversation", "transcript_pairs", chats([GOOD], "\n\nHuman: q"), "column 'chosen' is list, not a"),
+    ("empty_message", "transcript_pairs", chats("Human: q\n\nAssistant:", "Human: q\n\nAssistant: a"), "message 2"),
+    ("answer_not_assistant", "transcript_pairs", chats("Human: q", "Human: q\n\nAssistant: a"), "the role user"),
+    (
+        "bad_tool_calls",
+        "prompt_pairs",
+        pair_row(chosen=assistant("a") | {"tool_calls": "f"}),
+        "column 'chosen', message 1",
+    ),
+    ("bad_weight", "prompt_pairs", pair_row([user("q") | {"weight": "0"}]), "column 'prompt', message 1 has a weight"),
+    ("tool_result_without_call", "prompt_pairs", pair_row([user("q"), tool("x")]), "message 2 is a tool's"),
+    ("bad_tools", "prompt_pairs", pair_row(tools="a hammer"), "column 'tools' is text, but not JSON"),
+    ("answer_not_assistant", "prompt_pairs", pair_row(chosen=[system("")]), "the role system"),
     ("no_user_turn", "ultrafeedback", chats([GOOD], [BAD]), "the roles are assistant"),
     ("no_user_turn", "prompt_pairs", pair_row([system("s")]), "the roles are system, assistant"),
     ("roles_do_not_alternate", "prompt_pairs", pair_row([user("q"), user("r")]), "messages 1 and 2 are both user"),
@@ -170,7 +294,7 @@ def test_unusable_rows(reason, format, row, detail):
 
 def test_every_reason_is_tried_above():
     assert {reason for reason, *_ in UNUSABLE} == {*PAIR_DROP_REASONS} - {"not_sampled"}
-    assert len(PAIR_DROP_REASONS) == 13
+    assert len(PAIR_DROP_REASONS) == 16
 
 
 def test_columns_ids_and_sources():
@@ -181,13 +305,14 @@ def test_columns_ids_and_sources():
         pair_row(id=None, note="n"),
     ]
     pairs, report = build_preferences(source(rows))
-    assert pairs.column_names == ["id", "prompt", "chosen", "rejected", "source", "score", "note", "prompt_id"]
+    assert pairs.column_names == ["id", "prompt", "chosen", "rejected", "source", "score", "note", "tags", "prompt_id"]
     assert pairs["id"][:] == ["x", "h1", "7", "p:3"]
     assert pairs["source"][:] == ["wiki", "p", "p", "p"]
     assert pairs["score"][:] == [1.0, 0.5, None, None]
     assert pairs["note"][:] == [None, None, None, "n"]
     assert pairs["prompt"][0] == [user("q")]
-    assert report.columns_left_out == ["source", "tags"]
+    assert pairs["tags"][:] == [["a"], None, None, None]
+    assert report.columns_left_out == ["source"]
     assert report.format == "prompt_pairs"
 
 
@@ -221,13 +346,13 @@ def test_lengths_by_hand():
 
 
 def test_drops_are_counted_with_the_first_five_examples():
-    rows = [pair_row(), *[pair_row(chosen="bad")] * 7, pair_row([{"role": "tool", "content": "x"}]), pair_row(id="z")]
+    rows = [pair_row(), *[pair_row(chosen="bad")] * 7, pair_row([{"role": "judge", "content": "x"}]), pair_row(id="z")]
     pairs, report = build_preferences(source(rows))
     assert pairs["id"][:] == ["p:0", "z"]
     assert (report.rows_in, report.rows_out) == (10, 2)
     assert report.drops == {"answers_equal": 7, "unknown_role": 1}
     assert report.examples["answers_equal"] == [f"p:{number}: both are 'bad'" for number in range(2, 7)]
-    assert report.unknown_roles == {"tool": 1}
+    assert report.unknown_roles == {"judge": 1}
     assert json.loads(json.dumps(report.as_dict()))["drops"] == report.drops
 
 
@@ -241,6 +366,9 @@ def test_nothing_usable_names_the_reasons():
 def test_the_format_is_settled_by_the_first_row_or_stated():
     rows = [turns([said("human", "q")]), pair_row()]
     assert build_preferences(source(rows))[1].drops == {"missing_conversation": 1}
+    late, report = build_preferences(source([{"prompt": "q"}, pair_row()]))
+    assert (late["id"][:], report.format) == (["p:1"], "prompt_pairs")
+    assert report.examples == {"missing_conversation": ["p:1: the columns 'prompt' fit no format"]}
     both = [turns([said("human", "q")], "good", "bad", prompt="r")]
     assert build_preferences(source(both))[0]["prompt"][0] == [user("q")]
     assert build_preferences(source(both, format="prompt_pairs"))[0]["prompt"][0] == [user("r")]
@@ -318,8 +446,12 @@ def test_every_row_is_kept_or_counted_and_what_is_kept_is_a_pair(rows):
         assert set(report.drops) <= set(PAIR_DROP_REASONS)
         for pair in pairs:
             roles = [message["role"] for message in pair["prompt"]]
-            spoken = roles[1:] if roles[0] == "system" else roles
-            assert spoken[-1] == "user" and spoken == (["assistant", "user"] * len(spoken))[-len(spoken) :]
+            assert roles[-1] != "assistant"
+            spoken = [role for role in roles if role in ("user", "assistant")]
+            spoken = [*spoken, "assistant"] if spoken[-1] == "user" else spoken
+            assert spoken == (["user", "assistant"] * len(spoken))[-len(spoken) :]
+            for before, role in pairwise(role for role in roles if role != "system"):
+                assert role != "tool" or before in ("assistant", "tool")
             assert pair["chosen"].strip() and pair["rejected"].strip() and pair["chosen"] != pair["rejected"]
 
 

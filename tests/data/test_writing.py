@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from deita_train.data.json_text import json_array, json_lists, json_text
 from deita_train.data.outputs import Output
 from deita_train.data.sources import iter_rows
 from deita_train.data.suffixes import SUFFIXES
@@ -76,6 +77,21 @@ def test_float32_comes_back_with_its_bits(tmp_path, suffix):
     write(datasets.Dataset(pa.table({"id": pa.array(list("abcde")), "embedding": column})), tmp_path / f"rows{suffix}")
     got = np.array([row["embedding"] for row in read(tmp_path / f"rows{suffix}")])
     assert np.array_equal(got.astype(np.float32), values)
+
+
+MIXED = [{"a": [1, 0.7, None]}, "x", 5, "5", None, [], {"role": "user", "content": "naïve"}]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".jsonl.zst"])
+def test_columns_of_json_are_written_as_their_values(tmp_path, suffix):
+    texts = [None if value is None else json_text(value) for value in MIXED]
+    lists = json_lists([[text for text in texts if text is not None]] * len(texts))
+    ids = [str(number) for number in range(len(texts))]
+    table = datasets.Dataset(pa.table({"id": ids, "one": json_array(texts), "many": lists}))
+    write(table, tmp_path / f"rows{suffix}")
+    found = read(tmp_path / f"rows{suffix}")
+    assert [row["one"] for row in found] == MIXED
+    assert [row["many"] for row in found] == [[value for value in MIXED if value is not None]] * len(MIXED)
 
 
 def test_parquet_keeps_the_types(tmp_path):

@@ -104,12 +104,12 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
         ),
         (
             {"pool": {"dataset": "x", "roles": {"human": "person"}}},
-            "pool.roles.human: 'person' is not allowed; expected user, assistant or system",
+            "pool.roles.human: 'person' is not allowed; expected user, assistant, system or tool",
         ),
         (
             {"pool": {"dataset": "x", "format": "sharegptt"}},
-            "pool.format: 'sharegptt' is not allowed (did you mean sharegpt?); expected sharegpt, messages, alpaca or "
-            "prompt_completion",
+            "pool.format: 'sharegptt' is not allowed (did you mean sharegpt?); expected sharegpt, messages, alpaca, "
+            "prompt_completion, instruction_response, question_answer or query_response",
         ),
         ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; expected more than 0 or a mapping"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deita_train.data.intake_notes import intake_notes
 from deita_train.number_text import count, decimals, plural
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary, shortened
@@ -23,8 +24,7 @@ def pool_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     drops = drop_table([("pool", pool)], "Rows that cannot be trained on are dropped before anything is scored.")
     text = f"{_read_text('row', pool)}; a conversation has {decimals(pool.metric('mean_turns'), 1)} turns on average."
     text += "" if drops else " No row was dropped."
-    left_out = pool.metric("columns_left_out")
-    notes = (f"Columns of the source that were left out: {', '.join(left_out)}.",) if left_out else ()
+    notes = tuple(intake_notes(pool.metrics))
     return Section("Pool", text, (drops,) if drops else (), quotes=_quotes(pool), notes=notes)
 
 
@@ -38,7 +38,8 @@ def pairs_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     text = " ".join(f"{name[0].upper()}{name[1:]}: {_read_text('pair', item)}." for name, item in found)
     text += "" if drops else " None was dropped."
     quotes = tuple((f"{reason} ({name})", examples) for name, item in found for reason, examples in _quotes(item))
-    return Section("Preference pairs", text, (drops,) if drops else (), quotes=quotes)
+    notes = tuple(f"{name}: {note}" for name, item in found for note in intake_notes(item.metrics))
+    return Section("Preference pairs", text, (drops,) if drops else (), quotes=quotes, notes=notes)
 
 
 def _read_text(noun: str, item: Artefact) -> str:

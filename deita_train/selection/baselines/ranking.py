@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deita_train.data.as_text import message_text
 from deita_train.selection.baselines.pool_products import order_of_ids
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
@@ -66,7 +67,7 @@ def random(candidates: Candidates, budget: int) -> Trace:
 
 
 def longest_response(candidates: Candidates, budget: int) -> Trace:
-    """Most characters over all assistant messages of the conversation (Zhao et al. 2024, "Long Is More")."""
+    """Most characters over all assistant messages, calls and reasoning too (Zhao et al. 2024, "Long Is More")."""
     return top_rows(candidates.ids, _characters(candidates, "assistant"), budget)
 
 
@@ -77,7 +78,7 @@ def longest_instruction(candidates: Candidates, budget: int) -> Trace:
 
 def _characters(candidates: Candidates, role: str) -> np.ndarray:
     lengths = [
-        sum(len(message["content"]) for message in messages if message["role"] == role)
+        sum(len(message_text(message)) for message in messages if message["role"] == role)
         for messages in candidates.values("messages")
     ]
     return np.array(lengths, dtype=np.float64)

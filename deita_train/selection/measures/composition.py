@@ -1,5 +1,6 @@
 """What a subset is made of: lengths, turns and sources of its rows, text beyond a limit, overlap with other subsets."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deita_train.data.as_text import message_text
 from deita_train.selection.trace.trace_columns import QUANTILES
 
 ROWS_PER_READ = 1000
@@ -82,10 +84,10 @@ def _jaccard(subset: Set[str], other: Set[str]) -> float:
 def conversation_sizes(rows: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """The sizes of N conversations, at least one.
 
-    Reads the column `messages` in blocks, without a Python object for each message.
+    Reads the column `messages` in blocks, without a Python object for each message where all have nothing but a text.
 
     Returns:
-        Characters over all messages, and user turns: two arrays `[N]` int64.
+        Characters over all messages as text, and user turns: two arrays `[N]` int64.
     """
     blocks = rows.select_columns("messages").with_format("arrow").iter(ROWS_PER_READ)
     characters, turns = zip(*(_sizes(block["messages"].combine_chunks()) for block in blocks), strict=True)
@@ -94,9 +96,22 @@ def conversation_sizes(rows: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def _sizes(conversations: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     messages = conversations.flatten()
+    if not pa.types.is_struct(messages.type) or pc.any(pc.equal(messages.field("role"), "tool")).as_py():
+        return _sizes_of_messages(conversations)
     characters = pc.utf8_length(messages.field("content")).to_numpy(zero_copy_only=False)
     is_user = pc.equal(messages.field("role"), "user").to_numpy(zero_copy_only=False)
     row = np.repeat(np.arange(len(conversations)), pc.list_value_length(conversations).to_numpy(zero_copy_only=False))
     sums = (np.bincount(row, weights=weights, minlength=len(conversations)) for weights in (characters, is_user))
     characters_per_row, turns_per_row = (total.astype(np.int64) for total in sums)
     return characters_per_row, turns_per_row
+
+
+def _sizes_of_messages(conversations: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of messages with tools, reasoning or other fields, as structs or JSON texts."""
+    rows = [
+        [json.loads(message) if isinstance(message, str) else message for message in messages]
+        for messages in conversations.to_pylist()
+    ]
+    characters = [sum(len(message_text(message)) for message in messages) for messages in rows]
+    turns = [sum(message["role"] == "user" for message in messages) for messages in rows]
+    return np.array(characters, dtype=np.int64), np.array(turns, dtype=np.int64)

@@ -1,15 +1,17 @@
 """Stage `sentence_embed`: embeddings by a model of the sentence-transformers library, with its own pooling.
 
-The text of a conversation is the contents of its messages in order, separated by an empty line, without roles. The
+The text of a conversation is that of its messages in order, separated by an empty line, without roles. The
 library decides what the model reads of it: if the tokenizer has a chat template, it passes the text as a user message.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from deita_train.data.as_text import message_text
+from deita_train.data.messages import Message
 from deita_train.errors import UserError
 from deita_train.inference.shards import Columns
 from deita_train.models.remote_code import own_code
@@ -31,9 +33,9 @@ _GPU_BATCH_TOKENS = 65_536
 _NO_LIMIT = 2**30
 
 
-def conversation_text(messages: Sequence[Mapping[str, str]]) -> str:
+def conversation_text(messages: Sequence[Message]) -> str:
     """The text that represents a conversation."""
-    return "\n\n".join(message["content"] for message in messages)
+    return "\n\n".join(map(message_text, messages))
 
 
 def prepare(context: StageContext) -> None:

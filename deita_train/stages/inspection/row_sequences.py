@@ -141,7 +141,7 @@ def _pair(stage: InspectedStage, row: Row) -> list[TokenSequence]:
 
 
 def _tokens(
-    stage: InspectedStage, messages: Sequence[Mapping[str, Any]], tools: Tools, input_ids: Sequence[int]
+    stage: InspectedStage, messages: Sequence[dict[str, Any]], tools: Tools, input_ids: Sequence[int]
 ) -> list[TokenText]:
     rendered = rendered_text(stage.tokenizer, messages, tools=tools, labelled=False)
     return token_texts(stage.tokenizer, rendered.text, input_ids, add_special_tokens=False, literals=rendered.literals)

@@ -9,7 +9,7 @@ from deita_train.data.builtin import builtin_preferences
 from deita_train.data.preferences import PreferenceReport, PreferenceSource, build_preferences
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.intake.row_sources import open_source
-from deita_train.stages.validation import StageToValidate, drop_lines
+from deita_train.stages.validation import StageToValidate, report_lines
 
 
 def run(context: StageContext) -> StageResult:
@@ -34,4 +34,4 @@ def validate(stage: StageToValidate) -> Iterator[str]:
         f"{report.mean_chosen_chars:,.0f} characters per chosen answer, {report.mean_rejected_chars:,.0f} per rejected "
         f"one; chosen is the longer one in {report.chosen_longer_share:.0%}"
     )
-    yield from drop_lines(report.drops, report.examples)
+    yield from report_lines(report)

@@ -13,7 +13,9 @@ import datasets
 import torch
 
 from deita_train.budget import TOKENS, form_of
+from deita_train.data.as_text import message_text
 from deita_train.data.embeddings import embeddings_of
+from deita_train.data.json_text import holds_json
 from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
@@ -147,13 +149,14 @@ def _write(
 
 
 def _trace_table(traced: datasets.Dataset) -> datasets.Dataset:
-    """What became of every row and why, with the sizes of its text in place of the text."""
+    """What became of every row and why, with the sizes of its text in place of the text and of columns of JSON."""
     sizes = traced.map(
         lambda messages: {
             "num_turns": sum(message["role"] == "user" for message in messages),
-            "num_chars": sum(len(message["content"]) for message in messages),
+            "num_chars": sum(len(message_text(message)) for message in messages),
         },
         input_columns=["messages"],
         load_from_cache_file=False,
     )
-    return sizes.remove_columns("messages")
+    json_columns = [name for name, feature in sizes.features.items() if name != "messages" and holds_json(feature)]
+    return sizes.remove_columns(["messages", *json_columns])
