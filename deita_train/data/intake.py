@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from deita_train.data.conversations import Message, UnusableRow, merge_roles
+from deita_train.data.places import source_name
 from deita_train.data.row_table import require_unicode
-from deita_train.data.sources import SourceRow, iter_rows, source_name
+from deita_train.data.sources import SourceRow, iter_rows
 from deita_train.errors import UserError
 
 EXAMPLES_PER_REASON = 5
