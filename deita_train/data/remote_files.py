@@ -97,21 +97,23 @@ def _found(url: str, data_files: Sequence[str], split: str | None) -> list[Remot
     from fsspec.core import url_to_fs
 
     system, root = url_to_fs(url)
-    if not is_pattern(url) and not system.isdir(root):
-        if data_files or split is not None:
-            stated = "data_files" if data_files else "split"
-            raise UserError(f"{url} is a file and has no {stated}: leave it out")
-        if not system.exists(root):
-            raise FileNotFoundError(url)
-        return [RemoteFile(url, require_suffix(_without_query(url), url), system, root)]
     if is_pattern(url):
-        if data_files or split is not None:
-            raise UserError(f"{url} is a pattern: leave data_files and split out, or name the folder")
+        _refuse(url, "a pattern", data_files, split)
         return _files(system, "", chosen_files([], url, {url: system.glob(root)}, None))
+    # Not isdir or exists, which take every failure for a no.
+    if system.info(root)["type"] != "directory":
+        _refuse(url, "a file", data_files, split)
+        return [RemoteFile(url, require_suffix(_without_query(url), url), system, root)]
     folder = root.rstrip("/")
     matched = {pattern: _relative(system.glob(f"{folder}/{pattern}"), folder) for pattern in data_files}
     names = [] if matched else _relative(system.find(folder), folder)
     return _files(system, f"{folder}/", chosen_files(names, url, matched, split))
+
+
+def _refuse(url: str, kind: str, data_files: Sequence[str], split: str | None) -> None:
+    if data_files or split is not None:
+        stated = "data_files" if data_files else "split"
+        raise UserError(f"{url} is {kind} and has no {stated}: leave it out, or name the folder")
 
 
 def _relative(paths: Sequence[str], folder: str) -> list[str]:
