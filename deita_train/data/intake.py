@@ -2,17 +2,22 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from itertools import chain, islice
+from typing import Any, Self, TypeVar, Unpack
 
 from deita_train.data.conversations import Message, UnusableRow, merge_roles
+from deita_train.data.drawing import Draw
 from deita_train.data.places import source_name
 from deita_train.data.row_table import require_unicode
-from deita_train.data.sources import SourceRow, iter_rows
+from deita_train.data.sources import ReadOptions, SourceRow, iter_rows
 from deita_train.errors import UserError
 
 EXAMPLES_PER_REASON = 5
+ROWS_THAT_DECIDE = 100
+RowFormat = TypeVar("RowFormat", bound=str)
 
 
 def instruction_fraction(messages: Sequence[Message]) -> float:
@@ -32,9 +37,10 @@ class RowSource:
     Attributes:
         name: prefix of the ids of rows without one.
         rows: the raw rows.
-        format: None to let the first row decide.
+        format: None to let the first rows decide (``chosen_format``).
         roles: speakers in addition to ``DEFAULT_ROLES``.
         instruction_share: (lo, hi) to read only rows whose ``instruction_fraction`` lies in [lo, hi).
+        draw: how many of the usable rows to draw; None for all.
     """
 
     name: str
@@ -42,6 +48,7 @@ class RowSource:
     format: str | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
     instruction_share: tuple[float, float] | None = None
+    draw: Draw | None = None
 
     def __post_init__(self) -> None:
         merge_roles(self.roles)
@@ -55,16 +62,16 @@ class RowSource:
         cls,
         dataset: str,
         *,
-        revision: str | None = None,
-        split: str | None = None,
         name: str | None = None,
         format: str | None = None,
         roles: Mapping[str, str] | None = None,
         instruction_share: tuple[float, float] | None = None,
+        draw: Draw | None = None,
+        **read: Unpack[ReadOptions],
     ) -> Self:
         """A source read by ``iter_rows``, named by ``source_name`` unless ``name`` is given. It can be read once."""
-        rows = iter_rows(dataset, revision=revision, split=split)
-        return cls(name or source_name(dataset), rows, format, roles or {}, instruction_share)
+        rows = iter_rows(dataset, **read)
+        return cls(name or source_name(dataset), rows, format, roles or {}, instruction_share, draw)
 
     def wants(self, messages: Sequence[Message]) -> bool:
         """Whether a conversation lies within the instruction share."""
@@ -146,6 +153,49 @@ class Account:
             lines.append(f"state roles: for the speakers {speakers}, each as user, assistant or system")
         lines.append("check that format and roles suit the data")
         return UserError("\n".join(lines))
+
+
+def chosen_format(
+    rows: Iterable[SourceRow], detect: Callable[[Mapping[str, Any]], RowFormat]
+) -> tuple[RowFormat, Iterator[SourceRow]]:
+    """The format that most of the first 100 rows fit, and all rows, these included; of a tie, the one seen first.
+
+    Columns that are null in a row do not count for it, as long as any of the rows fits a format by the others.
+
+    Args:
+        rows: the rows.
+        detect: gives the format of a row by its columns, or raises :class:`UserError`.
+
+    Raises:
+        UserError: naming the first row and the columns, if none of the rows fits a format.
+    """
+    following = iter(rows)
+    first = list(islice(following, ROWS_THAT_DECIDE))
+    assert first, "a source without rows is refused when it is read"
+    filled = [{name: value for name, value in row.row.items() if value is not None} for row in first]
+    votes = Counter(_detected(filled, detect)) or Counter(_detected([row.row for row in first], detect))
+    if not votes:
+        raise _fits_no_format(first, detect)
+    return votes.most_common(1)[0][0], chain(first, following)
+
+
+def _detected(
+    rows: Iterable[Mapping[str, Any]], detect: Callable[[Mapping[str, Any]], RowFormat]
+) -> Iterator[RowFormat]:
+    for row in rows:
+        with suppress(UserError):
+            yield detect(row)
+
+
+def _fits_no_format(rows: Sequence[SourceRow], detect: Callable[[Mapping[str, Any]], RowFormat]) -> UserError:
+    """The error of the first row, with the columns that others of the rows have."""
+    others = list(dict.fromkeys(name for row in rows for name in row.row if name not in rows[0].row))
+    more = f"; of the first {len(rows)} rows, others have {', '.join(map(repr, others))}" if others else ""
+    try:
+        detect(rows[0].row)
+    except UserError as error:
+        return UserError(f"{rows[0].where}: {error}{more}")
+    raise AssertionError("the first row fits a format")
 
 
 class RowIds:

@@ -7,11 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NoReturn
 from urllib.parse import urlsplit
 
 from deita_train.data.suffixes import READ_SUFFIXES, data_suffix, suffix_family
-from deita_train.errors import UserError
+from deita_train.errors import UserError, machine_fault
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _SAVED_MARKS = ("state.json", "dataset_dict.json")
@@ -38,12 +38,16 @@ class Place:
         kind: one data file, several, a folder of ``save_to_disk``, a URL that fsspec opens, or an id of the Hub.
         root: the file, or the folder that the names of files are relative to; None for a URL and a Hub id.
         files: the local files that are read, in this order.
+        data_files: the user's patterns.
+        split: the split that the user stated.
     """
 
     dataset: str
     kind: Literal["file", "files", "saved", "url", "hub"]
     root: Path | None = None
     files: tuple[Path, ...] = ()
+    data_files: tuple[str, ...] = ()
+    split: str | None = None
 
 
 def find_place(dataset: str, data_files: Sequence[str] = (), split: str | None = None) -> Place:
@@ -64,7 +68,7 @@ def find_place(dataset: str, data_files: Sequence[str] = (), split: str | None =
     if dataset and path.exists():
         return _local_place(dataset, path, data_files, split)
     if is_url(dataset):
-        return Place(dataset, "url")
+        return Place(dataset, "url", data_files=tuple(data_files), split=split)
     if is_pattern(dataset):
         return _pattern_place(dataset, data_files, split)
     if dataset.startswith((".", "/", "~")) or data_suffix(dataset, READ_SUFFIXES) or not HUB_ID.fullmatch(dataset):
@@ -212,11 +216,15 @@ def require_suffix(name: str, dataset: str) -> str:
 def _names_below(folder: Path) -> Iterator[str]:
     """The files in a folder and below it, by their names relative to it; folders behind links once each."""
     seen = {folder.resolve()}
-    for where, folders, files in os.walk(folder, followlinks=True):
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         here = Path(where)
         folders[:] = [name for name in folders if (here / name).resolve() not in seen]
         seen.update((here / name).resolve() for name in folders)
         yield from ((here / name).relative_to(folder).as_posix() for name in files)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise machine_fault(error, str(error.filename)) or error
 
 
 def _matched_below(folder: Path, patterns: Sequence[str]) -> dict[str, list[str]]:
@@ -225,6 +233,8 @@ def _matched_below(folder: Path, patterns: Sequence[str]) -> dict[str, list[str]
 
 def _matching(folder: Path, pattern: str) -> list[str]:
     found = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 - Path.glob finds hidden files
+    if not found and folder.is_dir():
+        os.scandir(folder).close()  # glob takes a folder that may not be read for an empty one
     return [Path(name).as_posix() for name in found if (folder / name).is_file()]
 
 

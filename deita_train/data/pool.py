@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
+import numpy as np
+import pyarrow as pa
 
 from deita_train.data.conversations import (
     FORMAT_COLUMNS,
@@ -17,7 +19,8 @@ from deita_train.data.conversations import (
     to_messages,
     user_turns,
 )
-from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource
+from deita_train.data.drawing import Draw, drawn_from_sources
+from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource, chosen_format
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
@@ -37,7 +40,7 @@ class PoolSource(RowSource):
 
 @dataclass(frozen=True)
 class PoolReport(IntakeReport):
-    """What became of the rows; ``drops`` by ``DROP_REASONS``.
+    """What became of the rows; ``drops`` by ``DROP_REASONS``, and ``not_sampled``: usable, but not drawn.
 
     Attributes:
         formats: the format of each source by its name.
@@ -77,17 +80,21 @@ class _PoolBuilder:
         self.table = RowTable({"messages": MESSAGES_TYPE}, RESERVED_COLUMNS, with_lists=True)
         self.ids: dict[str, RowIds] = {}
         self.formats: dict[str, str] = {}
-        self.user_turns = 0
+        self.draws: dict[str, Draw | None] = {}
+        self.user_turns: list[int] = []  # of each row
         self.account = Account()
 
     def read(self, source: PoolSource) -> None:
         roles = merge_roles(source.roles)
-        format: Format | None = None
+        rows: Iterable[SourceRow] = source.rows
+        if source.format is None:
+            format, rows = chosen_format(rows, detect_format)
+        else:
+            format = require_format(source.format)
+        self.formats[source.name] = format
         self.ids[source.name] = RowIds(source.name)
-        for row in source.rows:
-            if format is None:
-                format = require_format(source.format) if source.format else _detect_format(row)
-                self.formats[source.name] = format
+        self.draws[source.name] = source.draw
+        for row in rows:
             try:
                 messages = to_messages(row.row, format, roles)
             except UnusableRow as verdict:
@@ -100,7 +107,7 @@ class _PoolBuilder:
 
     def _keep(self, source: PoolSource, row: SourceRow, messages: list[Message], format: Format) -> None:
         self.account.rows_in += 1
-        self.user_turns += len(user_turns(messages))
+        self.user_turns.append(len(user_turns(messages)))
         self.ids[source.name].add(row)
         self.table.append(row, source.name, {"messages": messages}, FORMAT_COLUMNS[format])
 
@@ -110,19 +117,17 @@ class _PoolBuilder:
             raise self.account.nothing_usable(self.ids)
         table = self.table.finish(unique_ids({name: ids.positions for name, ids in self.ids.items()}))
         assert table.num_rows == rows_out
+        num_turns = np.array(self.user_turns)
+        drawn = drawn_from_sources(self.draws, {name: list(ids.positions) for name, ids in self.ids.items()})
+        if drawn is not None:
+            table, num_turns = table.filter(pa.array(drawn)), num_turns[drawn]
+            self.account.drops["not_sampled"] = rows_out - table.num_rows
         report = PoolReport(
-            **self.account.closed(rows_out, self.table.left_out),
+            **self.account.closed(table.num_rows, self.table.left_out),
             formats=self.formats,
-            mean_user_turns=self.user_turns / rows_out,
+            mean_user_turns=float(num_turns.mean()),
         )
         return as_dataset(table), report
-
-
-def _detect_format(row: SourceRow) -> Format:
-    try:
-        return detect_format(row.row)
-    except UserError as error:
-        raise UserError(f"{row.where}: {error}") from error
 
 
 def unique_ids(ids_by_source: Mapping[str, Iterable[str]]) -> list[str]:

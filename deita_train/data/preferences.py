@@ -8,7 +8,7 @@ Formats differ in where the prompt is:
 - prompt_pairs: the prompt is ``prompt``, a string or a list of messages; so is each answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -28,7 +28,8 @@ from deita_train.data.conversations import (
     require_column,
     speaker_texts,
 )
-from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource
+from deita_train.data.drawing import drawn_rows
+from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource, chosen_format
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
@@ -196,9 +197,10 @@ class _PreferenceBuilder:
 
     def read(self) -> None:
         roles = merge_roles(self.source.roles)
-        for row in self.source.rows:
-            if self.format is None:
-                self.format = _detect_format(row)
+        rows: Iterable[SourceRow] = self.source.rows
+        if self.format is None:
+            self.format, rows = chosen_format(rows, detect_pair_format)
+        for row in rows:
             try:
                 pair = to_pair(row.row, self.format, roles)
             except UnusableRow as verdict:
@@ -236,10 +238,7 @@ class _PreferenceBuilder:
                 f" ({self.account.drops.total()} more rows cannot be used, and {self.account.rows_outside_share} lie"
                 f" outside the instruction share); state at most {len(ids)}, or leave sample out"
             )
-        by_id = sorted(range(len(ids)), key=ids.__getitem__)
-        drawn = np.zeros(len(ids), dtype=bool)
-        drawn[[by_id[place] for place in np.random.default_rng(seed).permutation(len(ids))[:sample]]] = True
-        return drawn
+        return drawn_rows(ids, sample, seed)
 
 
 def _lengths(table: pa.Table) -> dict[str, Any]:
@@ -249,13 +248,6 @@ def _lengths(table: pa.Table) -> dict[str, Any]:
         "mean_rejected_chars": float(rejected.mean()),
         "chosen_longer_share": float((chosen > rejected).mean()),
     }
-
-
-def _detect_format(row: SourceRow) -> PairFormat:
-    try:
-        return detect_pair_format(row.row)
-    except UserError as error:
-        raise UserError(f"{row.where}: {error}") from error
 
 
 def _split_conversations(row: Mapping[str, Any], roles: Mapping[str, str]) -> tuple[list[Message], str, str]:

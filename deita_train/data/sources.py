@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import datasets
 
@@ -19,15 +20,25 @@ from deita_train.errors import UserError
 _READERS = {".json": json_rows, ".csv": csv_rows, ".tsv": csv_rows, ".parquet": parquet_rows}
 
 
-def iter_rows(
-    dataset: str,
-    *,
-    revision: str | None = None,
-    split: str | None = None,
-    config: str | None = None,
-    data_files: Sequence[str] = (),
-    first_rows: int | None = None,
-) -> Iterator[SourceRow]:
+class ReadOptions(TypedDict, total=False):
+    """What of a dataset is read.
+
+    Attributes:
+        revision: a Hub commit, tag or branch; only for a Hub id.
+        split: of a Hub id, a saved ``DatasetDict`` or files whose names tell it; required if there are several.
+        config: the configuration of a Hub dataset.
+        data_files: patterns of the files to read in a folder or a Hub dataset.
+        first_rows: read this many rows, from the first; a Hub dataset is then streamed.
+    """
+
+    revision: str | None
+    split: str | None
+    config: str | None
+    data_files: Sequence[str]
+    first_rows: int | None
+
+
+def iter_rows(dataset: str, **read: Unpack[ReadOptions]) -> Iterator[SourceRow]:
     """Read ``dataset`` row by row, in order.
 
     Blank lines are skipped but counted in ``where``. Parquet files and datasets are read 1,000 rows at a time.
@@ -35,27 +46,28 @@ def iter_rows(
     Args:
         dataset: a file with one of ``READ_SUFFIXES``, a folder or a pattern of such files, a folder of
             ``save_to_disk``, a URL for fsspec, or a Hub id ("owner/name").
-        revision: a Hub commit, tag or branch; only for a Hub id.
-        split: of a Hub id, a saved ``DatasetDict`` or files whose names tell it; required if there are several.
-        config: the configuration of a Hub dataset.
-        data_files: patterns of the files to read in a folder or a Hub dataset.
-        first_rows: read this many rows, from the first; a Hub dataset is then streamed.
+        read: what of it; everything by default.
 
     Raises:
         UserError: at once if ``dataset`` neither exists nor is a Hub id; while reading if it is damaged, empty,
             malformed, not available from the Hub, or has fewer rows than ``first_rows``.
     """
+    split, data_files, first_rows = read.get("split"), read.get("data_files", ()), read.get("first_rows")
     place = find_place(dataset, data_files, split)
     if place.kind == "hub":
-        streaming = first_rows is not None
         rows = hub_rows(
-            dataset, revision=revision, split=split, config=config, data_files=data_files, streaming=streaming
+            dataset,
+            revision=read.get("revision"),
+            split=split,
+            config=read.get("config"),
+            data_files=data_files,
+            streaming=first_rows is not None,
         )
-    else:
-        for name, value in (("revision", revision), ("configuration", config)):
-            if value is not None:
-                raise UserError(f"{dataset}: {name} {value!r} was given, but only a Hub dataset has one; leave it out")
-        rows = _url_rows(dataset, data_files, split) if place.kind == "url" else _local_rows(place, split)
+        return _counted(rows, dataset, first_rows)
+    for name, value in (("revision", read.get("revision")), ("configuration", read.get("config"))):
+        if value is not None:
+            raise UserError(f"{dataset}: {name} {value!r} was given, but only a Hub dataset has one; leave it out")
+    rows = _url_rows(dataset, data_files, split) if place.kind == "url" else _local_rows(place, split)
     return _counted(rows, dataset, first_rows)
 
 

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_train.data.conversations import UnusableRow
-from deita_train.data.intake import Account, RowIds, RowSource, instruction_fraction
+from deita_train.data.conversations import UnusableRow, detect_format
+from deita_train.data.intake import Account, RowIds, RowSource, chosen_format, instruction_fraction
+from deita_train.data.preferences import detect_pair_format
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 
@@ -71,3 +72,51 @@ def test_an_account_keeps_five_examples_per_reason_and_adds_up():
     assert (closed["unknown_roles"], closed["columns_left_out"]) == ({"tool": 7}, ["a", "b"])
     with pytest.raises(AssertionError):
         account.closed(3, ())
+
+
+ALPACA = {"instruction": "q", "output": "a"}
+CHAT = {"messages": [{"role": "user", "content": "q"}]}
+FIRST_OF_MANY = 100
+
+
+@pytest.mark.parametrize(
+    ("rows", "format"),
+    [
+        ([{"instruction": "unanswered"}, ALPACA], "alpaca"),
+        ([{"conversations": [], "x": 1}, CHAT, CHAT], "messages"),
+        ([CHAT, ALPACA], "messages"),
+        ([ALPACA, CHAT], "alpaca"),
+        # As one table has them: every column in every row, null where a row has nothing.
+        (
+            [{**ALPACA, "messages": None}, {"instruction": None, "output": None, **CHAT}, {**ALPACA, "messages": None}],
+            "alpaca",
+        ),
+        ([{"instruction": "q", "output": None}, {"instruction": "q", "output": None}], "alpaca"),
+        ([{"note": 1}] * (FIRST_OF_MANY - 1) + [ALPACA], "alpaca"),
+    ],
+)
+def test_most_of_the_first_rows_decide_the_format(rows, format):
+    source = [source_row(index, **row) for index, row in enumerate(rows)]
+    found, following = chosen_format(iter(source), detect_format)
+    assert found == format and list(following) == source
+
+
+def test_the_hundred_and_first_row_does_not_decide():
+    rows = [source_row(index, note=1) for index in range(FIRST_OF_MANY)] + [source_row(100, **ALPACA)]
+    with pytest.raises(UserError, match=r"^f:1: the columns 'note' fit no known format"):
+        chosen_format(rows, detect_format)
+
+
+def test_the_columns_of_all_first_rows_are_listed_where_none_fits():
+    rows = [source_row(0, question="a"), source_row(1, question="b", answer="c"), source_row(2, text="d")]
+    with pytest.raises(UserError) as caught:
+        chosen_format(rows, detect_format)
+    message = str(caught.value)
+    assert message.startswith("f:1: the columns 'question' fit no known format")
+    assert message.endswith("; of the first 3 rows, others have 'answer', 'text'")
+
+
+def test_pairs_are_recognised_by_most_of_the_first_rows_too():
+    answers = {"chosen": "a", "rejected": "b"}
+    rows = [source_row(0, prompt="q"), source_row(1, prompt="q", **answers)]
+    assert chosen_format(rows, detect_pair_format)[0] == "prompt_pairs"
