@@ -58,6 +58,8 @@ def unreadable(where: str, error: Exception) -> UserError:
     """Why a file could not be read: a fault of the machine or of the network is told as such, else it is damaged."""
     if fault := machine_fault(error, where) or network_fault(error, where):
         return fault
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{where}: there is no such file; it was removed, or is a link that leads nowhere")
     if isinstance(error, pa.ArrowNotImplementedError):
         return UserError(f"{where}: pyarrow cannot read this ({error}); write the file again in a simpler form")
     return UserError(f"{where}: cannot be read, damaged or incomplete ({error}); download or write the file again")

@@ -1,5 +1,6 @@
 """What a dataset's name stands for, which files are read in which order, and what sources are called."""
 
+import errno
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import pytest
 
 from deita_train.data.places import chosen_files, distinct_names, find_place, source_name
 from deita_train.data.sources import SourceRow, iter_rows
-from deita_train.errors import UserError
+from deita_train.errors import UserError, machine_fault
 
 
 def write(path, *values):
@@ -164,6 +165,27 @@ def test_folders_behind_links_are_read_once(tmp_path):
     (tmp_path / "pool" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "pool")
     assert values(tmp_path / "pool") == [1, 2]
+
+
+def test_a_link_that_leads_nowhere_is_told_as_such(tmp_path):
+    write(tmp_path / "a.jsonl", 1)
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone")
+    assert error(tmp_path) == (
+        f"{tmp_path / 'b.jsonl'}:1: there is no such file; it was removed, or is a link that leads nowhere"
+    )
+
+
+@pytest.mark.parametrize("dataset", ["pool", "pool/*.jsonl"])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, dataset):
+    write(tmp_path / "pool" / "a.jsonl", 1)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises((UserError, PermissionError)) as caught:
+        find_place(str(tmp_path / dataset))
+    assert "permission denied" in str(machine_fault(caught.value, "x") or caught.value)
 
 
 def test_a_saved_folder_is_read_whole(tmp_path):
