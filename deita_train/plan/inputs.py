@@ -79,8 +79,8 @@ class Inputs:
             self._refuse_hub_fields(source, where)
             identity = self._content(place, f"{where}.dataset")
             if place.kind != "url":
-                path = Path(source.dataset).expanduser()
-                identity["name"] = path.name if path.exists() else source_name(source.dataset)
+                named = source_name(source.dataset) if place.kind == "files" else Path(source.dataset).expanduser().name
+                identity["name"] = named
                 self._refuse_stream(source, where)
         # What was not there when the first artefacts were made is in the key only where it is stated.
         stated = {

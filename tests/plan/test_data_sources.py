@@ -270,3 +270,16 @@ def test_given_scores_may_be_shards(tmp_path):
     data["scores"]["quality"] = "org/scores"
     with pytest.raises(UserError, match=r"scores\.quality: org/scores does not exist \(looked in "):
         graph(tmp_path, data)
+
+
+def test_scorer_data_is_read_as_its_identity_says(tmp_path):
+    from deita_train.stages.intake.scorer_data import read_scorer_data
+
+    (tmp_path / "labels").mkdir()
+    for score in (2, 5):
+        labelled = {"instruction": f"q{score}", "response": "a", "score": score}
+        (tmp_path / "labels" / f"{score}.jsonl").write_text(json.dumps(labelled))
+    data = recipe(scorers__complexity__train__data={"dataset": str(tmp_path / "labels"), "data_files": ["5*", "2*"]})
+    node = graph(tmp_path, data)["train_scorer.complexity"]
+    assert node.identity["data"]["data_files"] == ["5*", "2*"]
+    assert [example.score for example in read_scorer_data(node.identity, node.runtime, "data")] == [5, 2]
