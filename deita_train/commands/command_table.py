@@ -42,7 +42,12 @@ def _methods(text: str) -> list[str]:
 
 
 _POOL = OptionSpec(
-    "POOL", "pool.dataset", "Conversations: a data file, a save_to_disk folder or a Hub id.", str, REQUIRED, read=place
+    "POOL",
+    "pool.dataset",
+    "Conversations: a data file, a folder or a pattern of them, a URL or a Hub id.",
+    str,
+    REQUIRED,
+    read=place,
 )
 _DIMENSION = OptionSpec("--dimension", "", "What the scorer rates.", Literal["complexity", "quality"], REQUIRED)
 _FORMATS = "A file (.jsonl, .json, each also .gz or .zst, .parquet) or a folder."

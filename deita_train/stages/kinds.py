@@ -120,7 +120,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied=_trainer(_SFT_TRAINER),
     ),
     "train_scorer": StageKind(
-        4,
+        5,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),

@@ -298,13 +298,13 @@ def test_sources_of_different_formats_and_columns():
     assert (pool["n"][:], pool["m"][:], pool["prompt"][:]) == ([1, None], [None, "x"], [None, "kept here"])
 
 
-def test_the_format_is_settled_by_the_first_row_or_stated():
+def test_the_format_is_settled_by_the_first_rows_or_stated():
     rows = [{"instruction": "q", "output": "a", "messages": TURNS}, {"instruction": "q", "output": "a"}]
     assert build_pool([source("p", rows)])[1].drops == {"missing_conversation": 1}
     assert build_pool([source("p", rows, format="alpaca")])[1].drops == {}
     late, report = build_pool([source("p", [{"instruction": "unanswered"}, rows[1]])])
     assert (late["id"][:], report.formats) == (["p:1"], {"p": "alpaca"})
-    assert report.examples == {"missing_conversation": ["p:1: the columns 'instruction' fit no format"]}
+    assert report.examples == {"missing_conversation": ["p:1: column 'output' is absent; the row has 'instruction'"]}
     assert error(source("p", [{"text": "x"}])).startswith("p:1: the columns 'text' fit no known format")
     with pytest.raises(UserError, match="format 'chatml' is unknown"):
         source("p", rows, format="chatml")

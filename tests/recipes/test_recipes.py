@@ -254,12 +254,13 @@ def test_its_data_is_read_as_the_run_will(file, hub, data, monkeypatch, tmp_path
     train_tokenizer([], 259, "", tmp_path)
     monkeypatch.setattr(stage_models, "hub_folder", lambda *named, **how: tmp_path)
 
-    def published(dataset, revision, split):
+    def published(dataset, *, revision, split, config, data_files, streaming):
+        assert (config, data_files, streaming) == (None, (), False)
         read.append((dataset, revision, split))
         for number, row in enumerate(PUBLISHED[dataset]):
             yield SourceRow(number, f"{dataset}, row {number}", row)
 
-    monkeypatch.setattr(sources, "_iter_hub", published)
+    monkeypatch.setattr(sources, "hub_rows", published)
     sets = ["dpo.preferences.sample=2"] if "dpo" in STAGES.get(file, []) else []
     lines = data_lines(planned(file, data, 8, *sets))
     assert lines and not any(line.startswith(" ") and "not_sampled" not in line for line in lines)

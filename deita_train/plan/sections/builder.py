@@ -1,8 +1,10 @@
 """What sections build their stages with: the stages so far, models, data, and what decides a training's result."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deita_train.data.places import distinct_names, source_name
 from deita_train.errors import UserError
 from deita_train.models.model_limits import length_problem, vocabulary_problem
 from deita_train.plan.chat_templates import (
@@ -65,12 +67,16 @@ class Builder:
         """A section's seed, by default the recipe's."""
         return self.recipe.seed if stated is None else stated
 
-    def add_pool(self, label: str, sources: list[Source], where: str) -> Node:
+    def add_pool(self, label: str, sources: Sequence[Source], where: str) -> Node:
         """Add the stage that reads conversations."""
         identities, locations = [], []
-        for number, source in enumerate(sources):
+        for number, (source, prefix) in enumerate(zip(sources, _id_prefixes(sources), strict=True)):
             path = f"{where}.sources.{number}" if len(sources) > 1 else where
             identity, location = self.inputs.source(source, default_seed=self.recipe.seed, where=path)
+            if source.is_drawn:
+                identity = {**identity, "draw": {**source.draw, "seed": self.seed(source.seed)}}
+            if prefix is not None:
+                identity = {**identity, "id_prefix": prefix}
             identities.append(identity)
             locations.append(location)
         return self.add(Node(label, "pool", {"sources": identities}, {"sources": locations}))
@@ -78,7 +84,7 @@ class Builder:
     def add_preferences(self, label: str, preferences: Preferences, where: str) -> Node:
         """Add the stage that reads preference pairs."""
         identity, location = self.inputs.source(preferences, default_seed=self.recipe.seed, where=where)
-        if preferences.sample is not None:
+        if preferences.is_drawn:
             identity = {**identity, "sample": preferences.sample, "seed": self.seed(preferences.seed)}
         return self.add(Node(label, "preferences", {"source": identity}, {"source": location}))
 
@@ -197,3 +203,15 @@ class Builder:
             "packing": isinstance(training, Packable) and training.packing,
             "checkpoint_minutes": training.checkpoint_minutes,
         }
+
+
+def _id_prefixes(sources: Sequence[Source]) -> list[str | None]:
+    """The prefix of ids of each source whose own name another one has too; None for the others."""
+    read = {
+        number: (source.dataset, tuple(filter(None, (source.name, source.split, "+".join(source.patterns)))))
+        for number, source in enumerate(sources)
+        if source.dataset is not None
+    }
+    names = dict(zip(read, distinct_names(list(read.values())), strict=True))
+    longer = {number: name for number, name in names.items() if name != source_name(read[number][0])}
+    return [longer.get(number) for number in range(len(sources))]
