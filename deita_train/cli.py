@@ -77,6 +77,7 @@ def run(
     from deita_train.commands.results import print_results
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import run_plan
+    from deita_train.store.model_links import base_links
 
     console = _console()
     plan = make_plan(recipe, sets or [], runs, until)
@@ -89,6 +90,8 @@ def run(
         raise typer.Exit(130) from None
     if outcome.page is not None:
         print_results(console, plan.run_dir)
+        for link in base_links(plan.run_dir).values():
+            console.print(f"Model: {link}", soft_wrap=True)
         console.print(f"Report: {outcome.page}", soft_wrap=True)
     if outcome.error is not None:
         raise outcome.error
