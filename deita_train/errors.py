@@ -23,10 +23,19 @@ class Stopped(UserError):
     exit_code = 128 + 15
 
 
+class MachineFault(UserError):
+    """A fault of the machine, such as a full disk: told like a mistake of the user's, who can mend it."""
+
+
 _SPACE = "free some space, or name a folder on another disk with --runs"
 _ACCESS = "change its permissions, or name another one"
 _MISPLACED = "a file stands where a folder is wanted: move it away, or name another folder with --runs"
 _FILES = "close other programs, or raise the limit on open files (ulimit -n)"
+_DISK = "the disk does not answer as it should: look into the system's log, or use another disk"
+_MEMORY = (
+    "close other programs, give the stage less at once (max_batch_tokens:, trainer.per_device_train_batch_size:, "
+    "shorter or fewer rows), or use a machine with more"
+)
 _ADVICE: Mapping[int, str] = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
@@ -39,16 +48,40 @@ _ADVICE: Mapping[int, str] = {
     errno.ENAMETOOLONG: "give a shorter name or a shorter path",
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
-    errno.EIO: "the disk does not answer as it should: look into the system's log, or use another disk",
+    errno.EIO: _DISK,
+    errno.ESTALE: "the network disk has lost the file: mount it again, or use another disk",
+    errno.ENOLCK: "that disk gives no locks: name a folder on another one with --runs",
+    errno.ENOMEM: _MEMORY,
 }
 # Libraries that are not written in Python give the number in their text alone.
 _NUMBER = re.compile(r"\((?:os error|errno) (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
+# Some give only the words, and datasets has its own for a full disk.
+_WORDS: Mapping[str, int] = {
+    **{os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENOMEM)},
+    "Not enough disk space": errno.ENOSPC,
+}
 # torch.save gives no number at all; its writer has no other reason to fail.
 _TORCH_WRITER = re.compile(r"inline_container\.cc|PytorchStreamWriter failed")
+# torch has a class for the memory of a GPU, and for that of a CPU only these words.
+_TORCH_MEMORY = re.compile(r"DefaultCPUAllocator|CUDA out of memory")
+# The classes of HTTP libraries by name, because none is imported for it: what has no answer, and what has a bad one.
+_HTTP = frozenset(
+    ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp", "huggingface_hub", "socket")
+)
+_UNREACHED = frozenset(
+    (
+        "TransportError", "NetworkError", "TimeoutException", "ConnectionError", "Timeout", "ClientConnectionError",
+        "ChunkedEncodingError", "NewConnectionError", "MaxRetryError", "ProtocolError", "gaierror",
+        "LocalEntryNotFoundError", "OfflineModeIsEnabled",
+    )
+)  # fmt: skip
+_ANSWERED = "HfHubHTTPError"
+_TOO_MANY_REQUESTS = 429
+_SERVERS_OWN = 500
 
 
-def machine_fault(error: BaseException, folder: Path | str) -> UserError | None:
-    """A full disk, a read-only folder and their kin as a message for the user; None when `error` is none of these.
+def machine_fault(error: BaseException, folder: Path | str) -> MachineFault | None:
+    """A full disk, no network, no memory and their kin as a message for the user; None for anything else.
 
     `folder` is the place to name when the error names none. What was written before stays, so the message ends with
     how to go on.
@@ -56,13 +89,57 @@ def machine_fault(error: BaseException, folder: Path | str) -> UserError | None:
     if not isinstance(error, Exception) or isinstance(error, UserError):
         return None
     for cause in _causes(error):
-        number = _number(cause)
-        if number in _ADVICE:
-            place = getattr(cause, "filename", None) or folder
-            return UserError(f"{place}: {os.strerror(number).lower()}; {_ADVICE[number]}. Then run again.")
-        if isinstance(cause, RuntimeError) and _TORCH_WRITER.search(str(cause)):
-            return UserError(f"{folder}: a file could not be written to its end; {_SPACE}. Then run again.")
+        text = _fault(cause, folder)
+        if text is not None:
+            return MachineFault(f"{text}. Then run again.")
     return None
+
+
+def raise_machine_fault(error: BaseException, place: Path | str) -> None:
+    """Raise an error as the machine's fault, if it is one; for a place that would else call its data damaged.
+
+    Raises:
+        MachineFault: it is.
+    """
+    fault = machine_fault(error, place)
+    if fault is not None:
+        raise fault from error
+
+
+def _fault(cause: BaseException, folder: Path | str) -> str | None:
+    """What is wrong and what to do, in words; None if this is no fault of the machine."""
+    number = _number(cause)
+    if number in _ADVICE:
+        place = getattr(cause, "filename", None) or folder
+        return f"{place}: {os.strerror(number).lower()}; {_ADVICE[number]}"
+    if isinstance(cause, RuntimeError) and _TORCH_WRITER.search(str(cause)):
+        return f"{folder}: a file could not be written to its end; {_SPACE}"
+    if _is_of_memory(cause):
+        return f"the memory does not suffice{_in_brackets(cause)}; {_MEMORY}"
+    return _network_fault(cause)
+
+
+def _network_fault(cause: BaseException) -> str | None:
+    bases = {base.__name__ for base in type(cause).__mro__ if base.__module__.partition(".")[0] in _HTTP}
+    if bases & _UNREACHED:
+        return f"a server is not reached{_in_brackets(cause)}; check the network, and HF_HUB_OFFLINE"
+    status = getattr(getattr(cause, "response", None), "status_code", None) if _ANSWERED in bases else None
+    if isinstance(status, int) and (status >= _SERVERS_OWN or status == _TOO_MANY_REQUESTS):
+        return f"the Hub does not serve now{_in_brackets(cause)}; wait a while"
+    return None
+
+
+def _is_of_memory(cause: BaseException) -> bool:
+    if isinstance(cause, MemoryError):
+        return True
+    is_gpus = type(cause).__name__ == "OutOfMemoryError" and type(cause).__module__.startswith("torch")
+    return is_gpus or (isinstance(cause, RuntimeError) and _TORCH_MEMORY.search(str(cause)) is not None)
+
+
+def _in_brackets(cause: BaseException) -> str:
+    """The kind of an error and its first line."""
+    first = next(iter(str(cause).strip().splitlines()), "").rstrip(".: ")
+    return f" ({type(cause).__name__}{f': {first}' if first else ''})"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -82,4 +159,8 @@ def _number(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     found = _NUMBER.search(str(error))
-    return int(found[1] or found[2]) if found else 0
+    if found:
+        return int(found[1] or found[2])
+    # Only of an error of input or output: other texts may quote a row.
+    words = (number for text, number in _WORDS.items() if isinstance(error, OSError) and text in str(error))
+    return next(words, 0)

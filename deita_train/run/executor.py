@@ -1,5 +1,6 @@
 """Builds the missing artefacts of a run one after another, each in a child process, and collects the failures."""
 
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -177,9 +178,16 @@ def _failed_node(plan: Plan, node: Node, code: int) -> FailedNode:
     elif fault := _write_fault(work_dir):
         user_error, message = True, str(fault)
     else:
-        message = f"its process ended with code {code}" + (" (killed by a signal)" if code < 0 else "")
+        message = f"its process ended with code {code}{_signal(code)}"
     cells = tuple(cell.label for cell in plan.owners(node))
     return FailedNode(node, cells, message, user_error, work_dir / "logs", stage_command(plan, node))
+
+
+def _signal(code: int) -> str:
+    """What a negative exit code says: the number of the signal that ended the process."""
+    if code == -signal.SIGKILL:
+        return " (SIGKILL: killed by somebody, or by the system when memory was full; `dmesg` tells)"
+    return f" ({signal.strsignal(-code)})" if code < 0 else ""
 
 
 def _write_fault(folder: Path) -> UserError | None:

@@ -190,7 +190,13 @@ def test_the_cells_of_a_failure_are_all_that_need_it(tmp_path, children):
     run(made)
     (entry,) = failures(made)
     assert entry["cells"] == ["base run", "random", "longest_response"]
-    assert entry["message"] == "its process ended with code -9 (killed by a signal)"
+    assert entry["message"] == (
+        "its process ended with code -9 (SIGKILL: killed by somebody, or by the system when memory was full; `dmesg` "
+        "tells)"
+    )
+    children.fails = {("base run", "base"): -11}
+    run(made)
+    assert failures(made)[0]["message"] == "its process ended with code -11 (Segmentation fault)"
 
 
 def test_one_failure_of_ours_among_the_users_is_ours(tmp_path, children):
