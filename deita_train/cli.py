@@ -193,6 +193,16 @@ def publish(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe, by which editors complete and check it."""
+    import json
+
+    from deita_train.recipe.json_schema import recipe_schema
+
+    sys.stdout.write(f"{json.dumps(recipe_schema(), indent=1, ensure_ascii=False)}\n")
+
+
+@app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.", show_default=False)],
 ) -> None:
