@@ -1,11 +1,31 @@
 import errno
+import inspect
 import os
 import socket
+import sys
 from types import SimpleNamespace
 
+import httpx
+import numpy as np
+import pyarrow as pa
 import pytest
+import requests
+import torch
+import urllib3
+from huggingface_hub import errors as hub_errors
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from deita_train.errors import UserError, is_network_fault, machine_fault, network_fault
+from deita_train.errors import (
+    MachineFault,
+    UserError,
+    is_network_fault,
+    machine_fault,
+    network_fault,
+    raise_machine_fault,
+)
+
+# The HTTP library of the Hub's client, which has changed between versions.
+hub_http = sys.modules[inspect.getmodule(hub_errors.HTTPError).__name__.partition(".")[0]]
 
 
 def raised(cause, error):
@@ -19,6 +39,12 @@ def raised(cause, error):
         return caught
 
 
+def hub_refusal(status):
+    """What the Hub's client raises for a response."""
+    response = hub_http.Response(status, request=hub_http.Request("GET", "https://huggingface.co/x"))
+    return HfHubHTTPError(f"{status} for url", response=response)
+
+
 @pytest.mark.parametrize(
     ("number", "advice"),
     [
@@ -30,6 +56,12 @@ def raised(cause, error):
         (errno.EPERM, "permissions"),
         (errno.ENOTDIR, "a file is in the place of a folder"),
         (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "ulimit -n"),
+        (errno.EIO, "the system log"),
+        (errno.ENAMETOOLONG, "a shorter name"),
+        (errno.ESTALE, "mount it again"),
+        (errno.ENOLCK, "gives no locks"),
+        (errno.ENOMEM, "max_batch_tokens:"),
     ],
 )
 def test_the_message_names_the_place_the_fault_and_what_to_do(number, advice):
@@ -46,6 +78,10 @@ def test_the_message_names_the_place_the_fault_and_what_to_do(number, advice):
         Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
         raised(OSError(errno.ENOSPC, "No space left on device"), ValueError("generation failed")),
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+        OSError("Not enough disk space. Needed: 1 TB (download: 0 bytes, generated: 1 TB, post-processed: 0 bytes)"),
+        OSError("Cannot write batch: No space left on device"),
+        OSError("Error closing file: Disk quota exceeded"),
+        RuntimeError("Data processing error: CAS service error : IO Error: No space left on device (os error 28)"),
     ],
 )
 def test_what_libraries_raise_on_a_full_disk_is_placed_in_the_folder(error):
@@ -63,6 +99,16 @@ def test_what_libraries_raise_on_a_full_disk_is_placed_in_the_folder(error):
         UserError("told already"),
         raised(OSError(errno.ENOSPC, "No space left on device"), UserError("told already")),
         raised(OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()),
+        ValueError("row 7 says: No space left on device"),
+        ValueError("row 7 says: CUDA out of memory"),
+        OSError("Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file."),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),  # of another process of ours
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+        RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"),
+        httpx.InvalidURL("no such scheme"),
+        requests.exceptions.InvalidURL("no such scheme"),
+        hub_refusal(401),
+        hub_refusal(404),
     ],
 )
 def test_everything_else_is_no_fault_of_the_machine(error):
@@ -127,3 +173,63 @@ def test_a_network_that_does_not_answer(error):
 )
 def test_what_the_network_has_no_part_in(error):
     assert not is_network_fault(error) and network_fault(error, "x") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (httpx.ConnectError("[Errno -2] Name or service not known"), "ConnectError"),
+        (httpx.ReadTimeout("The read operation timed out"), "ReadTimeout"),
+        (hub_http.ConnectError("[Errno 111] Connection refused"), "ConnectError"),
+        (requests.exceptions.ConnectionError("Max retries exceeded with url: /x"), "ConnectionError"),
+        (requests.exceptions.ReadTimeout("Read timed out."), "ReadTimeout"),
+        (requests.exceptions.SSLError("certificate verify failed"), "SSLError"),
+        (urllib3.exceptions.MaxRetryError(None, "/x", "refused"), "MaxRetryError"),
+        (urllib3.exceptions.ProtocolError("Connection broken"), "ProtocolError"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "gaierror"),
+        (LocalEntryNotFoundError("Cannot find the requested files in the disk cache"), "LocalEntryNotFoundError"),
+        (OfflineModeIsEnabled("Cannot reach https://huggingface.co: offline mode is enabled."), "OfflineModeIsEnabled"),
+        (raised(httpx.ConnectError("no route"), OSError("We couldn't connect to the Hub")), "ConnectError"),
+        (raised(requests.exceptions.ConnectionError("no route"), ConnectionError("Couldn't reach 'x' on the Hub")),
+         "ConnectionError"),
+    ],
+)  # fmt: skip
+def test_no_network_is_told_as_that(error, kind):
+    message = str(machine_fault(error, "runs/store/x"))
+    assert message.startswith(f"a server is not reached ({kind}") and "runs/store/x" not in message
+    assert "; check the network, and HF_HUB_OFFLINE. Then run again." in message
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_hub_that_does_not_serve_is_no_mistake(status):
+    message = str(machine_fault(hub_refusal(status), "x"))
+    assert message == f"the Hub does not serve now (HfHubHTTPError: {status} for url); wait a while. Then run again."
+
+
+def of_memory():
+    """Errors of libraries that really ask for more than there is."""
+    for ask in (lambda: torch.empty(2**50), lambda: np.empty(2**50), lambda: pa.allocate_buffer(2**50)):
+        try:
+            ask()
+        except Exception as error:
+            yield error
+
+
+def test_too_little_memory_is_told_as_that():
+    errors = [*of_memory(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError()]
+    assert [type(error).__name__ for error in errors] == [
+        "RuntimeError", "MemoryError", "ArrowMemoryError", "OutOfMemoryError", "MemoryError",
+    ]  # fmt: skip
+    for error in errors:
+        message = str(machine_fault(error, "runs/store/x"))
+        assert message.startswith(f"the memory does not suffice ({type(error).__name__}")
+        assert "max_batch_tokens:, trainer.per_device_train_batch_size:" in message
+        assert message.endswith("or use a machine with more. Then run again.")
+
+
+def test_a_fault_is_raised_before_data_is_called_damaged():
+    raise_machine_fault(ValueError("bad row"), "x")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(MachineFault, match=r"^x: no space left on device") as caught:
+        raise_machine_fault(full, "x")
+    assert caught.value.__cause__ is full

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from deita_train.data.control_tokens import EncodedText, Span, check_control_tokens, control_tokens, encode
 from deita_train.data.template_text import Message, RowRefused, rendered_text
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.models.remote_code import own_code
 
 IGNORED = -100
@@ -65,6 +65,7 @@ def load_tokenizer(path: str, chat_template: str | None = None, *, trust_code: b
     except UserError:
         raise
     except (OSError, ValueError) as error:
+        raise_machine_fault(error, path)
         reason = str(error).strip().splitlines()[0].rstrip(".: ")
         raise UserError(
             f"{path}: transformers finds no tokenizer there ({reason}); copy the tokenizer's files (tokenizer.json and "

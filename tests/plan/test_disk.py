@@ -68,7 +68,16 @@ def test_what_is_done_is_not_counted_and_what_is_there_not_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("launch", "checkpoint", "published"), [("zero3", 14, 2), ("zero2", 16, 2), ("fsdp2", 16, 4), ("ddp", 12, 4)]
+    ("launch", "checkpoint", "published"),
+    [
+        ("zero3", 14, 2),
+        ("zero2", 16, 2),
+        ("zero1", 16, 2),
+        ("fsdp2", 16, 4),
+        ("fsdp1", 16, 4),
+        ("ddp", 12, 4),
+        ("multi_gpu", 12, 4),
+    ],
 )
 def test_a_launch_decides_what_a_checkpoint_holds(tmp_path, launch, checkpoint, published):
     (tmp_path / "m").mkdir()
