@@ -2,9 +2,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Self, TypeVar
+from itertools import chain, islice
+from typing import Any, Self, TypeVar
 
 from deita_train.data.conversations import ROLES, Message, UnusableRow, merge_roles
 from deita_train.data.messages import KNOWN_FIELDS
@@ -13,10 +15,8 @@ from deita_train.data.sources import SourceRow, iter_rows, source_name
 from deita_train.errors import UserError
 
 EXAMPLES_PER_REASON = 5
-ROWS_WITHOUT_FORMAT = 1000
-"""So many rows are read in search of one whose columns fit a format."""
-
-FormatName = TypeVar("FormatName", bound=str)
+ROWS_THAT_DECIDE = 100
+RowFormat = TypeVar("RowFormat", bound=str)
 
 
 def instruction_fraction(messages: Sequence[Message]) -> float:
@@ -36,7 +36,7 @@ class RowSource:
     Attributes:
         name: prefix of the ids of rows without one.
         rows: the raw rows.
-        format: None to let the first row decide.
+        format: None to let the first rows decide (``chosen_format``).
         roles: speakers in addition to ``DEFAULT_ROLES``.
         instruction_share: (lo, hi) to read only rows whose ``instruction_fraction`` lies in [lo, hi).
     """
@@ -183,39 +183,47 @@ class Account:
         return UserError("\n".join(lines))
 
 
-class FormatSearch(Generic[FormatName]):
-    """The format of a source: as stated, else that of the first row whose columns fit one.
+def chosen_format(
+    rows: Iterable[SourceRow], detect: Callable[[Mapping[str, Any]], RowFormat]
+) -> tuple[RowFormat, Iterator[SourceRow]]:
+    """The format that most of the first 100 rows fit, and all rows, these included; of a tie, the one seen first.
 
-    Attributes:
-        format: None while it is not known.
-        error: that of the first row without a format.
+    Columns that are null in a row do not count for it, as long as any of the rows fits a format by the others.
+
+    Args:
+        rows: the rows.
+        detect: gives the format of a row by its columns, or raises :class:`UserError`.
+
+    Raises:
+        UserError: naming the first row and the columns, if none of the rows fits a format.
     """
+    following = iter(rows)
+    first = list(islice(following, ROWS_THAT_DECIDE))
+    assert first, "a source without rows is refused when it is read"
+    filled = [{name: value for name, value in row.row.items() if value is not None} for row in first]
+    votes = Counter(_detected(filled, detect)) or Counter(_detected([row.row for row in first], detect))
+    if not votes:
+        raise _fits_no_format(first, detect)
+    return votes.most_common(1)[0][0], chain(first, following)
 
-    def __init__(self, detect: Callable[[Mapping[str, Any]], FormatName], stated: FormatName | None) -> None:
-        self.detect = detect
-        self.format = stated
-        self.error: UserError | None = None
-        self.num_rows = 0
 
-    def of(self, row: SourceRow) -> FormatName:
-        """The format by which a row is read.
+def _detected(
+    rows: Iterable[Mapping[str, Any]], detect: Callable[[Mapping[str, Any]], RowFormat]
+) -> Iterator[RowFormat]:
+    for row in rows:
+        with suppress(UserError):
+            yield detect(row)
 
-        Raises:
-            UnusableRow: it is not known yet, and the row has the columns of none.
-            UserError: the same, and too many rows before had them neither.
-        """
-        if self.format is not None:
-            return self.format
-        try:
-            self.format = self.detect(row.row)
-        except UserError as error:
-            self.error = self.error or UserError(f"{row.where}: {error}")
-            self.num_rows += 1
-            if self.num_rows == ROWS_WITHOUT_FORMAT:
-                raise self.error from None
-            columns = ", ".join(map(repr, row.row)) or "(none)"
-            raise UnusableRow("missing_conversation", f"the columns {columns} fit no format") from None
-        return self.format
+
+def _fits_no_format(rows: Sequence[SourceRow], detect: Callable[[Mapping[str, Any]], RowFormat]) -> UserError:
+    """The error of the first row, with the columns that others of the rows have."""
+    others = list(dict.fromkeys(name for row in rows for name in row.row if name not in rows[0].row))
+    more = f"; of the first {len(rows)} rows, others have {', '.join(map(repr, others))}" if others else ""
+    try:
+        detect(rows[0].row)
+    except UserError as error:
+        return UserError(f"{rows[0].where}: {error}{more}")
+    raise AssertionError("the first row fits a format")
 
 
 class RowIds:

@@ -8,14 +8,13 @@ import datasets
 
 from deita_train.data.conversations import (
     Conversation,
-    Format,
     UnusableRow,
     detect_format,
     merge_roles,
     require_format,
     to_conversation,
 )
-from deita_train.data.intake import Account, FormatSearch, IntakeReport, RowIds, RowSource
+from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource, chosen_format
 from deita_train.data.json_text import JSON_TYPE
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
 from deita_train.data.sources import SourceRow
@@ -82,22 +81,22 @@ class _PoolBuilder:
 
     def read(self, source: PoolSource) -> None:
         roles = merge_roles(source.roles)
-        stated = require_format(source.format) if source.format else None
-        search: FormatSearch[Format] = FormatSearch(detect_format, stated)
+        rows: Iterable[SourceRow] = source.rows
+        if source.format is None:
+            format, rows = chosen_format(rows, detect_format)
+        else:
+            format = require_format(source.format)
+        self.formats[source.name] = format
         self.ids[source.name] = RowIds(source.name)
-        for row in source.rows:
+        for row in rows:
             try:
-                conversation = to_conversation(row.row, search.of(row), roles)
+                conversation = to_conversation(row.row, format, roles)
                 if source.wants(conversation.messages):
                     self._keep(source, row, conversation)
                 else:
                     self.account.rows_outside_share += 1
             except UnusableRow as verdict:
                 self.account.drop(row, verdict)
-        if search.format is not None:
-            self.formats[source.name] = search.format
-        elif search.error is not None:
-            raise search.error
 
     def _keep(self, source: PoolSource, row: SourceRow, conversation: Conversation) -> None:
         messages = conversation.messages

@@ -13,7 +13,7 @@ Formats differ in where the prompt is:
 In each of them a system message may come from a column, and schemas of tools from ``tools``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -34,7 +34,7 @@ from deita_train.data.conversations import (
     require_column,
     with_sides,
 )
-from deita_train.data.intake import Account, FormatSearch, IntakeReport, RowIds, RowSource
+from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource, chosen_format
 from deita_train.data.json_text import JSON_TYPE
 from deita_train.data.messages import REASONING_FIELDS, Reading, read_messages, read_texts
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
@@ -276,25 +276,25 @@ class _PreferenceBuilder:
 
     def __init__(self, source: PreferenceSource) -> None:
         self.source = source
-        stated = require_pair_format(source.format) if source.format else None
-        self.search: FormatSearch[PairFormat] = FormatSearch(detect_pair_format, stated)
+        self.format = require_pair_format(source.format) if source.format else None
         self.table = RowTable(_TYPES, _RESERVED)
         self.ids = RowIds(source.name, ("id", "prompt_id"))
         self.account = Account()
 
     def read(self) -> None:
         roles = merge_roles(self.source.roles)
-        for row in self.source.rows:
+        rows: Iterable[SourceRow] = self.source.rows
+        if self.format is None:
+            self.format, rows = chosen_format(rows, detect_pair_format)
+        for row in rows:
             try:
-                prompt, *answers = _read_pair(row.row, self.search.of(row), roles)
+                prompt, *answers = _read_pair(row.row, self.format, roles)
                 if self.source.wants(prompt.messages):
                     self._keep(row, prompt, answers)
                 else:
                     self.account.rows_outside_share += 1
             except UnusableRow as verdict:
                 self.account.drop(row, verdict)
-        if self.search.format is None and self.search.error is not None:
-            raise self.search.error
 
     def _keep(self, row: SourceRow, prompt: Conversation, answers: Sequence[Message]) -> None:
         columns = self.table.own_columns(row, prompt.consumed)
@@ -306,7 +306,7 @@ class _PreferenceBuilder:
         ids = list(self.ids.positions)
         if not ids:
             raise self.account.nothing_usable([self.source.name])
-        assert self.search.format is not None, "a usable row has a format"
+        assert self.format is not None, "a usable row has a format"
         table = self.table.finish(ids)
         if sample is not None:
             assert seed is not None, "a draw needs a seed"
@@ -314,7 +314,7 @@ class _PreferenceBuilder:
             if sample < len(ids):
                 self.account.drops["not_sampled"] = len(ids) - sample
         account = self.account.closed(table.num_rows, self.table.left_out, self.table.json_columns)
-        return as_dataset(table), PreferenceReport(**account, format=self.search.format, **_lengths(table))
+        return as_dataset(table), PreferenceReport(**account, format=self.format, **_lengths(table))
 
     def _drawn(self, ids: Sequence[str], sample: int, seed: int) -> np.ndarray:
         """Which rows are drawn, ``[N]`` bool."""

@@ -2,16 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_train.data.conversations import UnusableRow
-from deita_train.data.intake import (
-    ROWS_WITHOUT_FORMAT,
-    Account,
-    FormatSearch,
-    RowIds,
-    RowSource,
-    instruction_fraction,
-)
+from deita_train.data.conversations import UnusableRow, detect_format
+from deita_train.data.intake import Account, RowIds, RowSource, chosen_format, instruction_fraction
 from deita_train.data.intake_notes import intake_notes
+from deita_train.data.preferences import detect_pair_format
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 
@@ -112,33 +106,56 @@ def test_plain_rows_need_no_note():
     assert list(intake_notes({"columns_left_out": ["a", "b"]})) == ["Columns of the source that were left out: a, b."]
 
 
-def detect(row):
-    if "known" in row:
-        return "form"
-    raise UserError("no form")
-
-
-def test_the_format_is_that_of_the_first_row_that_has_one():
-    search = FormatSearch(detect, None)
-    with pytest.raises(UnusableRow) as caught:
-        search.of(source_row(0, other=1))
-    assert caught.value.detail == "the columns 'other' fit no format"
-    assert search.format is None and str(search.error) == "f:1: no form"
-    assert [search.of(source_row(1, known=1)), search.of(source_row(2, other=1))] == ["form", "form"]
-    assert FormatSearch(detect, "stated").of(source_row(0)) == "stated"
-
-
-def test_the_search_for_a_format_ends():
-    search = FormatSearch(detect, None)
-    for index in range(ROWS_WITHOUT_FORMAT - 1):
-        with pytest.raises(UnusableRow):
-            search.of(source_row(index))
-    with pytest.raises(UserError, match="f:1: no form"):
-        search.of(source_row(ROWS_WITHOUT_FORMAT))
-
-
 def test_an_id_with_a_lone_surrogate_is_not_kept():
     ids = RowIds("s")
     with pytest.raises(UnusableRow) as caught:
         ids.add(source_row(0, id="\udc00"))
     assert caught.value.reason == "not_text" and ids.positions == {}
+
+
+ALPACA = {"instruction": "q", "output": "a"}
+CHAT = {"messages": [{"role": "user", "content": "q"}]}
+FIRST_OF_MANY = 100
+
+
+@pytest.mark.parametrize(
+    ("rows", "format"),
+    [
+        ([{"instruction": "unanswered"}, ALPACA], "alpaca"),
+        ([{"conversations": [], "x": 1}, CHAT, CHAT], "messages"),
+        ([CHAT, ALPACA], "messages"),
+        ([ALPACA, CHAT], "alpaca"),
+        # As one table has them: every column in every row, null where a row has nothing.
+        (
+            [{**ALPACA, "messages": None}, {"instruction": None, "output": None, **CHAT}, {**ALPACA, "messages": None}],
+            "alpaca",
+        ),
+        ([{"instruction": "q", "output": None}, {"instruction": "q", "output": None}], "alpaca"),
+        ([{"note": 1}] * (FIRST_OF_MANY - 1) + [ALPACA], "alpaca"),
+    ],
+)
+def test_most_of_the_first_rows_decide_the_format(rows, format):
+    source = [source_row(index, **row) for index, row in enumerate(rows)]
+    found, following = chosen_format(iter(source), detect_format)
+    assert found == format and list(following) == source
+
+
+def test_the_hundred_and_first_row_does_not_decide():
+    rows = [source_row(index, note=1) for index in range(FIRST_OF_MANY)] + [source_row(100, **ALPACA)]
+    with pytest.raises(UserError, match=r"^f:1: the columns 'note' fit no known format"):
+        chosen_format(rows, detect_format)
+
+
+def test_the_columns_of_all_first_rows_are_listed_where_none_fits():
+    rows = [source_row(0, title="a"), source_row(1, title="b", body="c"), source_row(2, text="d")]
+    with pytest.raises(UserError) as caught:
+        chosen_format(rows, detect_format)
+    message = str(caught.value)
+    assert message.startswith("f:1: the columns 'title' fit no known format")
+    assert message.endswith("; of the first 3 rows, others have 'body', 'text'")
+
+
+def test_pairs_are_recognised_by_most_of_the_first_rows_too():
+    answers = {"chosen": "a", "rejected": "b"}
+    rows = [source_row(0, prompt="q"), source_row(1, prompt="q", **answers)]
+    assert chosen_format(rows, detect_pair_format)[0] == "prompt_pairs"
