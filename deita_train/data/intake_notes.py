@@ -12,8 +12,8 @@ def intake_notes(report: Mapping[str, Any]) -> Iterator[str]:
     Args:
         report: the fields of an ``IntakeReport``; one of an older version may lack some.
     """
-    if report["columns_left_out"]:
-        yield f"Columns of the source that were left out: {', '.join(report['columns_left_out'])}."
+    if left_out := report.get("columns_left_out"):
+        yield f"Columns of the source that were left out: {', '.join(left_out)}."
     for name, reason in report.get("json_columns", {}).items():
         yield f"Column '{name}' is kept as JSON: {reason}."
     for name, number in report.get("columns_kept_aside", {}).items():

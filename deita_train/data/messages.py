@@ -142,13 +142,7 @@ def _checked(found: Sequence[_Found], roles: Mapping[str, str], place: str) -> R
     """The messages; one check after the other goes over all of them, so that the first reason that fits is given."""
     unknown = [message for message in found if not _is_known(message.speaker, roles)]
     if unknown:
-        # A speaker that is not a string (None if missing) is counted under its literal.
-        names = dict.fromkeys(
-            message.speaker if isinstance(message.speaker, str) else repr(message.speaker) for message in unknown
-        )
-        raise UnusableRow(
-            "unknown_role", f"{place} {unknown[0].number} has the role {unknown[0].speaker!r}", tuple(names)
-        )
+        raise _unknown_role(unknown, place)
     calls = [_with_call(message, roles, place) for message in found]
     texts = [_text(message, roles, place) for message in calls]
     for message in calls:
@@ -162,6 +156,24 @@ def _checked(found: Sequence[_Found], roles: Mapping[str, str], place: str) -> R
             raise UnusableRow("empty_message", f"{place} {message.number} ({message.speaker}) is {text[:20]!r}")
         messages.append({"role": role, "content": text, **message.fields})
     return Reading(messages, len(found) - len(messages))
+
+
+def _unknown_role(messages: Sequence[_Found], place: str) -> UnusableRow:
+    """The refusal of messages whose speakers have no role, with the speakers that could be given one."""
+    first = messages[0]
+    detail = f"{place} {first.number} has the role {first.speaker!r:.40}"
+    if first.speaker is None:
+        detail += _keys_in_words(first, "role or from")
+    # A speaker that is not a string is counted under its literal.
+    names = [message.speaker if isinstance(message.speaker, str) else repr(message.speaker) for message in messages]
+    present = [name for name, message in zip(names, messages, strict=True) if message.speaker is not None]
+    return UnusableRow("unknown_role", detail, tuple(dict.fromkeys(present)))
+
+
+def _keys_in_words(message: _Found, read: str) -> str:
+    """Where nothing is read of a message, what it has and what is read."""
+    keys = ", ".join(map(repr, message.fields))
+    return f" (keys that are read: {read}; it has {keys})" if keys else ""
 
 
 def _is_known(speaker: Any, roles: Mapping[str, str]) -> bool:
@@ -210,7 +222,8 @@ def _text(message: _Found, roles: Mapping[str, str], place: str) -> str:
     if text is None and (role in ("system", "tool") or _has_more(role, message.fields)):
         return ""
     if not isinstance(text, str):
-        raise UnusableRow("not_text", f"{where} holds {_describe(text)}, not a string")
+        keys = _keys_in_words(message, "content, value or text") if text is None else ""
+        raise UnusableRow("not_text", f"{where} holds {_describe(text)}, not a string{keys}")
     if not is_unicode_text(text):
         raise UnusableRow("not_text", f"{where} holds a lone surrogate, which is not Unicode text")
     for name, value in message.fields.items():

@@ -106,11 +106,12 @@ DATA = [
         "columns that fit no format",
         "stage pool",
         (
-            "pool.jsonl:1: the columns 'question', 'answer' fit no known format",
+            "pool.jsonl:1: the columns 'title', 'body' fit no known format",
             "alpaca: instruction, input, output",
+            "question_answer: question, context, answer",
             "rename the columns",
         ),
-        files=pool_rows({"question": "a", "answer": "b"}),
+        files=pool_rows({"title": "a", "body": "b"}),
     ),
     Case(
         "an id that is there twice",

@@ -49,6 +49,39 @@ def test_pairs_with_their_lengths_and_what_is_dropped(tmp_path):
     ]
 
 
+def test_what_rows_hold_beside_the_conversation_is_told_once(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "score": 1}]
+    emptied = [{"role": "system", "content": ""}, *turns]
+    own = [{"role": "system", "content": "s"}, *turns]
+    rows = [
+        {"messages": emptied, "rating": 5, "meta": {"a": 1}, "embedding": [0.5]},
+        {"messages": own, "rating": "n/a", "system": "t"},
+        {"messages": turns, "rating": None},
+    ]
+    (tmp_path / "pool.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = lines(tmp_path, pool={"dataset": str(tmp_path / "pool.jsonl")})
+    place = told.index("pool: 3 rows read, 3 usable")
+    where = f"{tmp_path}/pool.jsonl"
+    assert told[place + 1 : place + 7] == [
+        "  note: Columns of the source that were left out: embedding.",
+        f"  note: Column 'meta' is kept as JSON: lists or objects (first at {where}:1).",
+        f"  note: Column 'rating' is kept as JSON: values of several types: int at {where}:1, str at {where}:2.",
+        "  note: Column 'system' stays a column in 1 row: the conversation has a system message of its own, or the "
+        "column does not hold text.",
+        "  note: 3 messages with a field 'score', which is kept, and which nothing but a chat template of your own may "
+        "read.",
+        "  note: 1 system message without text, left out of the conversation.",
+    ]
+    assert sum(line.startswith("  note") for line in told) == 6
+
+
+def test_pairs_have_notes_too(tmp_path):
+    good = {"prompt": "q", "chosen": [{"role": "assistant", "content": "a", "score": 1}], "rejected": "b"}
+    told = lines(tmp_path, dpo=with_pairs(tmp_path, [good]))
+    place = next(number for number, line in enumerate(told) if line.startswith("dpo_data"))
+    assert told[place + 1].startswith("  note: 1 message with a field 'score'")
+
+
 def test_pairs_that_would_stop_the_run(tmp_path):
     good = {"prompt": "q", "chosen": "yes", "rejected": "no"}
     with pytest.raises(UserError, match="3 pairs are asked for, and pairs has 1 usable"):

@@ -168,6 +168,19 @@ def test_openais_former_function_call(call):
     assert read(user("q"), both).messages[1] == both
 
 
+def test_a_message_without_known_keys_says_what_is_read():
+    unknown = refused({"speaker": "Ann", "utterance": "secret"})
+    assert unknown.detail == (
+        "message 1 has the role None (keys that are read: role or from; it has 'speaker', 'utterance')"
+    )
+    assert unknown.unknown_roles == ()
+    textless = refused({"role": "user", "utterance": "secret"})
+    assert textless.detail == (
+        "message 1 holds null, not a string (keys that are read: content, value or text; it has 'utterance')"
+    )
+    assert refused({"role": "user", "content": None}).detail == "message 1 holds null, not a string"
+
+
 def test_a_date_in_a_field_is_kept():
     day = datetime.date(2024, 2, 29)
     assert read(user("q") | {"day": day}, assistant("a")).messages[0]["day"] == day

@@ -304,7 +304,8 @@ def test_the_format_is_settled_by_the_first_rows_or_stated():
     assert build_pool([source("p", rows, format="alpaca")])[1].drops == {}
     late, report = build_pool([source("p", [{"instruction": "unanswered"}, rows[1]])])
     assert (late["id"][:], report.formats) == (["p:1"], {"p": "alpaca"})
-    assert report.examples == {"missing_conversation": ["p:1: column 'output' is absent; the row has 'instruction'"]}
+    detail = "p:1: column 'output' is absent; the row has 'instruction'"
+    assert report.examples == {"missing_conversation": [detail]}
     assert error(source("p", [{"text": "x"}])).startswith("p:1: the columns 'text' fit no known format")
     with pytest.raises(UserError, match="format 'chatml' is unknown"):
         source("p", rows, format="chatml")

@@ -368,7 +368,8 @@ def test_the_format_is_settled_by_the_first_rows_or_stated():
     assert build_preferences(source(rows))[1].drops == {"missing_conversation": 1}
     late, report = build_preferences(source([{"prompt": "q"}, pair_row()]))
     assert (late["id"][:], report.format) == (["p:1"], "prompt_pairs")
-    assert report.examples == {"missing_conversation": ["p:1: column 'chosen' is absent; the row has 'prompt'"]}
+    detail = "p:1: column 'chosen' is absent; the row has 'prompt'"
+    assert report.examples == {"missing_conversation": [detail]}
     both = [turns([said("human", "q")], "good", "bad", prompt="r")]
     assert build_preferences(source(both))[0]["prompt"][0] == [user("q")]
     assert build_preferences(source(both, format="prompt_pairs"))[0]["prompt"][0] == [user("r")]

@@ -37,6 +37,22 @@ def test_a_run_without_any_artefact_still_has_a_page(run, undrawn):
     assert "neither selected rows nor evaluated" in write_report(*run).read_text()
 
 
+def test_what_the_rows_of_the_pool_hold_is_told(run, undrawn):
+    def notes():
+        summary = read_summary(*run)
+        return next(s for s in sections_of(summary, groups_of(summary)) if s.title == "Pool").notes
+
+    left_out = "Columns of the source that were left out: lang."
+    assert notes() == (left_out,)
+    found = {"json_columns": {"meta": "lists or objects (first at p:1)"}, "message_fields": {"score": 2}}
+    edit_json(run[1] / "pool-0" / "metrics.json", lambda metrics: metrics.update(found))
+    assert notes() == (
+        left_out,
+        "Column 'meta' is kept as JSON: lists or objects (first at p:1).",
+        "2 messages with a field 'score', which is kept, and which nothing but a chat template of your own may read.",
+    )
+
+
 def test_a_selection_that_does_not_walk_has_no_similarities(run):
     def change(record):
         record["cells"] = record["cells"][3:]

@@ -145,6 +145,24 @@ def test_labelled_conversations_use_the_last_answered_turn():
     ]
 
 
+@pytest.mark.parametrize("dimension", ["complexity", "quality"])
+def test_a_labelled_answer_is_all_that_the_assistant_and_its_tools_say(dimension):
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "developer", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "q"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "42"},
+        {"role": "assistant", "content": "a", "thinking": "t"},
+    ]
+    (example,) = read_examples(rows({"messages": messages, "label": 3}), dimension, label())
+    response = (
+        '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n<tool_response>\n42\n</tool_response>\n'
+        "<think>\nt\n</think>\n\na"
+    )
+    assert (example.instruction, example.response) == ("q", response if dimension == "quality" else None)
+
+
 def test_label_column_format_and_roles_are_as_stated():
     row = {"messages": [{"role": "client", "content": "q"}, {"role": "model", "content": "a"}], "reward": 3}
     column = label(name="reward", format="messages", roles={"client": "user"})
