@@ -49,7 +49,7 @@ def test_what_the_rows_of_the_pool_hold_is_told(run, undrawn):
     assert notes() == (
         left_out,
         "Column 'meta' is kept as JSON: lists or objects (first at p:1).",
-        "2 messages with a field 'score', which is kept, and which nothing but a chat template of your own may read.",
+        "2 messages with a field 'score', which is kept, and which only a chat template of your own may read.",
     )
 
 
