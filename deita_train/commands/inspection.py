@@ -165,11 +165,15 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
         if row_id not in rows.ids:
             raise UserError(f"--row {row_id}: {node.label} has no such row ({rows.described}); {_near(row_id, rows)}.")
         return row_id, rows.rows[rows.ids.index(row_id)], ""
-    from deita_train.stages.inspection.row_sequences import has_loss
+    from deita_train.stages.inspection.row_sequences import has_loss, refusal
 
+    refused = ""
     for found_id, row in rows:
         if has_loss(stage, row):
             return found_id, row, _first(node)
+        refused = refused or refusal(stage, row) or ""
+    if refused:
+        raise UserError(f"{node.label}: no row has a token to learn from or to measure; the chat template: {refused}.")
     raise UserError(
         f"{node.label}: no row has a token to learn from or to measure within max_length {stage.max_length} "
         f"({rows.described}). Raise max_length, or check the rows' answers; --row ID shows a row anyway."

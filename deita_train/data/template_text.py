@@ -24,6 +24,8 @@ Refusal = Literal[
     "prompt_not_prefix",  # of a pair: the tokens of the prompt are not those with which prompt and answer begin
 ]
 REFUSALS: tuple[Refusal, ...] = get_args(Refusal)
+WRITABLE_AS_TEXT: frozenset[Refusal] = frozenset({"refused_by_template", "fields_not_written"})
+"""Refusals of what a template does not know, and could write as text."""
 
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _END_OF_REASONING = "</think>"

@@ -95,7 +95,7 @@ def made_template(identity: Mapping[str, Any]) -> ChatTemplate:
 
 def _own(identity: Mapping[str, Any], location: str) -> ChatTemplate | None:
     from deita_train.data.chat_template import check_chat_template
-    from deita_train.data.training_templates import name_of_training_form, training_form
+    from deita_train.data.training_templates import training_form
     from deita_train.plan.model_templates import own_template
 
     try:
@@ -112,9 +112,18 @@ def _own(identity: Mapping[str, Any], location: str) -> ChatTemplate | None:
             f"{OWN}: the template of {location}: {error}. Fix it in a copy, a .jinja file, and name that; or name a "
             "template of this package."
         ) from None
+    return ChatTemplate(text, own if text != own else None, f"the model's own template{_form(text)}")
+
+
+def _form(text: str) -> str:
+    """How a model's own template is trained on, where that needs saying."""
+    from deita_train.data.answer_marks import marked_answers
+    from deita_train.data.training_templates import name_of_training_form
+
     known = name_of_training_form(text)
-    form = f", in trl's training form of {known}" if known else ""
-    return ChatTemplate(text, own if text != own else None, f"the model's own{form}")
+    if known is not None:
+        return f" in trl's training form of {known}"
+    return "" if marked_answers(text) else ", whose answers are found by rendering each turn"
 
 
 def _checked_file(path: Path, marked: bool) -> str:

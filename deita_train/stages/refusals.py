@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
-from deita_train.data.template_text import RowRefused
+from deita_train.data.template_text import WRITABLE_AS_TEXT, RowRefused
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext
 
@@ -25,6 +25,7 @@ class Refusals:
         counts: rows by reason.
         last_reason: of the row refused last.
         examples: the first few, as "id: what was found".
+        is_logged: whether each row is named on standard output, the stage's log.
     """
 
     section: str
@@ -32,6 +33,7 @@ class Refusals:
     counts: Counter[str] = field(default_factory=Counter)
     last_reason: str = ""
     examples: list[str] = field(default_factory=list)
+    is_logged: bool = True
 
     @classmethod
     def of(cls, context: StageContext) -> Self:
@@ -57,7 +59,8 @@ class Refusals:
             return None
 
     def _count(self, row_id: str, refusal: RowRefused) -> None:
-        sys.stdout.write(f"{row_id} is left out: {refusal.reason}: {refusal.detail}\n")
+        if self.is_logged:
+            sys.stdout.write(f"{row_id} is left out: {refusal.reason}: {refusal.detail}\n")
         self.counts[refusal.reason] += 1
         self.last_reason = refusal.reason
         if len(self.examples) < _NAMED:
@@ -75,7 +78,12 @@ class Refusals:
             raise UserError(
                 f"{self.section}: the chat template cannot write {refused:,} of {num_rows:,} rows ({counts}), above "
                 f"the share {self.limit:g} of {self.section}.max_refused_share. The first: {'; '.join(self.examples)}. "
-                f"Choose another chat_template, state {self.section}.unsupported_fields: text for rows with reasoning, "
-                "tool calls or other roles, or raise the share."
+                f"{self._ways_on()}"
             )
         return dict(self.counts)
+
+    def _ways_on(self) -> str:
+        """What to do about the reasons that were found."""
+        as_text = self.counts.keys() & WRITABLE_AS_TEXT
+        text = f"state {self.section}.unsupported_fields: text, which writes them as text, " if as_text else ""
+        return f"Choose another chat_template, {text}or raise the share to leave them out."

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from deita_train.data.as_text import conversation_as_text
 from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
-from deita_train.data.template_text import Message, Refusal, RowRefused, rendered_text
+from deita_train.data.template_text import WRITABLE_AS_TEXT, Message, RowRefused, rendered_text
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
 from deita_train.models.model_limits import learned_positions, read_json_file
@@ -24,7 +24,6 @@ from deita_train.training.rows import LabelledRow
 
 UnsupportedFields = Literal["drop", "text"]
 Tools = Sequence[Mapping[str, Any]] | None
-_WRITABLE_AS_TEXT: frozenset[Refusal] = frozenset({"refused_by_template", "text_not_written", "fields_not_written"})
 
 
 def pass_max_length(identity: Mapping[str, Any], model: Path) -> int:
@@ -140,7 +139,7 @@ def writable(
         try:
             rendered_text(tokenizer, messages, tools=tools, labelled=False)
         except RowRefused as refusal:
-            if refusal.reason in _WRITABLE_AS_TEXT:
+            if refusal.reason in WRITABLE_AS_TEXT:
                 return conversation_as_text(messages, tools), None
     return messages, tools
 

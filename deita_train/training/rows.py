@@ -168,7 +168,8 @@ def _write(kept: list[dict[str, Any]], features: datasets.Features, folder: Path
     if not kept:
         raise UserError(
             f"none of {count.without_loss} rows has a token to learn from; the first are "
-            f"{', '.join(count.without_loss_ids)}. Raise max_length, or check the rows' answers."
+            f"{', '.join(count.without_loss_ids)}. Raise max_length as far as the model's context allows, or check the "
+            "rows' answers."
         )
     datasets.Dataset.from_list(kept, features=features).save_to_disk(str(folder))
     return count

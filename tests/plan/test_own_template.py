@@ -107,7 +107,7 @@ def test_without_a_stated_template_a_model_gets_its_own_and_a_base_the_default(t
     assert [node.identity["chat_template"] for node in nodes] == [vicuna, MARKED]
     assert [node.runtime["template"] for node in nodes] == [
         "vicuna_v1.1, the default for a model without a template",
-        "the model's own",
+        "the model's own template",
     ]
 
 
@@ -118,7 +118,7 @@ def test_a_template_known_to_trl_is_trained_in_its_form_and_published_as_it_was(
     node = graph(tmp_path, recipe(sft__model=str(folder)))["sft"]
     assert node.identity["chat_template"] == marked.read_text(encoding="utf-8")
     assert node.identity["published_template"] == qwen.read_text(encoding="utf-8")
-    assert node.runtime["template"] == "the model's own, in trl's training form of qwen3"
+    assert node.runtime["template"] == "the model's own template in trl's training form of qwen3"
 
 
 def test_a_damaged_file_is_reported(tmp_path):

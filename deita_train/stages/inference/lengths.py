@@ -9,9 +9,9 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from deita_train.data.conversations import user_turns
+from deita_train.data.conversations import is_trained
 from deita_train.data.rendering import load_tokenizer
-from deita_train.errors import UserError
+from deita_train.data.template_text import RowRefused
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder
@@ -59,8 +59,7 @@ def row_lengths(
     """The row's values of ``FEATURES`` except its id.
 
     Raises:
-        RowRefused: the template cannot write the row.
-        UserError: the template does not mark each answer separately.
+        RowRefused: the template cannot write the row, or does not mark each answer separately.
     """
     rendered = conversation_row(tokenizer, row, None, unsupported_fields=unsupported_fields)
     mask = loss_mask(rendered.labels)
@@ -72,21 +71,29 @@ def row_lengths(
 
 
 def _turn_ends(row: Mapping[str, Any], mask: Sequence[bool]) -> list[int | None]:
-    """The ends of the runs of trained tokens, each given to the user turn that it answers."""
+    """For each user turn the end of the last run of trained tokens that answers it."""
     ends, place = [], 0
     for is_trained, run_of in groupby(mask):
         place += len(list(run_of))
         if is_trained:
             ends.append(place)
-    answers = sum(message["role"] == "assistant" for message in row["messages"])
-    if len(ends) != answers:
-        raise UserError(
-            f"row {row['id']} has {answers} answers, but the chat template marks {len(ends)} spans of it for training, "
-            "so it is unknown where each answer ends. Choose a chat_template that marks each answer separately."
+    trained = [message for message in row["messages"] if message["role"] == "assistant" and is_trained(message)]
+    if len(ends) != len(trained):
+        raise RowRefused(
+            "answer_not_separable",
+            f"of {len(trained)} answers to be trained the template marks {len(ends)} spans, so it is unknown where each "
+            "ends",
         )
-    unasked = answers - sum(answer is not None for _, answer in user_turns(row["messages"]))
-    following = iter(ends[unasked:])
-    return [next(following) if answer is not None else None for _, answer in user_turns(row["messages"])]
+    following = iter(ends)
+    of_turns: list[int | None] = []
+    for message in row["messages"]:
+        if message["role"] == "user":
+            of_turns.append(None)
+        elif message["role"] == "assistant" and is_trained(message):
+            end = next(following)
+            if of_turns:  # an answer before the first question belongs to no turn
+                of_turns[-1] = end
+    return of_turns
 
 
 def _tokenizer(context: StageContext) -> Path:

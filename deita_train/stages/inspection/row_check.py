@@ -59,7 +59,7 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     with _tokenizer_folder(stage, rows) as folder:
         tokenizer = _tokenizer(stage, folder)
         if stage.kind == "sft":
-            _prefixed(stage, partial(check_answer_marks, tokenizer))
+            _prefixed(stage, partial(check_answer_marks, tokenizer), "chat_template: ")
         yield from _cut_at_positions(stage, folder)
         yield _tried(stage, tokenizer, rows, total)
 
@@ -149,7 +149,7 @@ def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: lis
         UserError: more rows were refused than the recipe allows, or a row would stop the stage.
     """
     section = _section(stage)
-    refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0))
+    refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
     make = _MAKERS[STAGE_KINDS[stage.kind].rows.form](stage, tokenizer)  # type: ignore[union-attr]
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
@@ -226,9 +226,9 @@ def _section(stage: StageToValidate) -> str:
     return str(stage.runtime.get("section", stage.label))
 
 
-def _prefixed(stage: StageToValidate, check: Callable[[], Any]) -> Any:
+def _prefixed(stage: StageToValidate, check: Callable[[], Any], what: str = "") -> Any:
     """What `check` returns; its error names the stage's section."""
     try:
         return check()
     except UserError as error:
-        raise UserError(f"{_section(stage)}: {error}") from error
+        raise UserError(f"{_section(stage)}: {what}{error}") from error

@@ -32,7 +32,7 @@ def check_end_of_turn(context: StageContext) -> None:
     try:
         check_answer_marks(tokenizer)
     except UserError as error:
-        raise UserError(f"{context.label}.chat_template: {error}") from error
+        raise UserError(f"chat_template: {error}") from error
 
 
 def keep_end_of_turn(context: StageContext, rows: datasets.Dataset) -> None:
