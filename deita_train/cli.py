@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from deita_train.commands.completion import artefact_ids, recipe_files, stage_names
 from deita_train.commands.options import RunsOption, SetOption
 from deita_train.commands.single_commands import add_commands
 from deita_train.errors import UserError, machine_fault
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Select instruction data by complexity, quality and diversity (DEITA), and train on it, from one recipe.",
@@ -19,9 +19,16 @@ app = typer.Typer(
 
 add_commands(app)
 
-RecipeArgument = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
-UntilOption = Annotated[str | None, typer.Option("--until", help="Stop after this stage, such as select or sft.")]
-StageOption = Annotated[str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.")]
+RecipeArgument = Annotated[
+    Path, typer.Argument(help="The recipe, a YAML file.", show_default=False, autocompletion=recipe_files)
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--until", help="Stop after this stage, such as select or sft.", autocompletion=stage_names),
+]
+StageOption = Annotated[
+    str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.", autocompletion=artefact_ids)
+]
 GpusOption = Annotated[
     int | None,
     typer.Option(
@@ -30,13 +37,37 @@ GpusOption = Annotated[
 ]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from deita_train.commands.version_line import version_line
+
+        sys.stdout.write(f"{version_line()}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the versions of deita-train and its libraries.", is_eager=True,
+            callback=_show_version,
+        ),
+    ] = False,
+) -> None:  # fmt: skip
+    """What comes before a command."""
+
+
 @app.command()
 def run(
     recipe: RecipeArgument,
     sets: SetOption = None,
     runs: RunsOption = Path("runs"),
     until: UntilOption = None,
-    fresh: Annotated[str | None, typer.Option("--fresh", help="Rebuild this stage; what reads it follows.")] = None,
+    fresh: Annotated[
+        str | None,
+        typer.Option("--fresh", help="Rebuild this stage; what reads it follows.", autocompletion=stage_names),
+    ] = None,
     cell: Annotated[
         str | None,
         typer.Option("--cell", help="One cell of a sweep: its label or number, or shared for what several cells need."),
@@ -46,6 +77,7 @@ def run(
     from deita_train.commands.results import print_results
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import run_plan
+    from deita_train.store.model_links import base_links
 
     console = _console()
     plan = make_plan(recipe, sets or [], runs, until)
@@ -58,6 +90,8 @@ def run(
         raise typer.Exit(130) from None
     if outcome.page is not None:
         print_results(console, plan.run_dir)
+        for link in base_links(plan.run_dir).values():
+            console.print(f"Model: {link}", soft_wrap=True)
         console.print(f"Report: {outcome.page}", soft_wrap=True)
     if outcome.error is not None:
         raise outcome.error
@@ -97,18 +131,22 @@ def plan(
 
 @app.command()
 def validate(
-    recipe: RecipeArgument, sets: SetOption = None, runs: RunsOption = Path("runs"), gpus: GpusOption = None
+    recipe: RecipeArgument,
+    sets: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    gpus: GpusOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for other programs.")] = False,
 ) -> None:
-    """Check a recipe and read its data, before anything is trained."""
-    from deita_train.commands.data_validation import validate_data
-    from deita_train.plan.disk import disk_lines
-    from deita_train.plan.plan import make_plan, planned_stages
+    """Check a recipe, read its data, and render and label a sample of rows, before anything is trained."""
+    from deita_train.commands.validation import print_validation, validate_recipe
 
-    console = _console()
-    made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
-    for line in (*validate_data(made), *disk_lines(made, planned_stages(made))):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    console.print(f"{recipe} is valid: {len(made.nodes)} stages in {len(made.cells)} cells.", highlight=False)
+    found = validate_recipe(recipe, sets or [], runs, gpus)
+    if as_json:
+        sys.stdout.write(f"{found.as_json()}\n")
+    else:
+        print_validation(_console(), found)
+    if found.problems:
+        raise typer.Exit(UserError.exit_code)
 
 
 @app.command()
@@ -116,7 +154,12 @@ def inspect(
     recipe: RecipeArgument,
     stage: Annotated[
         str | None,
-        typer.Option("--stage", help="The stage's label, such as sft or score.quality.", show_default="sft, else dpo"),
+        typer.Option(
+            "--stage",
+            help="The stage's label, such as sft or score.quality.",
+            show_default="sft, else dpo",
+            autocompletion=stage_names,
+        ),
     ] = None,
     row: Annotated[
         str | None, typer.Option("--row", help="The row's id.", show_default="the first with a loss")
@@ -151,6 +194,16 @@ def publish(
     from deita_train.run.child.publishing import publish_stage
 
     publish_stage(recipe, sets or [], runs, stage)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe, by which editors complete and check it."""
+    import json
+
+    from deita_train.recipe.json_schema import recipe_schema
+
+    sys.stdout.write(f"{json.dumps(recipe_schema(), indent=1, ensure_ascii=False)}\n")
 
 
 @app.command()

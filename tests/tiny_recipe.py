@@ -5,6 +5,8 @@ from dataclasses import fields
 
 import pytest
 
+from deita_train.commands.validation import validate_data
+from deita_train.errors import UserError
 from deita_train.plan import launch
 from deita_train.plan.graph import build_graph
 from deita_train.plan.inputs import Inputs
@@ -132,3 +134,11 @@ def a_manifest(node, **changes):
         "wall_seconds": 1.0,
     }
     return Manifest(**(values | changes))
+
+
+def data_lines(made):
+    """What `validate` says of a plan's data, without its lines on the rows it tried; its problems are raised."""
+    found = validate_data(made)
+    if found.problems:
+        raise UserError("\n".join(found.problems))
+    return [line for line in found.lines if " rows tried" not in line]

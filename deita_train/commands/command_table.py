@@ -42,7 +42,12 @@ def _methods(text: str) -> list[str]:
 
 
 _POOL = OptionSpec(
-    "POOL", "pool.dataset", "Conversations: a data file, a save_to_disk folder or a Hub id.", str, REQUIRED, read=place
+    "POOL",
+    "pool.dataset",
+    "Conversations: a data file, a folder or a pattern of them, a URL or a Hub id.",
+    str,
+    REQUIRED,
+    read=place,
 )
 _DIMENSION = OptionSpec("--dimension", "", "What the scorer rates.", Literal["complexity", "quality"], REQUIRED)
 _FORMATS = "A file (.jsonl, .json, each also .gz or .zst, .parquet) or a folder."
@@ -65,7 +70,13 @@ def _batch(section: str) -> OptionSpec:
 
 def _chat_template(section: str) -> OptionSpec:
     text = "A name or a .jinja file."
-    return OptionSpec("--chat-template", f"{section}.chat_template", text, shown="vicuna_v1.1", read=place_of_file)
+    return OptionSpec(
+        "--chat-template",
+        f"{section}.chat_template",
+        text,
+        shown="the model's own, else vicuna_v1.1",
+        read=place_of_file,
+    )
 
 
 def _launch(section: str) -> OptionSpec:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deita_train.errors import UserError
-from deita_train.plan.inputs import TEMPLATES_DIR, parity_pairs_template
+from deita_train.plan.chat_templates import DEFAULT_CHAT_TEMPLATE, parity_pairs_template
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.stages.inspection.row_view import TokenSequence
@@ -53,13 +53,17 @@ def inspect_row(plan: Plan, label: str | None, row_id: str | None) -> Inspection
     stage, tokenizer_from = _stage(plan, node)
     rows = _rows(plan, node)
     found_id, row, chosen = _find(stage, node, rows, row_id)
-    from deita_train.stages.inspection.row_sequences import has_loss, sequences
+    from deita_train.stages.inspection.row_sequences import has_loss, refusal, sequences
 
     facts = [("stage", f"{node.label}: {shown.note}"), ("row", f"{found_id}{_source(row)}{chosen}")]
     facts += [("data", rows.described), ("tokenizer", tokenizer_from), _rendering(node)]
     if _is_held_out(plan, node, rows, found_id):
         facts.append(("note", "parity: true holds this row out, as the public code would: it is not trained on"))
-    elif not has_loss(stage, row):
+    refused = refusal(stage, row)
+    if refused is not None:
+        facts.append(("note", f"the row is left out: {refused}"))
+        return Inspection(tuple(facts), (), stage.max_length, shown.verb)
+    if not has_loss(stage, row):
         facts.append(("note", _without_loss(node)))
     return Inspection(tuple(facts), tuple(sequences(stage, row)), stage.max_length, shown.verb)
 
@@ -212,8 +216,7 @@ def _rendering(node: Node) -> tuple[str, str]:
         return "prompt", f"the {node.identity['dimension']} scorer's"
     if template == parity_pairs_template():
         return "template", "vicuna_v1.1 with its roles in lower case (dpo.parity)"
-    shipped = [path.stem for path in TEMPLATES_DIR.glob("*.jinja") if path.read_text(encoding="utf-8") == template]
-    return "template", shipped[0] if shipped else "the model's own or a .jinja file of the recipe's"
+    return "template", str(node.runtime.get("template", DEFAULT_CHAT_TEMPLATE))
 
 
 def _without_loss(node: Node) -> str:

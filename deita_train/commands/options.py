@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deita_train.data.places import is_pattern, is_url
 from deita_train.errors import UserError
 
 SetOption = Annotated[
@@ -72,9 +73,10 @@ class OptionSpec:
 
 
 def place(text: str) -> str:
-    """An existing path made absolute; anything else, such as a Hub id, as it is."""
+    """An existing path or a pattern of paths made absolute; anything else, such as a Hub id, as it is."""
     path = Path(text).expanduser()
-    return str(path.absolute()) if path.exists() else text
+    is_local = path.exists() or (is_pattern(text) and not is_url(text))
+    return str(path.absolute()) if is_local else text
 
 
 def place_of_file(text: str) -> str:

@@ -6,11 +6,12 @@ from pathlib import Path
 from rich.console import Console
 
 from deita_train.commands.printed_table import print_table
+from deita_train.commands.stage_list import StageLine, print_stages
 from deita_train.plan.disk import disk_lines
 from deita_train.plan.launch import Launch
 from deita_train.plan.plan import Plan, PlannedStage, planned_stages
 from deita_train.store.atomic_io import read_json
-from deita_train.table import Table, words
+from deita_train.table import Table
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -18,19 +19,20 @@ def print_plan(console: Console, plan: Plan) -> None:
     stages = planned_stages(plan)
     sweep = len(plan.cells) > 1
     cells = f" in {len(plan.cells)} cells" if sweep else ""
-    rows = []
-    for stage in stages:
-        launch = stage.node.runtime.get("launch")
-        shown = f"{Path(launch['config_file']).stem} x {launch['num_processes']}" if launch else ""
-        cell = [plan.cell_name(stage.node)] if sweep else []
-        rows.append((stage.node.label, *cell, stage.node.id, stage.status, stage.reason, shown))
-    columns = words("stage", *(["cell"] if sweep else []), "artefact", "status", "why", "launch")
-    print_table(console, Table(columns, tuple(rows), f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}"))
-    _print_lines(console, _notes(stages))
-    _print_lines(console, disk_lines(plan, stages))
+    title = f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}"
+    print_stages(console, title, [_stage_line(plan, stage) for stage in stages], has_cells=sweep)
+    _print_prose(console, _notes(stages))
+    _print_prose(console, disk_lines(plan, stages))
     _print_stage_commands(console, plan, stages)
     if sweep:
-        _print_lines(console, ["`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."])
+        _print_prose(console, ["`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."])
+
+
+def _stage_line(plan: Plan, stage: PlannedStage) -> StageLine:
+    launch = stage.node.runtime.get("launch")
+    shown = f"{Path(launch['config_file']).stem} x {launch['num_processes']}" if launch else ""
+    cell = plan.cell_name(stage.node)
+    return StageLine(stage.node.label, cell, stage.node.id, stage.status, stage.reason, shown)
 
 
 def _notes(stages: Sequence[PlannedStage]) -> list[str]:
@@ -62,12 +64,15 @@ def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[Planned
         Launch.from_dict(node.runtime["launch"]).printed_command(["stage", *plan.arguments(), "--stage", node.id])
         for node in waiting
     ]
-    _print_lines(console, [f"{what} by hand, in this order:", *(f"  {command}" for command in commands)])
-
-
-def _print_lines(console: Console, lines: Iterable[str]) -> None:
-    for line in lines:
+    # Never wrapped, because they are copied.
+    for line in (f"{what} by hand, in this order:", *(f"  {command}" for command in commands)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_prose(console: Console, lines: Iterable[str]) -> None:
+    """Print lines that a terminal wraps at words; a file gets each on one line."""
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
 def print_results(console: Console, run_dir: Path) -> None:

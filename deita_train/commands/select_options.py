@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from deita_train.data.places import is_pattern, is_url
 from deita_train.errors import UserError
 from deita_train.plan.sections.compare import selects_of
 from deita_train.plan.select_fields import unread_fields
@@ -47,7 +48,7 @@ def dimensions_of(files: Sequence[str]) -> dict[str, str]:
 def _columns(file: str) -> list[str]:
     from deita_train.data.sources import iter_rows
 
-    if not Path(file).expanduser().exists():
+    if not (Path(file).expanduser().exists() or is_pattern(file) or is_url(file)):
         raise UserError(f"--scores {file}: does not exist (looked in {Path.cwd()}). Correct the path.")
     return list(next(iter_rows(file)).row)
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deita_train.data.messages import Message, reasoning
+from deita_train.data.messages import TRAINED_FIELDS, Message, reasoning
 
 
 def message_text(message: Message) -> str:
@@ -27,7 +27,7 @@ def message_text(message: Message) -> str:
     return f"<think>\n{thought}\n</think>\n\n{said}" if thought else said
 
 
-def conversation_as_text(messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[dict[str, str]]:
+def conversation_as_text(messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[Message]:
     """The same conversation for a template that knows a system message at the beginning, user and assistant in turn.
 
     The assistant's messages keep their number and order. A tool's results are the user's next message, or its
@@ -39,7 +39,7 @@ def conversation_as_text(messages: Sequence[Message], tools: Sequence[Any] | Non
         tools: the schemas of its tools.
 
     Returns:
-        Messages with ``role`` and ``content``.
+        Messages with ``role`` and ``content``, and what says that one is not to be trained.
     """
     first = next((place for place, message in enumerate(messages) if message["role"] != "system"), len(messages))
     preamble = [message["content"] for message in messages[:first]]
@@ -52,7 +52,8 @@ def conversation_as_text(messages: Sequence[Message], tools: Sequence[Any] | Non
             between = "\n" if message["role"] == "tool" else "\n\n"
             found[-1]["content"] += between + message_text(message)
         else:
-            found.append({"role": role, "content": message_text(message)})
+            kept = {name: message[name] for name in TRAINED_FIELDS if name in message}
+            found.append({"role": role, "content": message_text(message), **kept})
     return found
 
 

@@ -35,7 +35,7 @@ def check_chat_template(text: str, *, marked: bool) -> None:
         Environment(extensions=[_Generation, loopcontrols]).parse(text)
     except TemplateSyntaxError as error:
         raise UserError(f"line {error.lineno} is not valid Jinja: {error.message}; fix the template") from None
-    if "strftime_now" in text:
+    if "strftime_now" in text and "macro strftime_now" not in text:
         raise UserError(
             "it writes the current date (strftime_now), so the same rows would become different tokens tomorrow; "
             "replace it with fixed text"

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.answer_marks import marked_answers
+from deita_train.data.training_templates import training_form
 from deita_train.errors import UserError
 
 Span = tuple[int, int]
@@ -33,18 +34,25 @@ def check_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> N
     Raises:
         UserError: naming the tokens that would be split into pieces of text, and what to do.
     """
-    looked_at = "".join(marked_answers(template)) if template == tokenizer.chat_template else template
-    plain = {token for tokens in _PLAIN_TEXT.findall(template) for token in tokens.split()}
-    written = dict.fromkeys(_WRITTEN.findall(_COMMENT.sub("", looked_at)))
-    split = [token for token in written if token not in plain and not _is_one_token(tokenizer, token)]
+    split = missing_control_tokens(tokenizer, template)
     if split:
         raise UserError(
             f"the chat template writes {', '.join(split)}, which the tokenizer of {tokenizer.name_or_path} does not "
             "have as one token: the model would learn the pieces of its text. Choose a chat_template whose control "
-            "tokens the model has, or add them to the tokenizer and the model (add_special_tokens, "
-            "resize_token_embeddings) and save both. If the template's format means them as text, say so in it: "
+            "tokens the model has, or state resize: true where it is trained, which adds them to both. If "
+            "the template's format means them as text, say so in it: "
             f"{{# plain text: {' '.join(split)} #}}."
         )
+
+
+def missing_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
+    """The control tokens that `template` writes and the tokenizer does not have as one token."""
+    own = tokenizer.chat_template
+    is_own = isinstance(own, str) and template in (own, training_form(own))
+    looked_at = "".join(marked_answers(template)) if is_own else template
+    plain = {token for tokens in _PLAIN_TEXT.findall(template) for token in tokens.split()}
+    written = dict.fromkeys(_WRITTEN.findall(_COMMENT.sub("", looked_at)))
+    return [token for token in written if token not in plain and not _is_one_token(tokenizer, token)]
 
 
 def _is_one_token(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
@@ -64,7 +72,8 @@ class ControlTokens:
     """A tokenizer's control tokens, and an encoder that can treat their names as text.
 
     Control tokens are the tokenizer's special tokens, and those of its added tokens that are spelled like a published
-    format's. Other added tokens (`<think>`) are vocabulary: whoever writes them means them.
+    format's. Other added tokens (`<think>`) are vocabulary: whoever writes them means them. So is a special token of
+    one character, such as a `!` that serves for padding: no text could do without it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -75,7 +84,8 @@ class ControlTokens:
             )
         added = tokenizer.added_tokens_decoder.items()
         steering = {token.content: id for id, token in added if token.special or _WRITTEN.fullmatch(token.content)}
-        self._ids = {name: steering[name] for name in sorted(steering, key=len, reverse=True) if name.strip()}
+        names = (name for name in sorted(steering, key=len, reverse=True) if len(name.strip()) > 1)
+        self._ids = {name: steering[name] for name in names}
         self._pattern = re.compile("|".join(map(re.escape, self._ids)) or r"(?!)")
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         self._renamed: dict[int, Tokenizer] = {}
@@ -134,11 +144,24 @@ _FOUND: WeakKeyDictionary[PreTrainedTokenizerBase, ControlTokens] = WeakKeyDicti
 def encode(
     tokenizer: PreTrainedTokenizerBase, text: str, literals: Sequence[Span], *, add_special_tokens: bool
 ) -> EncodedText:
-    """The tokens of a text in which control tokens spelled at `literals` are text, and all others are tokens."""
+    """The tokens of a text in which control tokens spelled at `literals` are text, and all others are tokens.
+
+    An end of sequence that the tokenizer appends by itself is left out, because an answer is to follow the text.
+    """
     if literals:
-        return control_tokens(tokenizer).encode(text, literals, add_special_tokens=add_special_tokens)
-    encoding = tokenizer(text, add_special_tokens=add_special_tokens).encodings[0]
-    return EncodedText(encoding.ids, encoding.offsets)
+        encoded = control_tokens(tokenizer).encode(text, literals, add_special_tokens=add_special_tokens)
+    else:
+        encoding = tokenizer(text, add_special_tokens=add_special_tokens).encodings[0]
+        encoded = EncodedText(encoding.ids, encoding.offsets)
+    return _without_end(encoded, tokenizer.eos_token_id) if add_special_tokens else encoded
+
+
+def _without_end(encoded: EncodedText, end: int | None) -> EncodedText:
+    """The tokens without a last one that is the end of sequence and stands for no character of the text."""
+    ids, offsets = encoded.ids, encoded.offsets
+    if len(ids) > 1 and ids[-1] == end and offsets[-1][0] == offsets[-1][1]:
+        return EncodedText(ids[:-1], offsets[:-1])
+    return encoded
 
 
 def replaced(text: str, changes: Sequence[tuple[int, int, str]]) -> tuple[str, list[int], list[int]]:
@@ -182,11 +205,19 @@ def _unused(text: str, count: int) -> int:
     return first
 
 
+def _spells(pair: str | Sequence[str], names: Container[str]) -> bool:
+    """Whether a merge makes one of these names, or goes on from one."""
+    first, second = pair.split(" ") if isinstance(pair, str) else pair
+    return first + second in names or first in names or second in names
+
+
 def _renamed_copy(backend: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
     state = json.loads(backend.to_str())
     for added in state["added_tokens"]:
         added["content"] = names.get(added["content"], added["content"])
     model = state["model"]
+    if "merges" in model:  # a text that spells a name must not become its token
+        model["merges"] = [pair for pair in model["merges"] if not _spells(pair, names)]
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(piece, piece): token for piece, token in model["vocab"].items()}
     else:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from deita_train.data.conversations import ROLES, Message, UnusableRow, merge_roles
+from deita_train.data.drawing import Draw
 from deita_train.data.messages import KNOWN_FIELDS
+from deita_train.data.places import source_name
 from deita_train.data.plain_values import is_unicode_text
-from deita_train.data.sources import SourceRow, iter_rows, source_name
+from deita_train.data.sources import ReadOptions, SourceRow, iter_rows
 from deita_train.errors import UserError
 
 EXAMPLES_PER_REASON = 5
@@ -39,6 +41,7 @@ class RowSource:
         format: None to let the first rows decide (``chosen_format``).
         roles: speakers in addition to ``DEFAULT_ROLES``.
         instruction_share: (lo, hi) to read only rows whose ``instruction_fraction`` lies in [lo, hi).
+        draw: how many of the usable rows to draw; None for all.
     """
 
     name: str
@@ -46,6 +49,7 @@ class RowSource:
     format: str | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
     instruction_share: tuple[float, float] | None = None
+    draw: Draw | None = None
 
     def __post_init__(self) -> None:
         merge_roles(self.roles)
@@ -59,16 +63,16 @@ class RowSource:
         cls,
         dataset: str,
         *,
-        revision: str | None = None,
-        split: str | None = None,
         name: str | None = None,
         format: str | None = None,
         roles: Mapping[str, str] | None = None,
         instruction_share: tuple[float, float] | None = None,
+        draw: Draw | None = None,
+        **read: Unpack[ReadOptions],
     ) -> Self:
         """A source read by ``iter_rows``, named by ``source_name`` unless ``name`` is given. It can be read once."""
-        rows = iter_rows(dataset, revision=revision, split=split)
-        return cls(name or source_name(dataset), rows, format, roles or {}, instruction_share)
+        rows = iter_rows(dataset, **read)
+        return cls(name or source_name(dataset), rows, format, roles or {}, instruction_share, draw)
 
     def wants(self, messages: Sequence[Message]) -> bool:
         """Whether a conversation lies within the instruction share."""

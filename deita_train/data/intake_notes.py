@@ -23,8 +23,8 @@ def intake_notes(report: Mapping[str, Any]) -> Iterator[str]:
         )
     for name, number in report.get("message_fields", {}).items():
         yield (
-            f"{plural(number, 'message')} with a field '{name}', which is kept, and which nothing but a chat template "
-            "of your own may read."
+            f"{plural(number, 'message')} with a field '{name}', which is kept, and which only a chat template of your "
+            "own may read."
         )
     if number := report.get("system_messages_left_out", 0):
         yield f"{plural(number, 'system message')} without text, left out of the conversation."

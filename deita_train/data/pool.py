@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
+import numpy as np
+import pyarrow as pa
 
 from deita_train.data.conversations import (
     Conversation,
@@ -14,6 +16,7 @@ from deita_train.data.conversations import (
     require_format,
     to_conversation,
 )
+from deita_train.data.drawing import Draw, drawn_from_sources
 from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource, chosen_format
 from deita_train.data.json_text import JSON_TYPE
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
@@ -35,7 +38,7 @@ class PoolSource(RowSource):
 
 @dataclass(frozen=True)
 class PoolReport(IntakeReport):
-    """What became of the rows; ``drops`` by ``DROP_REASONS``.
+    """What became of the rows; ``drops`` by ``DROP_REASONS``, and ``not_sampled``: usable, but not drawn.
 
     Attributes:
         formats: the format of each source by its name.
@@ -76,7 +79,8 @@ class _PoolBuilder:
         self.table = RowTable({"messages": MESSAGES_TYPE, "tools": JSON_TYPE}, RESERVED_COLUMNS)
         self.ids: dict[str, RowIds] = {}
         self.formats: dict[str, str] = {}
-        self.user_turns = 0
+        self.draws: dict[str, Draw | None] = {}
+        self.user_turns: list[int] = []  # of each row
         self.account = Account()
 
     def read(self, source: PoolSource) -> None:
@@ -88,6 +92,7 @@ class _PoolBuilder:
             format = require_format(source.format)
         self.formats[source.name] = format
         self.ids[source.name] = RowIds(source.name)
+        self.draws[source.name] = source.draw
         for row in rows:
             try:
                 conversation = to_conversation(row.row, format, roles)
@@ -103,7 +108,7 @@ class _PoolBuilder:
         columns = self.table.own_columns(row, conversation.consumed)
         self.ids[source.name].add(row)
         self.table.append({"messages": messages, "tools": conversation.tools}, columns, source.name, row.where)
-        self.user_turns += [message["role"] for message in messages].count("user")
+        self.user_turns.append([message["role"] for message in messages].count("user"))
         self.account.keep(messages, conversation.num_left_out, conversation.kept_aside)
 
     def finish(self) -> tuple[datasets.Dataset, PoolReport]:
@@ -112,10 +117,15 @@ class _PoolBuilder:
             raise self.account.nothing_usable(self.ids)
         table = self.table.finish(unique_ids({name: ids.positions for name, ids in self.ids.items()}))
         assert table.num_rows == rows_out
+        num_turns = np.array(self.user_turns)
+        drawn = drawn_from_sources(self.draws, {name: list(ids.positions) for name, ids in self.ids.items()})
+        if drawn is not None:
+            table, num_turns = table.filter(pa.array(drawn)), num_turns[drawn]
+            self.account.drops["not_sampled"] = rows_out - table.num_rows
         report = PoolReport(
-            **self.account.closed(rows_out, self.table.left_out, self.table.json_columns),
+            **self.account.closed(table.num_rows, self.table.left_out, self.table.json_columns),
             formats=self.formats,
-            mean_user_turns=self.user_turns / rows_out,
+            mean_user_turns=float(num_turns.mean()),
         )
         return as_dataset(table), report
 

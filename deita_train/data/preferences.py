@@ -34,6 +34,7 @@ from deita_train.data.conversations import (
     require_column,
     with_sides,
 )
+from deita_train.data.drawing import drawn_rows
 from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource, chosen_format
 from deita_train.data.json_text import JSON_TYPE
 from deita_train.data.messages import REASONING_FIELDS, Reading, read_messages, read_texts
@@ -324,10 +325,7 @@ class _PreferenceBuilder:
                 f" ({self.account.drops.total()} more rows cannot be used, and {self.account.rows_outside_share} lie"
                 f" outside the instruction share); state at most {len(ids)}, or leave sample out"
             )
-        by_id = sorted(range(len(ids)), key=ids.__getitem__)
-        drawn = np.zeros(len(ids), dtype=bool)
-        drawn[[by_id[place] for place in np.random.default_rng(seed).permutation(len(ids))[:sample]]] = True
-        return drawn
+        return drawn_rows(ids, sample, seed)
 
 
 def _lengths(table: pa.Table) -> dict[str, Any]:

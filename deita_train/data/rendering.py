@@ -1,16 +1,15 @@
 """Conversations as token ids, rendered by the run's chat template, with the assistant's tokens marked."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from deita_train.data.control_tokens import Span, check_control_tokens, control_tokens, encode, replaced
-from deita_train.errors import UserError
+from deita_train.data.control_tokens import EncodedText, Span, check_control_tokens, control_tokens, encode
+from deita_train.data.template_text import Message, RowRefused, rendered_text
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.models.remote_code import own_code
 
 IGNORED = -100
@@ -29,21 +28,6 @@ class RenderedConversation:
     input_ids: list[int]
     labels: list[int]
     truncated: bool
-
-
-@dataclass(frozen=True)
-class RenderedText:
-    """A conversation rendered by the template.
-
-    Attributes:
-        text: the rendered text.
-        literals: where `text` spells a control token as part of a message.
-        answers: where the assistant's words and end-of-turn tokens are.
-    """
-
-    text: str
-    literals: list[Span]
-    answers: list[Span]
 
 
 @dataclass(frozen=True)
@@ -81,6 +65,7 @@ def load_tokenizer(path: str, chat_template: str | None = None, *, trust_code: b
     except UserError:
         raise
     except (OSError, ValueError) as error:
+        raise_machine_fault(error, path)
         reason = str(error).strip().splitlines()[0].rstrip(".: ")
         raise UserError(
             f"{path}: transformers finds no tokenizer there ({reason}); copy the tokenizer's files (tokenizer.json and "
@@ -93,15 +78,26 @@ def load_tokenizer(path: str, chat_template: str | None = None, *, trust_code: b
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], max_length: int | None
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    max_length: int | None,
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    labelled: bool = True,
 ) -> RenderedConversation:
     """Render and mark one conversation, cut on the right to `max_length` tokens.
 
     The template writes the beginning-of-sequence token, so the tokenizer must not add another. A control token spelled
-    in a message stays text.
+    in a message stays text. With `labelled` false no answer is looked for.
+
+    Raises:
+        RowRefused: the template cannot write the conversation.
+        UserError: it writes the beginning of the sequence twice.
     """
-    ids, mask = _encoded(tokenizer, messages)
-    assert len(ids) == len(mask)
+    rendered = rendered_text(tokenizer, messages, tools=tools, labelled=labelled)
+    encoded = encode(tokenizer, rendered.text, rendered.literals, add_special_tokens=False)
+    ids = encoded.ids
+    mask = _inside(encoded, rendered.answers, control_tokens(tokenizer).ids)
     if tokenizer.bos_token_id is not None and ids[:2].count(tokenizer.bos_token_id) > 1:
         raise UserError(f"a conversation starts with {tokenizer.bos_token} twice; fix the chat template.")
     labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
@@ -109,96 +105,58 @@ def render(
     return RenderedConversation(ids[:max_length], labels[:max_length], truncated)
 
 
-def _encoded(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
-) -> tuple[list[int], list[bool]]:
-    """The ids of a conversation, and for each whether the assistant writes it."""
-    rendered = rendered_text(tokenizer, messages, add_generation_prompt=add_generation_prompt)
-    encoded = encode(tokenizer, rendered.text, rendered.literals, add_special_tokens=False)
-    return encoded.ids, _inside(encoded.offsets, rendered.answers)
+def _inside(encoded: EncodedText, answers: Sequence[Span], control: Collection[int]) -> list[bool]:
+    """For each token whether it is part of an answer.
 
-
-def _inside(offsets: Sequence[Span], answers: Sequence[Span]) -> list[bool]:
-    """For each token whether it is part of an answer, including tokens that only overlap its ends."""
-    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
-    mask = [False] * len(offsets)
+    Tokens that only overlap an answer's ends are, except a control token before it, which may take in the white space
+    with which the answer begins.
+    """
+    starts, ends = [start for start, _ in encoded.offsets], [end for _, end in encoded.offsets]
+    mask = [False] * len(encoded.ids)
     for start, end in answers:
         first, beyond = bisect_right(ends, start), bisect_left(starts, end)
+        while first < beyond and starts[first] < start and encoded.ids[first] in control:
+            first += 1
         mask[first:beyond] = [True] * (beyond - first)
     return mask
 
 
-def rendered_text(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool = False
-) -> RenderedText:
-    """The text behind the tokens of `render`.
-
-    Raises:
-        UserError: the template refuses the conversation.
-    """
-    control = control_tokens(tokenizer)
-    contents = [message["content"] for message in messages]
-    names: dict[str, str] = {}
-    if any(control.spans(content) for content in contents):
-        contents, names = control.hide(contents)
-    filled = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
-    try:
-        text, answers = _filled(tokenizer, filled, add_generation_prompt)
-    except TemplateError as error:
-        raise UserError(
-            f"the chat template refuses the conversation that begins with {messages[0]['content'][:40]!r}: {error}. "
-            "Leave such rows out, or choose another chat_template."
-        ) from error
-    if not names:
-        return RenderedText(text, [], answers)
-    changes = [(place, place + 1, names[character]) for place, character in enumerate(text) if character in names]
-    whole, places, _ = replaced(text, changes)
-    literals = [(places[start], places[end]) for start, end, _ in changes]
-    return RenderedText(whole, literals, [(places[start], places[end]) for start, end in answers])
-
-
-def _filled(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], add_generation_prompt: bool
-) -> tuple[str, list[Span]]:
-    names: Any = tokenizer.special_tokens_map
-    # Annotated for one text; it returns a list of texts and, for each, the spans between the generation markers.
-    rendered: Any = render_jinja_template(
-        [messages],
-        chat_template=tokenizer.get_chat_template(),
-        return_assistant_tokens_mask=True,
-        add_generation_prompt=add_generation_prompt,
-        **names,
-    )
-    (text,), (answers,) = rendered
-    return text, answers
-
-
 def render_pair(
     tokenizer: PreTrainedTokenizerBase,
-    prompt: Sequence[dict[str, str]],
-    chosen: str,
-    rejected: str,
+    prompt: Sequence[Message],
+    chosen: Message | str,
+    rejected: Message | str,
     max_length: int | None,
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> RenderedPair:
     """Render two answers to one prompt, each sequence cut on the right to `max_length` tokens.
+
+    The answers are messages of the assistant, or their texts.
 
     The prompt ends with the template's generation prompt, as at inference.
 
     Raises:
-        UserError: the tokens of the prompt are not a prefix of those of prompt plus answer.
+        RowRefused: the template cannot write the pair, or the tokens of the prompt are not a prefix of those of prompt
+            plus answer.
     """
-    prompt_ids, _ = _encoded(tokenizer, prompt, add_generation_prompt=True)
+    asked = rendered_text(tokenizer, prompt, tools=tools, add_generation_prompt=True, labelled=False)
+    prompt_ids = encode(tokenizer, asked.text, asked.literals, add_special_tokens=False).ids
     answers = [
-        render(tokenizer, [*prompt, {"role": "assistant", "content": answer}], None).input_ids
+        render(tokenizer, [*prompt, _answer(answer)], None, tools=tools, labelled=False).input_ids
         for answer in (chosen, rejected)
     ]
     for ids in answers:
         if ids[: len(prompt_ids)] != prompt_ids:
-            raise UserError(
-                "the chat template's prompt (add_generation_prompt) is not a token prefix of prompt plus answer, at "
-                f"{prompt[-1]['content'][:40]!r}: the answer would be scored from a different position than it is "
-                "generated from. Choose another chat_template."
+            raise RowRefused(
+                "prompt_not_prefix",
+                "the tokens of the prompt (add_generation_prompt) do not begin those of prompt plus answer, so the "
+                "answer would be scored from a different position than it is generated from",
             )
     kept = [ids[len(prompt_ids) : max_length] for ids in answers]
     truncated = max_length is not None and max(map(len, answers)) > max_length
     return RenderedPair(prompt_ids[:max_length], kept[0], kept[1], truncated)
+
+
+def _answer(answer: Message | str) -> Message:
+    return {"role": "assistant", "content": answer} if isinstance(answer, str) else answer

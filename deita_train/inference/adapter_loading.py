@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.models.adapter_files import ADAPTER_WEIGHTS, locate_base
 from deita_train.models.hub import NOT_SAFETENSORS, hub_folder
 from deita_train.models.remote_code import own_code
@@ -41,6 +41,7 @@ def load_adapter(adapter: Path, dtype: torch.dtype | str, trust_code: bool = Fal
     try:
         adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")
     except (ValueError, RuntimeError) as error:
+        raise_machine_fault(error, adapter)
         raise UserError(f"the adapter {adapter} does not fit its base {base}: {error}") from error
     _check_weights(adapted, adapter, base)
     return adapted.eval()

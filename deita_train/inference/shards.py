@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deita_train.errors import raise_machine_fault
 from deita_train.inference.batches import BatchPlan
 from deita_train.store.atomic_io import fsync_folder
 
@@ -123,6 +124,7 @@ def _read_batches(path: Path, plan: BatchPlan, wanted: set[str]) -> tuple[set[in
         # Verify every page's checksum: an intact footer does not mean that the rest is intact.
         table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
+        raise_machine_fault(error, path)
         reason = str(error).splitlines()[0].rstrip(".")
         return set(), f"it cannot be read ({reason})"
     if set(table.column_names) != wanted:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.store.atomic_io import write_text_atomically
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -39,6 +39,7 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        raise_machine_fault(error, path)
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is not an adapter configuration: it holds {type(config).__name__}, not a mapping.")

@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.models.remote_code import own_code
 
 _AGAIN = "download or copy the model again"
@@ -24,6 +24,7 @@ def check_model_folder(folder: Path, trust_code: bool = False) -> None:
     except UserError:
         raise
     except (OSError, ValueError) as error:
+        raise_machine_fault(error, folder)
         reason = str(error).strip().splitlines()[0].rstrip(".: ")
         raise UserError(
             f"{folder / 'config.json'}: transformers cannot read it ({reason}); choose another model, or {_AGAIN}."
@@ -40,6 +41,7 @@ def _check_header(file: Path) -> None:
         with safe_open(file, framework="np"):
             pass
     except SafetensorError as error:
+        raise_machine_fault(error, file)
         # `git clone` without git-lfs leaves a three-line text file.
         raise UserError(
             f"{file} is not a complete safetensors file ({error}); {_AGAIN}, from git with git-lfs."

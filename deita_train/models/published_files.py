@@ -3,6 +3,7 @@
 Nothing in it is executable.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ TOKENIZER_FILES = (
     "vocab.json", "merges.txt",
 )  # fmt: skip
 TEMPLATE_FILE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 _MODEL_FILES = ("config.json", "generation_config.json", INDEX)
 _ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
@@ -29,9 +31,22 @@ def finish_model_folder(model_dir: Path, tokenizer_path: Path, chat_template: st
             path.unlink()
     copy_tokenizer(tokenizer_path, model_dir)
     if chat_template is not None:
-        (model_dir / TEMPLATE_FILE).write_text(chat_template, encoding="utf-8")
+        write_template(model_dir, chat_template)
     elif (tokenizer_path / TEMPLATE_FILE).exists():
         shutil.copyfile(tokenizer_path / TEMPLATE_FILE, model_dir / TEMPLATE_FILE)
+
+
+def write_template(model_dir: Path, chat_template: str) -> None:
+    """Write a chat template everywhere a reader may look for it.
+
+    transformers prefers its own file, and llama.cpp's converter reads only tokenizer_config.json, in which the base's
+    template would otherwise live on.
+    """
+    (model_dir / TEMPLATE_FILE).write_text(chat_template, encoding="utf-8")
+    path = model_dir / TOKENIZER_CONFIG
+    config = json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
+    config["chat_template"] = chat_template
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def copy_tokenizer(tokenizer_path: Path, folder: Path) -> None:

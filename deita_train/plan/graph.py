@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deita_train.plan.inputs import Inputs
+from deita_train.errors import UserError
+from deita_train.plan.inputs import Inputs, MissingSection
 from deita_train.plan.node import Node
 from deita_train.plan.sections.base import add_base
 from deita_train.plan.sections.builder import Builder
@@ -37,10 +38,22 @@ SECTIONS: Mapping[str, Callable[[Builder, Any], None]] = {
 
 
 def build_graph(recipe: Recipe, inputs: Inputs) -> dict[str, Node]:
-    """The stages of one recipe by label, in the order of the run."""
+    """The stages of one recipe by label, in the order of the run.
+
+    Raises:
+        UserError: with the problem of each section, except those that only miss a section with a problem.
+    """
     builder = Builder(recipe, inputs)
+    problems: list[str] = []
     for name, add in SECTIONS.items():
         section = getattr(recipe, name)
         if section is not None:
-            add(builder, section)
+            try:
+                add(builder, section)
+            except MissingSection as error:
+                problems += [] if problems else [str(error)]
+            except UserError as error:
+                problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
     return builder.nodes

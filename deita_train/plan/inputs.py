@@ -7,11 +7,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from deita_train.data.places import HUB_ID, Place, find_place, is_url, source_name
+from deita_train.data.remote_files import file_states, remote_files
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
 from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch, unsaved_model
@@ -22,10 +24,12 @@ from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.store.keys import ContentHashes
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
 # By this file transformers itself knows a checkpoint of a training.
 _TRAINER_STATE = "trainer_state.json"
-TEMPLATES_DIR = Path(__file__).parent.parent / "data" / "templates"
+
+
+class MissingSection(UserError):
+    """A section reads what the recipe does not have, or what could not be planned."""
 
 
 class Inputs:
@@ -59,9 +63,10 @@ class Inputs:
         """A user error that names the recipe and the dotted path."""
         return UserError(f"{self._recipe_path}: {where}: {message}")
 
-    def missing(self, section: str, wanted: str) -> UserError:
+    def missing(self, section: str, wanted: str) -> "MissingSection":
         """The error for a section that reads what the recipe does not have."""
-        return self.error(section, f"needs {wanted}, and the recipe has none. Add it, or leave {section}: out.")
+        text = f"needs {wanted}, and the recipe has none. Add it, or leave {section}: out."
+        return MissingSection(str(self.error(section, text)))
 
     def source(self, source: Origin, *, default_seed: int, where: str) -> tuple[dict, dict]:
         """Identity and location of a data source. Generated data is its own identity: what, how much, which seed."""
@@ -70,24 +75,74 @@ class Inputs:
             seed = source.seed if source.seed is not None else default_seed
             return {"builtin": source.builtin, "rows": source.rows, "seed": seed, **shape}, {}
         assert source.dataset is not None
-        path = Path(source.dataset).expanduser()
-        if path.exists():
-            self._refuse_revision(source.revision, source.dataset, where)
-            identity = {"content": self._hashes.of(path), "name": path.name}
-            return {**identity, "split": source.split, **shape}, {"dataset": str(path)}
-        if not _HUB_ID.match(source.dataset) or path.suffix in {".json", ".jsonl", ".parquet", ".gz", ".zst"}:
-            raise self.error(
-                f"{where}.dataset", f"{source.dataset} does not exist (looked in {Path.cwd()}). Correct the path."
-            )
-        commit = self._commit("dataset", source.dataset, source.revision, where, "dataset")
-        return {"hub": source.dataset, "revision": commit, "split": source.split, **shape}, {"dataset": source.dataset}
+        place = self._place(source.dataset, f"{where}.dataset", source.patterns, source.split)
+        if place.kind == "hub":
+            commit = self._commit("dataset", source.dataset, source.revision, where, "dataset")
+            identity: dict[str, Any] = {"hub": source.dataset, "revision": commit}
+        else:
+            self._refuse_hub_fields(source, where)
+            identity = self._content(place, f"{where}.dataset")
+            if place.kind != "url":
+                named = source_name(source.dataset) if place.kind == "files" else Path(source.dataset).expanduser().name
+                identity["name"] = named
+                self._refuse_stream(source, where)
+        # What was not there when the first artefacts were made is in the key only where it is stated.
+        stated = {
+            "config": source.name,
+            "data_files": source.patterns or None,
+            "first_rows": source.sample if source.streaming else None,
+        }
+        identity |= {"split": source.split, **{name: value for name, value in stated.items() if value is not None}}
+        return {**identity, **shape}, {"dataset": self._location(place)}
 
     def file(self, name: str, where: str) -> tuple[dict, str]:
-        """Identity and location of a local table: a data file, or a folder written by `save_to_disk`."""
-        path = Path(name).expanduser()
-        if not path.exists():
+        """Identity and location of a table: as of a data source, but not of the Hub."""
+        place = self._place(name, where)
+        if place.kind == "hub":
             raise self.error(where, f"{name} does not exist (looked in {Path.cwd()}). Correct the path.")
-        return {"content": self._hashes.of(path)}, str(path)
+        return self._content(place, where), self._location(place)
+
+    def _place(self, name: str, where: str, data_files: Sequence[str] = (), split: str | None = None) -> Place:
+        try:
+            return find_place(name, data_files, split)
+        except UserError as error:
+            raise self.error(where, str(error)) from error
+
+    def _content(self, place: Place, where: str) -> dict[str, Any]:
+        """What changes with the content of local files or of files behind a URL.
+
+        Local files count by their bytes, and several by their names in their folder too. What is behind a URL is not
+        read here: it counts by the URL, the size and what the file system says of the content (``RemoteFile.state``).
+        """
+        if place.kind in ("file", "saved"):
+            assert place.root is not None
+            return {"content": self._hashes.of(place.root)}
+        if place.kind == "files":
+            assert place.root is not None
+            return {"content": self._hashes.of_files(place.root, place.files)}
+        try:
+            files = remote_files(place.dataset, place.data_files, place.split)
+            return {"url": place.dataset, "files": file_states(files)}
+        except UserError as error:
+            raise self.error(where, str(error)) from error
+
+    def _location(self, place: Place) -> str:
+        return str(Path(place.dataset).expanduser()) if place.kind not in ("hub", "url") else place.dataset
+
+    def _refuse_hub_fields(self, source: Origin, where: str) -> None:
+        assert source.dataset is not None
+        self._refuse_revision(source.revision, source.dataset, where)
+        if source.name is not None:
+            raise self.error(
+                f"{where}.name",
+                f"{source.dataset} is not a dataset of the Hub: it has no configurations. Leave name: out.",
+            )
+
+    def _refuse_stream(self, source: Origin, where: str) -> None:
+        if source.streaming:
+            raise self.error(
+                f"{where}.streaming", f"{source.dataset} is local, and nothing is downloaded. Leave streaming: out."
+            )
 
     def model(
         self, name: str, revision: str | None, where: str, *, adapters: bool, field: str = "model"
@@ -114,7 +169,7 @@ class Inputs:
                 )
             self._check_json(path / "config.json", f"{where}.{field}")
             return {"content": self._model_content(path, f"{where}.{field}")}, str(path.resolve())
-        if not _HUB_ID.match(name):
+        if not HUB_ID.fullmatch(name):
             raise self.error(
                 f"{where}.{field}",
                 f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id. Correct the path.",
@@ -161,62 +216,6 @@ class Inputs:
             "content": self._model_content(path, where),
             "base": local or {"hub": base.hub, "revision": base.revision},
         }
-
-    def chat_template(self, name: str, where: str, model: tuple[dict, str] | str, *, marked: bool = True) -> str:
-        """The text of a chat template.
-
-        Args:
-            name: a template of the package, a path to a .jinja file, or `tokenizer` for the model's own.
-            where: the dotted path of the section.
-            model: its identity and location, or the template of a model that the run makes.
-            marked: whether the template must mark the assistant's words, as a loss needs it.
-        """
-        shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
-        if name in shipped:
-            return shipped_template(name)
-        if name == "tokenizer":
-            return model if isinstance(model, str) else self._own_template(*model, f"{where}.chat_template", marked)
-        path = Path(name).expanduser()
-        if path.suffix != ".jinja" or not path.is_file():
-            allowed = ", ".join([*shipped, "tokenizer (the model's own)"])
-            raise self.error(f"{where}.chat_template", f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
-        return self._checked_template(path, f"{where}.chat_template", marked)
-
-    def _own_template(self, identity: dict, location: str, where: str, marked: bool) -> str:
-        from deita_train.data.chat_template import check_chat_template
-        from deita_train.plan.model_templates import own_template
-
-        try:
-            text = own_template(identity, location)
-        except UserError as error:
-            raise self.error(where, f"tokenizer: {error}.") from None
-        if text is None:
-            raise self.error(
-                where,
-                f"tokenizer: {location} has no chat template of its own (a base model rarely has one); name a template "
-                "instead.",
-            )
-        try:
-            check_chat_template(text, marked=marked)
-        except UserError as error:
-            raise self.error(
-                where,
-                f"tokenizer: the template of {location}: {error}. Fix it in a copy, a .jinja file, and name that; or "
-                "name a template of this package.",
-            ) from None
-        return text
-
-    def _checked_template(self, path: Path, where: str, marked: bool) -> str:
-        from deita_train.data.chat_template import check_chat_template
-
-        try:
-            text = path.read_text(encoding="utf-8")
-            check_chat_template(text, marked=marked)
-        except UnicodeDecodeError as error:
-            raise self.error(where, f"{path} is not UTF-8: {error.reason}. Save the file as UTF-8.") from None
-        except UserError as error:
-            raise self.error(where, f"{path}: {error}.") from None
-        return text
 
     def launch(self, name: str | None, where: str) -> dict[str, Any]:
         """The launch that a stage will have: file, world size and distributed type."""
@@ -275,7 +274,8 @@ class Inputs:
 
     def _refuse_revision(self, revision: str | None, name: str, where: str) -> None:
         if revision is not None:
-            raise self.error(f"{where}.revision", f"{name} is local: it has no revisions. Leave revision: out.")
+            what = "a URL" if is_url(name) else "local"
+            raise self.error(f"{where}.revision", f"{name} is {what}: it has no revisions. Leave revision: out.")
 
     def _commit(self, kind: str, name: str, revision: str | None, where: str, field: str) -> str:
         """The commit of a Hub id, fixed for this run at its first start."""
@@ -296,16 +296,6 @@ class Inputs:
 
 
 _SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_instruction"}
-
-
-def shipped_template(name: str) -> str:
-    """The text of one of the package's own chat templates."""
-    return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
-
-
-def parity_pairs_template() -> str:
-    """The text of the template by which the public code writes preference pairs; no section may name it."""
-    return (TEMPLATES_DIR / "parity" / "dpo_pairs.jinja").read_text(encoding="utf-8")
 
 
 def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:

@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 
 _PACKAGE_DIR = Path(__file__).parent.parent
 # In a checkout the files lie beside the package; in a wheel inside it.
@@ -128,6 +128,7 @@ def _unsaved_by_deepspeed(settings: dict[str, Any]) -> str | None:
             zero = json.loads(file.read_text(encoding="utf-8"))["zero_optimization"]
             stage = zero["stage"]
         except (OSError, ValueError, LookupError, TypeError) as error:
+            raise_machine_fault(error, file)
             raise UserError(
                 f"deepspeed_config_file {file} cannot be read, or states no zero_optimization.stage ({error}); fix it"
             ) from error
@@ -183,7 +184,9 @@ def _count(file: Path, values: dict[str, Any], name: str) -> int:
     """A number of machines or processes; 0 when the file states none."""
     value = values.get(name) or 0
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(f"{file}: {name}: {value!r} is not a number of {name.removeprefix('num_')}; write one such as 2")
+        raise UserError(
+            f"{file}: {name}: {value!r} is not a number of {name.removeprefix('num_')}; write one such as 2"
+        )
     return value
 
 

@@ -26,7 +26,7 @@ def own_template(identity: Mapping[str, Any], location: str) -> str | None:
         files = {name: Path(location) / name for name in _FILES}
     template, config = (file if file is not None and file.is_file() else None for file in files.values())
     if template is not None:
-        return _text(template)
+        return _text(template) or None
     return _configured(config) if config is not None else None
 
 
@@ -45,7 +45,7 @@ def _configured(file: Path) -> str | None:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8: {error.reason}. Copy or download the model again.") from None
 

@@ -4,6 +4,7 @@ The text becomes a type of built-in and typing names; nothing of the library it 
 """
 
 import ast
+import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,6 +17,11 @@ _WORDS: Mapping[Any, str] = {
     **{bool: BOOLEAN, int: WHOLE_NUMBER, float: NUMBER, str: TEXT, NoneType: NULL},
     **{list: LIST, dict: MAPPING},
 }
+_JSON_TYPES: Mapping[Any, str] = {
+    **{bool: "boolean", int: "integer", float: "number", str: "string", NoneType: "null"},
+    **{list: "array", dict: "object"},
+}
+_NULL_TYPE = '{"type": "null"}'
 _TYPES: Mapping[str, Any] = {
     **{known.__name__: known for known in (bool, int, float, str, NoneType)},
     **dict.fromkeys(("list", "List", "tuple", "Tuple", "set", "Set", "Sequence", "Iterable", "Collection"), list),
@@ -37,6 +43,11 @@ def accepts(annotation: str, value: Any) -> bool:
 def wanted(annotation: str) -> tuple[str, ...]:
     """Return what an annotation allows, in plain words, one entry for each member of a union."""
     return _all_words(_parse(annotation))
+
+
+def as_json_schema(annotation: str) -> dict[str, Any]:
+    """Return the JSON Schema of the values that `accepts` takes; empty where it takes anything."""
+    return _schema(_parse(annotation))
 
 
 def unknown_names(annotation: str) -> tuple[str, ...]:
@@ -114,3 +125,23 @@ def _words(type_: Any) -> str:
         return ", ".join(str(choice).lower() if choice is False else repr(choice) for choice in arguments)
     elements = " / ".join(_all_words(arguments[-1])) if arguments else ""
     return _WORDS.get(container, "") + (f" of {elements}" if elements else "")
+
+
+def _schema(type_: Any) -> dict[str, Any]:
+    # In an order of their own, because typing may give an equal union of another order.
+    by_text = {json.dumps(member): member for member in map(_member_schema, _meant(type_))}
+    members = [by_text[text] for text in sorted(by_text, key=lambda text: (text == _NULL_TYPE, text))]
+    if {} in members:
+        return {}
+    return members[0] if len(members) == 1 else {"anyOf": members}
+
+
+def _member_schema(type_: Any) -> dict[str, Any]:
+    container, arguments = get_origin(type_) or type_, get_args(type_)
+    if container is Literal:
+        return {"enum": list(arguments)}
+    if container not in _JSON_TYPES:
+        return {}
+    element = _schema(arguments[-1]) if arguments else {}
+    inside = {list: "items", dict: "additionalProperties"}.get(container)
+    return {"type": _JSON_TYPES[container], **({inside: element} if inside and element else {})}

@@ -3,11 +3,13 @@
 The text under each field is its entry in docs/recipe.md (`reference.py`).
 """
 
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Role = Literal["user", "assistant", "system", "tool"]
 ConversationFormat = Literal[
     "sharegpt",
@@ -33,11 +35,19 @@ class Origin(Section):
     """Where rows come from: a dataset, or a generator of this package. One of `dataset` and `builtin` is required."""
 
     dataset: str | None = None
-    """A file (`.json`, `.jsonl`, also `.gz` or `.zst`, `.parquet`), a `save_to_disk` folder, or a Hub id."""
+    """A data file, a folder or a pattern of data files, a `save_to_disk` folder, a URL, or a Hub id (docs/data.md)."""
+    name: str | None = None
+    """Configuration of a Hub dataset; required where there are several and none is its default."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset. Without it, the commit of the first start is kept for the run."""
     split: str | None = None
-    """Split of a Hub dataset or saved `DatasetDict`; required where there are several."""
+    """Split of a Hub dataset, of a saved `DatasetDict`, or of files named by it; required where there are several."""
+    data_files: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Which files of a folder or a Hub dataset to read: a pattern, such as `data/*.parquet`, or a list of patterns."""
+    streaming: bool = False
+    """Reads the first `sample` rows of a Hub dataset or a URL, and downloads no more than they need."""
+    sample: Count | None = None
+    """Number of rows to read of a stream, from the first; required with `streaming`."""
     builtin: str | None = None
     """Generated rows, for runs without a network."""
     rows: Count | None = None
@@ -49,11 +59,21 @@ class Origin(Section):
     instruction_share: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     """Reads only the rows whose first user message hashes into this part of 0 to 1: `[0.0, 0.5]` is one half."""
 
-    def check_origin(self, *, draws: bool = False) -> None:
+    @property
+    def is_drawn(self) -> bool:
+        """Whether only some of the usable rows are taken, drawn by a seed."""
+        return False
+
+    @property
+    def patterns(self) -> list[str]:
+        """`data_files` as a list."""
+        return [self.data_files] if isinstance(self.data_files, str) else list(self.data_files or ())
+
+    def check_origin(self, *, of_dataset: Collection[str] = ()) -> None:
         """Check that there is one origin and no field that it would ignore.
 
         Args:
-            draws: Whether rows are drawn from a dataset, so that its seed counts too.
+            of_dataset: the fields, of those that a dataset has no use for in general, that this section's dataset uses.
 
         Raises:
             ValueError: There is none or more than one origin, or a field would have no effect.
@@ -62,47 +82,108 @@ class Origin(Section):
             raise ValueError("state either dataset: (a file, a folder or a Hub id) or builtin:, and not both")
         if self.builtin is not None and self.rows is None:
             raise ValueError("builtin: needs rows:, the number of rows to generate")
-        unused = ("rows", "seed") if self.builtin is None else ("revision", "split", "format", "roles", "label")
-        ignored = [name for name in unused if name in self.model_fields_set and not (name == "seed" and draws)]
+        unused = _NOT_OF_DATASETS.difference(of_dataset) if self.builtin is None else _NOT_GENERATED
+        ignored = sorted(self.model_fields_set & unused - ({"seed"} if self.is_drawn else set()))
         if ignored:
             kind = "a dataset: is read whole" if self.builtin is None else "builtin: data is generated"
             raise ValueError(f"{', '.join(ignored)} would have no effect here, because {kind}; leave it out")
+        self._check_stream()
         share = self.instruction_share
         if share is not None and not 0 <= share[0] < share[1] <= 1:
             raise ValueError(f"instruction_share: {share} is not a range; [0.0, 0.5] is the first half")
 
+    def _check_stream(self) -> None:
+        if self.streaming and self.sample is None:
+            raise ValueError(
+                "streaming: needs sample:, the number of rows to read; a stream is for data larger than the disk"
+            )
+        if self.sample is not None and not self.streaming and not self.is_drawn:
+            raise ValueError("sample would have no effect without streaming: true; rows: draws that many rows")
 
-class Source(Origin):
+
+_NOT_OF_DATASETS = frozenset({"rows", "seed"})
+_NOT_GENERATED = frozenset(
+    {"name", "revision", "split", "data_files", "streaming", "sample", "fraction", "format", "roles", "label"}
+)
+
+
+class Conversations(Origin):
+    """Conversations, all of them or some that are drawn."""
+
+    rows: Count | None = None
+    """With `builtin`, which needs it, the number of rows to generate; else that many of the usable rows are drawn."""
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of a dataset's usable rows to draw, in place of `rows`."""
+    seed: int | None = None
+    """Seed of the generated rows, or of the draw; the recipe's `seed` by default."""
+    format: ConversationFormat | None = None
+    """Format of the dataset's rows; by default recognised by the columns of the first ones."""
+
+    @property
+    def draw(self) -> dict[str, int | float]:
+        """How many rows are drawn: `rows`, `fraction` or `weight`; empty if all are taken."""
+        ways = {"rows": self.rows if self.builtin is None else None, "fraction": self.fraction}
+        return {name: value for name, value in ways.items() if value is not None}
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether only some of the usable rows are taken, drawn by a seed."""
+        return bool(self.draw)
+
+    def check_draw(self) -> None:
+        """Check the origin, and that rows are drawn in one way.
+
+        Raises:
+            ValueError: as ``check_origin``, or two ways are stated.
+        """
+        self.check_origin(of_dataset=("rows",))
+        if len(self.draw) > 1:
+            raise ValueError(f"{' and '.join(self.draw)} say twice how many rows are drawn; state one of them")
+
+
+class Source(Conversations):
     """Conversations from one place."""
 
     builtin: Literal["quickstart", "quickstart_heldout", "quickstart_pretraining"] | None = None
     """Generated conversations: a pool, held-out ones without flaws, or text of mixed quality for a pretraining."""
-    format: ConversationFormat | None = None
-    """Format of the dataset's rows; by default recognised by its columns."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        self.check_origin()
+        self.check_draw()
         return self
 
 
-class Pool(Origin):
+class WeightedSource(Source):
+    """One of the sources of a pool."""
+
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Share of the pool relative to the other weights, in place of `rows`; as many rows as all weights allow."""
+
+    @property
+    def draw(self) -> dict[str, int | float]:
+        """How many rows are drawn: `rows`, `fraction` or `weight`; empty if all are taken."""
+        return {**super().draw, **({} if self.weight is None else {"weight": self.weight})}
+
+
+class Pool(Conversations):
     """The conversations to select from: one source, or several that are merged."""
 
     builtin: Literal["quickstart"] | None = None
     """Generated conversations whose complexity, quality and near-duplicates are known."""
-    format: ConversationFormat | None = None
-    """Format of the dataset's rows; by default recognised by its columns."""
-    sources: Annotated[list[Source], Field(min_length=1)] | None = None
+    sources: Annotated[list[WeightedSource], Field(min_length=1)] | None = None
     """Several sources, merged in this order; in place of all other fields."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         own = self._own_fields()
         if self.sources is None:
-            self.check_origin()
+            self.check_draw()
         elif own:
             raise ValueError(f"sources: stands alone; move {', '.join(own)} into an entry of it")
+        elif sum(source.weight is not None for source in self.sources) == 1:
+            raise ValueError(
+                "sources: one weight alone would have no effect; state it for the others too, or leave it out"
+            )
         return self
 
     def _own_fields(self) -> list[str]:
@@ -148,11 +229,16 @@ class Preferences(Origin):
     seed: int | None = None
     """Seed of the generated rows, or of the sample; the recipe's `seed` by default."""
     sample: Count | None = None
-    """Number of pairs to draw from the dataset; all of them by default."""
+    """Number of pairs to draw from the dataset; all by default. Of a stream, the number of rows to read."""
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether only some of the usable pairs are taken, drawn by a seed."""
+        return self.sample is not None and not self.streaming
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        self.check_origin(draws=self.sample is not None)
         if self.builtin is not None and self.sample is not None:
             raise ValueError("sample would have no effect here, because builtin: data is generated; state rows:")
+        self.check_origin()
         return self

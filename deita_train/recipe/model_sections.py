@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Source
+from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Share, Source
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -31,6 +31,9 @@ class Tuning(Training):
     """Trains a LoRA adapter: fields of the installed peft's LoraConfig, under their own names."""
     merge_adapter: bool = False
     """Publishes the adapter merged into its base, as a whole model."""
+    resize: bool = False
+    """Adds the control tokens of the chat template that the tokenizer lacks, and rows of the embeddings for tokens that
+    have none; they begin at the mean of the others."""
     quantization: Literal["nf4", "int8"] | None = None
     """Holds the frozen base in 4-bit NormalFloat (QLoRA) or in 8 bits while the adapter is trained."""
 
@@ -38,6 +41,8 @@ class Tuning(Training):
     def _adapter_alone(self) -> Self:
         if self.merge_adapter and self.peft is None:
             raise ValueError("merge_adapter: would have no effect without peft:; leave it out")
+        if self.resize and self.peft is not None:
+            raise ValueError("resize: an adapter leaves the base's embeddings as they are; leave one of the two out")
         if self.quantization is not None and self.peft is None:
             raise ValueError("quantization: a quantized base cannot be trained itself; state peft: for an adapter")
         if self.quantization is not None and "dtype" in (self.trainer.get("model_init_kwargs") or {}):
@@ -61,6 +66,19 @@ class Pass(Section):
     """A file of accelerate_configs/, or a path. By default all GPUs, or one process on a CPU."""
     max_batch_tokens: Count | None = None
     """Most tokens in a batch, padding included; by default what the memory holds."""
+
+
+class Rendered(Section):
+    """A section whose conversations a chat template renders."""
+
+    chat_template: str | None = None
+    """A template of docs/training.md, a `.jinja` file, or `tokenizer` for the model's own. By default the model's own,
+    and `vicuna_v1.1` for a model without one."""
+    unsupported_fields: Literal["drop", "text"] = "drop"
+    """What becomes of a row with reasoning, tool calls or roles that the template does not write: it is left out and
+    counted, or written as text."""
+    max_refused_share: Share = 0.01
+    """Share of rows that the template cannot write above which the stage fails; up to it they are left out."""
 
 
 class Architecture(Section):
@@ -119,7 +137,7 @@ class ScorerTraining(Packable):
     """Longest prompt with its score, in tokens; a longer prompt is shortened."""
 
 
-class Sft(Packable):
+class Sft(Packable, Rendered):
     """Supervised fine-tuning on the selected conversations, or on `data` [paper 3, App. A]."""
 
     model: str
@@ -128,8 +146,6 @@ class Sft(Packable):
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     data: Source | None = None
     """Conversations to train on, in a recipe without `select`."""
-    chat_template: str = "vicuna_v1.1"
-    """A template of docs/training.md, a `.jinja` file, or `tokenizer` for the model's own."""
     loss: Literal["per_token", "per_conversation"] = "per_token"
     """Mean over the trained tokens of a global batch, or over its conversations the mean of each."""
     parity: bool = False
@@ -149,11 +165,13 @@ class Sft(Packable):
             f"trainer.{name}" for name, default in per_token.items() if self.trainer.get(name, default) != default
         ]
         if self.is_per_conversation and changed:
-            raise ValueError(f"{', '.join(changed)} weights tokens differently from a loss per conversation; leave it out")
+            raise ValueError(
+                f"{', '.join(changed)} weights tokens differently from a loss per conversation; leave it out"
+            )
         return self
 
 
-class Dpo(Tuning):
+class Dpo(Tuning, Rendered):
     """Direct preference optimization of the SFT model, or of `model` [paper 3, App. A]."""
 
     preferences: Preferences
@@ -162,15 +180,13 @@ class Dpo(Tuning):
     """The model to start from, in a recipe without `sft`: a folder, a Hub id, or `base`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
-    chat_template: str | None = None
-    """Template of `model`, `vicuna_v1.1` by default; after `sft`, its template is used."""
     parity: bool = False
     """Matches the public code: pairs are written with `user:` and `assistant:` in lower case."""
     reference: Pass = Pass()
     """How the reference's log-probabilities are computed, once and before the training."""
 
 
-class Evaluate(Pass):
+class Evaluate(Pass, Rendered):
     """Evaluation of the base and of every tuned model, or of `model`, on held-out rows."""
 
     heldout: Source | None = None
@@ -181,8 +197,6 @@ class Evaluate(Pass):
     """The model to evaluate, in a recipe without `sft` and `dpo`: a folder, a Hub id, or `base`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
-    chat_template: str | None = None
-    """Template of `model`, `vicuna_v1.1` by default; a tuned model is evaluated by its own."""
     max_length: Count = 2048
     """Tokens at which a conversation or a pair is cut."""
 

@@ -20,6 +20,12 @@ _INTRODUCTION = """\
 Written by `python -m deita_train.recipe.reference` from the docstrings of the schema (`deita_train/recipe/`); a test
 compares the two. `deita-train validate RECIPE` checks a recipe against it. A key without a default may be left out
 unless it is required; its text says what happens then.
+
+`deita-train schema` prints the same as a JSON Schema, with the trainer and peft fields of the installed libraries. The
+shipped recipes begin with a line that names `recipes/recipe.schema.json`, which is that output: an editor with
+yaml-language-server, such as VS Code with the YAML extension, completes keys and marks mistakes by it. For recipes of
+your own, write the output to a file and begin them with `# yaml-language-server: $schema=recipe.schema.json`.
+`validate` also checks the rules between keys.
 """
 _WORDS: Mapping[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "anything"}
 _LIMITS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -28,7 +34,7 @@ _LIMITS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 def reference() -> str:
     """Return the whole page: a table for each section of a recipe, in the order in which a recipe names them."""
     sections: dict[type[Section], list[str]] = {}
-    for path, section in _sections("", Recipe):
+    for path, section in sections_below("", Recipe):
         sections.setdefault(section, []).append(path)
     anchors = {section: paths[0].replace(".", "") for section, paths in sections.items()}
     pages = [_page(section, paths, anchors) for section, paths in sections.items()]
@@ -49,12 +55,12 @@ def field_texts(section: type[Section]) -> dict[str, str]:
     return texts
 
 
-def _sections(path: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
-    """Yield every section with its dotted path, the recipe itself first."""
+def sections_below(path: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+    """Yield a section that stands at a dotted path, then every section below it with its path."""
     yield path, section
     for name, field in section.model_fields.items():
         for inner in _sections_in(field.annotation):
-            yield from _sections(f"{path}.{name}".lstrip("."), inner)
+            yield from sections_below(f"{path}.{name}".lstrip("."), inner)
 
 
 def _sections_in(annotation: Any) -> list[type[Section]]:

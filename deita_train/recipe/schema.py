@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from deita_train.recipe.data_sections import Count, Pool, Section
-from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Sft
+from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.selection.settings import METHODS, SelectionSettings, check_budget
 
@@ -35,15 +35,13 @@ class PartOfPool(Section):
         return self
 
 
-class ReadAs(Section):
+class ReadAs(Rendered):
     """How a later training will read the rows, in a recipe without `sft`."""
 
     tokenizer: str
     """The model whose tokenizer is used: a folder or a Hub id."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
-    chat_template: str = "vicuna_v1.1"
-    """A template of docs/training.md, a `.jinja` file, or `tokenizer` for the model's own."""
     max_length: Count = 2048
     """Tokens at which a conversation is cut."""
 

@@ -1,13 +1,11 @@
 """The sections of a recipe that measure each row of the pool: scores, embeddings and perplexity."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from deita_train.recipe.data_sections import Count, Section
-from deita_train.recipe.model_sections import Pass, ScorerTraining
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from deita_train.recipe.data_sections import Count, Section, Share
+from deita_train.recipe.model_sections import Pass, Rendered, ScorerTraining
 
 
 class Scorer(Pass):
@@ -75,7 +73,7 @@ class ScoreFiles(Section):
         return self
 
 
-class Embedding(Pass):
+class Embedding(Pass, Rendered):
     """The encoder that turns a conversation into a vector [paper 2.5]."""
 
     model: str | None = None
@@ -84,8 +82,6 @@ class Embedding(Pass):
     """A model of the library sentence-transformers, with its own pooling and prompts: a folder or a Hub id."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
-    chat_template: str = "vicuna_v1.1"
-    """A template of docs/training.md, a `.jinja` file, or `tokenizer` for the model's own."""
     max_length: Count | None = None
     """Tokens at which a conversation is cut; by default the model's context, and 2,048 at most."""
     pooling: Literal["last_token", "mean"] = "last_token"
@@ -101,7 +97,7 @@ class Embedding(Pass):
     def _one_encoder(self) -> Self:
         if (self.model is None) == (self.sentence_transformer is None):
             raise ValueError("state either model: (of transformers) or sentence_transformer:, and not both")
-        unused = [name for name in ("chat_template", "pooling") if name in self.model_fields_set]
+        unused = [name for name in (*Rendered.model_fields, "pooling") if name in self.model_fields_set]
         if self.sentence_transformer is not None and unused:
             raise ValueError(f"{', '.join(unused)} would have no effect beside sentence_transformer:; leave it out")
         return self
@@ -116,14 +112,12 @@ class EmbeddingFile(Section):
     """Subtracts the pool's mean before similarities are taken."""
 
 
-class Perplexity(Pass):
+class Perplexity(Pass, Rendered):
     """The model under which answers are measured: their perplexity, and IFD, its ratio to that of the answers alone."""
 
     model: str
     """A folder, a Hub id, or `base`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
-    chat_template: str = "vicuna_v1.1"
-    """A template of docs/training.md, a `.jinja` file, or `tokenizer` for the model's own."""
     max_length: Count | None = None
     """Tokens at which a conversation is cut; by default the model's context, and 2,048 at most."""

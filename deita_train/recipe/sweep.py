@@ -13,9 +13,9 @@ from deita_train.recipe.wording import nearest
 BASE_RUN = "base run"
 _WHOLE_POOL_LABEL = "whole pool"
 # Keys of `sweep` that are not paths.
-_OPTIONS = ("until", "whole_pool")
+OPTIONS = ("until", "whole_pool")
 # Sections that only the base run has.
-_OF_BASE_RUN = ("compare",)
+OF_BASE_RUN = ("compare",)
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def _wants_whole_pool(sweep: Mapping[str, Any], plain: Mapping[str, Any], where:
 
 def _axes(sweep: Mapping[str, Any], where: str) -> dict[Paths, list[Any]]:
     """Return what is swept: paths that take a value together, and their values."""
-    axes = {key: values for key, values in sweep.items() if key not in _OPTIONS}
+    axes = {key: values for key, values in sweep.items() if key not in OPTIONS}
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"{where}: sweep.{key}: {values!r} is not a list of values to try, such as [1, 2, 3]")
     parsed = [(tuple(path.strip() for path in key.split(",")), values) for key, values in axes.items()]
-    of_base_run = [path for paths, _ in parsed for path in paths if path.split(".")[0] in _OF_BASE_RUN]
+    of_base_run = [path for paths, _ in parsed for path in paths if path.split(".")[0] in OF_BASE_RUN]
     if of_base_run:
         raise UserError(f"{where}: sweep.{of_base_run[0]}: a sweep's cells have no compare:; leave it out")
     _refuse_overlap([path for paths, _ in parsed for path in paths], where)
@@ -138,7 +138,7 @@ def _flat(chosen: Mapping[Paths, Any]) -> dict[str, Any]:
 
 
 def _cell(plain: Mapping[str, Any], variant: _Variant, label: str, where: str) -> CellData:
-    data = deepcopy({name: section for name, section in plain.items() if name not in _OF_BASE_RUN})
+    data = deepcopy({name: section for name, section in plain.items() if name not in OF_BASE_RUN})
     settings = variant.settings
     if variant.whole_pool:
         data["select"] = {"method": "whole_pool"}

@@ -1,5 +1,6 @@
 """Builds the missing artefacts of a run one after another, each in a child process, and collects the failures."""
 
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from deita_train.plan.plan import Plan, is_current, missing_ids
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.failures import FailedNode, failures_error, update_failures
+from deita_train.run.linking import link_stage
 from deita_train.store.artefacts import MANIFEST
 from deita_train.store.atomic_io import remove_tree, write_text_atomically
 from deita_train.store.attempt import PROGRESS, AttemptError, clear_attempt
@@ -84,6 +86,11 @@ class Executor:
             if not goes_on:
                 raise failure.error()
 
+    @property
+    def failed_ids(self) -> set[str]:
+        """The ids of the artefacts that failed."""
+        return {failure.node.id for failure in self._failed}
+
     def error(self, report_error: str | None) -> Exception | None:
         """What to end with; None when no stage failed."""
         return failures_error(self._failed, self._num_skipped, report_error) if self._failed else None
@@ -147,6 +154,7 @@ class Executor:
         if code != 0 or self._mark(node) in (None, before):
             self.display.finish("failed")
             return _failed_node(self.plan, node, code)
+        link_stage(self.plan, node)
         self.display.finish(_counts(self.plan, node))
         self._times.add(node.kind, time.monotonic() - began)
         return None
@@ -170,9 +178,16 @@ def _failed_node(plan: Plan, node: Node, code: int) -> FailedNode:
     elif fault := _write_fault(work_dir):
         user_error, message = True, str(fault)
     else:
-        message = f"its process ended with code {code}" + (" (killed by a signal)" if code < 0 else "")
+        message = f"its process ended with code {code}{_signal(code)}"
     cells = tuple(cell.label for cell in plan.owners(node))
     return FailedNode(node, cells, message, user_error, work_dir / "logs", stage_command(plan, node))
+
+
+def _signal(code: int) -> str:
+    """What a negative exit code says: the number of the signal that ended the process."""
+    if code == -signal.SIGKILL:
+        return " (SIGKILL: killed by somebody, or by the system when memory was full; `dmesg` tells)"
+    return f" ({signal.strsignal(-code)})" if code < 0 else ""
 
 
 def _write_fault(folder: Path) -> UserError | None:

@@ -18,6 +18,7 @@ from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.executor import Executor
 from deita_train.run.failures import StageFailed, run_lock, update_failures
+from deita_train.run.linking import link_models
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.atomic_io import write_text_atomically
@@ -55,10 +56,13 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     _write_record(plan)
     update_failures(plan, missing, tried=[node.id for node in nodes])
     display = Display(console, total=len(nodes) + 2)
+    link_models(plan, without=rebuilt)
     executor = Executor(plan, _start_children(display), display, rebuilt, waits=cell is not None)
     executor.build(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
     missing = missing_ids(plan)
     update_failures(plan, missing)
+    for occupied in link_models(plan, without=executor.failed_ids):
+        display.warn(f"{occupied} stays, though it is no link of a run; move it away for a link to the model there")
     _warn_of_fewer(plan, nodes, missing, display)
     if cell is not None and not _is_complete(plan, missing, display):
         return Outcome(None, executor.error(None))
@@ -80,6 +84,7 @@ def build_stages(plan: Plan, console: Console) -> None:
     missing = missing_ids(plan)
     _check_machines(plan.nodes, missing)
     _write_record(plan)
+    link_models(plan)
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
     children = _start_children(display) if is_missing else _children()

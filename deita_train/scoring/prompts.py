@@ -162,10 +162,10 @@ def digit_token_ids(tokenizer: PreTrainedTokenizerBase, dimension: str) -> list[
         UserError: a digit is not one token there.
     """
     prompt = render(dimension, "How are you?", "Well.")
-    prefix = tokenizer(prompt)["input_ids"]
+    prefix = encode(tokenizer, prompt, [], add_special_tokens=True).ids
     ids = []
     for digit in DIGITS:
-        whole = tokenizer(prompt + digit)["input_ids"]
+        whole = encode(tokenizer, prompt + digit, [], add_special_tokens=True).ids
         if whole[:-1] != prefix:
             raise UserError(
                 f"the tokenizer of {tokenizer.name_or_path} does not write the digit {digit} after the {dimension} "

@@ -24,13 +24,13 @@ class Candidates:
             turn) or the column of the settings where the method reads them.
         settings: the method and its settings.
         embeddings: `[N, D]` float32 or float16, for the methods that read them.
-        counted_turns: for each row which of its user turns the score counts; None for all.
+        counted_turns: for each row which of its user turns the score counts; None, of a row or of all, for all turns.
     """
 
     rows: datasets.Dataset
     settings: SelectionSettings
     embeddings: np.ndarray | None = None
-    counted_turns: Sequence[Sequence[bool]] | None = None
+    counted_turns: Sequence[Sequence[bool] | None] | None = None
 
     def subset(self, positions: Sequence[int]) -> "Candidates":
         """The rows at these positions, with the same settings."""

@@ -13,6 +13,8 @@ IN_WORDS = {
     "no_value": "have no number in the column",
     "ifd_not_below_one": "have an IFD of 1 or more",
     "no_tags": "have no tags in the column",
+    "not_embedded": "have no embedding, because the chat template cannot write them",
+    "not_trainable": "cannot be trained on, because the chat template cannot write them",
 }
 
 

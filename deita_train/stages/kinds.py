@@ -46,7 +46,8 @@ class StageKind:
         has_budget: whether it may find fewer rows than its budget, of which the run then warns.
         rows: how `inspect` shows its rows; None if it gives no rows to a model.
         describe: a line on its metrics for the commands that run one stage; None for none.
-        validation: a module whose `validate(stage)` reads the stage's data for `deita-train validate`; None for none.
+        validations: modules whose `validate(stage)` checks the stage's data, and a sample of its rows, for
+            `deita-train validate`.
         implied: the values, by dotted path, of fields that are younger than published artefacts. A field with its
             implied value stays out of the key, so that the old artefacts stay valid.
     """
@@ -59,10 +60,11 @@ class StageKind:
     has_budget: bool = False
     rows: ShownRows | None = None
     describe: Callable[[Metrics], str] | None = None
-    validation: str | None = None
+    validations: tuple[str, ...] = ()
     implied: Mapping[str, Any] = field(default_factory=dict)
 
 
+_ROW_CHECK = "deita_train.stages.inspection.row_check"
 _CODE = {"model.trust_remote_code": False}
 _ANY_TRAINER = {
     "num_train_epochs": 3.0, "max_steps": -1, "warmup_steps": 0, "lr_scheduler_kwargs": None,
@@ -91,41 +93,45 @@ _ADAPTER = {
     "peft": None,
     "merge_adapter": None,
     "quantization": None,
+    "resize": False,
     **{f"peft.{name}": value for name, value in _PEFT.items()},
 }
 _SHORTENED = {"max_length_limit": 2048}
+_RENDERED = {"unsupported_fields": "drop"}
 
 STAGE_KINDS: dict[str, StageKind] = {
-    "pool": StageKind(3, "deita_train.stages.intake.pool", validation="deita_train.stages.intake.pool"),
+    "pool": StageKind(3, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
     "preferences": StageKind(
-        2, "deita_train.stages.intake.preferences", validation="deita_train.stages.intake.preferences"
+        2, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
     "scores_file": StageKind(
-        1, "deita_train.stages.intake.scores_file", validation="deita_train.stages.intake.scores_file"
+        1, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
     ),
     "embeddings_file": StageKind(
-        1, "deita_train.stages.intake.embeddings_file", validation="deita_train.stages.intake.embeddings_file"
+        1, "deita_train.stages.intake.embeddings_file", validations=("deita_train.stages.intake.embeddings_file",)
     ),
     "base": StageKind(
         1,
         "deita_train.stages.training.base",
+        validations=(_ROW_CHECK,),
         trains=True,
         makes_base=True,
         rows=ShownRows("text", "trained", "every token is trained but the first, which nothing precedes"),
         implied=_trainer(_SFT_TRAINER),
     ),
     "train_scorer": StageKind(
-        4,
+        5,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
         describe=facts.of_scorer_training,
-        validation="deita_train.stages.intake.scorer_data",
+        validations=("deita_train.stages.intake.scorer_data", _ROW_CHECK),
         implied={**_CODE, **_ADAPTER, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
         4,
         "deita_train.stages.inference.score",
+        validations=(_ROW_CHECK,),
         reuses="rows",
         rows=ShownRows(
             "scored_turns",
@@ -138,6 +144,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "embed": StageKind(
         4,
         "deita_train.stages.inference.embed",
+        validations=(_ROW_CHECK,),
         reuses="rows",
         rows=ShownRows(
             "conversation",
@@ -145,7 +152,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "nothing is trained; the embedding is read from the hidden states, of the last token or of all",
         ),
         describe=facts.of_embeddings,
-        implied={**_CODE, **_SHORTENED, "storage": "float32", "pooling": "last_token"},
+        implied={**_CODE, **_SHORTENED, **_RENDERED, "storage": "float32", "pooling": "last_token"},
     ),
     "sentence_embed": StageKind(
         2,
@@ -157,6 +164,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "perplexity": StageKind(
         3,
         "deita_train.stages.inference.perplexity",
+        validations=(_ROW_CHECK,),
         rows=ShownRows(
             "conversation",
             "measured",
@@ -164,27 +172,30 @@ STAGE_KINDS: dict[str, StageKind] = {
             "token",
         ),
         describe=facts.of_perplexities,
-        implied={**_CODE, **_SHORTENED},
+        implied={**_CODE, **_SHORTENED, **_RENDERED},
     ),
-    "lengths": StageKind(1, "deita_train.stages.inference.lengths", implied=_CODE),
+    "lengths": StageKind(1, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED, "resize": False}),
     "select": StageKind(
         2,
         "deita_train.stages.selecting.select",
         reuses="walk",
         has_budget=True,
-        validation="deita_train.stages.selecting.column_check",
+        validations=("deita_train.stages.selecting.column_check",),
         implied={"score_turns": "sum", "only_trained_turns": False},
     ),
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
     "sft": StageKind(
         2,
         "deita_train.stages.training.sft",
+        validations=(_ROW_CHECK,),
         trains=True,
         rows=ShownRows("conversation", "trained", "trained are the assistant's texts, each with its end of turn"),
         implied={
             **_CODE,
             **_ADAPTER,
             **_trainer({**_SFT_TRAINER, "max_length": 2048}),
+            **_RENDERED,
+            "published_template": None,
             "loss": "per_token",
             "parity": False,
             "end_of_turn": False,
@@ -193,23 +204,27 @@ STAGE_KINDS: dict[str, StageKind] = {
     "log_probs": StageKind(
         4,
         "deita_train.stages.inference.log_probs",
+        validations=(_ROW_CHECK,),
         rows=ShownRows(
             "pair",
             "measured",
             "nothing is trained; measured is the log-probability of both answers, each with its end of turn",
         ),
         describe=facts.of_pairs,
-        implied=_CODE,
+        implied={**_CODE, **_RENDERED, "resize": False},
     ),
     "dpo": StageKind(
         2,
         "deita_train.stages.training.dpo",
+        validations=(_ROW_CHECK,),
         trains=True,
         rows=ShownRows("pair", "trained", "trained are both answers, each with its end of turn"),
         implied={
             **_CODE,
             **_ADAPTER,
             **_trainer(_DPO_TRAINER),
+            **_RENDERED,
+            "published_template": None,
             "end_of_turn": False,
             "pairs_template": None,
         },
@@ -217,13 +232,14 @@ STAGE_KINDS: dict[str, StageKind] = {
     "evaluate": StageKind(
         4,
         "deita_train.stages.inference.evaluate",
+        validations=(_ROW_CHECK,),
         rows=ShownRows(
             "conversation",
             "measured",
             "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
         ),
         describe=facts.of_heldout_rows,
-        implied=_CODE,
+        implied={**_CODE, **_RENDERED, "resize": False},
     ),
 }
 

@@ -5,18 +5,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from deita_train.data.conversations import Message, user_turns
+from deita_train.data.as_text import conversation_as_text
+from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
+from deita_train.data.template_text import Message, Refusal, RowRefused, rendered_text
 from deita_train.errors import UserError
+from deita_train.models.adapter_files import is_adapter
+from deita_train.models.model_limits import learned_positions, read_json_file
 from deita_train.models.model_shape import context_length, load_config
 from deita_train.scoring.prompts import PromptEncoder, PromptIds
 from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.stages.stage_model import trusts_code
 from deita_train.training.rows import LabelledRow
+
+UnsupportedFields = Literal["drop", "text"]
+Tools = Sequence[Mapping[str, Any]] | None
+_WRITABLE_AS_TEXT: frozenset[Refusal] = frozenset({"refused_by_template", "text_not_written", "fields_not_written"})
 
 
 def pass_max_length(identity: Mapping[str, Any], model: Path) -> int:
@@ -34,15 +42,45 @@ def pass_max_length(identity: Mapping[str, Any], model: Path) -> int:
     return min(context or limit, limit)
 
 
+def readable_length(max_length: int | None, model: Path, *, trust_code: bool = False) -> int | None:
+    """The length at which rows are cut for a model: `max_length`, or the model's learned positions if they are fewer.
+
+    None cuts nothing.
+    """
+    is_whole = not is_adapter(model)
+    config = read_json_file(model / "config.json") if is_whole else load_config(model, trust_code).to_dict()
+    positions = learned_positions(config)
+    return positions if max_length is None else min(max_length, positions or max_length)
+
+
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
-    """A conversation as pretraining text: every token is a label."""
-    rendered = render(tokenizer, row["messages"], max_length)
+    """A conversation as pretraining text: every token is a label.
+
+    Raises:
+        RowRefused: the template cannot write it.
+    """
+    rendered = render(tokenizer, row["messages"], max_length, tools=row.get("tools"))
     return LabelledRow(row["id"], rendered.input_ids, rendered.input_ids, rendered.truncated)
 
 
-def conversation_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
-    """A conversation with labels on the assistant's tokens."""
-    rendered = render(tokenizer, row["messages"], max_length)
+def conversation_row(
+    tokenizer: PreTrainedTokenizerBase,
+    row: Mapping[str, Any],
+    max_length: int | None,
+    *,
+    unsupported_fields: UnsupportedFields = "drop",
+    labelled: bool = True,
+) -> LabelledRow:
+    """A conversation, with labels on the assistant's tokens if `labelled`.
+
+    With ``unsupported_fields="text"``, what the template does not know (reasoning, tool calls, other roles) is written
+    as text where the template refuses the conversation as it is.
+
+    Raises:
+        RowRefused: the template cannot write it.
+    """
+    messages, tools = writable(tokenizer, row["messages"], row.get("tools"), unsupported_fields)
+    rendered = render(tokenizer, messages, max_length, tools=tools, labelled=labelled)
     return LabelledRow(row["id"], rendered.input_ids, rendered.labels, rendered.truncated)
 
 
@@ -62,9 +100,58 @@ def answers_of(row: LabelledRow) -> list[list[int]]:
     return [list(run) for is_answer, run in runs if is_answer]
 
 
-def pair_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> RenderedPair:
-    """A preference pair: its prompt and both answers."""
-    return render_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"], max_length)
+def pair_row(
+    tokenizer: PreTrainedTokenizerBase,
+    row: Mapping[str, Any],
+    max_length: int | None,
+    *,
+    unsupported_fields: UnsupportedFields = "drop",
+) -> RenderedPair:
+    """A preference pair: its prompt and both answers; `unsupported_fields` as in `conversation_row`.
+
+    Raises:
+        RowRefused: the template cannot write it.
+    """
+    prompt, chosen, rejected, tools = writable_pair(tokenizer, row, unsupported_fields)
+    return render_pair(tokenizer, prompt, chosen, rejected, max_length, tools=tools)
+
+
+def writable_pair(
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], unsupported_fields: UnsupportedFields
+) -> tuple[Sequence[Message], Message, Message, Tools]:
+    """A pair's prompt, chosen and rejected answer, and tools: as they are, or as text if either needs it."""
+    prompt, tools = row["prompt"], row.get("tools")
+    answers = pair_answers(row)
+    whole = [writable(tokenizer, [*prompt, answer], tools, unsupported_fields) for answer in answers]
+    if any(messages[-1] is not answer for (messages, _), answer in zip(whole, answers, strict=True)):
+        chosen, rejected = (conversation_as_text([*prompt, answer], tools) for answer in answers)
+        return chosen[:-1], chosen[-1], rejected[-1], None
+    return prompt, *answers, tools
+
+
+def writable(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Tools,
+    unsupported_fields: UnsupportedFields,
+) -> tuple[Sequence[Message], Tools]:
+    """Messages and tools as they are, or as text if `unsupported_fields` says so and the template cannot write them."""
+    if unsupported_fields == "text":
+        try:
+            rendered_text(tokenizer, messages, tools=tools, labelled=False)
+        except RowRefused as refusal:
+            if refusal.reason in _WRITABLE_AS_TEXT:
+                return conversation_as_text(messages, tools), None
+    return messages, tools
+
+
+def pair_answers(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both answers of a preference pair as messages."""
+    chosen, rejected = (
+        {"role": "assistant", "content": row[name], **(row.get(f"{name}_fields") or {})}
+        for name in ("chosen", "rejected")
+    )
+    return chosen, rejected
 
 
 def training_encoder(tokenizer: PreTrainedTokenizerBase, identity: Mapping[str, Any]) -> PromptEncoder:

@@ -17,7 +17,16 @@ from deita_train.stages.context import StageContext
 
 
 def model_path(context: StageContext) -> Path:
-    """A local folder with the stage's model; a Hub model is downloaded at the planned commit."""
+    """A local folder with the stage's model, resized if asked for; a Hub model is downloaded at the planned commit."""
+    source = _source_path(context)
+    if not context.identity.get("resize"):
+        return source
+    from deita_train.stages.resized_model import resized_folder
+
+    return resized_folder(source, context.prepared_dir / "resized", context.identity.get("chat_template"))
+
+
+def _source_path(context: StageContext) -> Path:
     if "model" in context.parents:
         return context.parents["model"] / "model"
     identity = context.identity["model"]

@@ -15,6 +15,10 @@ class StageToValidate(Protocol):
         """Its name in the recipe."""
 
     @property
+    def kind(self) -> str:
+        """Its kind, a key of `STAGE_KINDS`."""
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """What decides its content."""
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.store.atomic_io import fsync_folder, fsync_tree, read_json, remove_tree, write_json_atomically
 
 MANIFEST = "manifest.json"
@@ -90,6 +90,7 @@ class Store:
         try:
             return Manifest(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError) as error:
+            raise_machine_fault(error, path)
             raise UserError(f"{path} is damaged ({error}); remove {path.parent} and run again.") from error
 
     def metrics(self, artefact_id: str) -> dict[str, Any]:

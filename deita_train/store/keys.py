@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.store.atomic_io import write_json_atomically
 
 
@@ -63,6 +63,7 @@ class ContentHashes:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
+            raise_machine_fault(error, path)
             raise UserError(f"{path} cannot be read: {error.strerror}. Check the path and its permissions.") from error
         self._cache[name] = [*stamp, digest]
         return digest

@@ -54,7 +54,9 @@ class RunRecord:
         """
         path = run_dir / STAGES
         if not path.is_file():
-            raise UserError(f"{run_dir} is not a run: it has no {STAGES}. Give the folder that `run` wrote, runs/<name>.")
+            raise UserError(
+                f"{run_dir} is not a run: it has no {STAGES}. Give the folder that `run` wrote, runs/<name>."
+            )
         data = read_json(path)
         try:
             cells = tuple(RecordedCell(**cell) for cell in data["cells"])

@@ -127,7 +127,7 @@ def _read_record(checkpoint: Path) -> dict[str, Any] | None:
     """Read the record of a checkpoint; None if there is no readable one."""
     try:
         record = json.loads((checkpoint / RECORD).read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # any other fault is the disk's, not the checkpoint's
         return None
     known = isinstance(record, dict) and {"files", "world_size", "distributed_type"} <= record.keys()
     return record if known else None

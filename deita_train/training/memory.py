@@ -89,7 +89,8 @@ def state_bytes(shape: ModelShape, precision: Precision, distributed_type: str, 
     """Count the bytes one rank stores for the model and for training it with Adam.
 
     A frozen weight is stored once, a trained one four times (itself, its gradient, two moments), and under autocast
-    once more in two bytes. FSDP and ZeRO-3 shard all of it over the ranks, ZeRO-2 all but the weights.
+    once more in two bytes. FSDP and ZeRO-3 shard all of it over the ranks, ZeRO-2 all but the weights, ZeRO-1 the
+    moments.
     """
     kept = precision.weight * shape.weights
     learnt = 3 * precision.weight * shape.trained
@@ -98,6 +99,8 @@ def state_bytes(shape: ModelShape, precision: Precision, distributed_type: str, 
         return (kept + learnt) // world_size + cast
     if distributed_type == "ZERO2":
         return kept + learnt // world_size + cast
+    if distributed_type == "ZERO1":
+        return kept + learnt // 3 + 2 * learnt // 3 // world_size + cast
     return kept + learnt + cast
 
 

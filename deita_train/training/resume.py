@@ -35,8 +35,8 @@ def checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Pa
     if _layout(writers) != _layout(ranks):
         raise UserError(
             f"{checkpoint} was written by {writers} and cannot be continued by {ranks}. You can "
-            "launch it the way it was written; restart the stage with --fresh; or keep only the weights: copy that folder "
-            "to another place and name the copy as the model of a new training, with a fresh optimizer."
+            "launch it the way it was written; restart the stage with --fresh; or keep only the weights: copy that "
+            "folder to another place and name the copy as the model of a new training, with a fresh optimizer."
         )
     _say(f"resuming from {checkpoint.name}{_change(writers, ranks)}")
     if settings.trainer.get("train_sampling_strategy") == "group_by_length":

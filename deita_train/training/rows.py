@@ -38,7 +38,7 @@ _NAMED = 5
 
 @dataclass
 class RowCount:
-    """Counts from preparing training rows; `held_out` rows were not rendered."""
+    """Counts from preparing training rows; `held_out` rows were not rendered, `refused` ones cannot be."""
 
     rows: int = 0
     tokens: int = 0
@@ -47,6 +47,7 @@ class RowCount:
     without_loss: int = 0
     without_loss_ids: list[str] = field(default_factory=list)
     held_out: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,34 @@ DATA = [
     Case(
         "an unknown suffix",
         "validate recipe.yaml",
-        ("pool.csv: a data file ends in one of .json", "convert or rename it"),
+        ("recipe.yaml: pool.dataset: pool.txt: a data file ends in one of .json", "convert or rename it"),
+        {DATASET: "dataset: pool.txt"},
+        {"pool.txt": "instruction,output\n"},
+    ),
+    Case(
+        "a file in UTF-16",
+        "stage pool",
+        ("pool.jsonl: the file is UTF-16", "convert it to UTF-8"),
+        files={"pool.jsonl": lines(*POOL).encode("utf-16")},
+    ),
+    Case(
+        "a CSV file with a quote that is not closed",
+        "stage pool",
+        ("pool.csv:2: malformed CSV", "fix the quotes"),
         {DATASET: "dataset: pool.csv"},
-        {"pool.csv": "instruction,output\n"},
+        {"pool.csv": 'instruction,output\n"a,b\n'},
+    ),
+    Case(
+        "a pattern that matches nothing",
+        "plan recipe.yaml",
+        ("recipe.yaml: pool.dataset: part-*.jsonl matches no data file", "Correct the pattern"),
+        {DATASET: "dataset: part-*.jsonl"},
+    ),
+    Case(
+        "more rows than there are",
+        "stage pool",
+        ("rows: 99: source 'pool' has 8 usable rows", "state at most 8"),
+        {DATASET: "dataset: pool.jsonl\n  rows: 99"},
     ),
     Case(
         "an empty file",

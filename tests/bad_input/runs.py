@@ -129,7 +129,9 @@ RUNS = [
         ("sft reads select, which is not made yet", "run the recipe up to it first"),
         right=None,
     ),
-    Case("the report of no run", "report runs/mine", ("runs/mine is not a run", "stages.json", "runs/<name>"), right=None),
+    Case(
+        "the report of no run", "report runs/mine", ("runs/mine is not a run", "stages.json", "runs/<name>"), right=None
+    ),
     # Trainings and passes
     Case(
         "no room for an answer",

@@ -136,7 +136,7 @@ def test_what_cannot_be_uploaded_is_refused_before_the_hub_is_asked(run, hub, tm
     refuse("no card of sft-a", run)
     (tmp_path / "runs" / "store" / "sft-a" / "model" / "optimizer.pt").write_text("")
     (run / "report" / "cards" / "sft.md").write_text(CARD)
-    refuse("no part of a published model: optimizer.pt", run)
+    refuse("not part of a published model: optimizer.pt", run)
     assert hub.calls == []
 
 

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from dataclasses import asdict
 
 import pytest
@@ -7,6 +8,7 @@ from rich.console import Console
 from tiny_recipe import no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.commands.results import print_plan, print_results
+from deita_train.commands.stage_list import StageLine, print_stages
 from deita_train.table import Table, numbers, words
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -80,3 +82,72 @@ def test_packing_on_a_cpu_is_said_to_be_slower_until_it_is_done(tmp_path):
     packed = recipe(sft__packing=True, scorers__quality__train__packing=True)
     assert [line for line in shown(plan(tmp_path, packed)) if line.startswith(note)]
     assert not [line for line in shown(plan(tmp_path, recipe())) if "packing: is" in line]
+
+
+SWEEP = {"select.method": ["random"], "select.seed,sft.seed": [1, 2], "until": "sft"}
+
+
+def above_the_disk(lines):
+    """What is printed of the stages."""
+    return lines[: next(place for place, line in enumerate(lines) if line.startswith("Disk for"))]
+
+
+@pytest.mark.parametrize("sweep", [None, SWEEP])
+def test_eighty_columns_hold_a_line_for_each_stage(tmp_path, sweep):
+    made = plan(tmp_path, recipe(sweep=sweep))
+    lines = above_the_disk(shown(made, 80))
+    told = [line.split() for line in lines if "to run: not made yet" in line]
+    assert [words[:2] for words in told] == [[node.label, node.id] for node in made.nodes]
+    assert [len(words) for words in told] == [10 if "launch" in node.runtime else 7 for node in made.nodes]
+    assert all(words[2:5] == ["cpu", "x", "1"] for words in told if len(words) == 10)
+    rest = [line for line in lines if "to run:" not in line]
+    if sweep is None:
+        assert rest == ["tiny: 13 stages", "", ""]
+    else:
+        assert rest == ["tiny: 17 stages in 3 cells", "", "base run", "random, seed 1", "random, seed 2", ""]
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 79, 80, 100, 105, 106, 120, 140, 200])
+def test_no_width_breaks_a_label_or_an_id(tmp_path, width):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    text = "\n".join(above_the_disk(shown(made, width)))
+    for node in made.nodes:
+        assert re.search(rf"(^|\s){re.escape(node.label)}\s", text) and f" {node.id} " in text
+    is_framed = "┃" in text
+    # 23 + 14 + 25 + 6 + 12 + 7 columns of text, and a frame of 3 for each and 1.
+    assert is_framed == (width >= 106)
+    if is_framed:
+        assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_long_reason_goes_on_in_its_own_column(tmp_path):
+    stages = [
+        StageLine("sft", "", "sft-0", "to run", "trainer.learning_rate: 2e-05 -> 1e-05; and 3 more", "zero3 x 8"),
+        StageLine("pool", "", "pool-12", "done", "published", ""),
+        StageLine("dpo", "", "dpo-3", "continues", "an earlier attempt was stopped", "ddp x 8"),
+    ]
+    console = Console(file=io.StringIO(), width=44)
+    print_stages(console, "r: 3 stages", stages, has_cells=False)
+    # 4 + 1 + 7 + 1 + 9 + 1 = 23 columns before the last one, which has 21.
+    assert console.file.getvalue().splitlines() == [
+        "r: 3 stages",
+        "",
+        "sft  sft-0   zero3 x 8 to run:",
+        "                       trainer.learning_rate:",
+        "                       2e-05 -> 1e-05; and 3",
+        "                       more",
+        "pool pool-12           done",
+        "dpo  dpo-3   ddp x 8   continues: an earlier",
+        "                       attempt was stopped",
+        "",
+    ]
+
+
+def test_a_terminal_wraps_sentences_at_words_and_never_a_command(tmp_path):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, no_color=True, highlight=False)
+    print_plan(console, made)
+    lines = console.file.getvalue().splitlines()
+    assert " ".join(line.strip() for line in lines[-2:]) == HINT and len(lines[-2]) <= 60
+    assert len(commands(lines)) == len(MODELS)

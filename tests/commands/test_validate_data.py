@@ -1,16 +1,15 @@
 import json
 
 import pytest
-from tiny_recipe import no_gpus, plan, recipe  # noqa: F401
+from tiny_recipe import data_lines, no_gpus, plan, recipe  # noqa: F401
 
-from deita_train.commands.data_validation import validate_data
 from deita_train.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 
 
 def lines(folder, **changes):
-    return list(validate_data(plan(folder, recipe(**changes))))
+    return data_lines(plan(folder, recipe(**changes)))
 
 
 def with_pairs(folder, rows, **settings):

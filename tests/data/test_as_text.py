@@ -103,19 +103,14 @@ def test_system_messages_later_on_belong_to_the_user_beside_them():
     assert conversation_as_text([]) == []
 
 
-ROLES = st.lists(st.sampled_from(["system", "user", "assistant", "tool"]), max_size=8)
+CALLS = st.lists(st.sampled_from([["tool", "assistant"], ["tool", "tool", "assistant"]]), max_size=2)
+TURN = st.tuples(st.booleans(), CALLS).map(lambda turn: ["system"] * turn[0] + ["user", "assistant", *sum(turn[1], [])])
+ROLES = st.lists(TURN, min_size=1, max_size=3).map(lambda turns: sum(turns, []))
 
 
-def is_in_order(roles):
-    try:
-        check_order(roles)
-    except Exception:
-        return False
-    return True
-
-
-@given(ROLES.filter(is_in_order))
+@given(ROLES)
 def test_a_template_that_knows_three_roles_can_write_every_conversation(roles):
+    check_order(roles)
     messages = [{"role": role, "content": f"{role} {number}"} for number, role in enumerate(roles)]
     found = conversation_as_text(messages)
     spoken = [message["role"] for message in found]
@@ -127,3 +122,8 @@ def test_a_template_that_knows_three_roles_can_write_every_conversation(roles):
     whole = "\n".join(message["content"] for message in found)
     places = [whole.index(message["content"]) for message in messages]
     assert places == sorted(places)
+
+
+def test_what_is_not_to_be_trained_stays_so():
+    messages = [user("q"), {**assistant("a"), "weight": 0, "score": 3}]
+    assert conversation_as_text(messages) == [user("q"), {**assistant("a"), "weight": 0}]

@@ -128,3 +128,29 @@ def test_replaced_pieces_and_places():
 def test_a_tokenizer_without_offsets_is_refused():
     with pytest.raises(UserError, match="some/model cannot tell which characters a token covers"):
         ControlTokens(SimpleNamespace(is_fast=False, name_or_path="some/model"))  # type: ignore[arg-type]
+
+
+def piece_model(merges, added):
+    """SentencePiece's kind of BPE, whose merges may spell a token that was added."""
+    characters = ["<unk>", *sorted({character for pair in merges for character in "".join(pair)} | set("abs<>/!"))]
+    vocabulary = dict.fromkeys([*characters, *(first + second for first, second in merges)])
+    ids = {piece: number for number, piece in enumerate(vocabulary)}
+    made = Tokenizer(models.BPE(vocab=ids, merges=merges, unk_token="<unk>"))
+    made.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in added])
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+def test_a_control_token_that_merges_spell_is_text_in_a_message():
+    tokenizer = piece_model([("<", "s"), ("<s", ">"), ("<s>", "a"), ("a", "b")], ["<s>"])
+    token, vocabulary = tokenizer.convert_tokens_to_ids("<s>"), tokenizer.get_vocab()
+    assert encode(tokenizer, "<s>ab", [], add_special_tokens=False).ids == [token, vocabulary["ab"]]
+    literal = encode(tokenizer, "<s>ab<s>a", [(0, 3)], add_special_tokens=False)
+    assert literal.ids == [vocabulary["<s"], vocabulary[">"], vocabulary["ab"], token, vocabulary["a"]]
+
+
+@pytest.mark.parametrize("merges", [[("!", "!"), ("a", "!")], [("a", "b")]])
+def test_an_ordinary_character_that_serves_as_a_control_token_stays_a_character(merges):
+    tokenizer = piece_model(merges, ["!", "</s>"])
+    assert ControlTokens(tokenizer).spans("a!!</s>!") == [(3, 7)]
+    ids = encode(tokenizer, "a!!</s>!b</s>", [(3, 7)], add_special_tokens=False).ids
+    assert tokenizer.convert_ids_to_tokens(ids) == ["a", "!", "!", "<", "/", "s", ">", "!", "b", "</s>"]

@@ -43,11 +43,14 @@ MISTAKES = [
     ([{"id": "a", "quality_scores": [1]}] * 2, "id 'a' occurs twice: at "),
     ([{"id": "a", "quality_scores": [1, 2]}], "2 scores for 1 user turns; give one per turn"),
     ([{"id": "a", "quality_scores": []}], "0 scores for 1 user turns"),
-    ([{"id": "a", "quality_scores": [0.5]}], "(row 'a'): quality_scores: 0.5 is no score; a number from 1 to 6"),
-    ([{"id": "a", "quality_scores": 6.1}], "6.1 is no score"),
-    ([{"id": "a", "quality_scores": ["5"]}], "'5' is no score"),
-    ([{"id": "a", "quality_scores": [True]}], "True is no score"),
-    ([{"id": "a", "quality_scores": [float("nan")]}], "nan is no score"),
+    (
+        [{"id": "a", "quality_scores": [0.5]}],
+        "(row 'a'): quality_scores: 0.5 is not a score; give a number from 1",
+    ),
+    ([{"id": "a", "quality_scores": 6.1}], "6.1 is not a score"),
+    ([{"id": "a", "quality_scores": ["5"]}], "'5' is not a score"),
+    ([{"id": "a", "quality_scores": [True]}], "True is not a score"),
+    ([{"id": "a", "quality_scores": [float("nan")]}], "nan is not a score"),
     ([{"id": "x", "quality_scores": [1]}], "1 of the pool's 1 rows are not in it, such as 'a'; its own ids begin 'x'"),
 ]
 

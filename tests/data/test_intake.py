@@ -93,8 +93,8 @@ def test_what_kept_rows_hold_is_counted():
         "Column 'b' is kept as JSON: because.",
         "Column 'system' stays a column in 1 row: the conversation has a system message of its own, or the column does "
         "not hold text.",
-        "3 messages with a field 'score', which is kept, and which nothing but a chat template of your own may read.",
-        "1 message with a field 'meta', which is kept, and which nothing but a chat template of your own may read.",
+        "3 messages with a field 'score', which is kept, and which only a chat template of your own may read.",
+        "1 message with a field 'meta', which is kept, and which only a chat template of your own may read.",
         "2 system messages without text, left out of the conversation.",
     ]
 

@@ -300,7 +300,7 @@ def test_sources_of_different_formats_and_columns():
     assert (pool["n"][:], pool["m"][:], pool["prompt"][:]) == ([1, None], [None, "x"], [None, "kept here"])
 
 
-def test_the_format_is_settled_by_the_first_row_or_stated():
+def test_the_format_is_settled_by_the_first_rows_or_stated():
     rows = [{"instruction": "q", "output": "a", "messages": TURNS}, {"instruction": "q", "output": "a"}]
     assert build_pool([source("p", rows)])[1].drops == {"missing_conversation": 1}
     assert build_pool([source("p", rows, format="alpaca")])[1].drops == {}

@@ -363,7 +363,7 @@ def test_nothing_usable_names_the_reasons():
     assert error([{"prompt": "q"}]).startswith("p:1: the columns 'prompt' fit no format of preference pairs")
 
 
-def test_the_format_is_settled_by_the_first_row_or_stated():
+def test_the_format_is_settled_by_the_first_rows_or_stated():
     rows = [turns([said("human", "q")]), pair_row()]
     assert build_preferences(source(rows))[1].drops == {"missing_conversation": 1}
     late, report = build_preferences(source([{"prompt": "q"}, pair_row()]))

@@ -4,6 +4,7 @@ import pytest
 from messages import assistant, system, user
 
 from deita_train.data.rendering import IGNORED, load_tokenizer, render, render_pair
+from deita_train.data.template_text import RowRefused
 from deita_train.errors import UserError
 from deita_train.training.miniature import train_tokenizer
 
@@ -118,7 +119,7 @@ def test_the_runs_template_replaces_the_tokenizers_own(tokenizer, tmp_path):
 
 
 def test_a_template_that_writes_the_beginning_twice_is_refused(tmp_path):
-    twice = TEMPLATE.replace("bos_token +", "bos_token + bos_token +")
+    twice = TEMPLATE.replace("(bos_token or '') +", "bos_token + bos_token +")
     tokenizer = train_tokenizer(["Hi"], 300, twice, tmp_path)
     with pytest.raises(UserError, match="starts with <s> twice"):
         render(tokenizer, [user("Hi"), assistant("Yo")], None)
@@ -164,7 +165,9 @@ def test_each_sequence_of_a_pair_is_cut_on_the_right(tokenizer):
 def test_a_template_whose_prompt_is_no_prefix_is_refused(tmp_path):
     other = TEMPLATE.replace("{{- ' ASSISTANT:' -}}", "{{- ' Assistant says:' -}}")
     tokenizer = train_tokenizer(["Hi"], 300, other, tmp_path)
-    with pytest.raises(UserError, match="not a token prefix of prompt plus answer, at 'Hi'"):
+    with pytest.raises(
+        RowRefused, match=r"prompt_not_prefix: the tokens of the prompt .* do not begin those of prompt"
+    ):
         render_pair(tokenizer, [user("Hi")], "Yo", "No", None)
 
 

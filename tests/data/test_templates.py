@@ -8,7 +8,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from deita_train.data.control_tokens import check_control_tokens
-from deita_train.data.rendering import IGNORED, load_tokenizer, render, render_pair, rendered_text
+from deita_train.data.rendering import IGNORED, load_tokenizer, render, render_pair
+from deita_train.data.template_text import RowRefused, rendered_text
 from deita_train.errors import UserError
 
 # `vicuna_v1.1` is in test_rendering.py.
@@ -207,7 +208,7 @@ def test_the_prompt_is_a_token_prefix_and_the_rest_is_trained(with_template, nam
     ],
 )
 def test_what_a_format_cannot_write_is_refused(with_template, name, messages, why):
-    with pytest.raises(UserError, match=f"{why}.*Leave such rows out, or choose another chat_template"):
+    with pytest.raises(RowRefused, match=f"refused_by_template: the template says: .*{why}"):
         render(with_template[name], messages, None)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 from forked_ranks import fork_ranks, launch_environment
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FullyShardedDataParallel, _optim_utils
+from torch.distributed.fsdp._flat_param import FlatParamHandle
 from transformers import TrainerCallback, trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -231,10 +234,29 @@ def let_fsdp_train_on_a_cpu():
     PartialState.__init__ = initialise_as_on_gpus
 
 
+def let_fsdp1_train_on_a_cpu():
+    """FSDP1 copies to the CPU before it reuses memory, and there a copy to the CPU is none."""
+    wrap, unflatten = FullyShardedDataParallel.__init__, _optim_utils._unflatten_orig_param_states
+
+    def wrap_without_index(self, *arguments, device_id=None, **named):
+        wrap(self, *arguments, device_id=torch.device("cpu"), **named)
+
+    def unflatten_to_copies(fsdp_param_info, output_states, state_name, *how):
+        unflatten(fsdp_param_info, output_states, state_name, *how)
+        for states in output_states.values():
+            if state_name in states:
+                states[state_name] = states[state_name].clone()
+
+    FullyShardedDataParallel.__init__ = wrap_without_index
+    FlatParamHandle.to_cpu = nullcontext
+    _optim_utils._unflatten_orig_param_states = unflatten_to_copies
+
+
 def carry_out(folder, distributed_type, jobs):
     """Carry out jobs as one of the launched ranks."""
     if distributed_type == "FSDP":
         let_fsdp_train_on_a_cpu()
+        let_fsdp1_train_on_a_cpu()
     for job in jobs:
         try:
             run(folder, job, int(os.environ["WORLD_SIZE"]), distributed_type)

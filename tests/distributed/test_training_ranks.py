@@ -1,4 +1,4 @@
-"""Trainings on two ranks, under DDP, FSDP2, ZeRO-2 and ZeRO-3, against one rank with the same global batch."""
+"""Trainings on two ranks, under DDP, FSDP and ZeRO, against one rank with the same global batch."""
 
 import re
 import shutil
@@ -41,6 +41,8 @@ LAUNCHES = {
     "cpu_zero2": ("DEEPSPEED", "Parameter"),
     "cpu_zero3": ("DEEPSPEED", "ZeRO-3"),
 }
+# Files for GPUs that no file for a CPU repeats, and what accelerate calls them.
+ON_GPUS = {"fsdp1": "FSDP", "zero1": "DEEPSPEED"}
 KINDS = {"sft": Job("sft"), "dpo": Job("dpo", "dpo"), "lora": Job("lora", lora=True, trainer={"learning_rate": 3e-2})}
 # Adapters under the other launches, and ZeRO-2 after an interruption, are in `make test-faults`.
 TRAINED = [(launch, kind) for launch in LAUNCHES for kind in KINDS if kind != "lora" or launch == "fsdp2"]
@@ -94,11 +96,58 @@ def resumed_jobs(name):
 
 
 def config(folder, name, num_processes=2):
+    if name in ON_GPUS:
+        return for_a_cpu(folder, name)
     if name != "fsdp2":
         return ROOT / "accelerate_configs" / f"{name}.yaml"
     file = folder / "fsdp2.yaml"
     file.write_text(FSDP2.format(num_processes=num_processes))
     return file
+
+
+def for_a_cpu(folder, name):
+    """One of our files for GPUs with two CPU ranks."""
+    text = (ROOT / "accelerate_configs" / f"{name}.yaml").read_text()
+    changes = {"mixed_precision: bf16": "mixed_precision: 'no'\nnum_processes: 2"}
+    if name == "fsdp1":
+        # accelerate finds no device to send the weights to.
+        changes |= {
+            f"fsdp_{what}: true": f"fsdp_{what}: false" for what in ("cpu_ram_efficient_loading", "sync_module_states")
+        }
+        changes["distributed_type: FSDP"] = "distributed_type: FSDP\nuse_cpu: true"
+    for old, new in changes.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    file = folder / f"{name}.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ON_GPUS)
+def test_a_launch_under_a_name_of_trls_trains_as_one_rank_does_and_resumes(processes, folder, name):
+    if "zero" in name and shutil.which("g++") is None:
+        pytest.skip("DeepSpeed compiles a small op and there is no g++")
+    jobs = [renamed(job, f"{name}-{kind}") for kind, job in KINDS.items()]
+    fork_launch(processes, folder, config(folder, name), ON_GPUS[name], jobs + resumed_jobs(name))
+    for kind in KINDS:
+        assert outcome(folder, f"{name}-{kind}")["parameters"] == ["Parameter"]
+        np.testing.assert_allclose(
+            losses(folder, f"{name}-{kind}"), losses(folder, f"one-{kind}"), rtol=0, atol=TOLERANCE
+        )
+    assert outcome(folder, f"{name}-broken")["resumed_from"] == 6
+    assert_same_bits(folder, f"{name}-whole", f"{name}-broken")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("writers", "ranks"), [("fsdp1", "fsdp2"), ("fsdp2", "fsdp1")])
+def test_either_fsdp_goes_on_from_the_checkpoint_of_the_other(processes, folder, writers, ranks):
+    job = Job(f"{writers}-then-{ranks}")
+    fork_launch(processes, folder, config(folder, writers), "FSDP", [renamed(job, job.name, stop_before=7)])
+    printed = fork_launch(processes, folder, config(folder, ranks), "FSDP", [job])
+    assert "resuming from checkpoint-6\n" in printed
+    np.testing.assert_allclose(losses(folder, job.name), losses(folder, "one-sft"), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(logits(folder, job.name), logits(folder, "one-sft"), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(("name", "kind"), TRAINED)

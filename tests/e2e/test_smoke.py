@@ -43,7 +43,8 @@ def test_the_selection_says_what_became_of_every_row(undisturbed):
 
 @pytest.mark.parametrize("label", ["sft", "dpo"])
 def test_the_tuned_model_is_a_plain_one_with_the_runs_template(undisturbed, label):
-    folder = undisturbed / "store" / stages(undisturbed)[label] / "model"
+    folder = undisturbed / "smoke" / label
+    assert folder.is_symlink() and folder.resolve() == undisturbed / "store" / stages(undisturbed)[label] / "model"
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = tokenizer.apply_chat_template(
@@ -107,6 +108,7 @@ def test_the_report_is_one_page_that_fetches_nothing(undisturbed):
     page = (undisturbed / "smoke" / "report" / "report.html").read_text()
     assert "<svg" in page and "src=" not in page and "http://" not in page.replace("http://www.w3.org", "")
     assert "Similarity" in page or "similarity" in page
+    assert "sft and dpo lead to the models of the base run" in page
 
 
 @pytest.mark.parametrize("label", ["sft", "dpo"])

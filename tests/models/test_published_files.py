@@ -57,9 +57,19 @@ def test_only_model_tokenizer_and_template_remain(model_dir, tokenizer_dir):
     assert names(model_dir) == MODEL | TOKENIZER | {"chat_template.jinja"}
     assert unexpected_files(model_dir) == []
     assert (model_dir / "model.safetensors").read_bytes() == weights
-    for name in TOKENIZER:
-        assert (model_dir / name).read_bytes() == (tokenizer_dir / name).read_bytes()
+    assert (model_dir / "tokenizer.json").read_bytes() == (tokenizer_dir / "tokenizer.json").read_bytes()
     assert (model_dir / "chat_template.jinja").read_text() == "the run's {{ messages }}"
+
+
+@pytest.mark.parametrize("stale", [OWN_TEMPLATE, [{"name": "default", "template": OWN_TEMPLATE}], None])
+def test_the_template_is_the_same_wherever_a_reader_may_look(model_dir, tokenizer_dir, stale):
+    path = tokenizer_dir / "tokenizer_config.json"
+    config = {**json.loads(path.read_text()), "model_max_length": 77, "legacy": True}
+    path.write_text(json.dumps({**config, "chat_template": stale} if stale else config))
+    finish_model_folder(model_dir, tokenizer_dir, "the run's {{ messages }}")
+    assert (model_dir / "chat_template.jinja").read_text() == "the run's {{ messages }}"
+    left = json.loads((model_dir / "tokenizer_config.json").read_text())
+    assert left == {**config, "chat_template": "the run's {{ messages }}"}
 
 
 def test_without_a_template_the_tokenizers_own_stays(model_dir, tokenizer_dir):

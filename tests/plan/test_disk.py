@@ -68,7 +68,16 @@ def test_what_is_done_is_not_counted_and_what_is_there_not_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("launch", "checkpoint", "published"), [("zero3", 14, 2), ("zero2", 16, 2), ("fsdp2", 16, 4), ("ddp", 12, 4)]
+    ("launch", "checkpoint", "published"),
+    [
+        ("zero3", 14, 2),
+        ("zero2", 16, 2),
+        ("zero1", 16, 2),
+        ("fsdp2", 16, 4),
+        ("fsdp1", 16, 4),
+        ("ddp", 12, 4),
+        ("multi_gpu", 12, 4),
+    ],
 )
 def test_a_launch_decides_what_a_checkpoint_holds(tmp_path, launch, checkpoint, published):
     (tmp_path / "m").mkdir()
@@ -83,7 +92,7 @@ def test_a_launch_decides_what_a_checkpoint_holds(tmp_path, launch, checkpoint, 
 
 def test_a_model_that_is_not_here_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "resolve_commit", lambda *_: "c" * 40)
-    lines = list(disk_lines_of(plan(tmp_path, only_sft(sft__model="org/model"))))
+    lines = list(disk_lines_of(plan(tmp_path, only_sft(sft__model="org/model", sft__chat_template="vicuna_v1.1"))))
     assert lines == ["  sft: unknown, because org/model is not here yet"]
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text('{"model_type": "gpt_neox"}')
@@ -97,12 +106,14 @@ def test_a_model_in_the_hubs_cache_is_read_from_there(tmp_path, monkeypatch):
     snapshot = tmp_path / "hub" / "models--org--model" / "snapshots" / ("c" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text(json.dumps(SHAPE))
-    ((size, labels),) = disk(plan(tmp_path, only_sft(sft__model="org/model"))).sizes.items()
+    ((size, labels),) = disk(
+        plan(tmp_path, only_sft(sft__model="org/model", sft__chat_template="vicuna_v1.1"))
+    ).sizes.items()
     assert (size.trained, labels) == (WEIGHTS, ["sft"])
     # Of two files of weights one is not here: the configuration tells the rest.
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
-    (size,) = disk(plan(tmp_path, only_sft(sft__model="org/model"))).sizes
+    (size,) = disk(plan(tmp_path, only_sft(sft__model="org/model", sft__chat_template="vicuna_v1.1"))).sizes
     assert size.trained == WEIGHTS
 
 

@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from tiny_recipe import dpo_recipe, graph, no_gpus, plan, recipe  # noqa: F401
+from tiny_recipe import data_lines, dpo_recipe, graph, no_gpus, plan, recipe  # noqa: F401
 
-from deita_train.commands.data_validation import validate_data
 from deita_train.data.builtin import builtin_conversations
 from deita_train.errors import UserError
 
@@ -114,7 +113,7 @@ def test_a_file_that_is_not_there(tmp_path, given, where):
 
 
 def test_validate_reads_them(tmp_path, given):
-    told = list(validate_data(plan(tmp_path, recipe(*NOT_SELECTED, **given))))
+    told = data_lines(plan(tmp_path, recipe(*NOT_SELECTED, **given)))
     scores, vectors = tmp_path / "scores.jsonl", tmp_path / "vectors.jsonl"
     assert told == [
         "pool: 60 rows read, 60 usable",
@@ -124,7 +123,7 @@ def test_validate_reads_them(tmp_path, given):
     ]
     write(vectors, {"id": "other", "embedding": [1.0]})
     with pytest.raises(UserError, match="60 of the pool's 60 rows are not in it"):
-        list(validate_data(plan(tmp_path, recipe(*NOT_SELECTED, **given))))
+        data_lines(plan(tmp_path, recipe(*NOT_SELECTED, **given)))
 
 
 def test_a_model_is_evaluated_as_it_is(tmp_path):

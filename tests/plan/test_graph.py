@@ -230,7 +230,7 @@ def test_every_kind_has_a_version_and_a_module():
     for kind in STAGE_KINDS.values():
         assert kind.version >= 1
         assert find_spec(kind.module) is not None
-        assert kind.validation is None or find_spec(kind.validation) is not None
+        assert all(find_spec(module) is not None for module in kind.validations)
 
 
 def test_ids_are_the_kind_and_twelve_digits_of_the_key(tmp_path):

@@ -62,7 +62,9 @@ def test_a_branch_is_bound_separately(tmp_path, hub):
     answers, asked = hub
     answers["model", "org/m", "v2"] = NEW
     answers["model", "org/m", None] = OLD
-    nodes = graph(tmp_path, recipe(embedding={"model": "org/m", "revision": "v2"}, sft__model="org/m"))
+    embedding = {"model": "org/m", "revision": "v2", "chat_template": "chatml"}
+    named = {"embedding": embedding, "sft__model": "org/m", "sft__chat_template": "chatml"}
+    nodes = graph(tmp_path, recipe(**named))
     assert nodes["embed"].hashed["model"] == {"hub": "org/m", "revision": NEW}
     assert nodes["sft"].hashed["model"] == {"hub": "org/m", "revision": OLD}
     assert nodes["embed"].runtime["model"] == "org/m"
@@ -71,7 +73,7 @@ def test_a_branch_is_bound_separately(tmp_path, hub):
 
 def test_a_full_commit_is_taken_as_it_is(tmp_path, hub):
     _, asked = hub
-    nodes = graph(tmp_path, recipe(embedding={"model": "org/m", "revision": OLD}))
+    nodes = graph(tmp_path, recipe(embedding={"model": "org/m", "revision": OLD, "chat_template": "chatml"}))
     assert nodes["embed"].hashed["model"] == {"hub": "org/m", "revision": OLD}
     assert asked == []
 

@@ -2,9 +2,11 @@ import os
 import shlex
 import stat
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import deita_train
 from deita_train.errors import UserError
@@ -20,12 +22,31 @@ FILES = {
     "cpu_zero3": (2, "DEEPSPEED", True),
     "single_gpu": (1, "NO", False),
     "ddp": (8, "MULTI_GPU", False),
+    "multi_gpu": (8, "MULTI_GPU", False),
+    "zero1": (8, "DEEPSPEED", False),
     "zero2": (8, "DEEPSPEED", False),
     "zero3": (8, "DEEPSPEED", False),
     "zero3_offload": (8, "DEEPSPEED", False),
     "zero3_2nodes": (16, "DEEPSPEED", False),
+    "fsdp1": (8, "FSDP", False),
     "fsdp2": (8, "FSDP", False),
 }
+# What trl ships under these names; its files may have more.
+TRL = ("single_gpu", "multi_gpu", "zero1", "zero2", "zero3", "fsdp1", "fsdp2")
+# Lines of trl's files that say how its own examples start, or nothing.
+NOT_COMPARED = {
+    "num_processes", "debug", "downcast_bf16", "enable_cpu_affinity", "gpu_ids", "machine_rank", "rdzv_backend",
+    "main_training_function", "same_network", "tpu_env", "tpu_use_cluster", "tpu_use_sudo", "use_cpu",
+    # Ours clip as the trainer says, and start on one machine with any launcher; accumulation follows from the batch.
+    "deepspeed_multinode_launcher", "gradient_accumulation_steps", "gradient_clipping",
+}  # fmt: skip
+# What `accelerate launch` takes for lines that are left out.
+DEFAULTS = {
+    "DEEPSPEED": {
+        "zero3_save_16bit_model": False, "offload_optimizer_device": "none", "offload_param_device": "none",
+    },
+    "FSDP": {"fsdp_cpu_ram_efficient_loading": True},
+}  # fmt: skip
 
 
 def found_as(name):
@@ -58,6 +79,35 @@ def test_every_file_is_known_here():
 def test_a_file_of_ours_with_eight_gpus(gpus, name):
     gpus(8)
     assert resolve_launch(name) == found_as(name)
+
+
+def settings(file):
+    """What a launch file says of the ranks, with accelerate's defaults."""
+    values = YAML(typ="safe").load(file)
+    sections = [values.pop(name, {}) for name in ("deepspeed_config", "fsdp_config")]
+    found = DEFAULTS.get(values["distributed_type"], {}) | values | sections[0] | sections[1]
+    return {name: value for name, value in found.items() if name not in NOT_COMPARED}
+
+
+@pytest.mark.parametrize("name", TRL)
+def test_a_name_of_trls_means_what_trl_means(name):
+    theirs = Path(find_spec("trl").submodule_search_locations[0]) / "accelerate_configs" / f"{name}.yaml"
+    assert settings(FOLDER / f"{name}.yaml") == settings(theirs)
+
+
+def test_every_name_of_trls_is_there():
+    theirs = Path(find_spec("trl").submodule_search_locations[0]) / "accelerate_configs"
+    assert {file.stem for file in theirs.glob("*.yaml")} <= set(TRL)
+
+
+def test_multi_gpu_is_ddp():
+    lines = [(FOLDER / f"{name}.yaml").read_text().splitlines() for name in ("ddp", "multi_gpu")]
+    assert lines[0][1:] == lines[1][1:]
+
+
+@pytest.mark.parametrize(("name", "stage"), [("zero1", 1), ("zero2", 2), ("zero3", 3), ("fsdp1", None), ("ddp", None)])
+def test_the_zero_stage_of_a_launch(name, stage):
+    assert Launch(str(FOLDER / f"{name}.yaml"), 8, "", False).zero_stage == stage
 
 
 @pytest.mark.parametrize("name", FILES)

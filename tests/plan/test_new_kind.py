@@ -9,9 +9,8 @@ from types import ModuleType
 import datasets
 import pytest
 from rich.console import Console
-from tiny_recipe import no_gpus, recipe, write  # noqa: F401
+from tiny_recipe import data_lines, no_gpus, recipe, write  # noqa: F401
 
-from deita_train.commands.data_validation import validate_data
 from deita_train.commands.exports import print_facts
 from deita_train.commands.inspection import inspect_row
 from deita_train.plan import graph
@@ -63,7 +62,7 @@ def toy(monkeypatch):
         1,
         "toy_stage",
         describe=lambda metrics: f"{metrics['kept']} long rows",
-        validation="toy_stage",
+        validations=("toy_stage",),
         implied={"unit": "words"},
     )
     monkeypatch.setitem(STAGE_KINDS, "toy", row)
@@ -79,7 +78,7 @@ def toy_plan(folder, **changes):
 def test_a_new_kind_is_planned_validated_made_and_described(tmp_path, toy, capsys):
     made = toy_plan(tmp_path)
     assert [stage.node.id.partition("-")[0] for stage in planned_stages(made)] == ["pool", "toy"]
-    assert list(validate_data(made))[-1] == "long_rows: more than 30 words"
+    assert data_lines(made)[-1] == "long_rows: more than 30 words"
     for node in made.nodes:
         run_stage(made.loaded.path, [], tmp_path / "runs", node.id)
     pool, toy = made.nodes

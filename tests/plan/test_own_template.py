@@ -1,12 +1,14 @@
 """`chat_template: tokenizer`: the model's own template, found in its files at planning time."""
 
 import json
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from tiny_recipe import graph, no_gpus, recipe  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.plan.inputs import TEMPLATES_DIR
+from deita_train.plan.chat_templates import TEMPLATES_DIR
 from deita_train.plan.model_templates import own_template
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -84,18 +86,39 @@ def refusal(folder, **changes):
     return str(caught.value).removeprefix(f"{folder / 'r.yaml'}: ")
 
 
-def test_a_model_without_a_template_or_with_an_unmarked_one_is_reported(tmp_path):
-    bare, unmarked = make_folder(tmp_path / "bare"), make_folder(tmp_path / "unmarked", jinja=UNMARKED)
+def test_a_model_without_a_template_is_reported_if_its_own_is_asked_for(tmp_path):
+    bare = make_folder(tmp_path / "bare")
     assert refusal(tmp_path, sft__model=str(bare)) == (
         f"sft.chat_template: tokenizer: {bare} has no chat template of its own (a base model rarely has one); name a "
         "template instead."
     )
-    assert refusal(tmp_path, sft__model=str(unmarked)) == (
-        f"sft.chat_template: tokenizer: the template of {unmarked}: it does not mark what the assistant writes, so "
-        "there would be nothing to train on; put the assistant's words and the end-of-turn token between "
-        "{% generation %} and {% endgeneration %}. Fix it in a copy, a .jinja file, and name that; or name a template "
-        "of this package."
-    )
+
+
+def test_an_own_template_without_marks_is_taken_as_it_is_and_its_answers_are_found_in_the_rows(tmp_path):
+    unmarked = make_folder(tmp_path / "unmarked", jinja=UNMARKED)
+    identity = graph(tmp_path, recipe(sft__model=str(unmarked), sft__chat_template="tokenizer"))["sft"].identity
+    assert (identity["chat_template"], identity["published_template"]) == (UNMARKED, None)
+
+
+def test_without_a_stated_template_a_model_gets_its_own_and_a_base_the_default(tmp_path):
+    bare, own = make_folder(tmp_path / "bare"), make_folder(tmp_path / "own", jinja=MARKED)
+    nodes = [graph(tmp_path, recipe(sft__model=str(folder)))["sft"] for folder in (bare, own)]
+    vicuna = (TEMPLATES_DIR / "vicuna_v1.1.jinja").read_text(encoding="utf-8")
+    assert [node.identity["chat_template"] for node in nodes] == [vicuna, MARKED]
+    assert [node.runtime["template"] for node in nodes] == [
+        "vicuna_v1.1, the default for a model without a template",
+        "the model's own",
+    ]
+
+
+def test_a_template_known_to_trl_is_trained_in_its_form_and_published_as_it_was(tmp_path):
+    trl = Path(find_spec("trl").submodule_search_locations[0]) / "chat_templates"
+    qwen, marked = (trl / f"qwen3{form}.jinja" for form in ("", "_training"))
+    folder = make_folder(tmp_path / "m", jinja=qwen.read_text(encoding="utf-8"))
+    node = graph(tmp_path, recipe(sft__model=str(folder)))["sft"]
+    assert node.identity["chat_template"] == marked.read_text(encoding="utf-8")
+    assert node.identity["published_template"] == qwen.read_text(encoding="utf-8")
+    assert node.runtime["template"] == "the model's own, in trl's training form of qwen3"
 
 
 def test_a_damaged_file_is_reported(tmp_path):
@@ -125,11 +148,12 @@ def test_a_pass_with_the_own_template_of_a_base_that_the_recipe_makes(tmp_path, 
     assert len(keys) == 1
 
 
-def test_an_embedding_needs_no_marks_and_perplexity_does(tmp_path):
-    own = {"model": str(make_folder(tmp_path / "m", jinja=UNMARKED)), "chat_template": "tokenizer"}
-    assert graph(tmp_path, recipe(embedding=own))["embed"].identity["chat_template"] == UNMARKED
-    with pytest.raises(UserError, match=r"perplexity\.chat_template: tokenizer: .* does not mark what the assistant"):
-        graph(tmp_path, recipe(perplexity=own))
+def test_a_file_needs_marks_for_a_loss_and_none_for_an_embedding(tmp_path):
+    (tmp_path / "unmarked.jinja").write_text("\ufeff" + UNMARKED, encoding="utf-8")
+    named = {"model": str(make_folder(tmp_path / "m")), "chat_template": str(tmp_path / "unmarked.jinja")}
+    assert graph(tmp_path, recipe(embedding=named))["embed"].identity["chat_template"] == UNMARKED
+    with pytest.raises(UserError, match=r"perplexity\.chat_template: .*unmarked\.jinja: it does not mark what the"):
+        graph(tmp_path, recipe(perplexity=named))
 
 
 @pytest.fixture

@@ -65,8 +65,8 @@ def test_the_batch_is_held_against_the_stated_gpus(tmp_path):
 def test_without_the_option_the_error_names_it(tmp_path, command):
     path = write(tmp_path, recipe(**ON_GPUS))
     answer = command_line(command, path, "--runs", tmp_path / "runs")
-    assert isinstance(answer.exception, UserError)
-    assert str(answer.exception) == (
+    told = answer.stderr.removeprefix("error: ").strip() if command == "validate" else str(answer.exception)
+    assert told == (
         f"{path}: scorers.quality.train.launch: zero3_offload needs GPUs and this machine has none; cpu, cpu_ddp, "
         "cpu_zero2, cpu_zero3 do without. To plan or validate for a machine that has some, state how many: --gpus N."
     )

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
+from tiny_recipe import data_lines, graph, no_gpus, plan, recipe  # noqa: F401
 
-from deita_train.commands.data_validation import validate_data
 from deita_train.errors import UserError
 from deita_train.plan import launch
 from deita_train.plan.select_fields import unread_fields
@@ -196,7 +195,7 @@ def test_validate_reads_the_column(tmp_path):
 
     def told(**changes):
         changes = {f"select__{name}": value for name, value in changes.items()}
-        lines = list(validate_data(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes))))
+        lines = data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
         return lines[[line.startswith("select") for line in lines].index(True) :]
 
     assert told(method="ifd", column="ifd") == [

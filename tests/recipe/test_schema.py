@@ -6,12 +6,17 @@ import pytest
 from pydantic import ValidationError
 
 from deita_train.errors import UserError
-from deita_train.recipe.data_sections import Pool, Section, Source
+from deita_train.recipe.data_sections import Pool, Section, Source, WeightedSource
 from deita_train.recipe.loading import load_recipe
 from deita_train.recipe.schema import Recipe
 
 ONE_ORIGIN = "state either dataset: (a file, a folder or a Hub id) or builtin:, and not both"
 NO_EFFECT = "would have no effect here, because a dataset: is read whole; leave it out"
+NOT_GENERATED = "would have no effect here, because builtin: data is generated; leave it out"
+TWICE = "rows and fraction say twice how many rows are drawn; state one of them"
+WANTS_SAMPLE = "streaming: needs sample:, the number of rows to read; a stream is for data larger than the disk"
+WANTS_STREAM = "sample would have no effect without streaming: true; rows: draws that many rows"
+ONE_WEIGHT = "sources: one weight alone would have no effect; state it for the others too, or leave it out"
 ORIGIN_OF_A_SCORER = "state either model: (a published scorer) or train:, and not both"
 WANTS_ROWS = "builtin: needs rows:, the number of rows to generate"
 QUICKSTART = {"builtin": "quickstart", "rows": 5}
@@ -42,7 +47,26 @@ OWN_VALIDATORS = [
     ({"scores": {}}, "scores: name a file for at least one dimension: complexity: or quality:"),
     ({"pool": {**QUICKSTART, "dataset": "x"}}, f"pool: {ONE_ORIGIN}"),
     ({"pool": {"builtin": "quickstart"}}, f"pool: {WANTS_ROWS}"),
-    ({"pool": {"dataset": "x", "rows": 3}}, f"pool: rows {NO_EFFECT}"),
+    ({"pool": {"dataset": "x", "rows": 3, "fraction": 0.5}}, f"pool: {TWICE}"),
+    ({"pool": {**QUICKSTART, "fraction": 0.5}}, f"pool: fraction {NOT_GENERATED}"),
+    ({"pool": {**QUICKSTART, "name": "a", "data_files": "b"}}, f"pool: data_files, name {NOT_GENERATED}"),
+    ({"pool": {"dataset": "x", "sample": 3}}, f"pool: {WANTS_STREAM}"),
+    ({"pool": {"dataset": "x", "streaming": True}}, f"pool: {WANTS_SAMPLE}"),
+    ({"pool": {**QUICKSTART, "streaming": True, "sample": 3}}, f"pool: sample, streaming {NOT_GENERATED}"),
+    ({"pool": {"sources": [{"dataset": "x", "weight": 1}, {"dataset": "y"}]}}, f"pool: {ONE_WEIGHT}"),
+    (
+        {"pool": {"sources": [{"dataset": "x", "weight": 1, "rows": 5}, {"dataset": "y", "weight": 2}]}},
+        "pool.sources.0: rows and weight say twice how many rows are drawn; state one of them",
+    ),
+    (
+        {"evaluate": {"preferences": {"dataset": "x", "streaming": True}}},
+        f"evaluate.preferences: {WANTS_SAMPLE}",
+    ),
+    (
+        {"evaluate": {"preferences": {"dataset": "x", "streaming": True, "sample": 5, "seed": 1}}},
+        f"evaluate.preferences: seed {NO_EFFECT}",
+    ),
+    ({"evaluate": {"preferences": {"dataset": "x", "rows": 5}}}, f"evaluate.preferences: rows {NO_EFFECT}"),
     ({"pool": {"dataset": "x", "seed": 3}}, f"pool: seed {NO_EFFECT}"),
     ({"pool": {"dataset": "x", "instruction_share": [0.5, 0.5]}}, f"pool: {no_range([0.5, 0.5])}"),
     ({"pool": {"dataset": "x", "instruction_share": [-0.1, 0.5]}}, f"pool: {no_range([-0.1, 0.5])}"),
@@ -53,7 +77,7 @@ OWN_VALIDATORS = [
     ),
     ({"pool": {"sources": [QUICKSTART, {"builtin": "quickstart"}]}}, f"pool.sources.1: {WANTS_ROWS}"),
     ({"pool": {"sources": [{}]}}, f"pool.sources.0: {ONE_ORIGIN}"),
-    ({"evaluate": {"heldout": {"dataset": "x", "rows": 3}}}, f"evaluate.heldout: rows {NO_EFFECT}"),
+    ({"evaluate": {"heldout": {"dataset": "x", "seed": 3}}}, f"evaluate.heldout: seed {NO_EFFECT}"),
     (
         {"evaluate": {"heldout": {"dataset": "x", "instruction_share": [0.6, 0.5]}}},
         f"evaluate.heldout: {no_range([0.6, 0.5])}",
@@ -111,6 +135,15 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
             "pool.format: 'sharegptt' is not allowed (did you mean sharegpt?); expected sharegpt, messages, alpaca, "
             "prompt_completion, instruction_response, question_answer or query_response",
         ),
+        (
+            {"pool": {"dataset": "x", "data_files": 5}},
+            "pool.data_files: 5 is a whole number; expected text or a list (put it in quotes)",
+        ),
+        (
+            {"pool": {"dataset": "x", "data_files": [5]}},
+            "pool.data_files.0: 5 is a whole number; expected text (put it in quotes)",
+        ),
+        ({"pool": {"dataset": "x", "fraction": 1}}, "pool.fraction: 1 is a whole number; expected less than 1.0"),
         ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; expected more than 0 or a mapping"),
         (
             {"select": {"budget": "6_000"}},
@@ -134,6 +167,12 @@ def test_types_and_limits(tmp_path, data, message):
     assert refusal(tmp_path, data) == message
 
 
+def test_only_the_sources_of_a_pool_have_a_weight(tmp_path):
+    assert refusal(tmp_path, {"pool": {"dataset": "x", "weight": 1}}).startswith("pool.weight: unknown key")
+    sft = {"model": "m", "global_batch_size": 8, "data": {"dataset": "x", "weight": 1}}
+    assert refusal(tmp_path, {"sft": sft}).startswith("sft.data.weight: unknown key")
+
+
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
 def test_a_threshold_is_finite(tmp_path, value):
     message = refusal(tmp_path, {"select": {"budget": 5}}, f"select.threshold={value}")
@@ -149,6 +188,32 @@ def test_a_pool_is_one_source_or_several():
 
 def test_a_pool_and_a_source_have_the_same_keys():
     assert set(Pool.model_fields) - {"sources"} == set(Source.model_fields)
+    assert set(WeightedSource.model_fields) - set(Source.model_fields) == {"weight"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "draw"),
+    [
+        ({"dataset": "x"}, {}),
+        ({"dataset": "x", "rows": 5}, {"rows": 5}),
+        ({"dataset": "x", "fraction": 0.5}, {"fraction": 0.5}),
+        ({"dataset": "x", "weight": 2}, {"weight": 2.0}),
+        ({"dataset": "x", "streaming": True, "sample": 9, "rows": 5}, {"rows": 5}),
+        (QUICKSTART, {}),
+        ({**QUICKSTART, "weight": 2}, {"weight": 2.0}),
+    ],
+)
+def test_what_is_drawn_of_a_source(fields, draw):
+    source = WeightedSource.model_validate(fields)
+    assert source.draw == draw and source.is_drawn == bool(draw)
+    if draw:
+        assert WeightedSource.model_validate({**fields, "seed": 3}).seed == 3
+
+
+def test_files_of_a_dataset_are_a_pattern_or_a_list():
+    assert Source.model_validate({"dataset": "x", "data_files": "a*"}).patterns == ["a*"]
+    assert Source.model_validate({"dataset": "x", "data_files": ["b", "a"]}).patterns == ["b", "a"]
+    assert Source.model_validate({"dataset": "x"}).patterns == []
 
 
 def members(annotation):
@@ -223,7 +288,7 @@ def test_parity_has_the_loss_per_conversation(sft, is_per_conversation):
     [
         ({"parity": True, "loss": "per_token"}, "loss: per_token would have no effect beside parity: true"),
         ({"loss": "per_row"}, "'per_token' or 'per_conversation'"),
-        ({"parity": True, "trainer": {"loss_type": "dft"}}, "trainer.loss_type weighs tokens otherwise"),
+        ({"parity": True, "trainer": {"loss_type": "dft"}}, "trainer.loss_type weights tokens differently"),
         ({"loss": "per_conversation", "trainer": {"label_smoothing_factor": 0.1}}, "trainer.label_smoothing_factor"),
     ],
 )

@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tiny_recipe import data_lines
 from typer.testing import CliRunner
 
 import deita_train
 from deita_train.cli import app
-from deita_train.commands.data_validation import validate_data
 from deita_train.data import sources
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
@@ -231,7 +231,7 @@ def test_our_own_need_no_gpu_and_no_hub(file, hub, data):
 
 @pytest.mark.parametrize("file", PAPER)
 def test_the_paper_s_need_gpus_and_say_so(file, hub, data):
-    with pytest.raises(UserError, match=r"sft\.launch: zero[23] wants GPUs .* --gpus N"):
+    with pytest.raises(UserError, match=r"sft\.launch: zero[23] needs GPUs .* --gpus N"):
         planned(file, data, 0)
 
 
@@ -254,14 +254,15 @@ def test_its_data_is_read_as_the_run_will(file, hub, data, monkeypatch, tmp_path
     train_tokenizer([], 259, "", tmp_path)
     monkeypatch.setattr(stage_models, "hub_folder", lambda *named, **how: tmp_path)
 
-    def published(dataset, revision, split):
+    def published(dataset, *, revision, split, config, data_files, streaming):
+        assert (config, data_files, streaming) == (None, (), False)
         read.append((dataset, revision, split))
         for number, row in enumerate(PUBLISHED[dataset]):
             yield SourceRow(number, f"{dataset}, row {number}", row)
 
-    monkeypatch.setattr(sources, "_iter_hub", published)
+    monkeypatch.setattr(sources, "hub_rows", published)
     sets = ["dpo.preferences.sample=2"] if "dpo" in STAGES.get(file, []) else []
-    lines = list(validate_data(planned(file, data, 8, *sets)))
+    lines = data_lines(planned(file, data, 8, *sets))
     assert lines and not any(line.startswith(" ") and "not_sampled" not in line for line in lines)
     values = PAPER.get(file, {})
     wanted = {(values[path], COMMIT, None) for path in ("pool.dataset", "sft.data.dataset") if path in values}

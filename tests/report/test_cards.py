@@ -1,7 +1,9 @@
 import json
 
+import huggingface_hub
 import pytest
 from fake_run import edit_json
+from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
 from deita_train.report.cards.card_names import PLACE
@@ -50,6 +52,54 @@ def test_front_matter_names_base_and_data_of_the_hub_only(run, swept):
     assert front["base_model"] == "org/base" and front["tags"] == ["deita", "trl", "sft", "dpo"]
     assert sorted(front["datasets"]) == ["org/pairs", "org/pool"]
     assert parts(cards(swept)["sft.md"])[0]["tags"] == ["deita", "trl", "sft"], "DPO is not in this model"
+
+
+def test_the_hubs_own_reader_takes_the_head_of_every_card(run, swept):
+    for text in [*cards(run).values(), cards(swept)["dpo.md"]]:
+        data = ModelCard(text, ignore_metadata_errors=False).data
+        assert (data.library_name, data.pipeline_tag, data.base_model) == (
+            "transformers",
+            "text-generation",
+            "org/base",
+        )
+        assert {"trl", "sft"} <= set(data.tags) and "org/pool" in data.datasets and data.license is None
+    assert "dpo" in data.tags
+
+
+@pytest.fixture
+def base_card(tmp_path, monkeypatch):
+    """Puts a card of the base into the Hub's cache."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshot = tmp_path / "hub" / "models--org--base" / "snapshots" / ("b" * 40)
+    snapshot.mkdir(parents=True)
+    return (snapshot / "README.md").write_text
+
+
+OTHER = {"license": "other", "license_name": "my: own", "license_link": "LICENSE"}
+
+
+@pytest.mark.parametrize(
+    ("head", "licence"),
+    [
+        ("---\nlicense: apache-2.0\ntags: [x]\n---\n# Base\n", {"license": "apache-2.0"}),
+        ("---\r\nlicense: mit\r\n---\r\n", {"license": "mit"}),
+        ("---\nlicense: other\nlicense_name: 'my: own'\nlicense_link: LICENSE\n---", OTHER),
+        ("---\nlicense_name: mine\n---\n", {}),
+        ("---\nlicense: [a, b]\n---\n", {}),
+        ("---\nlicense: 'a\n---\n", {}),
+        ("---\n- license\n---\n", {}),
+        ("# Base\n\n---\nlicense: mit\n---\n", {}),
+        ("", {}),
+    ],
+)
+def test_the_licence_is_what_the_bases_card_states(run, base_card, head, licence):
+    base_card(head)
+    text = cards(run)["sft.md"]
+    front, found = parts(text)
+    assert {name: front[name] for name in front if name.startswith("license")} == licence
+    assert ModelCard(text).data.license == licence.get("license")
+    said = "as its card states it" if licence else "The run does not know the licence"
+    assert said in " ".join(found["Limits"].split())
 
 
 def test_a_card_says_what_the_manifests_say(run):

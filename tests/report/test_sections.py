@@ -13,6 +13,7 @@ from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.selection_sections import scorer_section
 from deita_train.selection.measures.compared import as_json
 from deita_train.selection.measures.comparison import compare
+from deita_train.store.model_links import place_link
 
 
 def titles(run):
@@ -48,7 +49,7 @@ def test_what_the_rows_of_the_pool_hold_is_told(run, undrawn):
     assert notes() == (
         left_out,
         "Column 'meta' is kept as JSON: lists or objects (first at p:1).",
-        "2 messages with a field 'score', which is kept, and which nothing but a chat template of your own may read.",
+        "2 messages with a field 'score', which is kept, and which only a chat template of your own may read.",
     )
 
 
@@ -116,3 +117,20 @@ def test_a_comparison_of_methods_has_its_section(run, undrawn):
     assert (page.parent / "figures" / "method-overlap.svg").exists()
     assert comparison_png(found).startswith(b"\x89PNG")
     assert plane_of(found).points["deita"][0] == 1.5 and plane_of(found).points["random"][0] == 2.5
+
+
+def test_the_report_says_where_the_models_are(run, swept):
+    (section,) = (one for one in sections_of(read_summary(*run), ()) if one.title == "Model cards")
+    assert section.notes == (), "a run without links"
+    run_dir, store = swept
+    (store / "sft-1" / "model").mkdir(parents=True)
+    for link in ("sft", "dpo", "cells/random, seed 1/sft"):
+        place_link(run_dir / link, store / "sft-1" / "model")
+    (section,) = (one for one in sections_of(read_summary(*swept), ()) if one.title == "Model cards")
+    assert section.notes == (
+        "In this run's folder, sft and dpo lead to the models of the base run.",
+        "The models of the sweep's other cells are in its folder cells, such as cells/random, seed 1/sft.",
+    )
+    (run_dir / "dpo").unlink()
+    (section,) = (one for one in sections_of(read_summary(*swept), ()) if one.title == "Model cards")
+    assert section.notes[0] == "In this run's folder, sft leads to the model of the base run."

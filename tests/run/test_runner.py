@@ -9,7 +9,7 @@ import time
 
 import pytest
 from rich.console import Console
-from tiny_recipe import LABELS, a_manifest, no_gpus, plan, recipe  # noqa: F401
+from tiny_recipe import LABELS, a_manifest, dpo_recipe, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.run import runner
@@ -190,7 +190,13 @@ def test_the_cells_of_a_failure_are_all_that_need_it(tmp_path, children):
     run(made)
     (entry,) = failures(made)
     assert entry["cells"] == ["base run", "random", "longest_response"]
-    assert entry["message"] == "its process ended with code -9 (killed by a signal)"
+    assert entry["message"] == (
+        "its process ended with code -9 (SIGKILL: killed by somebody, or by the system when memory was full; `dmesg` "
+        "tells)"
+    )
+    children.fails = {("base run", "base"): -11}
+    run(made)
+    assert failures(made)[0]["message"] == "its process ended with code -11 (Segmentation fault)"
 
 
 def test_one_failure_of_ours_among_the_users_is_ours(tmp_path, children):
@@ -407,3 +413,74 @@ def test_a_process_that_ends_badly_after_publishing_has_failed(tmp_path, childre
     children.stage = lambda plan, node, tick: publishes(plan, node, tick) or (3 if node.label == "embed" else 0)
     with pytest.raises(StageFailed, match=r"^embed failed: its process ended with code 3"):
         run(made)
+
+
+class ModelChildren(FakeChildren):
+    """Its trainings leave a model."""
+
+    def stage(self, plan, node, tick):
+        if node.kind in ("sft", "dpo"):
+            (plan.store.work_path(node.id) / "model").mkdir(parents=True, exist_ok=True)
+        self.links_before = getattr(self, "links_before", {})
+        self.links_before[plan.owners(node)[0].label, node.label] = links(plan)
+        return super().stage(plan, node, tick)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    fake = ModelChildren()
+    monkeypatch.setattr(runner, "Children", fake)
+    return fake
+
+
+def links(made):
+    """Link -> artefact of every link in a run's folder."""
+    found = {}
+    for link in sorted(made.run_dir.rglob("*")):
+        if link.is_symlink():
+            assert link.resolve().is_dir(), f"{link} leads nowhere"
+            found[str(link.relative_to(made.run_dir))] = link.resolve().parent.name
+    return found
+
+
+def test_a_run_leaves_links_to_the_models_of_each_cell(tmp_path, trainings):
+    made = plan(tmp_path, dpo_recipe(sweep=SWEEP))
+    outcome, _ = run(made)
+    assert outcome.error is None
+    base = {label: node(made, "base run", label).id for label in ("sft", "dpo")}
+    cells = {f"cells/{cell}/sft": node(made, cell, "sft").id for cell in ("random", "longest_response")}
+    assert links(made) == base | cells
+    assert trainings.links_before["base run", "sft"] == {}
+    assert trainings.links_before["base run", "dpo"] == {"sft": base["sft"]}, "made as soon as the stage ends"
+
+
+def test_links_follow_the_recipe(tmp_path, trainings):
+    run(plan(tmp_path, dpo_recipe(sweep=SWEEP)))
+    changed = plan(tmp_path, recipe(sft__seed=9, sweep={**SWEEP, "select.method": ["random"]}))
+    trainings.fails = {("base run", "sft"): USERS}
+    run(changed)
+    assert trainings.links_before["base run", "sft"] == {}, "of the model before the change"
+    assert links(changed) == {"cells/random/sft": node(changed, "random", "sft").id}
+    trainings.fails = {}
+    run(changed)
+    assert links(changed)["sft"] == node(changed, "base run", "sft").id
+
+
+def test_a_model_that_could_not_be_rebuilt_has_no_link(tmp_path, trainings):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    run(made)
+    assert "sft" in links(made)
+    trainings.fails = {("base run", "sft"): OURS}
+    run(made, fresh="sft")
+    assert trainings.links_before["base run", "sft"] == {}
+    assert list(links(made)) == ["cells/longest_response/sft", "cells/random/sft"]
+
+
+def test_what_stands_in_the_place_of_a_link_is_told(tmp_path, trainings):
+    made = plan(tmp_path, recipe())
+    (made.run_dir / "sft").mkdir(parents=True)
+    _, said = run(made)
+    assert [line for line in said if line.startswith("warning")] == [
+        f"warning: {made.run_dir / 'sft'} stays, though it is no link of a run; move it away for a link to the model "
+        "there"
+    ]

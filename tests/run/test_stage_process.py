@@ -6,10 +6,12 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from tiny_recipe import a_manifest, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.run.child import stage_process
 from deita_train.run.child.preparation import prepare, wait_for_preparation
 from deita_train.stages.context import Progress, StageContext
+from deita_train.store.locks import PARENT_VARIABLE
 
 
 class Prepared:
@@ -117,3 +119,18 @@ def test_a_parent_made_anew_with_other_content_is_prepared_anew_and_its_checkpoi
         told.append((module.times, (work / "checkpoints").exists()))
         (work / "checkpoints").mkdir(exist_ok=True)
     assert told == [(1, False), (1, True), (2, False)]
+
+
+def test_a_stage_started_by_hand_leaves_a_link_to_its_model(tmp_path, no_gpus, monkeypatch):  # noqa: F811
+    made = plan(tmp_path, recipe())
+    node = made.cells[0].nodes["sft"]
+
+    def publish(plan, node, rank):
+        (plan.store.work_path(node.id) / "model").mkdir(parents=True)
+        plan.store.publish(a_manifest(node), {})
+
+    monkeypatch.setattr(stage_process, "_run_rank", publish)
+    monkeypatch.delenv(PARENT_VARIABLE, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    stage_process.run_stage(tmp_path / "recipe.yaml", (), tmp_path / "runs", node.id)
+    assert (made.run_dir / "sft").resolve() == (made.store.path(node.id) / "model").resolve()

@@ -264,3 +264,18 @@ def test_a_control_token_in_a_turn_is_text(shared, limit):
         assert encoded.input_ids[0] == tokenizer.bos_token_id and not set(encoded.input_ids[1:]) & {0, 1, 2}
         assert instruction.startswith(encoded.instruction) and response.startswith(encoded.response)
         assert encoded.shortened == (len(text_ids(tokenizer, quality_of(instruction, response))) > limit)
+
+
+def test_a_tokenizer_that_appends_its_end_of_sequence_gives_the_same_prompts(merging, tmp_path):
+    merging.save_pretrained(tmp_path)
+    state = json.loads((tmp_path / "tokenizer.json").read_text())
+    single, names = state["post_processor"]["single"], state["post_processor"]["special_tokens"]
+    single.append({"SpecialToken": {"id": "</s>", "type_id": 0}})
+    names["</s>"] = {"id": "</s>", "ids": [merging.eos_token_id], "tokens": ["</s>"]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    appending = load_tokenizer(str(tmp_path))
+    assert appending("hi")["input_ids"][-1] == appending.eos_token_id
+    assert digit_token_ids(appending, "quality") == digit_token_ids(merging, "quality")
+    for instruction, response in (("how", "twelve"), ("ends in </s>", "</s>"), ("how " * 99, "twelve")):
+        ours, plain = (PromptEncoder(one, "quality", 90).encode(instruction, response) for one in (appending, merging))
+        assert ours == plain

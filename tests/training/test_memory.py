@@ -69,6 +69,8 @@ def test_with_checkpointing_a_layer_keeps_one_vector():
         ((100, 100), BFLOAT16, ("FSDP", 4), 200),
         ((100, 100), BFLOAT16, ("ZERO3", 4), 200),
         ((100, 100), BFLOAT16, ("ZERO2", 4), 350),
+        ((100, 100), BFLOAT16, ("ZERO1", 4), 500),  # weights and gradients whole, a quarter of 400 for the moments
+        ((100, 8), MIXED, ("ZERO1", 4), 400 + 32 + 16 + 200),
     ],
 )
 def test_what_a_rank_keeps_by_hand(weights, precision, sharding, expected):

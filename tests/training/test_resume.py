@@ -11,7 +11,7 @@ from deita_train.training.checkpoints import Writers, write_record
 ONE, CPUS, GPUS = Writers(1, "NO"), Writers(2, "MULTI_CPU"), Writers(8, "MULTI_GPU")
 FSDP, MORE_FSDP = Writers(2, "FSDP"), Writers(8, "FSDP")
 ZERO2, ZERO3, MORE_ZERO3 = Writers(2, "DEEPSPEED", 2), Writers(2, "DEEPSPEED", 3), Writers(8, "DEEPSPEED", 3)
-ONE_ZERO3 = Writers(1, "DEEPSPEED", 3)
+ONE_ZERO3, ZERO1 = Writers(1, "DEEPSPEED", 3), Writers(2, "DEEPSPEED", 1)
 
 
 def checkpoint_to_resume(folder, monkeypatch, ranks, **trainer):
@@ -28,7 +28,7 @@ def written_by(folder, writers):
     return checkpoint
 
 
-@pytest.mark.parametrize("writers", [ONE, CPUS, GPUS, FSDP, ZERO2, ZERO3], ids=str)
+@pytest.mark.parametrize("writers", [ONE, CPUS, GPUS, FSDP, ZERO1, ZERO2, ZERO3], ids=str)
 def test_the_same_launch_goes_on(tmp_path, monkeypatch, capsys, writers):
     checkpoint = written_by(tmp_path, writers)
     assert checkpoint_to_resume(tmp_path, monkeypatch, writers) == checkpoint
@@ -48,7 +48,7 @@ def test_whole_files_serve_any_number_of_ranks_and_the_log_says_so(tmp_path, mon
 REFUSED = [
     (ZERO3, MORE_ZERO3), (MORE_ZERO3, ZERO3), (ZERO3, ONE_ZERO3), (ZERO2, ZERO3), (ZERO3, ZERO2), (ZERO3, CPUS),
     (ZERO2, ONE), (CPUS, ZERO2), (ONE, ONE_ZERO3), (FSDP, CPUS), (FSDP, ONE), (GPUS, MORE_FSDP), (FSDP, ZERO3),
-    (MORE_ZERO3, MORE_FSDP),
+    (MORE_ZERO3, MORE_FSDP), (ZERO1, ZERO2), (ZERO2, ZERO1), (ZERO1, CPUS), (ZERO1, ONE),
 ]  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_other_files_are_refused_with_the_ways_on(tmp_path, monkeypatch, writers
         checkpoint_to_resume(tmp_path, monkeypatch, ranks)
     start = f"{checkpoint} was written by {writers} and cannot be continued by {ranks}."
     assert str(raised.value).startswith(start)
-    for way in ("launch as it was written", "--fresh", "copy that folder"):
+    for way in ("launch it the way it was written", "--fresh", "copy that folder"):
         assert way in str(raised.value)
     assert checkpoint.exists()
 

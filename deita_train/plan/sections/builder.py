@@ -1,18 +1,35 @@
 """What sections build their stages with: the stages so far, models, data, and what decides a training's result."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from deita_train.data.places import distinct_names, source_name
+from deita_train.errors import UserError
+from deita_train.models.model_limits import length_problem, vocabulary_problem
+from deita_train.plan.chat_templates import (
+    OWN,
+    ChatTemplate,
+    made_template,
+    named_template,
+    own_or_default,
+    own_template_of,
+)
 from deita_train.plan.identity import PERFORMANCE_FIELDS, decisive_trainer, whole_peft
 from deita_train.plan.inputs import Inputs
 from deita_train.plan.node import Node
 from deita_train.recipe.data_sections import Preferences, Source
-from deita_train.recipe.model_sections import Packable, Pass, Training, Tuning
+from deita_train.recipe.model_sections import Packable, Pass, Rendered, Training, Tuning
 from deita_train.recipe.schema import Recipe
 
-DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
 # Tokens to which a pass cuts without `max_length`, where the model's context is not shorter: the public code's length.
 # A context may be far longer, and a pass over it far more expensive.
 PASS_MAX_LENGTH = 2048
+
+_WAYS_OUT = (
+    "State resize: true where it is trained (sft, dpo, scorers.<dimension>.train), or resize it once and save it "
+    "(resize_token_embeddings)."
+)
 
 
 class Model(NamedTuple):
@@ -50,12 +67,16 @@ class Builder:
         """A section's seed, by default the recipe's."""
         return self.recipe.seed if stated is None else stated
 
-    def add_pool(self, label: str, sources: list[Source], where: str) -> Node:
+    def add_pool(self, label: str, sources: Sequence[Source], where: str) -> Node:
         """Add the stage that reads conversations."""
         identities, locations = [], []
-        for number, source in enumerate(sources):
+        for number, (source, prefix) in enumerate(zip(sources, _id_prefixes(sources), strict=True)):
             path = f"{where}.sources.{number}" if len(sources) > 1 else where
             identity, location = self.inputs.source(source, default_seed=self.recipe.seed, where=path)
+            if source.is_drawn:
+                identity = {**identity, "draw": {**source.draw, "seed": self.seed(source.seed)}}
+            if prefix is not None:
+                identity = {**identity, "id_prefix": prefix}
             identities.append(identity)
             locations.append(location)
         return self.add(Node(label, "pool", {"sources": identities}, {"sources": locations}))
@@ -63,7 +84,7 @@ class Builder:
     def add_preferences(self, label: str, preferences: Preferences, where: str) -> Node:
         """Add the stage that reads preference pairs."""
         identity, location = self.inputs.source(preferences, default_seed=self.recipe.seed, where=where)
-        if preferences.sample is not None:
+        if preferences.is_drawn:
             identity = {**identity, "sample": preferences.sample, "seed": self.seed(preferences.seed)}
         return self.add(Node(label, "preferences", {"source": identity}, {"source": location}))
 
@@ -93,13 +114,35 @@ class Builder:
     def _trusts(self, name: str) -> bool:
         return name in (self.recipe.trust_remote_code or ())
 
-    def chat_template(self, name: str | None, where: str, model: Model, *, marked: bool = True) -> str:
-        """The text of the chat template that a section names; `tokenizer` means the model's own."""
-        if model.parents:
-            own: Any = model.parents["model"].identity["chat_template"]
-        else:
-            own = (model.identity["model"], model.location["model"])
-        return self.inputs.chat_template(name or DEFAULT_CHAT_TEMPLATE, where, own, marked=marked)
+    def chat_template(self, name: str | None, where: str, model: Model, *, marked: bool = True) -> ChatTemplate:
+        """The chat template of a section.
+
+        Args:
+            name: as stated: a template of the package, a path to a .jinja file, or `tokenizer` for the model's own;
+                None for the model's own where it has one, else the package's default.
+            where: the dotted path of the section.
+            model: the section's model.
+            marked: whether a file must mark the assistant's words, as a loss needs it.
+        """
+        try:
+            if name not in (None, OWN):
+                return named_template(name, marked=marked)
+            if model.parents:
+                return made_template(model.parents["model"].identity)
+            find = own_or_default if name is None else own_template_of
+            return find(model.identity["model"], model.location["model"])
+        except UserError as error:
+            raise self.inputs.error(f"{where}.chat_template", str(error)) from None
+
+    def of_rendering(
+        self, section: Rendered, where: str, template: ChatTemplate
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What of a stage's rendering decides its result besides the template, and how it runs."""
+        return {"unsupported_fields": section.unsupported_fields}, {
+            "section": where,
+            "max_refused_share": section.max_refused_share,
+            "template": template.words,
+        }
 
     def of_pass(self, how: Pass, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """What decides the result of every forward pass, and how it runs."""
@@ -124,7 +167,28 @@ class Builder:
             "peft": whole_peft(tuning),
             "merge_adapter": tuning.merge_adapter if tuning.peft is not None else None,
             "quantization": tuning.quantization,
+            "resize": tuning.resize,
         }
+
+    def check_limits(self, model: Model, where: str, length: tuple[str, int | None], *, resize: bool = False) -> None:
+        """Refuse a local model with tokens that have no embedding, and a stated length beyond its learned positions.
+
+        Args:
+            model: of the section.
+            where: the dotted path of the section.
+            length: the field that states a maximum length, and what it states; None for its default.
+            resize: whether the section adds embeddings.
+        """
+        if "model" not in model.location:
+            return  # made by the run
+        folder = Path(model.location["model"])
+        problem = vocabulary_problem(folder)
+        if problem is not None and not resize:
+            raise self.inputs.error(f"{where}.model", f"{problem}. {_WAYS_OUT}")
+        field, stated = length
+        problem = length_problem(folder, stated)
+        if problem is not None:
+            raise self.inputs.error(f"{where}.{field}", f"{problem}.")
 
     def training_runtime(self, training: Training, where: str) -> dict[str, Any]:
         """How a training runs."""
@@ -139,3 +203,15 @@ class Builder:
             "packing": isinstance(training, Packable) and training.packing,
             "checkpoint_minutes": training.checkpoint_minutes,
         }
+
+
+def _id_prefixes(sources: Sequence[Source]) -> list[str | None]:
+    """The prefix of ids of each source whose own name another one has too; None for the others."""
+    read = {
+        number: (source.dataset, tuple(filter(None, (source.name, source.split, "+".join(source.patterns)))))
+        for number, source in enumerate(sources)
+        if source.dataset is not None
+    }
+    names = dict(zip(read, distinct_names(list(read.values())), strict=True))
+    longer = {number: name for number, name in names.items() if name != source_name(read[number][0])}
+    return [longer.get(number) for number in range(len(sources))]

@@ -1,39 +1,49 @@
 """Section `dpo:`, direct preference optimization of SFT's model or of another one."""
 
 from deita_train.data.answer_marks import ends_in_eos
+from deita_train.plan.chat_templates import (
+    DEFAULT_CHAT_TEMPLATE,
+    ChatTemplate,
+    made_template,
+    parity_pairs_template,
+    shipped_template,
+)
 from deita_train.plan.identity import stated_fields
-from deita_train.plan.inputs import parity_pairs_template, shipped_template
 from deita_train.plan.node import Node
-from deita_train.plan.sections.builder import DEFAULT_CHAT_TEMPLATE, Builder, Model
+from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Dpo
 
 
 def add_dpo(builder: Builder, dpo: Dpo) -> None:
     """Add the reading of pairs, their log-probabilities before the training, and the training."""
-    model, chat_template = _policy(builder, dpo)
+    model, template = _policy(builder, dpo)
     pairs = builder.add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
-    pairs_template = _parity_template(builder, chat_template) if dpo.parity else None
+    pairs_template = _parity_template(builder, template.text) if dpo.parity else None
     tuning = builder.of_tuning(dpo)
     max_length = tuning["trainer"]["max_length"]
     dtype, how = builder.of_pass(dpo.reference, "dpo.reference")
+    decides, rendering = builder.of_rendering(dpo, "dpo", template)
+    builder.check_limits(model, "dpo", ("trainer.max_length", dpo.trainer.get("max_length")), resize=dpo.resize)
+    decides["resize"] = dpo.resize
     parents = {"data": pairs, **model.parents}
-    scored = {"chat_template": pairs_template or chat_template, "max_length": max_length, **dtype}
+    scored = {"chat_template": pairs_template or template.text, "max_length": max_length, **decides, **dtype}
     reference = builder.add(
-        Node("reference", "log_probs", {**model.identity, **scored}, {**model.location, **how}, parents)
+        Node("reference", "log_probs", {**model.identity, **scored}, {**model.location, **how, **rendering}, parents)
     )
     identity = {
         **model.identity,
-        "chat_template": chat_template,
+        **template.identity(),
+        **decides,
         "max_length": max_length,
         **tuning,
-        "end_of_turn": not ends_in_eos(chat_template),
+        "end_of_turn": not ends_in_eos(template.text),
         "pairs_template": pairs_template,
     }
-    runtime = {**model.location, **builder.training_runtime(dpo, "dpo")}
+    runtime = {**model.location, **rendering, **builder.training_runtime(dpo, "dpo")}
     builder.add(Node("dpo", "dpo", identity, runtime, {**parents, "reference": reference}, stated_fields(dpo)))
 
 
-def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, str]:
+def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, ChatTemplate]:
     """The model that DPO starts from, and the chat template of both."""
     recipe, sft = builder.recipe, builder.nodes.get("sft")
     if dpo.model is not None:
@@ -53,7 +63,7 @@ def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, str]:
         raise builder.inputs.error(
             "sft.peft", "sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true."
         )
-    return Model({"model": sft}, {}, {}), sft.identity["chat_template"]
+    return Model({"model": sft}, {}, {}), made_template(sft.identity)
 
 
 def _parity_template(builder: Builder, chat_template: str) -> str:

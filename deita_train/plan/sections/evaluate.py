@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deita_train.plan.chat_templates import ChatTemplate, made_template
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Evaluate
@@ -19,13 +20,15 @@ def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
         _add_passes(builder, "evaluate_pairs", "log_probs", data, models, template)
 
 
-def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], str]:
+def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], ChatTemplate]:
     """The models by name, the untuned one first, and the chat template of them all."""
     tuned = [builder.nodes[label] for label in ("sft", "dpo") if label in builder.nodes]
     if evaluate.model is not None and not tuned:
         # The answers of a pair are found by position; those of a conversation, by the template's marks.
         marked = evaluate.heldout is not None
         model = builder.model(evaluate.model, evaluate.revision, "evaluate", adapters=True)
+        stated = evaluate.max_length if "max_length" in evaluate.model_fields_set else None
+        builder.check_limits(model, "evaluate", ("max_length", stated))
         return {"base": model}, builder.chat_template(evaluate.chat_template, "evaluate", model, marked=marked)
     for name in ("model", "revision", "chat_template"):
         if tuned and getattr(evaluate, name) is not None:
@@ -36,7 +39,7 @@ def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], str
         raise builder.inputs.missing("evaluate", "sft: or dpo: (or evaluate.model)")
     models = {"base": _starting_model(tuned[0])}
     models |= {node.label: Model({"model": node}, {}, {}) for node in tuned}
-    return models, tuned[0].identity["chat_template"]
+    return models, made_template(tuned[0].identity)
 
 
 def _starting_model(training: Node) -> Model:
@@ -48,16 +51,20 @@ def _starting_model(training: Node) -> Model:
 
 
 def _add_passes(
-    builder: Builder, label: str, kind: str, data: Node, models: Mapping[str, Model], template: str
+    builder: Builder, label: str, kind: str, data: Node, models: Mapping[str, Model], template: ChatTemplate
 ) -> None:
     """Add a pass for each model, which also reads the one before it, to compare with."""
     evaluate = builder.recipe.evaluate
     assert evaluate is not None
     dtype, how = builder.of_pass(evaluate, "evaluate")
+    decides, rendering = builder.of_rendering(evaluate, "evaluate", template)
     before: dict[str, Node] = {}
+    tuned = [builder.nodes[label] for label in ("sft", "dpo") if label in builder.nodes]
     for name, model in models.items():
         identity: dict[str, Any] = {
-            "chat_template": template,
+            "chat_template": template.text,
+            **decides,
+            "resize": name == "base" and bool(tuned and tuned[0].identity["resize"]),
             "max_length": evaluate.max_length,
             **dtype,
             **model.identity,
@@ -65,4 +72,8 @@ def _add_passes(
         if kind == "log_probs" and name == "dpo":
             identity["beta"] = builder.nodes["dpo"].identity["trainer"]["beta"]
         parents = {"data": data, **model.parents, **before}
-        before = {"before": builder.add(Node(f"{label}.{name}", kind, identity, {**how, **model.location}, parents))}
+        before = {
+            "before": builder.add(
+                Node(f"{label}.{name}", kind, identity, {**how, **rendering, **model.location}, parents)
+            )
+        }

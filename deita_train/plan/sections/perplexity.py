@@ -10,11 +10,16 @@ def add_perplexity(builder: Builder, perplexity: Perplexity) -> None:
     pool = builder.required("pool", "perplexity", "pool:")
     model = builder.model(perplexity.model, perplexity.revision, "perplexity", adapters=True)
     dtype, how = builder.of_pass(perplexity, "perplexity")
+    builder.check_limits(model, "perplexity", ("max_length", perplexity.max_length))
+    template = builder.chat_template(perplexity.chat_template, "perplexity", model)
+    decides, rendering = builder.of_rendering(perplexity, "perplexity", template)
     identity = {
         **model.identity,
-        "chat_template": builder.chat_template(perplexity.chat_template, "perplexity", model),
+        "chat_template": template.text,
+        **decides,
         "max_length": perplexity.max_length,
         "max_length_limit": PASS_MAX_LENGTH,
         **dtype,
     }
-    builder.add(Node("perplexity", "perplexity", identity, {**model.location, **how}, {"pool": pool, **model.parents}))
+    runtime = {**model.location, **how, **rendering}
+    builder.add(Node("perplexity", "perplexity", identity, runtime, {"pool": pool, **model.parents}))

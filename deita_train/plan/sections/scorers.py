@@ -27,6 +27,7 @@ def _add_scorer(builder: Builder, dimension: str, scorer: Scorer) -> None:
     else:
         assert scorer.model is not None
         model = builder.model(scorer.model, scorer.revision, where, adapters=True)
+        builder.check_limits(model, where, ("max_length", scorer.max_length))
     pool = builder.required("pool", where, "pool:")
     dtype, how = builder.of_pass(scorer, where)
     identity = {
@@ -49,6 +50,8 @@ def _add_scorer(builder: Builder, dimension: str, scorer: Scorer) -> None:
 
 def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where: str) -> Node:
     model = builder.trained_model(train.model, train.revision, where)
+    stated = train.max_length if "max_length" in train.model_fields_set else None
+    builder.check_limits(model, where, ("max_length", stated), resize=train.resize)
     seed = builder.recipe.seed
     data, data_location = builder.inputs.source(train.data, default_seed=seed, where=f"{where}.data")
     heldout: dict[str, Any] | None = None

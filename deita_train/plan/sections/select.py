@@ -5,6 +5,7 @@ from typing import Any
 from deita_train.plan.identity import decisive_trainer
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
+from deita_train.recipe.model_sections import Rendered, Sft
 from deita_train.recipe.schema import ReadAs, Select
 from deita_train.selection.settings import Method, rules_of, score_dimensions
 
@@ -93,15 +94,16 @@ def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, in
         raise builder.inputs.error("select.read_as", "sft: says how the rows are read; leave one of the two out.")
     if sft is not None:
         model = builder.model(sft.model, sft.revision, "sft")
-        lengths = _lengths(builder, model, sft.chat_template, "sft", pool)
+        lengths = _lengths(builder, model, sft, "sft", pool)
         return lengths, decisive_trainer(sft)["max_length"]
     if read_as is not None:
         model = _tokenizer(builder, read_as)
-        return _lengths(builder, model, read_as.chat_template, "select.read_as", pool), read_as.max_length
+        return _lengths(builder, model, read_as, "select.read_as", pool), read_as.max_length
     raise builder.inputs.error(
         f"select.{'budget' if select.in_tokens else 'only_trained_turns'}",
         "counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, or select.read_as: "
-        "{tokenizer: MODEL}, with chat_template: and max_length: where they are not vicuna_v1.1 and 2048.",
+        "{tokenizer: MODEL}, with chat_template: and max_length: where they are not the model's own (else vicuna_v1.1) "
+        "and 2048.",
     )
 
 
@@ -112,6 +114,10 @@ def _tokenizer(builder: Builder, read_as: ReadAs) -> Model:
     return builder.outside_model(read_as.tokenizer, read_as.revision, where, field="tokenizer")
 
 
-def _lengths(builder: Builder, model: Model, chat_template: str, where: str, pool: Node) -> Node:
-    identity = {**model.identity, "chat_template": builder.chat_template(chat_template, where, model)}
-    return builder.add(Node("lengths", "lengths", identity, model.location, {"pool": pool, **model.parents}))
+def _lengths(builder: Builder, model: Model, section: Rendered, where: str, pool: Node) -> Node:
+    template = builder.chat_template(section.chat_template, where, model)
+    decides, rendering = builder.of_rendering(section, where, template)
+    resize = isinstance(section, Sft) and section.resize
+    identity = {**model.identity, "chat_template": template.text, **decides, "resize": resize}
+    runtime = {**model.location, **rendering}
+    return builder.add(Node("lengths", "lengths", identity, runtime, {"pool": pool, **model.parents}))

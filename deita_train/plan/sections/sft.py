@@ -14,14 +14,17 @@ def add_sft(builder: Builder, sft: Sft) -> None:
         data = builder.add_pool("sft_data", [sft.data], "sft.data")
     else:
         data = builder.required("select", "sft", "select: (or sft.data:)")
-    chat_template = builder.chat_template(sft.chat_template, "sft", model)
+    template = builder.chat_template(sft.chat_template, "sft", model)
+    builder.check_limits(model, "sft", ("trainer.max_length", sft.trainer.get("max_length")), resize=sft.resize)
+    decides, how = builder.of_rendering(sft, "sft", template)
     identity = {
         **model.identity,
-        "chat_template": chat_template,
+        **template.identity(),
+        **decides,
         **builder.of_tuning(sft),
         "loss": "per_conversation" if sft.is_per_conversation else "per_token",
         "parity": sft.parity,
-        "end_of_turn": not ends_in_eos(chat_template),
+        "end_of_turn": not ends_in_eos(template.text),
     }
-    runtime = {**model.location, **builder.training_runtime(sft, "sft")}
+    runtime = {**model.location, **how, **builder.training_runtime(sft, "sft")}
     builder.add(Node("sft", "sft", identity, runtime, {"data": data, **model.parents}, stated_fields(sft)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.number_text import count, share, significant
+from deita_train.report.cards.base_licence import base_licence
 from deita_train.report.cards.card_names import card_file
 from deita_train.report.results.result_measures import (
     EVOL_SCORE,
@@ -115,6 +116,11 @@ class Card:
         pretraining = self.cell.stages["pretraining_data"] if self.origin.miniature else None
         read = [item for item in (pretraining, self.sft_rows, self.pairs) if item is not None]
         return list(dict.fromkeys(source["hub"] for item in read for source in sources_of(item) if "hub" in source))
+
+    @property
+    def licence(self) -> Mapping[str, Any]:
+        """What the base's card says of its licence, field by field; empty if that is not known here."""
+        return base_licence(self.origin.model)
 
     @property
     def heldout(self) -> list[Artefact]:

@@ -14,6 +14,7 @@ from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.sections.section import Section
 from deita_train.report.tables.stage_tables import failure_table, provenance_table
+from deita_train.store.model_links import CELLS
 
 
 def failure_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
@@ -47,7 +48,20 @@ def cards_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
         text += (
             f" The cards of {plural(others, 'model')} of the sweep's other cells are beside them, named by artefact."
         )
-    return Section("Model cards", text, links=links)
+    return Section("Model cards", text, notes=_places(summary), links=links)
+
+
+def _places(summary: RunSummary) -> tuple[str, ...]:
+    """Where the models are, by the links in the run's folder."""
+    base = [link for link in summary.links if "/" not in link]
+    others = [link for link in summary.links if "/" in link]
+    notes = []
+    if base:
+        verb, noun = ("leads", "model") if len(base) == 1 else ("lead", "models")
+        notes.append(f"In this run's folder, {' and '.join(base)} {verb} to the {noun} of the base run.")
+    if others:
+        notes.append(f"The models of the sweep's other cells are in its folder {CELLS}, such as {others[0]}.")
+    return tuple(notes)
 
 
 def time_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:

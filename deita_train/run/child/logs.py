@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from deita_train.errors import UserError, machine_fault
+from deita_train.errors import MachineFault, UserError, machine_fault
 from deita_train.store.locks import watch_parent
 
 # How a user's mistake begins in a child's log.
@@ -29,6 +29,8 @@ def run_logged(log: Path, work: Callable[[], object]) -> None:
         if user_error is None:
             traceback.print_exc()
             raise SystemExit(1) from None
+        if isinstance(user_error, MachineFault):
+            traceback.print_exception(user_error.__cause__ or error)  # where the memory did not suffice, for example
         sys.stderr.write(f"{ERROR_MARK}{user_error}\n")
         raise SystemExit(user_error.exit_code) from None
 

@@ -20,6 +20,7 @@ from deita_train.run.child.publishing import publish, publish_in_clean_process, 
 from deita_train.run.child.reusable_artefacts import find_reusable
 from deita_train.run.child.tracking import Tracker, tracking
 from deita_train.run.child.work_folder import stage_context, work_folder
+from deita_train.run.linking import link_stage
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.kinds import stage_module
 from deita_train.store.atomic_io import remove_tree
@@ -49,6 +50,7 @@ def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_i
         _run_rank(plan, node, rank)
         if not plan.store.has(node.id):
             publish_in_clean_process(plan, node)
+    link_stage(plan, node)
     sys.stdout.write(f"published {plan.store.path(node.id)}\n")
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from deita_train.inference.shards import Columns, check_shards, collect, remove_
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 from deita_train.models.model_shape import automatic_batch_tokens, load_config
 from deita_train.stages.context import StageContext
-from deita_train.stages.rows import conversation_row, pass_max_length
+from deita_train.stages.refusals import Refusals
+from deita_train.stages.rows import conversation_row, pass_max_length, readable_length
 from deita_train.stages.stage_model import load_stage_model, model_path, trusts_code
 from deita_train.training.rows import LabelledRow
 
@@ -219,33 +221,65 @@ def _batch_tokens(context: StageContext, longest: int) -> int:
     return automatic_batch_tokens(config, context.identity["dtype"], free_bytes, longest)
 
 
-def render_rows(context: StageContext, table: datasets.Dataset) -> None:
-    """Prepare inference over whole conversations: ids and labels of every row, planned batches, counts."""
-    rendered = rendered_rows(context, table)
-    truncated = sum(row.truncated for row in rendered)
-    prepare_rows(context, [row.input_ids for row in rendered], [row.labels for row in rendered], truncated)
+@dataclass(frozen=True)
+class RenderedTable:
+    """Conversations as a stage's model reads them.
+
+    Attributes:
+        rows: those that the template can write, cut on the right, in the table's order.
+        positions: their positions in the table.
+        refused: the others, by position, with the reason.
+    """
+
+    rows: list[LabelledRow]
+    positions: list[int]
+    refused: dict[int, str]
+
+    @property
+    def truncated(self) -> int:
+        """How many rows were cut."""
+        return sum(row.truncated for row in self.rows)
 
 
-def rendered_rows(context: StageContext, table: datasets.Dataset) -> list[LabelledRow]:
-    """All conversations as the stage's model reads them, cut on the right."""
+def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: bool = True) -> RenderedTable:
+    """All conversations as the stage's model reads them.
+
+    Raises:
+        UserError: the template cannot write more rows than the recipe allows.
+    """
     model = model_path(context)
-    tokenizer = load_tokenizer(str(model), context.identity["chat_template"], trust_code=trusts_code(context.identity))
-    max_length = pass_max_length(context.identity, model)
-    rendered = []
+    trusted = trusts_code(context.identity)
+    render = partial(
+        conversation_row,
+        load_tokenizer(str(model), context.identity["chat_template"], trust_code=trusted),
+        max_length=readable_length(pass_max_length(context.identity, model), model, trust_code=trusted),
+        unsupported_fields=context.identity.get("unsupported_fields", "drop"),
+        labelled=labelled,
+    )
+    refusals = Refusals.of(context)
+    rendered = RenderedTable([], [], {})
     for number, row in enumerate(table):
-        rendered.append(conversation_row(tokenizer, row, max_length))
+        made = refusals.unless_refused(row["id"], partial(render, row))
+        if made is None:
+            rendered.refused[number] = refusals.last_reason
+        else:
+            rendered.rows.append(made)
+            rendered.positions.append(number)
         context.progress.update(number + 1, len(table), "rows rendered")
+    refusals.check(len(table))
     return rendered
 
 
-def prepare_rows(context: StageContext, input_ids: list[list[int]], labels: list[list[int]], truncated: int) -> None:
-    """Write ids and labels of every row, and plan batches over them."""
+def prepare_rows(
+    context: StageContext, input_ids: list[list[int]], labels: list[list[int]], facts: dict[str, Any]
+) -> None:
+    """Write ids and labels of every row, and plan batches over them; `facts` hold at least `truncated`."""
     columns = {
         "input_ids": pa.array(input_ids, pa.list_(pa.int32())),
         "labels": pa.array(labels, pa.list_(pa.int32())),
     }
     pq.write_table(pa.table(columns), context.prepared_dir / ROWS)
-    plan_pass(context, [len(ids) for ids in input_ids], {"truncated": truncated})
+    plan_pass(context, [len(ids) for ids in input_ids], facts)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Shared by the stages that embed: the rows to embed, the stored dtype, and the table."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import datasets
 import numpy as np
@@ -26,10 +28,21 @@ def pool_rows(context: StageContext) -> datasets.Dataset:
     return datasets.load_from_disk(str(context.parents["pool"] / "data"))
 
 
-def keep_inputs(context: StageContext, inputs: Sequence[Sequence[int]], truncated: int) -> None:
-    """Write the token ids of every row, and plan batches over those not embedded before."""
+def keep_inputs(
+    context: StageContext,
+    inputs: Sequence[Sequence[int]],
+    truncated: int,
+    refused: Mapping[int, str] = MappingProxyType({}),
+) -> None:
+    """Write the token ids of every row, and plan batches over those not embedded before.
+
+    Rows of the pool that are `refused`, by position, have no inputs and will have no embedding.
+    """
+    if not inputs:
+        raise UserError(f"{context.label}: the chat template can write no row of the pool; choose another.")
     pq.write_table(pa.table({"input_ids": pa.array(inputs, pa.list_(pa.int32()))}), context.prepared_dir / ROWS)
-    plan_missing(context, inputs, _STORED, {"truncated": truncated})
+    facts = {"truncated": truncated, "refused": {str(position): reason for position, reason in refused.items()}}
+    plan_missing(context, inputs, _STORED, facts)
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,11 @@ class Inputs:
 
     token_ids: list[list[int]]
     plan: BatchPlan
+
+    @property
+    def refused(self) -> dict[int, str]:
+        """The rows of the pool without inputs, by position, with the reason."""
+        return {int(position): reason for position, reason in self.plan.facts["refused"].items()}
 
     @classmethod
     def read(cls, context: StageContext) -> "Inputs":
@@ -51,7 +69,7 @@ class Inputs:
 
 
 def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int]) -> Columns:
-    """Vectors [B, D] in the recipe's storage dtype; `rows` are the numbers of their rows in the pool.
+    """Vectors [B, D] in the recipe's storage dtype; `rows` are the numbers of their rows among those embedded.
 
     Raises:
         UserError: a number overflows float16.
@@ -61,12 +79,18 @@ def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int])
         stored = values.astype(context.identity.get("storage", "float32"))
     lost = np.flatnonzero((np.isinf(stored) & np.isfinite(values)).any(axis=1))
     if len(lost):
-        row_id = pool_rows(context)[rows[int(lost[0])]]["id"]
+        row_id = _embedded_ids(context, Inputs.read(context))[rows[int(lost[0])]]
         raise UserError(
             f"{context.label}: row {row_id!r} has {np.abs(values[lost[0]]).max():,.0f} in its embedding, and float16 "
             "holds at most 65,504. Set embedding.storage: float32."
         )
     return {VECTORS: stored}
+
+
+def _embedded_ids(context: StageContext, inputs: Inputs) -> list[str]:
+    """The ids of the rows that have inputs, in the pool's order."""
+    refused = inputs.refused
+    return [row_id for position, row_id in enumerate(pool_rows(context)["id"]) if position not in refused]
 
 
 def leave_embeddings(
@@ -76,7 +100,7 @@ def leave_embeddings(
     num_rows = len(inputs.token_ids)
     matrix, reused = join_reused(context, inputs.plan, result.columns.get(VECTORS), num_rows)
     hashes = [input_hash(ids) for ids in inputs.token_ids]
-    write_embeddings(context.data_dir, list(pool_rows(context)["id"]), matrix, {_STORED.hashes: hashes})
+    write_embeddings(context.data_dir, _embedded_ids(context, inputs), matrix, {_STORED.hashes: hashes})
     metrics = {
         "rows": num_rows,
         "dimensions": matrix.shape[1],
@@ -85,4 +109,5 @@ def leave_embeddings(
         **reused,
         **result.metrics,
     }
-    return StageResult(num_rows, num_rows, {}, metrics, device)
+    drops = dict(Counter(inputs.refused.values()))
+    return StageResult(num_rows + sum(drops.values()), num_rows, drops, metrics, device)

@@ -1,18 +1,25 @@
 """Stage `evaluate`: loss per assistant token on held-out conversations."""
 
 import math
+from collections import Counter
 
 import datasets
 
 from deita_train.errors import UserError
+from deita_train.inference.batches import read_plan
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import render_rows, token_losses
+from deita_train.stages.inference.batched_pass import PLAN, prepare_rows, rendered_rows, token_losses
 from deita_train.store.atomic_io import read_json
 
 
 def prepare(context: StageContext) -> None:
     """Render every held-out conversation once, and plan the batches."""
-    render_rows(context, datasets.load_from_disk(str(context.parents["data"] / "data")))
+    heldout = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    rendered = rendered_rows(context, heldout)
+    ids, labels = [row.input_ids for row in rendered.rows], [row.labels for row in rendered.rows]
+    refused = dict(Counter(rendered.refused.values()))
+    names = [row.id for row in rendered.rows]
+    prepare_rows(context, ids, labels, {"truncated": rendered.truncated, "refused": refused, "rows": names})
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -20,17 +27,18 @@ def run(context: StageContext) -> StageResult | None:
     losses = token_losses(context)
     if losses is None:
         return None
-    heldout = datasets.load_from_disk(str(context.parents["data"] / "data"))
-    values = {"id": list(heldout["id"]), "loss": losses.sums.tolist(), "tokens": losses.counts.tolist()}
+    facts = read_plan(context.prepared_dir / PLAN).facts
+    rows, refused = facts["rows"], facts["refused"]
+    values = {"id": rows, "loss": losses.sums.tolist(), "tokens": losses.counts.tolist()}
     datasets.Dataset.from_dict(values).save_to_disk(str(context.data_dir))
     tokens = int(losses.counts.sum())
     if tokens == 0:
         raise UserError("the held-out rows have no assistant token within max_length; nothing can be measured.")
     loss = math.fsum(losses.sums.tolist()) / tokens
     metrics = {
-        "heldout": {"rows": len(heldout), "tokens": tokens, "loss_per_token": loss, "perplexity": math.exp(loss)},
+        "heldout": {"rows": len(rows), "tokens": tokens, "loss_per_token": loss, "perplexity": math.exp(loss)},
         **losses.metrics,
     }
     if "before" in context.parents:
         metrics["before"] = read_json(context.parents["before"] / "metrics.json")["heldout"]
-    return StageResult(len(heldout), len(heldout), {}, metrics, losses.device)
+    return StageResult(len(rows) + sum(refused.values()), len(rows), refused, metrics, losses.device)

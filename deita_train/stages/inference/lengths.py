@@ -1,6 +1,7 @@
 """Stage `lengths`: the SFT tokens of each row of the pool, and where each turn's answer ends."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.rows import conversation_row
+from deita_train.stages.refusals import Refusals
+from deita_train.stages.resized_model import resized_folder
+from deita_train.stages.rows import UnsupportedFields, conversation_row
 from deita_train.stages.stage_model import tokenizer_path, trusts_code
 from deita_train.training.rows import loss_mask
 
@@ -35,23 +38,31 @@ def run(context: StageContext) -> StageResult:
     )
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    measured = []
+    measured, refusals = [], Refusals.of(context)
+    how = context.identity.get("unsupported_fields", "drop")
     for number, row in enumerate(pool):
         context.progress.update(number + 1, len(pool), "rows rendered")
-        measured.append({"id": row["id"], **row_lengths(tokenizer, row)})
+        lengths = refusals.unless_refused(row["id"], partial(row_lengths, tokenizer, row, unsupported_fields=how))
+        if lengths is not None:
+            measured.append({"id": row["id"], **lengths})
+    drops = refusals.check(len(pool))
     datasets.Dataset.from_list(measured, features=FEATURES).save_to_disk(str(context.data_dir))
     tokens = sum(row["num_tokens"] for row in measured)
     longest = max((row["num_tokens"] for row in measured), default=0)
-    return StageResult(len(pool), len(pool), metrics={"rows": len(pool), "tokens": tokens, "longest": longest})
+    metrics = {"rows": len(measured), "tokens": tokens, "longest": longest}
+    return StageResult(len(pool), len(measured), drops, metrics)
 
 
-def row_lengths(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> dict[str, Any]:
+def row_lengths(
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], *, unsupported_fields: UnsupportedFields = "drop"
+) -> dict[str, Any]:
     """The row's values of ``FEATURES`` except its id.
 
     Raises:
+        RowRefused: the template cannot write the row.
         UserError: the template does not mark each answer separately.
     """
-    rendered = conversation_row(tokenizer, row, None)
+    rendered = conversation_row(tokenizer, row, None, unsupported_fields=unsupported_fields)
     mask = loss_mask(rendered.labels)
     return {
         "num_tokens": len(mask),
@@ -82,4 +93,7 @@ def _tokenizer(context: StageContext) -> Path:
     """A folder with the tokenizer; of a Hub model no weights are downloaded."""
     if "model" in context.parents:
         return context.parents["model"] / "model"
-    return tokenizer_path(context.identity["model"], context.runtime["model"], context.label)
+    source = tokenizer_path(context.identity["model"], context.runtime["model"], context.label)
+    if not context.identity.get("resize"):
+        return source
+    return resized_folder(source, context.prepared_dir / "resized", context.identity["chat_template"], weights=False)

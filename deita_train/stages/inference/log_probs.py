@@ -10,9 +10,11 @@ import numpy as np
 
 from deita_train.data.rendering import IGNORED, RenderedPair
 from deita_train.errors import UserError
+from deita_train.inference.batches import read_plan
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import prepare_rows, token_losses
+from deita_train.stages.inference.batched_pass import PLAN, prepare_rows, token_losses
 from deita_train.stages.intake.pairs import rendered_pairs
+from deita_train.stages.refusals import Refusals
 from deita_train.store.atomic_io import read_json
 
 Columns = dict[str, np.ndarray]
@@ -20,11 +22,13 @@ Columns = dict[str, np.ndarray]
 
 def prepare(context: StageContext) -> None:
     """Render every pair once, as two rows, and plan the batches."""
-    rows, truncated = [], 0
-    for _, pair in rendered_pairs(context):
+    rows, truncated, refusals, ids = [], 0, Refusals.of(context), []
+    for row_id, pair in rendered_pairs(context, refusals):
+        ids.append(row_id)
         rows += [_sequence(pair, pair.chosen_ids), _sequence(pair, pair.rejected_ids)]
         truncated += pair.truncated
-    prepare_rows(context, [ids for ids, _ in rows], [labels for _, labels in rows], truncated)
+    facts = {"truncated": truncated, "refused": dict(refusals.counts), "pairs": ids}
+    prepare_rows(context, [ids for ids, _ in rows], [labels for _, labels in rows], facts)
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -32,17 +36,18 @@ def run(context: StageContext) -> StageResult | None:
     losses = token_losses(context)
     if losses is None:
         return None
-    pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    facts = read_plan(context.prepared_dir / PLAN).facts
+    pairs, refused = facts["pairs"], facts["refused"]
     columns = {
         "chosen_log_prob": 0.0 - losses.sums[0::2],
         "rejected_log_prob": 0.0 - losses.sums[1::2],
         "chosen_tokens": losses.counts[0::2],
         "rejected_tokens": losses.counts[1::2],
     }
-    table = {"id": list(pairs["id"]), **{name: values.tolist() for name, values in columns.items()}}
+    table = {"id": pairs, **{name: values.tolist() for name, values in columns.items()}}
     datasets.Dataset.from_dict(table).save_to_disk(str(context.data_dir))
     metrics = {**_metrics(context, columns), **losses.metrics}
-    return StageResult(len(pairs), len(pairs), {}, metrics, losses.device)
+    return StageResult(len(pairs) + sum(refused.values()), len(pairs), refused, metrics, losses.device)
 
 
 def _sequence(pair: RenderedPair, answer: list[int]) -> tuple[list[int], list[int]]:
@@ -77,6 +82,7 @@ def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
 def _rewards(context: StageContext, margins: np.ndarray, usable: np.ndarray) -> dict[str, float]:
     """DPO's implicit reward: beta times how much likelier an answer has become than under the model before."""
     before = datasets.load_from_disk(str(context.parents["before"] / "data")).with_format("numpy")
+    assert list(before["id"][:]) == read_plan(context.prepared_dir / PLAN).facts["pairs"], "the pairs before are others"
     margins_before = (before["chosen_log_prob"][:] - before["rejected_log_prob"][:])[usable]
     rewards = context.identity["beta"] * (margins - margins_before)
     return {"accuracy": float((rewards > 0).mean()), "margin": float(rewards.mean())}

@@ -16,8 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deita_train.errors import UserError
+from deita_train.inference.batches import read_plan
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import TokenLosses, prepare_rows, rendered_rows, token_losses
+from deita_train.stages.inference.batched_pass import (
+    PLAN,
+    TokenLosses,
+    prepare_rows,
+    rendered_rows,
+    token_losses,
+)
 from deita_train.stages.rows import answers_alone, pass_max_length
 from deita_train.stages.stage_model import model_path
 from deita_train.training.rows import loss_mask
@@ -30,7 +37,8 @@ def prepare(context: StageContext) -> None:
     """Render every conversation and each of its answers alone, and plan batches over both."""
     pool = _pool(context)
     rendered = rendered_rows(context, pool)
-    rows = [(number, row) for number, row in enumerate(rendered) if any(loss_mask(row.labels))]
+    placed = zip(rendered.positions, rendered.rows, strict=True)
+    rows = [(number, row) for number, row in placed if any(loss_mask(row.labels))]
     if not rows:
         raise UserError(
             f"{context.label}: no row of the pool has a token of the assistant within max_length "
@@ -41,9 +49,9 @@ def prepare(context: StageContext) -> None:
     sequences = [*rows, *alone]
     marks = {"row": [number for number, _ in sequences], "alone": [False] * len(rows) + [True] * len(alone)}
     pq.write_table(pa.table(marks), context.prepared_dir / _SEQUENCES)
-    truncated = sum(row.truncated for row in rendered)
+    refused = {str(number): reason for number, reason in rendered.refused.items()}
     ids, labels = [row.input_ids for _, row in sequences], [row.labels for _, row in sequences]
-    prepare_rows(context, ids, labels, truncated)
+    prepare_rows(context, ids, labels, {"truncated": rendered.truncated, "refused": refused})
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -56,7 +64,11 @@ def run(context: StageContext) -> StageResult | None:
     measured = tokens > 0
     mean = np.divide(given, tokens, out=np.zeros(len(pool)), where=measured)
     gain = np.divide(given - alone, tokens, out=np.zeros(len(pool)), where=measured)
-    reasons = [None if known else _reason(row["messages"]) for known, row in zip(measured, pool, strict=True)]
+    refused = read_plan(context.prepared_dir / PLAN).facts["refused"]
+    reasons = [
+        None if known else refused.get(str(number)) or _reason(row["messages"])
+        for number, (known, row) in enumerate(zip(measured, pool, strict=True))
+    ]
     columns = {"perplexity": np.exp(mean), "ifd": np.exp(gain)}
     _write(context, pool, columns, tokens, reasons)
     metrics = {

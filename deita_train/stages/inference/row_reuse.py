@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.inference.batches import BatchPlan
 from deita_train.inference.shards import allocate
 from deita_train.stages.context import StageContext
@@ -142,6 +142,7 @@ def _chunks(context: StageContext, artefact: Path, column: str) -> list[pa.Array
     try:
         chunks = datasets.load_from_disk(str(artefact / "data")).data.column(column).chunks
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise_machine_fault(error, artefact)
         raise UserError(
             f"{context.label}: the table of {artefact}, which may hold some of these rows, cannot be read ({error}). "
             "Remove that folder (it is rebuilt when needed), or state reuse_rows: false."
@@ -160,6 +161,7 @@ def _read_kept(context: StageContext) -> Iterator[tuple[np.ndarray, list[str], n
         for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=_ROWS_PER_PART):
             yield batch["item"].to_numpy(), batch["source"].to_pylist(), _to_numpy(batch["value"])
     except (OSError, pa.ArrowException) as error:
+        raise_machine_fault(error, path)
         raise UserError(
             f"{context.label}: {path} is damaged ({str(error).splitlines()[0]}). Remove {context.prepared_dir.parent} "
             "and run again."

@@ -11,14 +11,17 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from deita_train.data.rendering import rendered_text
+from deita_train.data.rendering import RenderedPair
+from deita_train.data.template_text import RowRefused, rendered_text
 from deita_train.data.token_text import TokenText, control_token, token_texts
 from deita_train.scoring.prompts import DIGITS, PromptEncoder, PromptIds, literal_spans, prompt_parts
 from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.stages.inspection.row_view import Segment, ShownToken, TokenSequence
 from deita_train.stages.kinds import STAGE_KINDS, RowForm, ShownRows
 from deita_train.stages.rows import (
+    Tools,
     TurnPrompt,
+    UnsupportedFields,
     conversation_row,
     pair_row,
     scorer_prompt,
@@ -27,6 +30,8 @@ from deita_train.stages.rows import (
     text_row,
     training_encoder,
     turn_prompts,
+    writable,
+    writable_pair,
 )
 from deita_train.training.rows import LabelledRow, loss_mask
 
@@ -49,6 +54,12 @@ class InspectedStage:
         return length
 
     @property
+    def unsupported_fields(self) -> UnsupportedFields:
+        """What becomes of a row that the template cannot write."""
+        stated: UnsupportedFields = self.identity.get("unsupported_fields", "drop")
+        return stated
+
+    @property
     def shown(self) -> ShownRows:
         """How its rows are shown."""
         rows = STAGE_KINDS[self.kind].rows
@@ -63,39 +74,65 @@ def sequences(stage: InspectedStage, row: Row) -> list[TokenSequence]:
 
 def has_loss(stage: InspectedStage, row: Row) -> bool:
     """Whether the stage trains or measures a token of the row; true for stages that do neither."""
+    if refusal(stage, row) is not None:
+        return False
     if stage.shown.form == "pair":
-        return pair_row(stage.tokenizer, row, stage.max_length).differs
+        return _rendered_pair(stage, row, stage.max_length).differs
     if stage.shown.form in ("text", "conversation") and stage.shown.verb:
         return any(loss_mask(_labelled(stage, row, stage.max_length).labels))
     return True
 
 
+def refusal(stage: InspectedStage, row: Row) -> str | None:
+    """Why the stage's template cannot write the row; None if it can, and for scorers, which have no template."""
+    try:
+        if stage.shown.form == "pair":
+            _rendered_pair(stage, row, None)
+        elif stage.shown.form in ("text", "conversation"):
+            _labelled(stage, row, None)
+    except RowRefused as refused:
+        return str(refused)
+    return None
+
+
 def _labelled(stage: InspectedStage, row: Row, max_length: int | None) -> LabelledRow:
-    make = text_row if stage.shown.form == "text" else conversation_row
-    return make(stage.tokenizer, row, max_length)
+    if stage.shown.form == "text":
+        return text_row(stage.tokenizer, row, max_length)
+    return conversation_row(
+        stage.tokenizer,
+        row,
+        max_length,
+        unsupported_fields=stage.unsupported_fields,
+        labelled=bool(stage.shown.verb),
+    )
+
+
+def _rendered_pair(stage: InspectedStage, row: Row, max_length: int | None) -> RenderedPair:
+    return pair_row(stage.tokenizer, row, max_length, unsupported_fields=stage.unsupported_fields)
 
 
 def _conversation(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     whole, kept = _labelled(stage, row, None), _labelled(stage, row, stage.max_length)
     length = len(kept.input_ids)
     assert (whole.input_ids[:length], whole.labels[:length]) == (kept.input_ids, kept.labels)
-    tokens = _tokens(stage, row["messages"], whole.input_ids)
+    messages, tools = writable(stage.tokenizer, row["messages"], row.get("tools"), stage.unsupported_fields)
+    tokens = _tokens(stage, messages, tools, whole.input_ids)
     mask = loss_mask(whole.labels) if stage.shown.verb else [False] * len(tokens)
     return [_cut_sequence("text", tokens, mask, length, stage.max_length)]
 
 
 def _pair(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     """The prompt, then each answer as it follows the prompt."""
-    whole, kept = pair_row(stage.tokenizer, row, None), pair_row(stage.tokenizer, row, stage.max_length)
+    whole, kept = _rendered_pair(stage, row, None), _rendered_pair(stage, row, stage.max_length)
+    prompt_messages, *answers, tools = writable_pair(stage.tokenizer, row, stage.unsupported_fields)
     start = len(whole.prompt_ids)
     shown = []
-    for title, ids, left in (
-        ("chosen", whole.chosen_ids, kept.chosen_ids),
-        ("rejected", whole.rejected_ids, kept.rejected_ids),
+    for title, answer, ids, left in (
+        ("chosen", answers[0], whole.chosen_ids, kept.chosen_ids),
+        ("rejected", answers[1], whole.rejected_ids, kept.rejected_ids),
     ):
         assert ids[: len(left)] == left
-        messages = [*row["prompt"], {"role": "assistant", "content": row[title]}]
-        tokens = _tokens(stage, messages, whole.prompt_ids + ids)
+        tokens = _tokens(stage, [*prompt_messages, answer], tools, whole.prompt_ids + ids)
         if title == "chosen":
             prompt = tokens[:start]
             shown.append(_cut_sequence("prompt", prompt, [False] * start, len(kept.prompt_ids), stage.max_length))
@@ -103,8 +140,10 @@ def _pair(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     return shown
 
 
-def _tokens(stage: InspectedStage, messages: Sequence[dict[str, str]], input_ids: Sequence[int]) -> list[TokenText]:
-    rendered = rendered_text(stage.tokenizer, messages)
+def _tokens(
+    stage: InspectedStage, messages: Sequence[dict[str, Any]], tools: Tools, input_ids: Sequence[int]
+) -> list[TokenText]:
+    rendered = rendered_text(stage.tokenizer, messages, tools=tools, labelled=False)
     return token_texts(stage.tokenizer, rendered.text, input_ids, add_special_tokens=False, literals=rendered.literals)
 
 

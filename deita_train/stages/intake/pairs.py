@@ -1,20 +1,36 @@
 """Preference pairs as token ids, the same for the reference, the training and the evaluation."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import datasets
 
 from deita_train.data.rendering import RenderedPair, load_tokenizer
 from deita_train.stages.context import StageContext
-from deita_train.stages.rows import pair_row
+from deita_train.stages.refusals import Refusals
+from deita_train.stages.rows import pair_row, readable_length
 from deita_train.stages.stage_model import model_path, trusts_code
 
 
-def rendered_pairs(context: StageContext) -> Iterator[tuple[str, RenderedPair]]:
-    """Each pair's id and token ids, rendered by the run's template (or the one for its pairs), cut to `max_length`."""
+def rendered_pairs(context: StageContext, refusals: Refusals) -> Iterator[tuple[str, RenderedPair]]:
+    """Each pair's id and token ids, rendered by the run's template (or the one for its pairs), cut to `max_length`.
+
+    Pairs that the template cannot write are left out and counted in `refusals`.
+    """
     template = context.identity.get("pairs_template") or context.identity["chat_template"]
     tokenizer = load_tokenizer(str(model_path(context)), template, trust_code=trusts_code(context.identity))
     pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    render = partial(
+        pair_row,
+        tokenizer,
+        max_length=readable_length(
+            context.identity["max_length"], model_path(context), trust_code=trusts_code(context.identity)
+        ),
+        unsupported_fields=context.identity.get("unsupported_fields", "drop"),
+    )
     for number, row in enumerate(pairs):
         context.progress.update(number + 1, len(pairs), "pairs rendered")
-        yield row["id"], pair_row(tokenizer, row, context.identity["max_length"])
+        pair = refusals.unless_refused(row["id"], partial(render, row))
+        if pair is not None:
+            yield row["id"], pair
+    refusals.check(len(pairs))

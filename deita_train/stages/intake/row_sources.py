@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from deita_train.data.drawing import Draw
 from deita_train.data.intake import RowSource
-from deita_train.data.sources import SourceRow
+from deita_train.data.sources import ReadOptions, SourceRow
 
 Source = TypeVar("Source", bound=RowSource)
 
@@ -21,9 +22,21 @@ def open_source(
         "format": identity["format"],
         "roles": identity["roles"],
         "instruction_share": (share[0], share[1]) if share is not None else None,
+        "draw": Draw(**identity["draw"]) if "draw" in identity else None,
     }
     if "builtin" in identity:
         rows = generate(identity["builtin"], identity["rows"], identity["seed"])
         return kind(identity["builtin"], rows, **shape)
-    revision = identity.get("revision")
-    return kind.from_dataset(location["dataset"], revision=revision, split=identity["split"], **shape)
+    name = identity.get("id_prefix")
+    return kind.from_dataset(location["dataset"], name=name, **shape, **read_options(identity))
+
+
+def read_options(identity: Mapping[str, Any]) -> ReadOptions:
+    """What of a dataset is read; the identity has what is stated for few sources only where it is stated."""
+    return {
+        "revision": identity.get("revision"),
+        "split": identity["split"],
+        "config": identity.get("config"),
+        "data_files": identity.get("data_files", ()),
+        "first_rows": identity.get("first_rows"),
+    }

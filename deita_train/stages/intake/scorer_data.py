@@ -6,6 +6,7 @@ from typing import Any
 from deita_train.data.builtin import builtin_scorer_rows
 from deita_train.data.sources import iter_rows
 from deita_train.scoring.training_pairs import LabelColumn, ScorerExample, read_examples
+from deita_train.stages.intake.row_sources import read_options
 from deita_train.stages.validation import StageToValidate
 
 
@@ -15,8 +16,7 @@ def read_scorer_data(identity: Mapping[str, Any], runtime: Mapping[str, Any], wh
     if "builtin" in source_identity:
         rows = builtin_scorer_rows(identity["dimension"], source_identity["rows"], source_identity["seed"])
         return read_examples(rows, identity["dimension"], None)
-    source = runtime[which]["dataset"]
-    raw = iter_rows(source, revision=source_identity.get("revision"), split=source_identity["split"])
+    raw = iter_rows(runtime[which]["dataset"], **read_options(source_identity))
     return read_examples(raw, identity["dimension"], _label_column(source_identity))
 
 

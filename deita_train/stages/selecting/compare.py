@@ -19,10 +19,17 @@ from deita_train.stages.context import StageContext, StageResult
 
 def run(context: StageContext) -> StageResult:
     """Measure the selections, and write which row each of them keeps."""
-    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    whole = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    pool, embedded = whole, context.parents.get("embed")
+    if embedded is not None:  # what the embedder could not read cannot be compared
+        known = set(datasets.load_from_disk(str(embedded / "data"))["id"])
+        pool = whole.select([place for place, row_id in enumerate(whole["id"]) if row_id in known])
     ids = list(pool["id"])
-    selections = {method: _selected_ids(context, method) for method in context.identity["methods"]}
-    embedded = context.parents.get("embed")
+    there = set(ids)
+    selections = {
+        method: [row_id for row_id in _selected_ids(context, method) if row_id in there]
+        for method in context.identity["methods"]
+    }
     comparison = compare(
         pool,
         None if embedded is None else embeddings_of(embedded / "data", ids),
@@ -34,7 +41,8 @@ def run(context: StageContext) -> StageResult:
         on_step=lambda done, total, what: context.progress.update(done, total, "steps", what),
     )
     _rank_table(ids, selections).save_to_disk(str(context.data_dir))
-    return StageResult(len(pool), len(pool), {}, {"comparison": as_json(comparison)})
+    drops = {"not_embedded": len(whole) - len(pool)} if len(pool) < len(whole) else {}
+    return StageResult(len(whole), len(pool), drops, {"comparison": as_json(comparison)})
 
 
 def _selected_ids(context: StageContext, method: str) -> list[str]:

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
 from deita_train.selection.settings import SelectionSettings
 from deita_train.selection.trace.trace_columns import attach_trace, keep_selected
-from deita_train.selection.unrankable import IN_WORDS, unrankable_rows
+from deita_train.selection.unrankable import IN_WORDS, Reasons, unrankable_rows
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import start_ranks
 from deita_train.stages.selecting.scored_pool import scored_pool, with_evol_score
@@ -94,7 +94,9 @@ def _candidates(context: StageContext, lengths: TrainedLengths | None) -> Candid
 
 def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Counter[str]]:
     """The rows that the method can rank, with their embeddings, and how many it cannot by reason."""
-    reasons = unrankable_rows(pool)
+    reasons = [
+        reason or lacking for reason, lacking in zip(unrankable_rows(pool), _lacking(context, pool.ids), strict=True)
+    ]
     drops = Counter(reason for reason in reasons if reason is not None)
     if drops.total() == len(reasons):
         raise UserError(f"{context.label}: no row of the pool can be ranked: {_counts(drops)}.")
@@ -103,6 +105,18 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Coun
     if "embed" in context.parents:
         pool = replace(pool, embeddings=embeddings_of(context.parents["embed"] / "data", pool.ids))
     return pool, drops
+
+
+def _lacking(context: StageContext, ids: Sequence[str]) -> Reasons:
+    """For each row why it has no embedding, or no length, where the selection reads one; None where it has both."""
+    reasons: Reasons = [None] * len(ids)
+    for parent, reason in (("embed", "not_embedded"), ("lengths", "not_trainable")):
+        if parent in context.parents:
+            known = set(datasets.load_from_disk(str(context.parents[parent] / "data"))["id"])
+            reasons = [
+                found or (None if row_id in known else reason) for found, row_id in zip(reasons, ids, strict=True)
+            ]
+    return reasons
 
 
 def _counts(drops: Mapping[str, int]) -> str:

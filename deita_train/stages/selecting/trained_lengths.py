@@ -26,9 +26,9 @@ class TrainedLengths:
         """`[N]` int64 in the order of `ids`."""
         return np.array([self.tokens[row_id] for row_id in ids], dtype=np.int64)
 
-    def turns_of(self, ids: Sequence[str]) -> list[list[bool]]:
-        """For each row, which of its user turns are trained to the end of the answer."""
-        return [self.turns[row_id] for row_id in ids]
+    def turns_of(self, ids: Sequence[str]) -> list[list[bool] | None]:
+        """For each row, which of its user turns are trained to the end of the answer; None without lengths."""
+        return [self.turns.get(row_id) for row_id in ids]
 
 
 def read_trained_lengths(artefact: Path, max_length: int | None) -> TrainedLengths:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from deita_train.budget import amount_of, budget_rows
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group
 from deita_train.selection.repr_filter.repr_filter import Trace
@@ -116,6 +116,7 @@ def read_trace(label: str, artefact: Path, ids: Sequence[str]) -> Trace:
     try:
         table = datasets.load_from_disk(str(artefact / "trace")).with_format("arrow")[:]
     except (OSError, ValueError, pa.ArrowException) as error:
+        raise_machine_fault(error, artefact)
         raise UserError(
             f"{label}: the table of {artefact}, whose walk this selection continues, cannot be read ({error}). Remove "
             "that folder; it is rebuilt when needed."

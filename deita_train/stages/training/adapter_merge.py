@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from deita_train.errors import UserError
+from deita_train.errors import UserError, raise_machine_fault
 from deita_train.models.published_files import copy_tokenizer, finish_model_folder
 from deita_train.stages.checks import check_tokenizer
 from deita_train.stages.context import StageContext
@@ -53,6 +53,7 @@ def _check_tokenizer_alone(model: Path, folder: Path) -> None:
     try:
         check_tokenizer(model, folder)
     except Exception as error:
+        raise_machine_fault(error, folder)
         raise UserError(
             f"the tokenizer of {model} is not read rightly without the model's config.json, which is not beside an "
             f"adapter ({error}). State merge_adapter: true."

@@ -7,6 +7,7 @@ import datasets
 
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.intake.pairs import rendered_pairs
+from deita_train.stages.refusals import Refusals
 from deita_train.stages.stage_model import model_path
 from deita_train.stages.training.adapter_merge import check_adapter, finish_adapter
 from deita_train.stages.training.prepared_training import ROWS, train_prepared, write_count
@@ -18,7 +19,10 @@ def prepare(context: StageContext) -> None:
     """Render every pair once and join it with its reference by id."""
     check_adapter(context)
     keep_end_of_turn(context, datasets.load_from_disk(str(context.parents["data"] / "data")))
-    write_count(context, write_pair_rows(_rows(context), context.prepared_dir / ROWS))
+    refusals = Refusals.of(context)
+    count = write_pair_rows(_rows(context, refusals), context.prepared_dir / ROWS)
+    count.refused = dict(refusals.counts)
+    write_count(context, count)
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -31,10 +35,10 @@ def finish(context: StageContext) -> dict[str, Any]:
     return {**finish_adapter(context), **stop_at_end_of_turn(context)}
 
 
-def _rows(context: StageContext) -> Iterator[PairRow]:
+def _rows(context: StageContext, refusals: Refusals) -> Iterator[PairRow]:
     reference = datasets.load_from_disk(str(context.parents["reference"] / "data"))
     by_id = {row["id"]: row for row in reference}
-    for row_id, pair in rendered_pairs(context):
+    for row_id, pair in rendered_pairs(context, refusals):
         known = by_id[row_id]
         tokens = (len(pair.chosen_ids), len(pair.rejected_ids))
         assert tokens == (known["chosen_tokens"], known["rejected_tokens"]), f"{row_id}: the reference scored other ids"

@@ -43,11 +43,11 @@ def train_prepared(
     )
     if context.rank != 0:
         return None
-    finish_model_folder(left_dir, model, chat_template)
+    finish_model_folder(left_dir, model, context.identity.get("published_template") or chat_template)
     if is_adapter(left_dir):
         name_base(left_dir, *base_name(context))
     count = read_json(context.prepared_dir / COUNT)
-    drops = {name: count[name] for name in ("without_loss", "held_out") if count[name]}
+    drops = {**count["refused"], **{name: count[name] for name in ("without_loss", "held_out") if count[name]}}
     return StageResult(
         rows_in=count["rows"] + sum(drops.values()),
         rows_out=count["rows"],

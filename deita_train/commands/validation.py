@@ -1,0 +1,75 @@
+"""`deita-train validate`: reads every data source as the run will, and renders and labels a sample of its rows."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deita_train.errors import UserError
+from deita_train.plan.disk import disk_lines
+from deita_train.plan.plan import Plan, make_plan, planned_stages
+from deita_train.stages.kinds import STAGE_KINDS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass
+class Validation:
+    """What was found.
+
+    Attributes:
+        recipe: the recipe's file.
+        lines: what each stage would read, keep and drop.
+        problems: what would stop the run; none for a valid recipe.
+        stages: how many stages it has, in how many `cells`; 0 where it cannot be planned.
+    """
+
+    recipe: str
+    lines: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    stages: int = 0
+    cells: int = 0
+
+    def as_json(self) -> str:
+        """The same as one JSON object, with `valid`."""
+        return json.dumps({"valid": not self.problems, **asdict(self)}, indent=2, ensure_ascii=False)
+
+
+def validate_recipe(recipe: Path, sets: Sequence[str], runs: Path, gpus: int | None) -> Validation:
+    """Plan a recipe and check its data and models; all problems are collected."""
+    try:
+        plan = make_plan(recipe, sets, runs, planned_gpus=gpus)
+    except UserError as error:
+        return Validation(str(recipe), problems=[str(error)])
+    found = validate_data(plan)
+    found.lines += disk_lines(plan, planned_stages(plan))
+    return found
+
+
+def validate_data(plan: Plan) -> Validation:
+    """Check the data and the models of every stage, each with the stage's own code."""
+    lines: list[str] = []
+    problems: list[str] = []
+    for node in plan.nodes:
+        for module in STAGE_KINDS[node.kind].validations:
+            try:
+                lines.extend(import_module(module).validate(node))
+            except UserError as error:
+                problems.append(str(error))
+    # The cells of a sweep read the same data, and several stages stumble over one damaged file.
+    lines, problems = list(dict.fromkeys(lines)), list(dict.fromkeys(problems))
+    return Validation(str(plan.loaded.path), lines, problems, len(plan.nodes), len(plan.cells))
+
+
+def print_validation(console: "Console", found: Validation) -> None:
+    """Print the lines, then the verdict; problems go to standard error."""
+    for line in found.lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if found.problems:
+        sys.stderr.writelines(f"error: {problem}\n" for problem in found.problems)
+    else:
+        console.print(f"{found.recipe} is valid: {found.stages} stages in {found.cells} cells.", highlight=False)

@@ -1,0 +1,130 @@
+"""The chat template that a section names, or the one it gets without naming one, as text."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deita_train.errors import UserError
+
+TEMPLATES_DIR = Path(__file__).parent.parent / "data" / "templates"
+DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
+OWN = "tokenizer"
+
+
+class ChatTemplate(NamedTuple):
+    """A chat template.
+
+    Attributes:
+        text: by which conversations are rendered.
+        published: the template that a trained model is published with; None for `text` itself.
+        words: what it is and who chose it, for `plan`; not part of any key.
+    """
+
+    text: str
+    published: str | None
+    words: str
+
+    def identity(self) -> dict[str, Any]:
+        """What counts in the identity of a training."""
+        return {"chat_template": self.text, "published_template": self.published}
+
+
+def shipped_template(name: str) -> str:
+    """The text of one of the package's own chat templates."""
+    return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def parity_pairs_template() -> str:
+    """The text of the template by which the public code writes preference pairs; no section may name it."""
+    return (TEMPLATES_DIR / "parity" / "dpo_pairs.jinja").read_text(encoding="utf-8")
+
+
+def named_template(name: str, *, marked: bool) -> ChatTemplate:
+    """A template of the package, or a .jinja file.
+
+    Args:
+        name: its name, or the path.
+        marked: whether the template must mark the assistant's words, as a loss needs it.
+
+    Raises:
+        UserError: there is no such template, or it cannot be used.
+    """
+    shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
+    if name in shipped:
+        return ChatTemplate(shipped_template(name), None, name)
+    path = Path(name).expanduser()
+    if path.suffix != ".jinja" or not path.is_file():
+        allowed = ", ".join([*shipped, f"{OWN} (the model's own)"])
+        raise UserError(f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
+    return ChatTemplate(_checked_file(path, marked), None, str(path))
+
+
+def own_or_default(identity: Mapping[str, Any], location: str) -> ChatTemplate:
+    """What a section gets that names no template: the model's own, or the package's default for a model without one.
+
+    Raises:
+        UserError: the model's own template cannot be read or used.
+    """
+    found = _own(identity, location)
+    if found is None:
+        words = f"{DEFAULT_CHAT_TEMPLATE}, the default for a model without a template"
+        return ChatTemplate(shipped_template(DEFAULT_CHAT_TEMPLATE), None, words)
+    return found
+
+
+def own_template_of(identity: Mapping[str, Any], location: str) -> ChatTemplate:
+    """The model's own template, asked for by name.
+
+    Raises:
+        UserError: it has none, or it cannot be read or used.
+    """
+    found = _own(identity, location)
+    if found is None:
+        raise UserError(
+            f"{OWN}: {location} has no chat template of its own (a base model rarely has one); name a template instead."
+        )
+    return found
+
+
+def made_template(identity: Mapping[str, Any]) -> ChatTemplate:
+    """The template of a model that the run makes, from its stage's identity."""
+    text: str = identity["chat_template"]
+    shipped = (path.stem for path in TEMPLATES_DIR.glob("*.jinja") if shipped_template(path.stem) == text)
+    return ChatTemplate(text, identity.get("published_template"), next(shipped, "that of the model before it"))
+
+
+def _own(identity: Mapping[str, Any], location: str) -> ChatTemplate | None:
+    from deita_train.data.chat_template import check_chat_template
+    from deita_train.data.training_templates import name_of_training_form, training_form
+    from deita_train.plan.model_templates import own_template
+
+    try:
+        own = own_template(identity, location)
+    except UserError as error:
+        raise UserError(f"{OWN}: {error}.") from None
+    if own is None:
+        return None
+    text = training_form(own)
+    try:
+        check_chat_template(text, marked=False)
+    except UserError as error:
+        raise UserError(
+            f"{OWN}: the template of {location}: {error}. Fix it in a copy, a .jinja file, and name that; or name a "
+            "template of this package."
+        ) from None
+    known = name_of_training_form(text)
+    form = f", in trl's training form of {known}" if known else ""
+    return ChatTemplate(text, own if text != own else None, f"the model's own{form}")
+
+
+def _checked_file(path: Path, marked: bool) -> str:
+    from deita_train.data.chat_template import check_chat_template
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        check_chat_template(text, marked=marked)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: {error.reason}. Save the file as UTF-8.") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}.") from None
+    return text

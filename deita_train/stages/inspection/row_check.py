@@ -1,0 +1,234 @@
+"""A sample of a stage's rows, rendered, encoded and labelled by the stage's own code, for `deita-train validate`."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from deita_train.data.rendering import load_tokenizer
+from deita_train.errors import UserError
+from deita_train.models.adapter_files import is_adapter
+from deita_train.models.model_limits import (
+    learned_positions,
+    length_problem,
+    read_json_file,
+    vocabulary_problem,
+)
+from deita_train.stages.intake.scorer_data import read_scorer_data
+from deita_train.stages.kinds import STAGE_KINDS, stage_module
+from deita_train.stages.refusals import Refusals
+from deita_train.stages.resized_model import resized_folder
+from deita_train.stages.rows import (
+    conversation_row,
+    pair_row,
+    scorer_prompt,
+    scorer_row,
+    scoring_encoder,
+    text_row,
+    training_encoder,
+    turn_prompts,
+)
+from deita_train.stages.stage_model import tokenizer_path, trusts_code
+from deita_train.stages.validation import StageToValidate
+from deita_train.training.end_of_turn import check_answer_marks
+from deita_train.training.miniature import train_tokenizer
+from deita_train.training.rows import loss_mask
+
+_SAMPLED = 200
+# Enough for the tokenizer that stands in for one that the run will train.
+_VOCABULARY = 400
+
+
+def validate(stage: StageToValidate) -> Iterator[str]:
+    """How many rows of a sample the stage could read, and what its model's files say against it.
+
+    The tokenizer of a miniature that the run makes does not exist yet; one trained on the sample stands in for it.
+
+    Raises:
+        UserError: the stage would fail on its model, its template or its rows.
+    """
+    logging.set_verbosity_error()  # transformers warns of rows beyond the model's context, which are cut
+    rows, total = _sample(stage)
+    with _tokenizer_folder(stage, rows) as folder:
+        tokenizer = _tokenizer(stage, folder)
+        if stage.kind == "sft":
+            _prefixed(stage, partial(check_answer_marks, tokenizer))
+        yield from _cut_at_positions(stage, folder)
+        yield _tried(stage, tokenizer, rows, total)
+
+
+def _sample(stage: StageToValidate) -> tuple[list[Any], int]:
+    """Some of the rows that the stage may read, evenly spaced, and the number of all."""
+    if "data" in stage.identity:
+        rows: Any = read_scorer_data(stage.identity, stage.runtime, "data")
+    else:
+        data = stage.parents.get("data") or stage.parents["pool"]
+        while "sources" not in data.identity and "source" not in data.identity:
+            data = data.parents["pool"]  # a selection, whose rows are some of the pool's
+        rows = read_once(data)
+    step = max(1, len(rows) // _SAMPLED)
+    return [rows[place] for place in range(0, len(rows), step)], len(rows)
+
+
+def read_once(stage: StageToValidate) -> datasets.Dataset:
+    """The rows of an intake stage, read at most once while a recipe is validated."""
+    identity, runtime = (json.dumps(part, sort_keys=True, default=str) for part in (stage.identity, stage.runtime))
+    return _read(stage.kind, identity, runtime)
+
+
+@lru_cache(maxsize=8)
+def _read(kind: str, identity: str, runtime: str) -> datasets.Dataset:
+    table: datasets.Dataset = stage_module(kind).read_rows(json.loads(identity), json.loads(runtime))[0]
+    return table
+
+
+def _tokenizer_folder(stage: StageToValidate, rows: list[Any]) -> AbstractContextManager[Path]:
+    """The folder with the stage's tokenizer; of a model that the run trains, that of the model it starts from."""
+    source = stage
+    while "model" in source.parents:
+        source = source.parents["model"]
+    if STAGE_KINDS[source.kind].makes_base:
+        return _stand_in(source.identity["chat_template"], rows)
+    return nullcontext(tokenizer_path(source.identity["model"], source.runtime["model"], stage.label))
+
+
+@contextmanager
+def _stand_in(template: str, rows: list[Any]) -> Iterator[Path]:
+    """A folder with a tokenizer of the miniature's kind, trained on the text of the sample."""
+    texts = [text for row in rows for text in _texts(row)]
+    with tempfile.TemporaryDirectory() as folder:
+        train_tokenizer(texts, _VOCABULARY, template, Path(folder))
+        yield Path(folder)
+
+
+def _texts(row: Any) -> list[str]:
+    messages = row.get("messages", row.get("prompt", [])) if isinstance(row, Mapping) else []
+    return [message["content"] for message in messages]
+
+
+def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
+    """The stage's tokenizer with its template.
+
+    Raises:
+        UserError: the model lacks embeddings for its tokens, or its tokenizer a token of the template.
+    """
+    section = _section(stage)
+    template = stage.identity.get("pairs_template") or stage.identity.get("chat_template")
+    if stage.identity.get("resize"):
+        with tempfile.TemporaryDirectory() as resized:
+            folder = resized_folder(folder, Path(resized) / "resized", template, weights=False)
+            return load_tokenizer(str(folder), template)
+    problem = None if is_adapter(folder) else vocabulary_problem(folder)
+    if problem is not None:
+        raise UserError(
+            f"{section}.model: {problem}. State resize: true where it is trained, or resize it and save it."
+        )
+    load = partial(load_tokenizer, str(folder), template, trust_code=trusts_code(stage.identity))
+    return _prefixed(stage, load)
+
+
+def _cut_at_positions(stage: StageToValidate, folder: Path) -> Iterator[str]:
+    """A line for a model whose learned positions are fewer than the stage's default length."""
+    stated = stage.identity.get("max_length", stage.identity.get("trainer", {}).get("max_length"))
+    positions = learned_positions(read_json_file(folder / "config.json"))
+    if positions is not None and length_problem(folder, stated) is not None:
+        yield f"{stage.label}: rows are cut at {positions:,} tokens, the positions that the model has learned"
+
+
+def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: list[Any], total: int) -> str:
+    """A line with what became of the sample.
+
+    Raises:
+        UserError: more rows were refused than the recipe allows, or a row would stop the stage.
+    """
+    section = _section(stage)
+    refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0))
+    make = _MAKERS[STAGE_KINDS[stage.kind].rows.form](stage, tokenizer)  # type: ignore[union-attr]
+    made = [
+        refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
+        for row in rows
+    ]
+    refused = sum(refusals.check(len(rows)).values())
+    usable = sum(bool(row) for row in made)
+    left_out = "".join(f", {count:,} {reason}" for reason, count in refusals.counts.items())
+    silent = len(rows) - usable - refused
+    without = f", {silent:,} without a token to learn from or to measure" if silent else ""
+    template = stage.runtime.get("template")
+    by = f" by {template}" if template else ""
+    return f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{left_out}{without}"
+
+
+Maker = Callable[[Any], bool]
+
+
+def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+    how = stage.identity.get("unsupported_fields", "drop")
+    shown = STAGE_KINDS[stage.kind].rows
+    labelled = shown is not None and bool(shown.verb)
+
+    def usable(row: Any) -> bool:
+        made = conversation_row(tokenizer, row, _length(stage), unsupported_fields=how, labelled=labelled)
+        return any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
+
+    return usable
+
+
+def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+    return lambda row: bool(text_row(tokenizer, row, _length(stage)).input_ids)
+
+
+def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+    how = stage.identity.get("unsupported_fields", "drop")
+    return lambda row: pair_row(tokenizer, row, _length(stage), unsupported_fields=how).differs
+
+
+def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+    length = _length(stage) or stage.identity["max_length_limit"]
+    encoder = _prefixed(stage, partial(scoring_encoder, tokenizer, stage.identity, length))
+    dimension = stage.identity["dimension"]
+    return lambda row: any(turn.prompt for turn in turn_prompts(encoder, dimension, row["messages"]))
+
+
+def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+    encoder = _prefixed(stage, partial(training_encoder, tokenizer, stage.identity))
+    end, length = tokenizer.eos_token_id, stage.identity["max_length"]
+    if end is None:
+        raise UserError(f"{_section(stage)}.model: its tokenizer has no end of sequence, which follows the digit.")
+    return lambda row: bool(scorer_row(encoder, row, scorer_prompt(encoder, row, length), end).input_ids)
+
+
+_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase], Maker]] = {
+    "conversation": _conversations,
+    "text": _text,
+    "pair": _pairs,
+    "scored_turns": _turns,
+    "labelled": _labelled,
+}
+
+
+def _length(stage: StageToValidate) -> int | None:
+    """The length at which the stage cuts rows, as stated; None for the default of a pass."""
+    if "max_length" in stage.identity:
+        length: int | None = stage.identity["max_length"]
+        return length
+    trained: int | None = stage.identity["trainer"]["max_length"]
+    return trained
+
+
+def _section(stage: StageToValidate) -> str:
+    return str(stage.runtime.get("section", stage.label))
+
+
+def _prefixed(stage: StageToValidate, check: Callable[[], Any]) -> Any:
+    """What `check` returns; its error names the stage's section."""
+    try:
+        return check()
+    except UserError as error:
+        raise UserError(f"{_section(stage)}: {error}") from error

@@ -1,0 +1,81 @@
+"""Rows that a stage's chat template cannot write: counted by reason, and up to a share left out."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
+
+from deita_train.data.template_text import RowRefused
+from deita_train.errors import UserError
+from deita_train.stages.context import StageContext
+
+Made = TypeVar("Made")
+
+_NAMED = 5
+
+
+@dataclass
+class Refusals:
+    """The rows of one stage that were left out.
+
+    Attributes:
+        section: the recipe's section that names the template.
+        limit: the share of rows above which the stage fails.
+        counts: rows by reason.
+        last_reason: of the row refused last.
+        examples: the first few, as "id: what was found".
+    """
+
+    section: str
+    limit: float
+    counts: Counter[str] = field(default_factory=Counter)
+    last_reason: str = ""
+    examples: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, context: StageContext) -> Self:
+        """Those of a stage, none so far."""
+        return cls(context.runtime.get("section", context.label), context.runtime.get("max_refused_share", 0.0))
+
+    def unless_refused(self, row_id: str, make: Callable[[], Made]) -> Made | None:
+        """What `make` returns, or None for a row that the template refuses, which is counted and named in the log.
+
+        Raises:
+            UserError: the template itself is unfit, so that leaving rows out does not help.
+        """
+        try:
+            return make()
+        except RowRefused as refusal:
+            if refusal.reason == "answers_not_found":
+                raise UserError(
+                    f"{self.section}.chat_template: row {row_id}: {refusal.detail}. Name a template of this package, "
+                    "or a copy of this one (a .jinja file) in which the assistant's words and the end-of-turn token "
+                    "are between {% generation %} and {% endgeneration %}."
+                ) from refusal
+            self._count(row_id, refusal)
+            return None
+
+    def _count(self, row_id: str, refusal: RowRefused) -> None:
+        sys.stdout.write(f"{row_id} is left out: {refusal.reason}: {refusal.detail}\n")
+        self.counts[refusal.reason] += 1
+        self.last_reason = refusal.reason
+        if len(self.examples) < _NAMED:
+            self.examples.append(f"{row_id}: {refusal.detail}")
+
+    def check(self, num_rows: int) -> dict[str, int]:
+        """The counts by reason, once all `num_rows` were tried.
+
+        Raises:
+            UserError: more rows were refused than the limit allows.
+        """
+        refused = self.counts.total()
+        if refused > self.limit * num_rows:
+            counts = ", ".join(f"{reason}: {count:,}" for reason, count in self.counts.most_common())
+            raise UserError(
+                f"{self.section}: the chat template cannot write {refused:,} of {num_rows:,} rows ({counts}), above "
+                f"the share {self.limit:g} of {self.section}.max_refused_share. The first: {'; '.join(self.examples)}. "
+                f"Choose another chat_template, state {self.section}.unsupported_fields: text for rows with reasoning, "
+                "tool calls or other roles, or raise the share."
+            )
+        return dict(self.counts)
