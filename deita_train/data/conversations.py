@@ -6,7 +6,15 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from deita_train.data.as_text import message_text
-from deita_train.data.messages import TRAINED_FIELDS, Message, Reading, UnusableRow, read_messages, read_texts
+from deita_train.data.messages import (
+    TRAINED_FIELDS,
+    Message,
+    Reading,
+    UnusableRow,
+    check_storable,
+    read_messages,
+    read_texts,
+)
 from deita_train.errors import UserError
 
 Format = Literal[
@@ -324,6 +332,7 @@ def _tools(value: Any) -> list[Any] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise UnusableRow("bad_tools", "column 'tools' is not a list of objects; rename it if it does not hold schemas")
+    check_storable(value, "column 'tools'")
     return value
 
 

@@ -82,7 +82,7 @@ def _spelled(value: Any) -> str:
 
 
 def _spelled_fraction(value: float) -> str:
-    """The first spelling that both parsers read exactly; the shortest if there is none, which was not seen yet."""
+    """The first spelling that both parsers read exactly; the shortest for the few numbers below 1e-290 without one."""
     if not math.isfinite(value):
         return "null"
     exact = (text for text in _spellings(value) if _read(text) == value == float(text))

@@ -227,7 +227,7 @@ def _text(message: _Found, roles: Mapping[str, str], place: str) -> str:
     if not is_unicode_text(text):
         raise UnusableRow("not_text", f"{where} holds a lone surrogate, which is not Unicode text")
     for name, value in message.fields.items():
-        _check_field(value, f"{where}, field {name!r}")
+        check_storable(value, f"{where}, field {name!r}")
     return text
 
 
@@ -273,8 +273,12 @@ def _tool_calls(value: Any, where: str) -> list[dict[str, Any]]:
     return calls
 
 
-def _check_field(value: Any, where: str) -> None:
-    """Refuse what a table cannot hold: a lone surrogate, or something other than the values of JSON."""
+def check_storable(value: Any, where: str) -> None:
+    """Refuse what a table cannot hold as JSON.
+
+    Raises:
+        UnusableRow: ``not_text``, for a lone surrogate or something other than the values of JSON, such as bytes.
+    """
     if type(value) in (int, float, bool):
         return
     try:

@@ -68,8 +68,7 @@ def test_what_rows_hold_beside_the_conversation_is_told_once(tmp_path):
         f"  note: Column 'rating' is kept as JSON: values of several types: int at {where}:1, str at {where}:2.",
         "  note: Column 'system' stays a column in 1 row: the conversation has a system message of its own, or the "
         "column does not hold text.",
-        "  note: 3 messages with a field 'score', which is kept, and which nothing but a chat template of your own may "
-        "read.",
+        "  note: 3 messages with a field 'score', which is kept, and which only a chat template of your own may read.",
         "  note: 1 system message without text, left out of the conversation.",
     ]
     assert sum(line.startswith("  note") for line in told) == 6

@@ -232,6 +232,12 @@ UNUSABLE = [
         message_row(user("q"), tool("x"), assistant("a")),
         "message 2 is a tool's, with no assistant before it",
     ),
+    (
+        "not_text",
+        "messages",
+        {**message_row(user("q"), assistant("a")), "tools": [{"name": "\ud83d"}]},
+        "column 'tools' holds a lone surrogate",
+    ),
     ("bad_tools", "messages", {**message_row(user("q"), assistant("a")), "tools": "a hammer"}, "text, but not JSON"),
     ("bad_tools", "messages", {**message_row(user("q"), assistant("a")), "tools": ["f"]}, "not a list of objects"),
     ("bad_tools", "messages", {**message_row(user("q"), assistant("a")), "tools": {"name": "f"}}, "not a list"),

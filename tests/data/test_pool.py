@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deita_train.data.as_text import conversation_as_text, message_text
+from deita_train.data.conversations import FORMATS
 from deita_train.data.pool import PoolSource, build_pool, unique_ids
 from deita_train.data.row_table import MESSAGES_TYPE
 from deita_train.data.sources import SourceRow
@@ -392,6 +394,47 @@ def test_any_order_of_well_formed_rows_keeps_every_text(order):
     assert [(r["id"], *(turn["content"] for turn in r["messages"])) for r in pool] == [
         (str(i), q, a) for i, (q, a) in order
     ]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", " ", "x", "\ud800", "[1]", "{}"]),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["name", "type", "text"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+KEYS = ("role", "from", "content", "value", "tool_calls", "function_call", "weight", "thinking", "own")
+SPEAKERS = ("user", "assistant", "tool", "system", "function_call", "observation", "gpt", "human")
+MESSAGES = st.lists(
+    ANYTHING
+    | st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4)
+    | st.fixed_dictionaries(
+        {"role": st.sampled_from(SPEAKERS), "content": ANYTHING},
+        optional={name: ANYTHING for name in ("tool_calls", "weight", "thinking", "function_call", "own")},
+    ),
+    max_size=4,
+)
+COLUMNS = ("conversations", "messages", "instruction", "input", "output", "prompt", "completion", "history", "system")
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.sampled_from(FORMATS),
+    st.lists(st.dictionaries(st.sampled_from((*COLUMNS, "tools", "source", "own")), ANYTHING | MESSAGES), max_size=3),
+)
+def test_no_row_stops_a_run_and_what_is_kept_can_be_read(format, rows):
+    good = {"conversations": TURNS, "messages": TURNS, "instruction": "q", "input": "", "output": "a", "prompt": "q"}
+    good |= {"completion": "a", "response": "a", "question": "q", "answer": "a", "query": "q", "context": None}
+    read = [good, *({**good, **row} for row in rows)]
+    pool, report = build_pool([source("p", read, format=format)])
+    assert report.rows_in == len(read) == report.rows_out + sum(report.drops.values())
+    assert len(pool.to_list()) == report.rows_out >= 1
+    for messages in pool["messages"]:
+        for message in messages:
+            assert message["role"] in ("system", "user", "assistant", "tool")
+            assert isinstance(message["content"], str) and None not in message.values()
+            assert isinstance(message_text(message), str)
+        assert isinstance(conversation_as_text(messages), list)
 
 
 REAL_FILES = [

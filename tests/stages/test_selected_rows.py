@@ -80,9 +80,9 @@ def test_the_selected_rows_are_what_was_read(carry_out):
     assert sorted(selected["selection_rank"]) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".jsonl.gz"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".jsonl.gz", ".parquet", ""])
 @pytest.mark.parametrize("budget", [2, 3])
-def test_json_has_the_values_and_gives_the_same_pool_again(carry_out, tmp_path, suffix, budget):
+def test_what_is_written_gives_the_same_pool_again(carry_out, tmp_path, suffix, budget):
     selected, _ = carry_out(method="random", budget=budget, seed=1)
     path = tmp_path / f"out{suffix}"
     write_rows(selected, Output.for_rows(str(path), overwrite=False))

@@ -9,7 +9,6 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from deita_train.data.conversations import is_trained
 from deita_train.data.rendering import load_tokenizer
 from deita_train.data.template_text import RowRefused
 from deita_train.stages.context import StageContext, StageResult
