@@ -61,7 +61,7 @@ MODELS = [
         "a model of the Hub that was never fetched",
         "stage embed",
         (f"nobody/no-such-model at {COMMIT} cannot be downloaded", "Check the network"),
-        embedding(f"nobody/no-such-model\n  revision: {COMMIT}"),
+        embedding(f"nobody/no-such-model\n  revision: {COMMIT}\n  chat_template: chatml"),
         made=("pool",),
     ),
     Case(
@@ -110,7 +110,7 @@ MODELS = [
     Case(
         "a chat template that refuses a row",
         "stage sft",
-        ("refuses the conversation that begins with 'What is ", "no system message", "another chat_template"),
+        ("sft: the chat template cannot write", "the template says: no system message", "another chat_template"),
         template("mine.jinja"),
         {"mine.jinja": "{{ raise_exception('no system message') }}{% generation %}{% endgeneration %}"},
         SELECTED,
@@ -133,7 +133,7 @@ MODELS = [
     Case(
         "a launch that wants GPUs",
         "plan recipe.yaml",
-        ("recipe.yaml: sft.launch: zero2 wants GPUs", "cpu_zero2"),
+        ("recipe.yaml: sft.launch: zero2 needs GPUs", "cpu_zero2"),
         in_sft("launch: zero2"),
     ),
     Case(

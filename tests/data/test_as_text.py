@@ -104,15 +104,10 @@ def test_system_messages_later_on_belong_to_the_user_beside_them():
 
 
 CALLS = st.lists(st.sampled_from([["tool", "assistant"], ["tool", "tool", "assistant"]]), max_size=2)
-<<<<<<< HEAD
-TURN = st.tuples(st.booleans(), CALLS).map(lambda turn: ["system"] * turn[0] + ["user", "assistant", *chain(*turn[1])])
-ROLES = st.lists(TURN, min_size=1, max_size=3).map(lambda turns: list(chain(*turns)))
-=======
 TURN = st.tuples(st.booleans(), CALLS).map(
     lambda turn: ["system"] * turn[0] + ["user", "assistant", *chain.from_iterable(turn[1])]
 )
 ROLES = st.lists(TURN, min_size=1, max_size=3).map(lambda turns: list(chain.from_iterable(turns)))
->>>>>>> rows
 
 
 @given(ROLES)

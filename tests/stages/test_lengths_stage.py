@@ -5,7 +5,7 @@ import pytest
 from pass_stages import TEMPLATE, conversations, make_model
 
 from deita_train.data.rendering import load_tokenizer, render
-from deita_train.errors import UserError
+from deita_train.data.template_text import RowRefused
 from deita_train.stages.context import Progress, StageContext
 from deita_train.stages.inference import lengths
 from deita_train.stages.rows import conversation_row
@@ -96,5 +96,5 @@ def test_a_template_that_joins_answers_is_refused(made):
         "{% endfor %}{{ eos_token }}{% endgeneration %}"
     )
     tokenizer = load_tokenizer(str(folder / "model"), text)
-    with pytest.raises(UserError, match="row row-1 has 2 answers, but the chat template marks 1 spans"):
+    with pytest.raises(RowRefused, match="answer_not_separable: for 2 answers to be trained .* marks 1 spans"):
         lengths.row_lengths(tokenizer, conversations(2)[1])

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
+from deita_train.data.conversations import is_trained
 from deita_train.data.rendering import load_tokenizer
 from deita_train.data.template_text import RowRefused
 from deita_train.stages.context import StageContext, StageResult
@@ -72,16 +73,16 @@ def row_lengths(
 def _turn_ends(row: Mapping[str, Any], mask: Sequence[bool]) -> list[int | None]:
     """For each user turn the end of the last run of trained tokens that answers it."""
     ends, place = [], 0
-    for is_trained, run_of in groupby(mask):
+    for has_loss, run_of in groupby(mask):
         place += len(list(run_of))
-        if is_trained:
+        if has_loss:
             ends.append(place)
     trained = [message for message in row["messages"] if message["role"] == "assistant" and is_trained(message)]
     if len(ends) != len(trained):
         raise RowRefused(
             "answer_not_separable",
-            f"of {len(trained)} answers to be trained the template marks {len(ends)} spans, so it is unknown where each "
-            "ends",
+            f"for {len(trained)} answers to be trained the template marks {len(ends)} spans, so it is unknown where "
+            "each ends",
         )
     following = iter(ends)
     of_turns: list[int | None] = []
