@@ -96,5 +96,5 @@ def test_a_template_that_joins_answers_is_refused(made):
         "{% endfor %}{{ eos_token }}{% endgeneration %}"
     )
     tokenizer = load_tokenizer(str(folder / "model"), text)
-    with pytest.raises(RowRefused, match="answer_not_separable: for 2 answers to be trained .* marks 1 spans"):
+    with pytest.raises(RowRefused, match=r"answer_not_separable: for 2 answers to be trained .* marks 1 spans"):
         lengths.row_lengths(tokenizer, conversations(2)[1])
