@@ -272,6 +272,15 @@ class Inputs:
         if self._planned_gpus is None and find_spec("bitsandbytes") is None:
             raise self.error(f"{where}.quantization", "needs bitsandbytes: pip install 'deita-train[qlora]'.")
 
+    def check_reporting(self, services: Collection[str]) -> None:
+        """Refuse `report_to:` of what is not installed here."""
+        for name in services:
+            spec = None if name == "none" else find_spec(name)
+            # A folder of that name in the working folder is no package; what another machine has is unknown here.
+            missing = name != "none" and (spec is None or spec.origin is None)
+            if missing and self._planned_gpus is None:
+                raise self.error("report_to", f"{name} is not installed: pip install 'deita-train[{name}]'.")
+
     def _refuse_revision(self, revision: str | None, name: str, where: str) -> None:
         if revision is not None:
             what = "a URL" if is_url(name) else "local"

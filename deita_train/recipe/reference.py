@@ -21,11 +21,11 @@ Written by `python -m deita_train.recipe.reference` from the docstrings of the s
 compares the two. `deita-train validate RECIPE` checks a recipe against it. A key without a default may be left out
 unless it is required; its text says what happens then.
 
-`deita-train schema` prints the same as a JSON Schema, with the trainer and peft fields of the installed libraries. The
-shipped recipes begin with a line that names `recipes/recipe.schema.json`, which is that output: an editor with
+`deita-train schema` prints the same as a JSON Schema, with the trainer and peft fields of the installed trl and peft.
+The shipped recipes begin with a line that names `recipes/recipe.schema.json`, which is that output: an editor with
 yaml-language-server, such as VS Code with the YAML extension, completes keys and marks mistakes by it. For recipes of
 your own, write the output to a file and begin them with `# yaml-language-server: $schema=recipe.schema.json`.
-`validate` also checks the rules between keys.
+`deita-train validate` checks the rules between keys as well.
 """
 _WORDS: Mapping[Any, str] = {bool: "true or false", int: "whole number", float: "number", str: "text", Any: "anything"}
 _LIMITS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}

@@ -7,7 +7,7 @@ docs/recipe.md (:mod:`deita_train.recipe.reference`).
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deita_train.recipe.data_sections import Count, Pool, Section
 from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
@@ -168,7 +168,25 @@ class Recipe(Section):
     """Evaluation on held-out rows."""
     wandb: Wandb | None = None
     """Logging to wandb; by default nothing is sent."""
+    report_to: Annotated[list[Literal["trackio", "tensorboard", "none"]], Field(min_length=1)] | None = None
+    """Logging of each model stage to trackio and TensorBoard, which are optional extras; `[none]` is the default."""
     trust_remote_code: Annotated[list[str], Field(min_length=1)] | None = None
     """Models, as the sections name them, whose own Python code may be executed (docs/remote_code.md)."""
     sweep: dict[str, Any] | None = None
     """Dotted paths and the values to try, every combination a cell; also `until` and `whole_pool` (docs/sweeps.md)."""
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _own_section(cls, named: Any) -> Any:
+        if isinstance(named, list) and "wandb" in named:
+            raise ValueError("wandb has a section of its own: state wandb: {} and leave it out here")
+        return named
+
+    @field_validator("report_to")
+    @classmethod
+    def _each_once(cls, named: list[str] | None) -> list[str] | None:
+        if named is not None and len(set(named)) < len(named):
+            raise ValueError(f"{', '.join(named)}: name each once")
+        if named is not None and "none" in named and len(named) > 1:
+            raise ValueError(f"{', '.join(named)}: none stands alone")
+        return named

@@ -71,9 +71,9 @@ OWNED_FIELDS: Mapping[str, str] = {
     "eval_strategy": "state evaluate: instead",
     "load_best_model_at_end": "there is no hidden held-out split to judge by",
     "logging_nan_inf_filter": "a loss that is not finite stops the run",
-    "report_to": "state wandb: at the top of the recipe",
-    "run_name": "a run of wandb is named after its stage; state wandb: at the top of the recipe",
-    "project": "state wandb.project at the top of the recipe",
+    "report_to": "state report_to: or wandb: at the top of the recipe",
+    "run_name": "a logged run is named after its stage; state report_to: or wandb: at the top of the recipe",
+    "project": "state wandb.project at the top of the recipe; trackio's is the recipe's name",
 }
 
 # Fields that do not go together with reference log-probabilities computed once, by a stage of their own.

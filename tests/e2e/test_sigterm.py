@@ -49,7 +49,7 @@ def check_stop(runs, *launch):
         [*run_command(runs, *arguments)[:3], "plan", *run_command(runs, *arguments)[4:]],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert re.search(r"continues\s*│\s*an earlier", plan.stdout), plan.stdout
+    assert re.search(r"continues: an\s+earlier", plan.stdout), plan.stdout
     answer = run_smoke(runs, *arguments)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     metrics = json.loads((runs / "store" / artefact / "metrics.json").read_text())

@@ -59,4 +59,4 @@ def test_every_section_is_there_and_every_link_leads_to_one():
     assert len(links) > 15
     assert links <= {heading.replace(".", "") for heading in headings}
     tops = {heading for heading in headings if "." not in heading}
-    assert tops == set(Recipe.model_fields) - {"name", "description", "seed", "trust_remote_code", "sweep"}
+    assert tops == set(Recipe.model_fields) - {"name", "description", "seed", "report_to", "trust_remote_code", "sweep"}

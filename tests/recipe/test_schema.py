@@ -43,6 +43,14 @@ def no_range(share):
 
 DATA = "scorers.quality.train.data"
 OWN_VALIDATORS = [
+    (
+        {"report_to": ["trackio", "wandb"]},
+        "report_to: wandb has a section of its own: state wandb: {} and leave it out here",
+    ),
+    ({"report_to": ["trackio", "trackio"]}, "report_to: trackio, trackio: name each once"),
+    ({"report_to": ["none", "trackio"]}, "report_to: none, trackio: none stands alone"),
+    ({"report_to": []}, "report_to: [] is a list; expected at least 1 items"),
+    ({"report_to": "trackio"}, "report_to: 'trackio' is text; expected a list (write [trackio])"),
     ({"pool": {}}, f"pool: {ONE_ORIGIN}"),
     ({"scores": {}}, "scores: name a file for at least one dimension: complexity: or quality:"),
     ({"pool": {**QUICKSTART, "dataset": "x"}}, f"pool: {ONE_ORIGIN}"),

@@ -1,5 +1,10 @@
-"""What is logged to wandb, and that no failure of it reaches a stage. A fake wandb stands in for the faults."""
+"""What is logged, and that no failure of it reaches a stage.
 
+A fake wandb stands in for the faults. trackio and TensorBoard are no dependencies: small fakes with the same calls
+stand in for both.
+"""
+
+import ast
 import json
 import os
 import re
@@ -8,13 +13,17 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from tiny_recipe import a_manifest, no_gpus, plan, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
+from deita_train.plan import inputs
+from deita_train.plan.plan import make_plan
 from deita_train.run.child import tracking as module
 from deita_train.run.child.stage_process import run_stage
 from deita_train.run.child.tracking import Tracker, run_arguments, tracking
@@ -296,8 +305,9 @@ def left_over():
 
 def test_a_killed_stage_leaves_no_process_of_wandbs(tmp_path):
     program = (
-        "import time; from deita_train.run.child.tracking import WandbTracker;"
-        f"WandbTracker({dict(mode='offline', project='p', id='x', dir=str(tmp_path), config={})!r}); time.sleep(600)"
+        "import time; from deita_train.run.child.tracking import ProcessTracker;"
+        f"ProcessTracker('wandb', {dict(mode='offline', project='p', id='x', dir=str(tmp_path), config={})!r});"
+        "time.sleep(600)"
     )
     log = tmp_path / "log"
     with log.open("w") as output:
@@ -371,3 +381,168 @@ def test_an_offline_training_leaves_its_run_below_the_runs_folder(tmp_path, monk
         summary |= values(record.summary.update)
     assert summary["parameters"] == metrics["parameters"] and summary["rows_out"] == 50
     assert [record.exit.exit_code for record in found if record.HasField("exit")] == [0]
+
+
+# What deita_train calls of both, by their documentation.
+FAKE_TRACKIO = """
+import json, os
+
+def record(*call):
+    with open(os.environ["FAKE_CALLS"], "a") as file:
+        file.write(json.dumps(("trackio", *call)) + "\\n")
+
+class Run:
+    def log(self, metrics, step=None):
+        record("log", metrics, step)
+    def finish(self):
+        record("finish")
+
+def init(project, name=None, group=None, config=None, resume="never", embed=True):
+    record("init", project, name, group, config, resume, embed)
+    if os.environ.get("FAKE_FAULT") == "trackio":
+        raise RuntimeError("no space")
+    return Run()
+"""
+FAKE_TENSORBOARD = """
+import json, os, sys, types
+
+def record(*call):
+    with open(os.environ["FAKE_CALLS"], "a") as file:
+        file.write(json.dumps(("tensorboard", *call)) + "\\n")
+
+class SummaryWriter:
+    def __init__(self, log_dir=None, purge_step=None):
+        record("init", log_dir, purge_step)
+    def add_scalar(self, tag, scalar_value, global_step=None):
+        record("scalar", tag, scalar_value, global_step)
+    def add_text(self, tag, text_string, global_step=None):
+        record("text", tag, text_string, global_step)
+    def flush(self):
+        pass
+    def close(self):
+        record("close")
+
+if "tracking_process" in " ".join(sys.orig_argv):
+    for name in ("torch", "torch.utils", "torch.utils.tensorboard"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["torch.utils.tensorboard"].SummaryWriter = SummaryWriter
+"""
+
+
+@pytest.fixture
+def fakes(fake, tmp_path, monkeypatch):
+    """Fakes of wandb, trackio and torch.utils.tensorboard for the logging processes; returns the calls of one."""
+    folder = tmp_path / "fake"
+    (folder / "trackio.py").write_text(FAKE_TRACKIO)
+    (folder / "sitecustomize.py").write_text(FAKE_TENSORBOARD)  # which Python imports when it starts
+    monkeypatch.setattr(inputs, "find_spec", lambda name: SimpleNamespace(origin=f"{name}.py"))
+    return lambda service: [call[1:] for call in fake() if call[0] == service]
+
+
+def test_a_stage_is_logged_to_tensorboard(tmp_path, fakes, capfd):
+    made = plan(tmp_path, recipe(report_to=["tensorboard"]))
+    node = made.cells[0].nodes["sft"]
+    track(made)
+    (_, folder, purge_step), (_, tag, text, at), *rest = fakes("tensorboard")
+    top = made.run_dir.absolute() / "tensorboard"
+    assert folder == str(top / f"sft-{node.key[:12]}") and purge_step == 1
+    assert (tag, at) == ("config", 1) and json.loads(text.removeprefix("```json").removesuffix("```"))["kind"] == "sft"
+    assert rest == [
+        ["scalar", "loss", 2.5, 1],
+        ["scalar", "loss", 2.25, 2],
+        ["scalar", "final/accuracy", 0.5, 2],
+        ["scalar", "final/heldout/rows", 3.0, 2],
+        ["close"],
+    ]
+    assert f"tensorboard: logged to {folder}; `tensorboard --logdir {top}` shows it." in capfd.readouterr().err
+    assert fakes("init") == [], "nothing of wandb's"
+
+
+def test_the_process_that_publishes_adds_to_what_the_training_logged(tmp_path, fakes):
+    made = plan(tmp_path, recipe(report_to=["tensorboard", "trackio"]))
+    with tracking(made, made.cells[0].nodes["sft"], 0) as tracker:
+        tracker.summarize({"steps": 7, "loss": 2.0})
+    (_, _, purge_step), _, *rest = fakes("tensorboard")
+    assert purge_step is None, "the training's curves stay"
+    assert rest == [["scalar", "final/steps", 7.0, 7], ["scalar", "final/loss", 2.0, 7], ["close"]]
+    assert fakes("trackio")[1:] == [["log", {"final/steps": 7.0, "final/loss": 2.0}, 7], ["finish"]]
+
+
+def test_a_stage_is_logged_to_trackio_under_the_recipes_name(tmp_path, fakes, capfd):
+    made = plan(tmp_path, recipe(report_to=["trackio"]))
+    node = made.cells[0].nodes["sft"]
+    for _ in range(2):
+        track(made)
+    first, *rest = fakes("trackio")
+    _, project, name, group, config, resume, embed = first
+    assert (project, group, resume, embed) == ("tiny", "base run", "allow", False)
+    assert re.fullmatch(rf"sft {node.key[:12]}-[0-9a-f]{{6}}", name)
+    assert (config["artefact"], config["stage"]) == (node.id, node.identity)
+    calls = [["log", {"loss": 2.5}, 1], ["log", {"loss": 2.25}, 2]]
+    calls += [["log", {"final/accuracy": 0.5, "final/heldout/rows": 3.0}, 2], ["finish"]]
+    assert rest == [*calls, first, *calls], "a resumed stage goes on under the same name"
+    assert f"trackio: logged as '{name}'; `trackio show --project tiny` shows it." in capfd.readouterr().err
+
+
+def test_a_cell_has_a_folder_in_tensorboard_and_a_group_in_trackio(tmp_path, fakes):
+    made = plan(tmp_path, recipe(report_to=["tensorboard"], sweep={"select.method": ["random"], "until": "sft"}))
+    node = made.cells[1].nodes["sft"]
+    folder = module.tensorboard_arguments(made, node)["folder"]
+    assert folder == str(made.run_dir.absolute() / "tensorboard" / "random" / f"sft-{node.key[:12]}")
+    arguments = module.trackio_arguments(made, node)
+    assert arguments["group"] == "random" and arguments["name"].startswith(f"sft (random) {node.key[:12]}-")
+    assert arguments["config"]["cell"] == {"select.method": "random"}
+
+
+def test_all_services_at_once_and_a_fault_of_one_leaves_the_others(tmp_path, fakes, monkeypatch, capfd):
+    monkeypatch.setenv("FAKE_FAULT", "trackio")
+    track(plan(tmp_path, recipe(wandb={"mode": "offline"}, report_to=["trackio", "tensorboard"])))
+    assert fakes("finish") == [[0]] and fakes("tensorboard")[-1] == ["close"]
+    assert [call[0] for call in fakes("trackio")] == ["init"]
+    told = capfd.readouterr().err
+    assert "trackio: logging is off for this stage: RuntimeError: no space\n" in told
+    assert "wandb: logged offline" in told and not left_over()
+
+
+@pytest.mark.parametrize(
+    ("report_to", "label", "rank"), [(["none"], "sft", 0), (["trackio"], "pool", 0), (["trackio"], "sft", 1)]
+)
+def test_no_service_is_started_for(tmp_path, fakes, report_to, label, rank):
+    made = plan(tmp_path, recipe(report_to=report_to))
+    with tracking(made, made.cells[0].nodes[label], rank) as tracker:
+        assert type(tracker) is Tracker
+    assert fakes("trackio") == []
+
+
+def test_the_fakes_take_what_the_real_ones_take():
+    """torch's writer is there even without the package that it writes for; it cannot be imported, but read."""
+    source = Path(find_spec("torch").origin).parent / "utils" / "tensorboard" / "writer.py"
+    classes = {node.name: node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef)}
+    takes = {
+        method.name: {argument.arg for argument in method.args.args}
+        for method in classes["SummaryWriter"].body
+        if isinstance(method, ast.FunctionDef)
+    }
+    assert {"log_dir", "purge_step"} <= takes["__init__"]
+    assert {"tag", "scalar_value", "global_step"} <= takes["add_scalar"]
+    assert {"tag", "text_string", "global_step"} <= takes["add_text"] and {"flush", "close"} <= set(takes)
+
+
+def test_reporting_changes_no_artefact(tmp_path, fakes):
+    without = plan(tmp_path, recipe())
+    logged = plan(tmp_path, recipe(report_to=["trackio", "tensorboard"]))
+    assert [(node.id, node.runtime) for node in logged.nodes] == [(node.id, node.runtime) for node in without.nodes]
+
+
+@pytest.mark.parametrize("service", ["trackio", "tensorboard"])
+def test_what_is_not_installed_is_refused_when_the_run_is_planned(tmp_path, monkeypatch, service):
+    data = recipe(report_to=[service])
+    for spec in (None, SimpleNamespace(origin=None)):  # as of a folder of that name
+        monkeypatch.setattr(inputs, "find_spec", lambda name, spec=spec: spec)
+        with pytest.raises(UserError) as caught:
+            plan(tmp_path, data)
+        assert str(caught.value) == (
+            f"{tmp_path / 'recipe.yaml'}: report_to: {service} is not installed: pip install 'deita-train[{service}]'."
+        )
+    assert make_plan(tmp_path / "recipe.yaml", (), tmp_path / "runs", planned_gpus=1).nodes, "for another machine"
+    assert plan(tmp_path, recipe(report_to=["none"])).nodes

@@ -1,7 +1,8 @@
-"""What a stage logs to wandb: its history by step and its final metrics, when the recipe has a `wandb:` section.
+"""What a stage logs to wandb, trackio and TensorBoard: its history by step and its final metrics.
 
-wandb runs in a process of its own (:mod:`deita_train.run.child.tracking_process`): if it fails, hangs or is slow
-there, the stage does not stop, and waits for it only for a bounded time at its end.
+Each of them that the recipe names (`wandb:`, `report_to:`) runs in a process of its own
+(:mod:`deita_train.run.child.tracking_process`): if it fails, hangs or is slow there, the stage does not stop, and waits
+for it only for a bounded time at its end.
 """
 
 import json
@@ -10,7 +11,8 @@ import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,9 +20,10 @@ from typing import Any
 
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
-from deita_train.recipe.schema import Wandb
+from deita_train.recipe.schema import Recipe, Wandb
 from deita_train.run.child.tracking_process import say
 from deita_train.store.atomic_io import write_text_atomically
+from deita_train.store.model_links import cell_folders
 
 # How long the end of a stage may wait for the last upload.
 FINISH_SECONDS = 20.0
@@ -29,7 +32,7 @@ _LONGEST_NAME = 128  # wandb refuses longer ones
 
 
 class Tracker:
-    """Logs nothing: the tracker without a `wandb:` section, and on every rank but the first."""
+    """Logs nothing: the tracker of a recipe that names none, and on every rank but the first."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Log the values of one step."""
@@ -41,21 +44,23 @@ class Tracker:
         """End the logging; 0 is a stage that did its work."""
 
 
-class WandbTracker(Tracker):
-    """Hands everything to the logging process. No method raises, and only `finish` waits."""
+class ProcessTracker(Tracker):
+    """Hands everything to the logging process of one service. No method raises, and only `wait` waits."""
 
-    def __init__(self, start: Mapping[str, Any]) -> None:
+    def __init__(self, service: str, start: Mapping[str, Any]) -> None:
         """Begin a run.
 
         Args:
-            start: the arguments of `wandb.init`.
+            service: a key of `RUNS` in `logged_runs.py`.
+            start: what its run begins with.
 
         Raises:
             OSError: the logging process does not start.
         """
+        self._service = service
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deita_train.run.child.tracking_process"],
+            [sys.executable, "-m", "deita_train.run.child.tracking_process", service],
             stdin=subprocess.PIPE,
             env={**os.environ, "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"},
             # So that Ctrl-C and a kill of the run's group miss it: it ends its own children after the stage.
@@ -74,17 +79,23 @@ class WandbTracker(Tracker):
         self._send({"summary": dict(_scalars(values))})
 
     def finish(self, exit_code: int) -> None:
-        """Wait for the logging process to end, and end it after `FINISH_SECONDS`."""
+        """Ask the logging process to end."""
         self._send({"exit_code": exit_code})
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the logging process, and end it after some seconds."""
         try:
-            code = self._process.wait(FINISH_SECONDS)
+            code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            say(f"stopped, because it did not finish within {FINISH_SECONDS:g} seconds; its last data may be missing.")
+            say(
+                self._service,
+                f"stopped, because it did not finish within {FINISH_SECONDS:g} seconds; its last data may be missing.",
+            )
             self._stop()
         else:
             self._lines.put(None)
             if code != 0:  # it reports its own errors and ends with 0
-                say(f"its process ended with code {code}; nothing is logged from then on.")
+                say(self._service, f"its process ended with code {code}; nothing is logged from then on.")
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._lines.put(json.dumps(message, default=str).encode() + b"\n")
@@ -92,7 +103,7 @@ class WandbTracker(Tracker):
     def _write(self) -> None:
         pipe = self._process.stdin
         assert pipe is not None
-        with suppress(OSError), pipe:  # a process that has ended said why, or `finish` does
+        with suppress(OSError), pipe:  # a process that has ended said why, or `wait` does
             for line in iter(self._lines.get, None):
                 pipe.write(line)
                 pipe.flush()
@@ -104,6 +115,31 @@ class WandbTracker(Tracker):
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
+
+
+class Trackers(Tracker):
+    """Several services at once."""
+
+    def __init__(self, trackers: Sequence[ProcessTracker]) -> None:
+        self._trackers = trackers
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log the values of one step everywhere."""
+        for tracker in self._trackers:
+            tracker.log(values, step)
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        """Log the final metrics everywhere."""
+        for tracker in self._trackers:
+            tracker.summarize(values)
+
+    def finish(self, exit_code: int) -> None:
+        """Wait for the logging processes to end, and end them after `FINISH_SECONDS` all together."""
+        for tracker in self._trackers:
+            tracker.finish(exit_code)
+        deadline = time.monotonic() + FINISH_SECONDS
+        for tracker in self._trackers:
+            tracker.wait(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
@@ -119,38 +155,100 @@ def tracking(plan: Plan, node: Node, rank: int) -> Iterator[Tracker]:
 
 
 def _start(plan: Plan, node: Node, rank: int) -> Tracker:
-    section = plan.loaded.recipe.wandb
-    if section is None or rank != 0 or "launch" not in node.runtime or _mode(section) == "disabled":
+    if rank != 0 or "launch" not in node.runtime:
         return Tracker()
+    started = [
+        tracker
+        for service, arguments in _services(plan.loaded.recipe).items()
+        if (tracker := _started(service, arguments, plan, node)) is not None
+    ]
+    return Trackers(started) if started else Tracker()
+
+
+def _services(recipe: Recipe) -> dict[str, Callable[[Plan, Node], dict[str, Any]]]:
+    """What a recipe logs to, and what makes the arguments that a run there begins with."""
+    section = recipe.wandb
+    services: dict[str, Callable[[Plan, Node], dict[str, Any]]] = {}
+    if section is not None and _mode(section) != "disabled":
+        services["wandb"] = lambda plan, node: run_arguments(plan, node, section)
+    named = recipe.report_to or ()
+    return services | {name: arguments for name, arguments in _REPORTED.items() if name in named}
+
+
+def _started(
+    service: str, arguments: Callable[[Plan, Node], dict[str, Any]], plan: Plan, node: Node
+) -> ProcessTracker | None:
     try:
-        return WandbTracker(run_arguments(plan, node, section))
+        return ProcessTracker(service, arguments(plan, node))
     except Exception as error:  # whatever it is, the stage goes on without
-        say(f"logging is off for this stage: {type(error).__name__}: {error}")
-        return Tracker()
+        say(service, f"logging is off for this stage: {type(error).__name__}: {error}")
+        return None
 
 
 def run_arguments(plan: Plan, node: Node, section: Wandb) -> dict[str, Any]:
     """The arguments of `wandb.init` for a stage; creates the folder for its files and the id of its run if needed."""
-    cell, cell_name = plan.owners(node)[0], plan.cell_name(node)
-    recipe = next(loaded.recipe for loaded in plan.loaded.cells if loaded.label == cell.label)
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     return {
         "mode": _mode(section),
         "project": section.project,
         "entity": section.entity,
-        "group": recipe.name,
-        "name": (f"{node.label} ({cell_name})" if cell_name else node.label)[:_LONGEST_NAME],
+        "group": plan.loaded.recipe.name,
+        "name": _shown(plan, node)[:_LONGEST_NAME],
         "id": _run_id(plan.store.work_path(node.id), node.id),
         "job_type": node.kind,
         "dir": str(plan.run_dir.absolute()),
-        "config": {
-            "artefact": node.id,
-            "kind": node.kind,
-            "cell": dict(cell.settings),
-            "stage": dict(node.identity),
-            "made_from": _provenance(plan, node),
-            "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        },
+        "config": _config(plan, node),
+    }
+
+
+def tensorboard_arguments(plan: Plan, node: Node) -> dict[str, Any]:
+    """Where TensorBoard's files of a stage go: a folder named by stage and key, in one for its cell."""
+    cell = plan.owners(node)[0]
+    folders = cell_folders(other.label for other in plan.cells if not other.is_base)
+    top = plan.run_dir.absolute() / "tensorboard"
+    place = top if cell.is_base else top / folders[cell.label]
+    folder = place / f"{node.label}-{node.key[:12]}"
+    return {"folder": str(folder), "logdir": str(top), "config": _config(plan, node)}
+
+
+def trackio_arguments(plan: Plan, node: Node) -> dict[str, Any]:
+    """The arguments of `trackio.init` for a stage: a project for the recipe, a group for the cell.
+
+    A run of trackio is resumed by its name, which therefore ends in the stage's key and mark.
+    """
+    _, _, mark = _run_id(plan.store.work_path(node.id), node.id).partition("-")
+    cell = plan.owners(node)[0]
+    return {
+        "project": plan.loaded.recipe.name,
+        "group": cell.label,
+        "name": f"{_shown(plan, node)} {mark}",
+        "config": _config(plan, node),
+    }
+
+
+# The services that `report_to:` names.
+_REPORTED: Mapping[str, Callable[[Plan, Node], dict[str, Any]]] = {
+    "tensorboard": tensorboard_arguments,
+    "trackio": trackio_arguments,
+}
+
+
+def _shown(plan: Plan, node: Node) -> str:
+    cell_name = plan.cell_name(node)
+    return f"{node.label} ({cell_name})" if cell_name else node.label
+
+
+def _config(plan: Plan, node: Node) -> dict[str, Any]:
+    """The configuration of a stage's run: its settings, what it was made from, and its cell's recipe."""
+    cell = plan.owners(node)[0]
+    recipe = next(loaded.recipe for loaded in plan.loaded.cells if loaded.label == cell.label)
+    return {
+        "artefact": node.id,
+        "kind": node.kind,
+        "cell": dict(cell.settings),
+        "stage": dict(node.identity),
+        "made_from": _provenance(plan, node),
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
     }
 
 

@@ -1,8 +1,8 @@
-"""The process that logs one stage to wandb: messages in on stdin, one JSON object a line, until the stage has ended.
+"""The process that logs one stage to wandb, trackio or TensorBoard: messages in on stdin until the stage has ended.
 
-The first message holds the arguments of `wandb.init`; then come `log`, `summary` and at last `exit_code`. An exception
-is written once to the stage's log and ends the logging. When the stage dies, this process ends at once, together with
-the processes that wandb started.
+A message is a JSON object on a line. The first one holds what the run begins with; then come `log`, `summary` and at
+last `exit_code`. An exception is written once to the stage's log and ends the logging. When the stage dies, this
+process ends at once, together with the processes that wandb started.
 """
 
 import json
@@ -11,71 +11,36 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-_INIT_SECONDS, _FINISH_SECONDS = 10.0, 15.0
+from deita_train.run.child.logged_runs import RUNS
+
 _WATCH_SECONDS = 0.2
 
 
-def say(text: str) -> None:
+def say(service: str, text: str) -> None:
     """One line in the stage's log, if the disk takes it."""
     with suppress(OSError):
-        sys.stderr.write(f"wandb: {' '.join(text.split())}\n")
+        sys.stderr.write(f"{service}: {' '.join(text.split())}\n")
         sys.stderr.flush()
 
 
-def serve(messages: "SimpleQueue[dict[str, Any]]") -> None:
-    """Begin the run, log what comes, finish it. Raises what wandb raises."""
-    import wandb
-
-    run = _begin(messages.get())
+def serve(service: str, messages: "SimpleQueue[dict[str, Any]]") -> None:
+    """Begin the run, log what comes, finish it. Raises what the service raises."""
+    run = RUNS[service](messages.get(), partial(say, service))
     while True:
         message = messages.get()
         if "log" in message:
             run.log(message["log"])
         if "summary" in message:
-            run.summary.update(message["summary"])
+            run.summarize(message["summary"])
         if "exit_code" in message:
-            run.finish(exit_code=message["exit_code"])
-            wandb.teardown()
+            run.finish(message["exit_code"])
             return
-
-
-def _begin(arguments: Mapping[str, Any]) -> Any:
-    from wandb.errors import AuthenticationError, UsageError
-
-    try:
-        run = _init(arguments)
-    except (AuthenticationError, UsageError) as error:
-        if arguments["mode"] == "offline":
-            raise
-        say(f"{error} This stage is logged offline instead; to log online, use `wandb login` before the run.")
-        run = _init({**arguments, "mode": "offline"})
-    say(f"logged at {run.url}" if run.url else f"logged offline; `wandb sync {Path(run.dir).parent}` uploads it.")
-    # A resumed training repeats the steps after its last checkpoint; as the runs' own counter, steps cannot repeat.
-    run.define_metric("step", hidden=True)
-    run.define_metric("*", step_metric="step")
-    return run
-
-
-def _init(arguments: Mapping[str, Any]) -> Any:
-    import wandb
-
-    settings = wandb.Settings(
-        console="off",
-        disable_code=True,
-        disable_git=True,
-        finish_timeout=_FINISH_SECONDS,
-        init_timeout=_INIT_SECONDS,
-        save_code=False,
-        silent=True,
-        stop_fn=lambda: say("ignored the stop requested in the browser: wandb only logs here, and the stage goes on."),
-    )
-    return wandb.init(**arguments, resume="allow", settings=settings)
 
 
 def _receive(messages: "SimpleQueue[dict[str, Any]]") -> None:
@@ -101,14 +66,15 @@ def end(code: int) -> None:
 
 
 def main() -> None:
-    """Serve the stage that started this process."""
+    """Serve the stage that started this process, for the service that the command line names."""
+    service = sys.argv[1]
     messages: SimpleQueue[dict[str, Any]] = SimpleQueue()
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     threading.Thread(target=_receive, args=(messages,), daemon=True).start()
     try:
-        serve(messages)
+        serve(service, messages)
     except BaseException as error:
-        say(f"logging is off for this stage: {type(error).__name__}: {error}")
+        say(service, f"logging is off for this stage: {type(error).__name__}: {error}")
     end(0)
 
 
