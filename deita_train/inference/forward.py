@@ -171,7 +171,9 @@ def check_logits(model: PreTrainedModel, input_ids: Sequence[int], device: torch
         )
     batch = pad_batch([input_ids], device)
     with torch.inference_mode():
-        own = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, -1].float()
+        own = (
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits[:, -1].float()
+        )
     some = range(0, own.shape[-1], max(1, own.shape[-1] // 64))
     tolerance = (1e-4 if model.dtype == torch.float32 else 0.02) * float(own.abs().max().clamp(min=1))
     whole, rows = last_logits(model, batch), last_logits(model, batch, some)
