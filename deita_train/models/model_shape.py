@@ -30,9 +30,22 @@ def whole_config(folder: Path, trust_code: bool = False) -> Any:
 
 
 def context_length(config: Any) -> int | None:
-    """The model's context length in tokens; None if its configuration states none."""
+    """The model's context length in tokens; None if its configuration states none.
+
+    Rotary positions that are stretched by a factor reach as far as the configuration says, also where it leaves
+    `max_position_embeddings` at the length before stretching.
+    """
     length: int | None = getattr(config, "max_position_embeddings", None)
-    return length
+    if length is None:
+        length = getattr(config, "max_seq_len", None)
+    stated = getattr(config, "rope_parameters", None) or {}
+    ropes = [stated, *(of for of in stated.values() if isinstance(of, dict))]
+    stretched = [
+        int(rope["factor"] * rope["original_max_position_embeddings"])
+        for rope in ropes
+        if rope.get("factor") and rope.get("original_max_position_embeddings")
+    ]
+    return length if length is None else max([length, *stretched])
 
 
 def num_weights(config: Any) -> int:

@@ -108,7 +108,7 @@ class Pretrain(Training):
     data: Source
     """Conversations whose text the miniature learns."""
     max_length: Count = 512
-    """Tokens at which a conversation is cut."""
+    """Tokens at which a conversation is cut; without it, also at the miniature's context."""
 
 
 class Base(Section):
@@ -134,7 +134,7 @@ class ScorerTraining(Packable):
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count = 2048
-    """Longest prompt with its score, in tokens; a longer prompt is shortened."""
+    """Longest prompt with its score, in tokens; a longer one is shortened. Without it, also to the model's context."""
 
 
 class Sft(Packable, Rendered):
@@ -198,7 +198,7 @@ class Evaluate(Pass, Rendered):
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count = 2048
-    """Tokens at which a conversation or a pair is cut."""
+    """Tokens at which a conversation or a pair is cut; without it, also at the model's context."""
 
     @model_validator(mode="after")
     def _something_to_measure(self) -> Self:

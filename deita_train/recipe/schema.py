@@ -43,7 +43,7 @@ class ReadAs(Rendered):
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count = 2048
-    """Tokens at which a conversation is cut."""
+    """Tokens at which a conversation is cut; without it, also at the model's context."""
 
 
 class Select(Section):

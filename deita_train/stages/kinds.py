@@ -99,6 +99,7 @@ _ADAPTER = {
 }
 _SHORTENED = {"max_length_limit": 2048}
 _RENDERED = {"unsupported_fields": "drop"}
+_CUT = {"cut_at_context": True}
 
 STAGE_KINDS: dict[str, StageKind] = {
     "pool": StageKind(3, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
@@ -112,22 +113,22 @@ STAGE_KINDS: dict[str, StageKind] = {
         1, "deita_train.stages.intake.embeddings_file", validations=("deita_train.stages.intake.embeddings_file",)
     ),
     "base": StageKind(
-        1,
+        2,
         "deita_train.stages.training.base",
         validations=(_ROW_CHECK,),
         trains=True,
         makes_base=True,
         rows=ShownRows("text", "trained", "every token is trained but the first, which nothing precedes"),
-        implied=_trainer(_SFT_TRAINER),
+        implied={**_CUT, **_trainer(_SFT_TRAINER)},
     ),
     "train_scorer": StageKind(
-        5,
+        6,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
         describe=facts.of_scorer_training,
         validations=("deita_train.stages.intake.scorer_data", _MODEL_CHECK, _ROW_CHECK),
-        implied={**_CODE, **_ADAPTER, **_trainer(_SFT_TRAINER)},
+        implied={**_CODE, **_ADAPTER, **_CUT, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
         4,
@@ -175,18 +176,18 @@ STAGE_KINDS: dict[str, StageKind] = {
         describe=facts.of_perplexities,
         implied={**_CODE, **_SHORTENED, **_RENDERED},
     ),
-    "lengths": StageKind(1, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED, "resize": False}),
+    "lengths": StageKind(2, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED, "resize": False}),
     "select": StageKind(
         2,
         "deita_train.stages.selecting.select",
         reuses="walk",
         has_budget=True,
         validations=("deita_train.stages.selecting.column_check",),
-        implied={"score_turns": "sum", "only_trained_turns": False},
+        implied={"score_turns": "sum", "only_trained_turns": False, **_CUT},
     ),
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
     "sft": StageKind(
-        2,
+        3,
         "deita_train.stages.training.sft",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         trains=True,
@@ -196,6 +197,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             **_ADAPTER,
             **_trainer({**_SFT_TRAINER, "max_length": 2048}),
             **_RENDERED,
+            **_CUT,
             "published_template": None,
             "loss": "per_token",
             "parity": False,
@@ -203,7 +205,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         },
     ),
     "log_probs": StageKind(
-        4,
+        5,
         "deita_train.stages.inference.log_probs",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
@@ -212,10 +214,10 @@ STAGE_KINDS: dict[str, StageKind] = {
             "nothing is trained; measured is the log-probability of both answers, each with its end of turn",
         ),
         describe=facts.of_pairs,
-        implied={**_CODE, **_RENDERED, "resize": False},
+        implied={**_CODE, **_RENDERED, **_CUT, "resize": False},
     ),
     "dpo": StageKind(
-        2,
+        3,
         "deita_train.stages.training.dpo",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         trains=True,
@@ -225,13 +227,14 @@ STAGE_KINDS: dict[str, StageKind] = {
             **_ADAPTER,
             **_trainer(_DPO_TRAINER),
             **_RENDERED,
+            **_CUT,
             "published_template": None,
             "end_of_turn": False,
             "pairs_template": None,
         },
     ),
     "evaluate": StageKind(
-        4,
+        5,
         "deita_train.stages.inference.evaluate",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
@@ -240,7 +243,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
         ),
         describe=facts.of_heldout_rows,
-        implied={**_CODE, **_RENDERED, "resize": False},
+        implied={**_CODE, **_RENDERED, **_CUT, "resize": False},
     ),
 }
 

@@ -1,10 +1,8 @@
 """Token ids and labels of one row, as a stage's preparation writes them and `inspect` shows them."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -14,42 +12,12 @@ from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
 from deita_train.data.template_text import WRITABLE_AS_TEXT, Message, RowRefused, rendered_text
 from deita_train.errors import UserError
-from deita_train.models.adapter_files import is_adapter
-from deita_train.models.model_limits import learned_positions, read_json_file
-from deita_train.models.model_shape import context_length, load_config
 from deita_train.scoring.prompts import PromptEncoder, PromptIds
 from deita_train.scoring.training_pairs import ScorerExample
-from deita_train.stages.stage_model import trusts_code
 from deita_train.training.rows import LabelledRow
 
 UnsupportedFields = Literal["drop", "text"]
 Tools = Sequence[Mapping[str, Any]] | None
-
-
-def pass_max_length(identity: Mapping[str, Any], model: Path) -> int:
-    """The length at which batch inference cuts rows: as stated, else the model's context up to a limit.
-
-    With parity it is the model's context.
-    """
-    stated: int | None = identity["max_length"]
-    if stated is not None:
-        return stated
-    context = context_length(load_config(model, trusts_code(identity)))
-    if identity.get("parity"):
-        return context or sys.maxsize
-    limit: int = identity["max_length_limit"]
-    return min(context or limit, limit)
-
-
-def readable_length(max_length: int | None, model: Path, *, trust_code: bool = False) -> int | None:
-    """The length at which rows are cut for a model: `max_length`, or the model's learned positions if they are fewer.
-
-    None cuts nothing.
-    """
-    is_whole = not is_adapter(model)
-    config = read_json_file(model / "config.json") if is_whole else load_config(model, trust_code).to_dict()
-    positions = learned_positions(config)
-    return positions if max_length is None else min(max_length, positions or max_length)
 
 
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
@@ -153,9 +121,9 @@ def pair_answers(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return chosen, rejected
 
 
-def training_encoder(tokenizer: PreTrainedTokenizerBase, identity: Mapping[str, Any]) -> PromptEncoder:
+def training_encoder(tokenizer: PreTrainedTokenizerBase, dimension: str, max_length: int) -> PromptEncoder:
     """The encoder for training a scorer; reserves two positions for the digit and the end of sequence."""
-    return PromptEncoder(tokenizer, identity["dimension"], identity["max_length"] - 2)
+    return PromptEncoder(tokenizer, dimension, max_length - 2)
 
 
 def scoring_encoder(tokenizer: PreTrainedTokenizerBase, identity: Mapping[str, Any], max_length: int) -> PromptEncoder:

@@ -24,7 +24,7 @@ def add_dpo(builder: Builder, dpo: Dpo) -> None:
     dtype, how = builder.of_pass(dpo.reference, "dpo.reference")
     decides, rendering = builder.of_rendering(dpo, "dpo", template)
     builder.check_limits(model, "dpo", ("trainer.max_length", dpo.trainer.get("max_length")), resize=dpo.resize)
-    decides["resize"] = dpo.resize
+    decides |= {"resize": dpo.resize, "cut_at_context": "max_length" not in dpo.trainer}
     parents = {"data": pairs, **model.parents}
     scored = {"chat_template": pairs_template or template.text, "max_length": max_length, **decides, **dtype}
     reference = builder.add(

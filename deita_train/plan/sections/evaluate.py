@@ -66,6 +66,7 @@ def _add_passes(
             **decides,
             "resize": name == "base" and bool(tuned and tuned[0].identity["resize"]),
             "max_length": evaluate.max_length,
+            "cut_at_context": "max_length" not in evaluate.model_fields_set,
             **dtype,
             **model.identity,
         }

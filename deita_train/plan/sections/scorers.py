@@ -67,6 +67,7 @@ def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where
         "data": data,
         "heldout": heldout,
         "max_length": train.max_length,
+        "cut_at_context": stated is None,
         **builder.of_tuning(train),
     }
     runtime = {

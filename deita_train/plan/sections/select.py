@@ -43,7 +43,8 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
         parents["embed"] = builder.either("embeddings", "embed", "select", "embedding: or embeddings:")
         identity["center"] = is_centered(builder)
     if select.in_tokens or identity.get("only_trained_turns"):
-        parents["lengths"], identity["max_length"] = _add_lengths(builder, select, parents["pool"])
+        parents["lengths"], how = _add_lengths(builder, select, parents["pool"])
+        identity |= how
     runtime: dict[str, Any] = {"allow_fewer": select.allow_fewer}
     launch = builder.inputs.optional_launch(select.launch, "select.launch") if rules.launch else None
     if launch is not None:
@@ -82,8 +83,8 @@ def _dimensions(builder: Builder, select: Select, rules: Method) -> tuple[str, .
     return ()
 
 
-def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, int | None]:
-    """Add the stage that counts SFT's tokens; returns it and the length at which SFT cuts.
+def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, dict[str, Any]]:
+    """Add the stage that counts SFT's tokens; returns it, and where SFT cuts a row.
 
     Both follow from `sft:`, or from `select.read_as` in a recipe whose SFT does not read these rows.
     """
@@ -95,10 +96,12 @@ def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, in
     if sft is not None:
         model = builder.model(sft.model, sft.revision, "sft")
         lengths = _lengths(builder, model, sft, "sft", pool)
-        return lengths, decisive_trainer(sft)["max_length"]
+        cut = {"max_length": decisive_trainer(sft)["max_length"], "cut_at_context": "max_length" not in sft.trainer}
+        return lengths, cut
     if read_as is not None:
         model = _tokenizer(builder, read_as)
-        return _lengths(builder, model, read_as, "select.read_as", pool), read_as.max_length
+        cut = {"max_length": read_as.max_length, "cut_at_context": "max_length" not in read_as.model_fields_set}
+        return _lengths(builder, model, read_as, "select.read_as", pool), cut
     raise builder.inputs.error(
         f"select.{'budget' if select.in_tokens else 'only_trained_turns'}",
         "counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, or select.read_as: "

@@ -22,6 +22,7 @@ def add_sft(builder: Builder, sft: Sft) -> None:
         **template.identity(),
         **decides,
         **builder.of_tuning(sft),
+        "cut_at_context": "max_length" not in sft.trainer,
         "loss": "per_conversation" if sft.is_per_conversation else "per_token",
         "parity": sft.parity,
         "end_of_turn": not ends_in_eos(template.text),

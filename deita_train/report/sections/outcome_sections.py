@@ -195,9 +195,11 @@ def _tuning_note(name: str, noun: str, item: Artefact) -> str:
     # None where a run was resumed after its last step and trained nothing itself; MFU is None on a CPU too. Artefacts
     # of earlier versions, whose keys are the same, lack both.
     speed, mfu = item.metrics.get("tokens_per_second_per_device"), item.metrics.get("mfu")
+    beyond = item.metrics.get("rows_beyond_context", 0)
     return (
         f"{name} of the base run: {count(truncated)} of {plural(rows, noun)} ({share(truncated / rows)}) were "
         f"longer than the maximal length and cut; {count(without)} had no token with loss left."
+        + (f" {count(beyond)} were longer than the model's context, as max_length states." if beyond else "")
         + (f" {compact(speed)} tokens per second on each device." if speed is not None else "")
         + (f" MFU {share(mfu)}." if mfu is not None else "")
     )

@@ -36,7 +36,8 @@ from deita_train.inference.speed import Speed, flops_per_token, peak_flops, spee
 from deita_train.models.model_shape import automatic_batch_tokens, load_config
 from deita_train.stages.context import StageContext
 from deita_train.stages.refusals import Refusals
-from deita_train.stages.rows import conversation_row, pass_max_length, readable_length
+from deita_train.stages.row_limit import told_limit
+from deita_train.stages.rows import conversation_row
 from deita_train.stages.stage_model import load_stage_model, model_path, trusts_code
 from deita_train.training.rows import LabelledRow
 
@@ -252,7 +253,7 @@ def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: b
     render = partial(
         conversation_row,
         load_tokenizer(str(model), context.identity["chat_template"], trust_code=trusted),
-        max_length=readable_length(pass_max_length(context.identity, model), model, trust_code=trusted),
+        max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
         labelled=labelled,
     )

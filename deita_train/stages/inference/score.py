@@ -31,7 +31,8 @@ from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, PassResult, load_pass_model, log, run_pass, start_ranks
 from deita_train.stages.inference.row_reuse import Stored, input_hash, join_reused, plan_missing
-from deita_train.stages.rows import pass_max_length, scoring_encoder, turn_prompts
+from deita_train.stages.row_limit import told_limit
+from deita_train.stages.rows import scoring_encoder, turn_prompts
 from deita_train.stages.stage_model import model_path, trusts_code
 
 _TURNS = "turns.parquet"
@@ -46,7 +47,8 @@ _SUSPECTED_BELOW = 0.5
 def prepare(context: StageContext) -> None:
     """Encode every prompt once, and plan batches over those not scored before."""
     model = model_path(context)
-    max_length = pass_max_length(context.identity, model)
+    max_length = told_limit(context).tokens
+    assert max_length is not None, "a scorer has a limit"
     tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.identity))
     encoder = scoring_encoder(tokenizer, context.identity, max_length)
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 from transformers import PreTrainedTokenizerBase
@@ -15,16 +15,12 @@ from transformers.utils import logging
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
-from deita_train.models.model_limits import (
-    learned_positions,
-    length_problem,
-    read_json_file,
-    vocabulary_problem,
-)
+from deita_train.models.model_limits import vocabulary_problem
 from deita_train.stages.intake.scorer_data import read_scorer_data
 from deita_train.stages.kinds import STAGE_KINDS, stage_module
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder
+from deita_train.stages.row_limit import Readable, RowLimit, row_limit
 from deita_train.stages.rows import (
     conversation_row,
     pair_row,
@@ -60,8 +56,10 @@ def validate(stage: StageToValidate) -> Iterator[str]:
         tokenizer = _tokenizer(stage, folder)
         if stage.kind == "sft":
             _prefixed(stage, partial(check_answer_marks, tokenizer), "chat_template: ")
-        yield from _cut_at_positions(stage, folder)
-        yield _tried(stage, tokenizer, rows, total)
+        limit = row_limit(stage.identity, _readable(stage, folder))
+        if limit.note is not None:
+            yield f"{stage.label}: {limit.note}"
+        yield _tried(stage, tokenizer, rows, total, limit)
 
 
 def _sample(stage: StageToValidate) -> tuple[list[Any], int]:
@@ -91,12 +89,25 @@ def _read(kind: str, identity: str, runtime: str) -> datasets.Dataset:
 
 def _tokenizer_folder(stage: StageToValidate, rows: list[Any]) -> AbstractContextManager[Path]:
     """The folder with the stage's tokenizer; of a model that the run trains, that of the model it starts from."""
-    source = stage
-    while "model" in source.parents:
-        source = source.parents["model"]
+    source = _origin(stage)
     if STAGE_KINDS[source.kind].makes_base:
         return _stand_in(source.identity["chat_template"], rows)
     return nullcontext(tokenizer_path(source.identity["model"], source.runtime["model"], stage.label))
+
+
+def _origin(stage: StageToValidate) -> StageToValidate:
+    """The stage that names the model from which the stage's own comes, or makes it."""
+    while "model" in stage.parents:
+        stage = stage.parents["model"]
+    return stage
+
+
+def _readable(stage: StageToValidate, folder: Path) -> Readable:
+    """What the stage's model can read: by its folder, or by the shape of the miniature that the run makes."""
+    source = _origin(stage)
+    if STAGE_KINDS[source.kind].makes_base:
+        return Readable(source.identity["architecture"]["context_length"])
+    return Readable.by(folder, trust_code=trusts_code(source.identity))
 
 
 @contextmanager
@@ -134,15 +145,9 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
     return _prefixed(stage, load)
 
 
-def _cut_at_positions(stage: StageToValidate, folder: Path) -> Iterator[str]:
-    """A line for a model whose learned positions are fewer than the stage's default length."""
-    stated = stage.identity.get("max_length", stage.identity.get("trainer", {}).get("max_length"))
-    positions = learned_positions(read_json_file(folder / "config.json"))
-    if positions is not None and length_problem(folder, stated) is not None:
-        yield f"{stage.label}: rows are cut at {positions:,} tokens, the positions that the model has learned"
-
-
-def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: list[Any], total: int) -> str:
+def _tried(
+    stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: list[Any], total: int, limit: RowLimit
+) -> str:
     """A line with what became of the sample.
 
     Raises:
@@ -150,76 +155,96 @@ def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: lis
     """
     section = _section(stage)
     refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
-    make = _MAKERS[STAGE_KINDS[stage.kind].rows.form](stage, tokenizer)  # type: ignore[union-attr]
+    make = _MAKERS[STAGE_KINDS[stage.kind].rows.form](stage, tokenizer, limit.tokens)  # type: ignore[union-attr]
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
         for row in rows
     ]
     refused = sum(refusals.check(len(rows)).values())
-    usable = sum(bool(row) for row in made)
+    usable = sum(row is not None and row.is_usable for row in made)
+    cut = sum(row is not None and row.is_cut for row in made)
     left_out = "".join(f", {count:,} {reason}" for reason, count in refusals.counts.items())
     silent = len(rows) - usable - refused
     without = f", {silent:,} without a token to learn from or to measure" if silent else ""
     template = stage.runtime.get("template")
     by = f" by {template}" if template else ""
-    return f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{left_out}{without}"
+    shorter = f", {cut:,} cut at {limit.tokens:,} tokens" if cut else ""
+    return f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{left_out}{without}{shorter}"
 
 
-Maker = Callable[[Any], bool]
+class _Made(NamedTuple):
+    """Whether a row has something for the stage, and whether the limit left a part of it out."""
+
+    is_usable: bool
+    is_cut: bool
 
 
-def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+Maker = Callable[[Any], _Made]
+
+
+def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
     shown = STAGE_KINDS[stage.kind].rows
     labelled = shown is not None and bool(shown.verb)
 
-    def usable(row: Any) -> bool:
-        made = conversation_row(tokenizer, row, _length(stage), unsupported_fields=how, labelled=labelled)
-        return any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
+    def make(row: Any) -> _Made:
+        made = conversation_row(tokenizer, row, length, unsupported_fields=how, labelled=labelled)
+        return _Made(any(loss_mask(made.labels)) if labelled else bool(made.input_ids), made.truncated)
 
-    return usable
-
-
-def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
-    return lambda row: bool(text_row(tokenizer, row, _length(stage)).input_ids)
+    return make
 
 
-def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
+    def make(row: Any) -> _Made:
+        made = text_row(tokenizer, row, length)
+        return _Made(bool(made.input_ids), made.truncated)
+
+    return make
+
+
+def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
-    return lambda row: pair_row(tokenizer, row, _length(stage), unsupported_fields=how).differs
+
+    def make(row: Any) -> _Made:
+        pair = pair_row(tokenizer, row, length, unsupported_fields=how)
+        return _Made(pair.differs, pair.truncated)
+
+    return make
 
 
-def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
-    length = _length(stage) or stage.identity["max_length_limit"]
+def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
+    assert length is not None, "a scorer has a limit"
     encoder = _prefixed(stage, partial(scoring_encoder, tokenizer, stage.identity, length))
     dimension = stage.identity["dimension"]
-    return lambda row: any(turn.prompt for turn in turn_prompts(encoder, dimension, row["messages"]))
+
+    def make(row: Any) -> _Made:
+        prompts = [turn.prompt for turn in turn_prompts(encoder, dimension, row["messages"]) if turn.prompt is not None]
+        return _Made(bool(prompts), any(prompt.shortened for prompt in prompts))
+
+    return make
 
 
-def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
-    encoder = _prefixed(stage, partial(training_encoder, tokenizer, stage.identity))
-    end, length = tokenizer.eos_token_id, stage.identity["max_length"]
+def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
+    assert length is not None, "a scorer has a limit"
+    encoder = _prefixed(stage, partial(training_encoder, tokenizer, stage.identity["dimension"], length))
+    end = tokenizer.eos_token_id
     if end is None:
         raise UserError(f"{_section(stage)}.model: its tokenizer has no end of sequence, which follows the digit.")
-    return lambda row: bool(scorer_row(encoder, row, scorer_prompt(encoder, row, length), end).input_ids)
+
+    def make(row: Any) -> _Made:
+        made = scorer_row(encoder, row, scorer_prompt(encoder, row, length), end)
+        return _Made(bool(made.input_ids), made.truncated)
+
+    return make
 
 
-_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase], Maker]] = {
+_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase, int | None], Maker]] = {
     "conversation": _conversations,
     "text": _text,
     "pair": _pairs,
     "scored_turns": _turns,
     "labelled": _labelled,
 }
-
-
-def _length(stage: StageToValidate) -> int | None:
-    """The length at which the stage cuts rows, as stated; None for the default of a pass."""
-    if "max_length" in stage.identity:
-        length: int | None = stage.identity["max_length"]
-        return length
-    trained: int | None = stage.identity["trainer"]["max_length"]
-    return trained
 
 
 def _section(stage: StageToValidate) -> str:

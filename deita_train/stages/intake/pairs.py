@@ -8,7 +8,8 @@ import datasets
 from deita_train.data.rendering import RenderedPair, load_tokenizer
 from deita_train.stages.context import StageContext
 from deita_train.stages.refusals import Refusals
-from deita_train.stages.rows import pair_row, readable_length
+from deita_train.stages.row_limit import told_limit
+from deita_train.stages.rows import pair_row
 from deita_train.stages.stage_model import model_path, trusts_code
 
 
@@ -23,9 +24,7 @@ def rendered_pairs(context: StageContext, refusals: Refusals) -> Iterator[tuple[
     render = partial(
         pair_row,
         tokenizer,
-        max_length=readable_length(
-            context.identity["max_length"], model_path(context), trust_code=trusts_code(context.identity)
-        ),
+        max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
     )
     for number, row in enumerate(pairs):

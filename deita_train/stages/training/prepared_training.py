@@ -10,6 +10,7 @@ from deita_train.models.adapter_files import is_adapter, name_base
 from deita_train.models.published_files import finish_model_folder, num_parameters
 from deita_train.stages.architecture import is_untried
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.row_limit import stage_limit
 from deita_train.stages.stage_model import model_path
 from deita_train.stages.training.adapter_merge import adapter_dir, base_name
 from deita_train.store.atomic_io import read_json, write_json_atomically
@@ -49,12 +50,14 @@ def train_prepared(
     if is_adapter(left_dir):
         name_base(left_dir, *base_name(context))
     count = read_json(context.prepared_dir / COUNT)
+    limit = stage_limit(context, model)
+    beyond = sum(limit.beyond_context(length) for length in rows["length"])
     drops = {**count["refused"], **{name: count[name] for name in ("without_loss", "held_out") if count[name]}}
     return StageResult(
         rows_in=count["rows"] + sum(drops.values()),
         rows_out=count["rows"],
         drops=drops,
-        metrics={**_metrics(outcome, count), **_sizes(left_dir, model)},
+        metrics={**_metrics(outcome, count), "rows_beyond_context": beyond, **_sizes(left_dir, model)},
         device="cpu" if context.use_cpu else "cuda",
     )
 

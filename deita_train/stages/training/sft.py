@@ -10,7 +10,8 @@ from deita_train.data.rendering import load_tokenizer
 from deita_train.stages.architecture import check_outside_model
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.refusals import Refusals
-from deita_train.stages.rows import conversation_row, readable_length
+from deita_train.stages.row_limit import told_limit
+from deita_train.stages.rows import conversation_row
 from deita_train.stages.stage_model import model_path
 from deita_train.stages.training.adapter_merge import check_adapter, finish_adapter
 from deita_train.stages.training.prepared_training import ROWS, train_prepared, write_count
@@ -52,7 +53,7 @@ def _rendered(context: StageContext, rows: datasets.Dataset, refusals: Refusals)
     render = partial(
         conversation_row,
         tokenizer,
-        max_length=readable_length(context.identity["trainer"]["max_length"], model_path(context)),
+        max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
     )
     for number, row in enumerate(rows):
