@@ -91,12 +91,18 @@ def _read(kind: str, identity: str, runtime: str) -> datasets.Dataset:
 
 def _tokenizer_folder(stage: StageToValidate, rows: list[Any]) -> AbstractContextManager[Path]:
     """The folder with the stage's tokenizer; of a model that the run trains, that of the model it starts from."""
-    source = stage
-    while "model" in source.parents:
-        source = source.parents["model"]
+    source = _line(stage)[-1]
     if STAGE_KINDS[source.kind].makes_base:
         return _stand_in(source.identity["chat_template"], rows)
     return nullcontext(tokenizer_path(source.identity["model"], source.runtime["model"], stage.label))
+
+
+def _line(stage: StageToValidate) -> list[StageToValidate]:
+    """The stage and the trainings that make its model, the last one first."""
+    line = [stage]
+    while "model" in line[-1].parents:
+        line.append(line[-1].parents["model"])
+    return line
 
 
 @contextmanager
@@ -121,7 +127,7 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
     """
     section = _section(stage)
     template = stage.identity.get("pairs_template") or stage.identity.get("chat_template")
-    if stage.identity.get("resize"):
+    if any(made.identity.get("resize") for made in _line(stage)):
         with tempfile.TemporaryDirectory() as resized:
             folder = resized_folder(folder, Path(resized) / "resized", template, weights=False)
             return load_tokenizer(str(folder), template)
