@@ -42,6 +42,11 @@ def read_once(stage: StageToValidate) -> tuple[datasets.Dataset, Any]:
     return _read(stage.kind, identity, runtime)
 
 
+def forget_rows() -> None:
+    """Free the rows that :func:`read_once` keeps, once a recipe has been validated."""
+    _read.cache_clear()
+
+
 @lru_cache(maxsize=4)
 def _read(kind: str, identity: str, runtime: str) -> tuple[datasets.Dataset, Any]:
     found: tuple[datasets.Dataset, Any] = stage_module(kind).read_rows(json.loads(identity), json.loads(runtime))
