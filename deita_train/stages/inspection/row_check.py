@@ -1,14 +1,12 @@
 """A sample of a stage's rows, rendered, encoded and labelled by the stage's own code, for `deita-train validate`."""
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -17,7 +15,7 @@ from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
 from deita_train.models.model_limits import vocabulary_problem
 from deita_train.stages.intake.scorer_data import read_scorer_data
-from deita_train.stages.kinds import STAGE_KINDS, stage_module
+from deita_train.stages.kinds import STAGE_KINDS, ShownRows
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder
 from deita_train.stages.row_limit import Readable, RowLimit, row_limit
@@ -32,7 +30,7 @@ from deita_train.stages.rows import (
     turn_prompts,
 )
 from deita_train.stages.stage_model import tokenizer_path, trusts_code
-from deita_train.stages.validation import StageToValidate
+from deita_train.stages.validation import StageToValidate, is_repeated, read_once
 from deita_train.training.end_of_turn import check_answer_marks
 from deita_train.training.miniature import train_tokenizer
 from deita_train.training.rows import loss_mask
@@ -50,61 +48,77 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     Raises:
         UserError: the stage would fail on its model, its template or its rows.
     """
+    if is_repeated(_rendering(stage)):
+        return
     logging.set_verbosity_error()  # transformers warns of rows beyond the model's context, which are cut
     rows, total = _sample(stage)
     with _tokenizer_folder(stage, rows) as folder:
         tokenizer = _tokenizer(stage, folder)
         if stage.kind == "sft":
             _prefixed(stage, partial(check_answer_marks, tokenizer), "chat_template: ")
-        limit = row_limit(stage.identity, _readable(stage, folder))
-        if limit.note is not None:
-            yield f"{stage.label}: {limit.note}"
-        yield _tried(stage, tokenizer, rows, total, limit)
+        yield from _tried(stage, tokenizer, rows, total, row_limit(stage.identity, _readable(stage, folder)))
+
+
+def _rendering(stage: StageToValidate) -> dict[str, Any]:
+    """What decides how the stage's rows are rendered; stages with the same, such as a sweep's, are tried once."""
+    source, data = _line(stage)[-1], _data(stage)
+    names = (
+        "chat_template", "pairs_template", "max_length", "max_length_limit", "cut_at_context", "parity",
+        "unsupported_fields", "dimension",
+    )  # fmt: skip
+    return {
+        "how": vars(_shown(stage)) | {name: stage.identity.get(name) for name in names},
+        "cut": stage.identity.get("trainer", {}).get("max_length"),
+        "resized": any(made.identity.get("resize") for made in _line(stage)),
+        "share": stage.runtime.get("max_refused_share"),
+        "model": source.identity.get("model", source.identity.get("architecture")),
+        "data": stage.identity["data"] if data is None else data.identity,
+    }
+
+
+def _shown(stage: StageToValidate) -> ShownRows:
+    rows = STAGE_KINDS[stage.kind].rows
+    assert rows is not None
+    return rows
+
+
+def _data(stage: StageToValidate) -> StageToValidate | None:
+    """The intake stage whose rows the stage may read; None for a scorer's training, which reads its own."""
+    if "data" in stage.identity:
+        return None
+    data = stage.parents.get("data") or stage.parents["pool"]
+    while "sources" not in data.identity and "source" not in data.identity:
+        data = data.parents["pool"]  # a selection, whose rows are some of the pool's
+    return data
 
 
 def _sample(stage: StageToValidate) -> tuple[list[Any], int]:
     """Some of the rows that the stage may read, evenly spaced, and the number of all."""
-    if "data" in stage.identity:
-        rows: Any = read_scorer_data(stage.identity, stage.runtime, "data")
-    else:
-        data = stage.parents.get("data") or stage.parents["pool"]
-        while "sources" not in data.identity and "source" not in data.identity:
-            data = data.parents["pool"]  # a selection, whose rows are some of the pool's
-        rows = read_once(data)
+    data = _data(stage)
+    rows: Any = read_scorer_data(stage.identity, stage.runtime, "data") if data is None else read_once(data)[0]
     step = max(1, len(rows) // _SAMPLED)
     return [rows[place] for place in range(0, len(rows), step)], len(rows)
 
 
-def read_once(stage: StageToValidate) -> datasets.Dataset:
-    """The rows of an intake stage, read at most once while a recipe is validated."""
-    identity, runtime = (json.dumps(part, sort_keys=True, default=str) for part in (stage.identity, stage.runtime))
-    return _read(stage.kind, identity, runtime)
-
-
-@lru_cache(maxsize=8)
-def _read(kind: str, identity: str, runtime: str) -> datasets.Dataset:
-    table: datasets.Dataset = stage_module(kind).read_rows(json.loads(identity), json.loads(runtime))[0]
-    return table
-
-
 def _tokenizer_folder(stage: StageToValidate, rows: list[Any]) -> AbstractContextManager[Path]:
     """The folder with the stage's tokenizer; of a model that the run trains, that of the model it starts from."""
-    source = _origin(stage)
+    source = _line(stage)[-1]
     if STAGE_KINDS[source.kind].makes_base:
         return _stand_in(source.identity["chat_template"], rows)
     return nullcontext(tokenizer_path(source.identity["model"], source.runtime["model"], stage.label))
 
 
-def _origin(stage: StageToValidate) -> StageToValidate:
-    """The stage that names the model from which the stage's own comes, or makes it."""
-    while "model" in stage.parents:
-        stage = stage.parents["model"]
-    return stage
+def _line(stage: StageToValidate) -> list[StageToValidate]:
+    """The stage and the trainings that make its model, the last one first."""
+    line = [stage]
+    while "model" in line[-1].parents:
+        line.append(line[-1].parents["model"])
+    return line
 
 
 def _readable(stage: StageToValidate, folder: Path) -> Readable:
     """What the stage's model can read: by its folder, or by the shape of the miniature that the run makes."""
-    source = _origin(stage)
+    source = _line(stage)[-1]
     if STAGE_KINDS[source.kind].makes_base:
         return Readable(source.identity["architecture"]["context_length"])
     return Readable.by(folder, trust_code=trusts_code(source.identity))
@@ -132,7 +146,7 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
     """
     section = _section(stage)
     template = stage.identity.get("pairs_template") or stage.identity.get("chat_template")
-    if stage.identity.get("resize"):
+    if any(made.identity.get("resize") for made in _line(stage)):
         with tempfile.TemporaryDirectory() as resized:
             folder = resized_folder(folder, Path(resized) / "resized", template, weights=False)
             return load_tokenizer(str(folder), template)
@@ -147,36 +161,39 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
 
 def _tried(
     stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: list[Any], total: int, limit: RowLimit
-) -> str:
-    """A line with what became of the sample.
+) -> Iterator[str]:
+    """A line with what became of the sample, after one on the model's context where rows of it are longer.
 
     Raises:
         UserError: more rows were refused than the recipe allows, or a row would stop the stage.
     """
     section = _section(stage)
     refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
-    make = _MAKERS[STAGE_KINDS[stage.kind].rows.form](stage, tokenizer, limit.tokens)  # type: ignore[union-attr]
+    make = _MAKERS[_shown(stage).form](stage, tokenizer, limit.tokens)
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
         for row in rows
     ]
     refused = sum(refusals.check(len(rows)).values())
-    usable = sum(row is not None and row.is_usable for row in made)
-    cut = sum(row is not None and row.is_cut for row in made)
+    kept = [row for row in made if row is not None]
+    usable, cut = sum(row.is_usable for row in kept), sum(row.is_cut for row in kept)
+    if limit.note is not None and any(row.is_cut or limit.beyond_context(row.tokens) for row in kept):
+        yield f"{stage.label}: {limit.note}"
     left_out = "".join(f", {count:,} {reason}" for reason, count in refusals.counts.items())
     silent = len(rows) - usable - refused
     without = f", {silent:,} without a token to learn from or to measure" if silent else ""
     template = stage.runtime.get("template")
     by = f" by {template}" if template else ""
     shorter = f", {cut:,} cut at {limit.tokens:,} tokens" if cut else ""
-    return f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{left_out}{without}{shorter}"
+    yield f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{left_out}{without}{shorter}"
 
 
 class _Made(NamedTuple):
-    """Whether a row has something for the stage, and whether the limit left a part of it out."""
+    """Whether a row has something for the stage, whether the limit left a part of it out, and how long it is."""
 
     is_usable: bool
     is_cut: bool
+    tokens: int
 
 
 Maker = Callable[[Any], _Made]
@@ -184,12 +201,12 @@ Maker = Callable[[Any], _Made]
 
 def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
-    shown = STAGE_KINDS[stage.kind].rows
-    labelled = shown is not None and bool(shown.verb)
+    labelled = bool(_shown(stage).verb)
 
     def make(row: Any) -> _Made:
         made = conversation_row(tokenizer, row, length, unsupported_fields=how, labelled=labelled)
-        return _Made(any(loss_mask(made.labels)) if labelled else bool(made.input_ids), made.truncated)
+        usable = any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
+        return _Made(usable, made.truncated, len(made.input_ids))
 
     return make
 
@@ -197,7 +214,7 @@ def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, l
 def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
     def make(row: Any) -> _Made:
         made = text_row(tokenizer, row, length)
-        return _Made(bool(made.input_ids), made.truncated)
+        return _Made(bool(made.input_ids), made.truncated, len(made.input_ids))
 
     return make
 
@@ -207,7 +224,8 @@ def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: i
 
     def make(row: Any) -> _Made:
         pair = pair_row(tokenizer, row, length, unsupported_fields=how)
-        return _Made(pair.differs, pair.truncated)
+        answer = max(len(pair.chosen_ids), len(pair.rejected_ids))
+        return _Made(pair.differs, pair.truncated, len(pair.prompt_ids) + answer)
 
     return make
 
@@ -219,7 +237,8 @@ def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: i
 
     def make(row: Any) -> _Made:
         prompts = [turn.prompt for turn in turn_prompts(encoder, dimension, row["messages"]) if turn.prompt is not None]
-        return _Made(bool(prompts), any(prompt.shortened for prompt in prompts))
+        longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
+        return _Made(bool(prompts), any(prompt.shortened for prompt in prompts), longest)
 
     return make
 
@@ -233,7 +252,7 @@ def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length
 
     def make(row: Any) -> _Made:
         made = scorer_row(encoder, row, scorer_prompt(encoder, row, length), end)
-        return _Made(bool(made.input_ids), made.truncated)
+        return _Made(bool(made.input_ids), made.truncated, len(made.input_ids))
 
     return make
 
