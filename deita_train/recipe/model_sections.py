@@ -199,9 +199,13 @@ class Evaluate(Pass, Rendered):
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count = 2048
     """Tokens at which a conversation or a pair is cut; without it, also at the model's context."""
+    samples: Annotated[int, Field(ge=0)] | None = None
+    """Held-out prompts that each model answers, for the report and the log; by default 3 where there is `heldout`."""
 
     @model_validator(mode="after")
     def _something_to_measure(self) -> Self:
         if self.heldout is None and self.preferences is None:
             raise ValueError("state heldout: (conversations), preferences: (pairs), or both")
+        if self.samples and self.heldout is None:
+            raise ValueError("samples: are answers to the prompts of heldout:; state it, or leave samples: out")
         return self

@@ -243,7 +243,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
         ),
         describe=facts.of_heldout_rows,
-        implied={**_CODE, **_RENDERED, **_CUT, "resize": False},
+        implied={**_CODE, **_RENDERED, **_CUT, "resize": False, "samples": 0, "sample_tokens": 128},
     ),
 }
 

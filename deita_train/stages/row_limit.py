@@ -38,11 +38,13 @@ class RowLimit:
     Attributes:
         tokens: the most that the model is given of a row; None cuts nothing.
         context: of the model.
+        positions: the most that the model can read at all; None for any number.
         note: what is to be said of it; None where rows are cut as the recipe says, within the context.
     """
 
     tokens: int | None
     context: int | None
+    positions: int | None = None
     note: str | None = None
 
     def beyond_context(self, length: int) -> bool:
@@ -57,7 +59,8 @@ def row_limit(identity: Mapping[str, Any], readable: Readable) -> RowLimit:
     shorter. In no case beyond the positions that a model has learned.
     """
     if identity.get("parity") and "max_length_limit" in identity:
-        return RowLimit(readable.context or sys.maxsize, readable.context)  # prompts beyond it are not scored
+        # Prompts beyond it are not scored.
+        return RowLimit(readable.context or sys.maxsize, readable.context, readable.positions)
     wanted, is_stated = _wanted(identity)
     bounds = {"the positions that the model has learned": readable.positions}
     if not is_stated:
@@ -68,12 +71,12 @@ def row_limit(identity: Mapping[str, Any], readable: Readable) -> RowLimit:
         default=("", None),
     )
     if bound is not None and (wanted is None or bound < wanted):
-        return RowLimit(bound, readable.context, f"rows are cut at {bound:,} tokens, {name}")
+        return RowLimit(bound, readable.context, readable.positions, f"rows are cut at {bound:,} tokens, {name}")
     if readable.context is not None and (wanted is None or wanted > readable.context):
         length = "any length" if wanted is None else f"up to {wanted:,} tokens"
         note = f"rows of {length} are read, beyond the model's context of {readable.context:,}, as max_length states"
-        return RowLimit(wanted, readable.context, note)
-    return RowLimit(wanted, readable.context)
+        return RowLimit(wanted, readable.context, readable.positions, note)
+    return RowLimit(wanted, readable.context, readable.positions)
 
 
 def _wanted(identity: Mapping[str, Any]) -> tuple[int | None, bool]:

@@ -251,6 +251,16 @@ def test_generated_heldout_rows_do_not_repeat_the_training_rows(tmp_path):
     assert (config["data"]["seed"], config["heldout"]["seed"]) == (7, 8)
 
 
+@pytest.mark.parametrize(("stated", "samples"), [(None, 3), (0, 0), (7, 7)])
+def test_some_heldout_prompts_are_answered_unless_the_recipe_says_how_many(tmp_path, stated, samples):
+    nodes = graph(tmp_path, dpo_recipe(evaluate__samples=stated))
+    for name in ("base", "sft", "dpo"):
+        identity = nodes[f"evaluate.{name}"].identity
+        assert (identity["samples"], identity["sample_tokens"]) == (samples, 128)
+        assert "samples" not in nodes[f"evaluate_pairs.{name}"].identity
+    assert ("samples" in nodes["evaluate.sft"].hashed) == (samples != 0)
+
+
 def test_a_section_s_own_seed_wins(tmp_path):
     nodes = graph(tmp_path, recipe(sft__seed=1, pool__seed=2))
     assert nodes["sft"].identity["seed"] == 1

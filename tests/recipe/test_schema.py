@@ -109,6 +109,10 @@ OWN_VALIDATORS = [
     ({"select": {"method": "random"}}, "select: method random needs budget:, the rows to keep"),
     ({"select": {"method": "whole_pool", "budget": 5}}, "select: method whole_pool has no budget: leave it out"),
     ({"evaluate": {}}, "evaluate: state heldout: (conversations), preferences: (pairs), or both"),
+    (
+        {"evaluate": {"preferences": {"dataset": "x"}, "samples": 2}},
+        "evaluate: samples: are answers to the prompts of heldout:; state it, or leave samples: out",
+    ),
     ({"scorers": {}}, "scorers: name at least one scorer: complexity: or quality:"),
     ({"scorers": {"quality": {}}}, f"scorers.quality: {ORIGIN_OF_A_SCORER}"),
     ({"scorers": {"complexity": {"model": "m", "train": TRAINED}}}, f"scorers.complexity: {ORIGIN_OF_A_SCORER}"),

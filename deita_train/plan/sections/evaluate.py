@@ -8,6 +8,9 @@ from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Evaluate
 
+# Answers to read, unless the recipe states a number, and the most tokens of each.
+SAMPLES, SAMPLE_TOKENS = 3, 128
+
 
 def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
     """Add a pass for each model and each kind of held-out data."""
@@ -70,6 +73,9 @@ def _add_passes(
             **dtype,
             **model.identity,
         }
+        if kind == "evaluate":
+            samples = SAMPLES if evaluate.samples is None else evaluate.samples
+            identity |= {"samples": samples, "sample_tokens": SAMPLE_TOKENS}
         if kind == "log_probs" and name == "dpo":
             identity["beta"] = builder.nodes["dpo"].identity["trainer"]["beta"]
         parents = {"data": data, **model.parents, **before}

@@ -302,10 +302,14 @@ class TokenLosses:
 
 def token_losses(context: StageContext) -> TokenLosses | None:
     """The losses of the prepared rows under the stage's model; None on other ranks than 0."""
-    device = start_ranks(context)
+    return losses_under(context, load_pass_model(context, start_ranks(context), head=True))
+
+
+def losses_under(context: StageContext, model: PreTrainedModel) -> TokenLosses | None:
+    """The same with the stage's model, already loaded on this rank's device."""
+    device = model.device
     table = pq.read_table(context.prepared_dir / ROWS)
     rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
-    model = load_pass_model(context, device, head=True)
     check_logits(model, rows[0], device)
 
     def compute(positions: Sequence[int]) -> Columns:
