@@ -17,11 +17,16 @@ _USED_SHARE = 0.5
 
 def load_config(folder: Path, trust_code: bool = False) -> Any:
     """The transformers configuration of a model or of an adapter's base; of a multimodal model, its text part."""
+    return whole_config(folder, trust_code).get_text_config()
+
+
+def whole_config(folder: Path, trust_code: bool = False) -> Any:
+    """The transformers configuration of a model or of an adapter's base, with every part of a multimodal one."""
     if is_adapter(folder):
         base = locate_base(folder)
         folder = base.folder or hub_folder(base.hub, base.revision, str(folder), allow=["config.json"])
     with own_code(folder, trust_code):
-        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code).get_text_config()
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code)
 
 
 def context_length(config: Any) -> int | None:

@@ -65,6 +65,7 @@ class StageKind:
 
 
 _ROW_CHECK = "deita_train.stages.inspection.row_check"
+_MODEL_CHECK = "deita_train.stages.inspection.model_check"
 _CODE = {"model.trust_remote_code": False}
 _ANY_TRAINER = {
     "num_train_epochs": 3.0, "max_steps": -1, "warmup_steps": 0, "lr_scheduler_kwargs": None,
@@ -125,13 +126,13 @@ STAGE_KINDS: dict[str, StageKind] = {
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
         describe=facts.of_scorer_training,
-        validations=("deita_train.stages.intake.scorer_data", _ROW_CHECK),
+        validations=("deita_train.stages.intake.scorer_data", _MODEL_CHECK, _ROW_CHECK),
         implied={**_CODE, **_ADAPTER, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
         4,
         "deita_train.stages.inference.score",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         reuses="rows",
         rows=ShownRows(
             "scored_turns",
@@ -164,7 +165,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "perplexity": StageKind(
         3,
         "deita_train.stages.inference.perplexity",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "conversation",
             "measured",
@@ -187,7 +188,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "sft": StageKind(
         2,
         "deita_train.stages.training.sft",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         trains=True,
         rows=ShownRows("conversation", "trained", "trained are the assistant's texts, each with its end of turn"),
         implied={
@@ -204,7 +205,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "log_probs": StageKind(
         4,
         "deita_train.stages.inference.log_probs",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "pair",
             "measured",
@@ -216,7 +217,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "dpo": StageKind(
         2,
         "deita_train.stages.training.dpo",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         trains=True,
         rows=ShownRows("pair", "trained", "trained are both answers, each with its end of turn"),
         implied={
@@ -232,7 +233,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "evaluate": StageKind(
         4,
         "deita_train.stages.inference.evaluate",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "conversation",
             "measured",

@@ -53,6 +53,8 @@ class TrainingSettings:
         packing: Concatenate the conversations of a micro-batch into one row without padding; none sees another.
         checkpoint_minutes: Save a checkpoint at the latest after this time.
         quantization: Load the frozen base model in few bits.
+        check_logits: Before training, compare what is trained with the model's own logits on one row; for a model
+            whose architecture could not be tried on a tiny copy. Where ranks share its weights it is left out.
     """
 
     trainer: Mapping[str, Any]
@@ -67,6 +69,7 @@ class TrainingSettings:
     packing: bool = False
     checkpoint_minutes: float = 30.0
     quantization: Quantization | None = None
+    check_logits: bool = False
 
 
 def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig | DPOConfig:

@@ -24,7 +24,11 @@ from deita_train.training.micro_batch import choose_micro_batch
 from deita_train.training.resume import OrderOfEpoch, checkpoint_to_resume
 from deita_train.training.step_watch import StepWatch
 from deita_train.training.stopping import STOP_FILE, StopRequest
+from deita_train.training.trained_logits import check_trained_logits
 from deita_train.training.trainers import OwnBatches, trainer_class
+
+# Launches under which every rank holds the whole model.
+_WHOLE_MODELS = ("NO", "MULTI_GPU", "MULTI_CPU")
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def train(
         )
         check_launch(trainer, settings)
         _check_precision(trainer, settings, lengths)
+        if settings.check_logits and settings.distributed_type in _WHOLE_MODELS:
+            check_trained_logits(trainer, rows[0])
         _train(trainer, resume)
         _check_end(trainer, saving)
     trainer.save_model(str(model_dir))

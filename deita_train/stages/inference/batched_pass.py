@@ -30,7 +30,7 @@ from deita_train.inference.batches import (
     write_plan,
 )
 from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
-from deita_train.inference.forward import check_plain_head, pad_batch, pad_right, summed_loss
+from deita_train.inference.forward import check_logits, pad_batch, pad_right, summed_loss
 from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 from deita_train.models.model_shape import automatic_batch_tokens, load_config
@@ -305,7 +305,7 @@ def token_losses(context: StageContext) -> TokenLosses | None:
     table = pq.read_table(context.prepared_dir / ROWS)
     rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
     model = load_pass_model(context, device, head=True)
-    check_plain_head(model, rows[0], device)
+    check_logits(model, rows[0], device)
 
     def compute(positions: Sequence[int]) -> Columns:
         batch = pad_batch([rows[position] for position in positions], device)

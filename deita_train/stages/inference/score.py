@@ -19,7 +19,7 @@ from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, plan_batches, read_plan
 from deita_train.inference.forward import (
-    check_plain_head,
+    check_logits,
     head_logits,
     last_hidden_states,
     last_logits,
@@ -69,7 +69,7 @@ def run(context: StageContext) -> StageResult | None:
     model = load_pass_model(context, device, head=True)
     tried = np.empty(0)
     if prompts:
-        check_plain_head(model, prompts[0], device)
+        check_logits(model, prompts[0], device)
         # Even if nothing is missing: the limit may differ from that of the reused scores.
         tried = _try_digits(context, model, missing or prompts, plan)
     digit_ids, sampled = plan.facts["digit_ids"], _sampled(plan)

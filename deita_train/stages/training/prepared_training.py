@@ -8,7 +8,9 @@ import datasets
 from deita_train.data.rendering import load_tokenizer
 from deita_train.models.adapter_files import is_adapter, name_base
 from deita_train.models.published_files import finish_model_folder, num_parameters
+from deita_train.stages.architecture import is_untried
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.stage_model import model_path
 from deita_train.stages.training.adapter_merge import adapter_dir, base_name
 from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.training.arguments import Kind, TrainingSettings
@@ -73,6 +75,7 @@ def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
         packing=context.runtime["packing"],
         checkpoint_minutes=context.runtime["checkpoint_minutes"],
         quantization=context.identity.get("quantization"),
+        check_logits="model" in context.identity and is_untried(model_path(context)),
     )
 
 

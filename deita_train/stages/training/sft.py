@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 
 from deita_train.data.rendering import load_tokenizer
+from deita_train.stages.architecture import check_outside_model
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.rows import conversation_row, readable_length
@@ -21,6 +22,7 @@ from deita_train.training.rows import LabelledRow, write_training_rows
 def prepare(context: StageContext) -> None:
     """Render every row once, except, with parity, those that the public code holds out."""
     check_adapter(context)
+    check_outside_model(context)
     rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
     check_end_of_turn(context)
     keep_end_of_turn(context, rows)

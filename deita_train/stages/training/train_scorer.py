@@ -14,6 +14,7 @@ from deita_train.scoring.calibration import heldout_measures
 from deita_train.scoring.digits import digit_expectation
 from deita_train.scoring.prompts import PromptEncoder
 from deita_train.scoring.training_pairs import ScorerExample
+from deita_train.stages.architecture import check_outside_model
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.intake.scorer_data import read_scorer_data
 from deita_train.stages.rows import scorer_prompt, scorer_row, training_encoder
@@ -28,6 +29,7 @@ _CHECK_BATCH_TOKENS = 16384
 def prepare(context: StageContext) -> None:
     """Encode prompt ids + digit id + end of sequence for every labelled row."""
     check_adapter(context)
+    check_outside_model(context)
     examples = read_scorer_data(context.identity, context.runtime, "data")
     count = write_training_rows(_rows(context, examples), context.prepared_dir / ROWS)
     write_count(context, count)
