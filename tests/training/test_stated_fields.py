@@ -20,8 +20,9 @@ from deita_train.recipe.trainer_readers import (
     OPTIMIZERS,
     SCHEDULERS,
 )
-from deita_train.recipe.trainer_rules import RANGES
+from deita_train.recipe.trainer_rules import DIVERGENCES, LOSSES, RANGES
 from deita_train.training.arguments import TrainingSettings, training_arguments
+from deita_train.training.trial import _Trial
 
 KINDS = ("sft", "dpo")
 # A value other than the default of each field that a recipe may state, with the fields that it needs beside it.
@@ -346,3 +347,72 @@ def test_a_scheduler_needs_what_the_table_says(name):
             make()
     else:
         make()
+
+
+# The losses of DPO.
+
+
+@pytest.fixture(scope="module")
+def pairs_trainer(tmp_path_factory):
+    """A trainer of pairs, and a batch of them that the model likes a little less and more than its reference did."""
+    settings = TrainingSettings({}, 8, 7, 1, "NO", True, kind="dpo")
+    trainer = _Trial(None, settings, tmp_path_factory.mktemp("pairs"))._trainer({})
+    batch = next(iter(trainer.get_train_dataloader()))
+    chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch)
+    return trainer, {**batch, "ref_chosen_logps": chosen + 0.5, "ref_rejected_logps": rejected - 0.25}
+
+
+def loss_of(pairs_trainer, losses, **changed):
+    """The loss of the batch; the trainer keeps its settings as attributes."""
+    trainer, batch = pairs_trainer
+    usual = {
+        "loss_types": losses, "loss_weights": [1.0] * len(losses), "beta": 0.1, "label_smoothing": 0.1,
+        "f_divergence_type": "reverse_kl", "f_alpha_divergence_coef": 0.5, "use_weighting": False,
+    }  # fmt: skip
+    trainer.args.discopop_tau = changed.pop("discopop_tau", 0.05)
+    vars(trainer).update(usual | changed)
+    loss = trainer._compute_loss(trainer.model, dict(batch), return_outputs=False)
+    return float(loss)
+
+
+CHANGED = {"beta": 0.3, "label_smoothing": 0.2, "discopop_tau": 0.5, "f_divergence_type": "js_divergence"}
+
+
+def test_every_loss_is_in_the_table(pairs_trainer):
+    with pytest.raises(ValueError, match="Unknown loss type") as caught:
+        loss_of(pairs_trainer, ["none_such"])
+    assert {name for name in LOSSES if f"'{name}'" in str(caught.value)} == {*LOSSES}
+    assert str(caught.value).count("'") == 2 * len(LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_reads_the_fields_of_the_table_and_no_other(pairs_trainer, name):
+    usual = loss_of(pairs_trainer, [name])
+    for field, value in CHANGED.items():
+        if field == "f_divergence_type" and field not in LOSSES[name]:
+            continue  # trl refuses it, see below
+        assert (loss_of(pairs_trainer, [name], **{field: value}) != usual) == (field in LOSSES[name]), field
+    assert loss_of(pairs_trainer, [name], loss_weights=[0.5]) == pytest.approx(usual / 2)
+    assert {field for reads in LOSSES.values() for field in reads} == {*CHANGED}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_divergence_is_for_the_losses_of_the_table(name, tmp_path):
+    settings = TrainingSettings({}, 8, 7, 1, "NO", True, kind="dpo")
+    fields = {"loss_type": [name], "f_divergence_type": "forward_kl", "label_smoothing": 0.1}
+    refuses = bool(check_trainer("dpo", {**fields, "label_smoothing": 0.0}, where="t", refused={}))
+    if "f_divergence_type" in LOSSES[name] or name == "sft":  # which changes nothing
+        _Trial(None, settings, tmp_path)._trainer(fields)
+    else:
+        with pytest.raises(ValueError, match="f_divergence_type"):
+            _Trial(None, settings, tmp_path)._trainer(fields)
+    assert refuses == ("f_divergence_type" not in LOSSES[name] or name == "exo_pair")
+
+
+def test_the_divergences_are_those_of_trl_and_change_the_loss(pairs_trainer):
+    losses = {name: loss_of(pairs_trainer, ["sigmoid"], f_divergence_type=name) for name in DIVERGENCES}
+    assert len(set(losses.values())) == len(DIVERGENCES)
+    alpha = {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.9}
+    assert loss_of(pairs_trainer, ["sigmoid"], **alpha) != losses["alpha_divergence"]
+    with pytest.raises(ValueError, match="Unknown f_divergence_type"):
+        loss_of(pairs_trainer, ["sigmoid"], f_divergence_type="none_such")
