@@ -115,6 +115,9 @@ OWNED_DPO_FIELDS: Mapping[str, str] = {
     "padding_free": "trl does not offer it at present",
 }
 
+# Fields of trainings that state the same as a key of their section.
+OWNED_BESIDE: Mapping[str, str] = {"max_length": "state max_length: beside trainer:"}
+
 _NO_EVALUATION = "nothing is evaluated during a training; state evaluate: instead"
 # Fields that would change nothing here, and why. They would change the artefact's key.
 WITHOUT_EFFECT: Mapping[str, str] = {
@@ -140,7 +143,7 @@ def refused_fields(section: str) -> Mapping[str, str]:
         owned |= OWNED_DPO_FIELDS
         without_effect |= WITHOUT_EFFECT_IN_DPO
     elif section != "sft":
-        owned["max_length"] = "state max_length: beside trainer:"
+        owned |= OWNED_BESIDE
     return {
         **{name: f"set by the framework: {reason}" for name, reason in owned.items()},
         **{name: f"would have no effect: {reason}" for name, reason in without_effect.items()},
@@ -169,12 +172,11 @@ def check_trainer(kind: TrainerKind, values: Mapping[str, Any], *, where: str, r
         One text for each problem, ``<where>.<field>: <problem>``, in the order of ``values``; empty when all is well.
     """
     fields = trainer_fields(kind)
-    alone = {name: _problem(kind, fields, name, value, refused) for name, value in values.items()}
-    wrong = {name for name in values if alone[name]}
-    right = {name: value for name, value in values.items() if name not in wrong}
-    together = combination_problems(kind, right, wrong)
-    problems = ((name, alone[name] or together.get(name)) for name in values)
-    return [f"{where}.{name}: {problem}" for name, problem in problems if problem]
+    found = ((name, _problem(kind, fields, name, value, refused)) for name, value in values.items())
+    alone = {name: problem for name, problem in found if problem is not None}
+    right = {name: value for name, value in values.items() if name not in alone}
+    problems = {**combination_problems(kind, right, alone.keys()), **alone}
+    return [f"{where}.{name}: {problems[name]}" for name in values if name in problems]
 
 
 def _problem(

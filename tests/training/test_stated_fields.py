@@ -99,7 +99,7 @@ OF_KIND: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "disable_dropout": (False, {}),
     },
 }
-# What the arguments do not show: rows are cut before the training, and a test of their own shows it.
+# What the arguments do not show: rows are cut before the training (tests/plan/test_graph.py).
 SHOWN_ELSEWHERE = {("dpo", "max_length")}
 # Where a GPU's arguments differ from those on a CPU.
 ON_A_GPU = {"dataloader_pin_memory", "fp16"}
@@ -372,7 +372,7 @@ def loss_of(pairs_trainer, losses, **changed):
     trainer.args.discopop_tau = changed.pop("discopop_tau", 0.05)
     vars(trainer).update(usual | changed)
     loss = trainer._compute_loss(trainer.model, dict(batch), return_outputs=False)
-    return float(loss)
+    return loss.item()
 
 
 CHANGED = {"beta": 0.3, "label_smoothing": 0.2, "discopop_tau": 0.5, "f_divergence_type": "js_divergence"}
