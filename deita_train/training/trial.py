@@ -85,8 +85,9 @@ def try_training(
             settings = replace(settings, peft=None)
         try:
             found = _Trial(config, settings, Path(folder)).result(elsewhere=elsewhere)
-        except NotCopied as error:
-            found = TrialResult(untried=f"no tiny copy of its model can be made ({error})")
+        except Exception as error:  # whatever an architecture raises when it is made small
+            raise_machine_fault(error, tempfile.gettempdir())
+            found = TrialResult(untried=f"no tiny copy of its model can be made ({_words(error)})")
         return replace(found, problems=(*adapter, *found.problems))
 
 
@@ -110,6 +111,8 @@ def _adapter_problem(
     except UserError as error:
         path, _, text = str(error).partition(": ")
         return (TrialProblem(path, text),)
+    except Exception as error:  # no such model can be made empty; the stage itself will say so
+        raise_machine_fault(error, folder)
     return ()
 
 
@@ -284,7 +287,8 @@ def _error(part: Callable[[Fields], object], fields: Fields) -> Exception | None
 def _words(error: Exception) -> str:
     """An error in one line."""
     text = " ".join(str(error).split()).rstrip(".")
-    return text if isinstance(error, ValueError | ImportError | UserError) else f"{type(error).__name__}: {text}"
+    plain = isinstance(error, ValueError | ImportError | NotCopied)
+    return text if plain else f"{type(error).__name__}: {text}"
 
 
 @contextlib.contextmanager

@@ -1,8 +1,11 @@
 """A training tried on a tiny copy of its model: what would stop it is told with its field, and nothing else is."""
 
+import errno
+
 import pytest
 from transformers import Gemma2Config, GPT2Config, LlamaConfig, MixtralConfig
 
+from deita_train.errors import MachineFault
 from deita_train.models.tiny_copy import NotCopied
 from deita_train.training import trial
 from deita_train.training.arguments import TrainingSettings
@@ -142,13 +145,34 @@ def test_what_fails_without_any_field_too_is_no_mistake_of_the_recipe(monkeypatc
     assert (result.problems, result.untried) == ((), "RuntimeError: this architecture is new")
 
 
-def test_a_model_that_cannot_be_copied_is_said(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "words"), [(NotCopied("no such sizes"), "no such sizes"), (KeyError("x"), "KeyError: 'x'")]
+)
+def test_a_model_that_cannot_be_copied_is_said(monkeypatch, error, words):
     def refuses(config):
-        raise NotCopied("no such sizes")
+        raise error
 
     monkeypatch.setattr(trial, "tiny_copy", refuses)
     result = tried(learning_rate=1e-4)
-    assert result.untried == "no tiny copy of its model can be made (no such sizes)"
+    assert result.untried == f"no tiny copy of its model can be made ({words})"
+    assert result.problems == ()
+
+
+def test_a_full_disk_is_the_machine_s_fault(monkeypatch):
+    def full(config):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trial, "tiny_copy", full)
+    with pytest.raises(MachineFault, match="no space left on device"):
+        tried(learning_rate=1e-4)
+
+
+def test_a_model_that_cannot_be_made_empty_is_no_mistake_of_the_adapter(monkeypatch):
+    def fails(*arguments, **named):
+        raise RuntimeError("no meta kernels")
+
+    monkeypatch.setattr(trial, "try_adapter", fails)
+    assert problems(how={"peft": {"r": 4}}) == {}
 
 
 def test_it_is_silent_and_leaves_nothing(tmp_path, monkeypatch, capfd):
