@@ -80,7 +80,8 @@ def test_settings_are_those_of_the_launch(tmp_path, calls):
 
 def test_a_model_from_outside_is_tried_in_its_own_architecture(tmp_path):
     MixtralConfig(num_hidden_layers=3).save_pretrained(tmp_path / "mixtral")
-    data = sft_of(tmp_path / "mixtral", trainer={"router_aux_loss_coef": 0.01, "optim": "paged_adamw_8bit"})
+    trainer = {"router_aux_loss_coef": 0.01, "optim": "paged_adamw_8bit", "per_device_train_batch_size": 2}
+    data = sft_of(tmp_path / "mixtral", trainer=trainer)
     (problem,) = tried(tmp_path, data).problems
     assert problem.startswith("sft.trainer.optim: You need to install `bitsandbytes`") and problem.endswith(".")
     assert tried(tmp_path, data, elsewhere=True).problems == []
