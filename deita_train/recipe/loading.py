@@ -13,7 +13,7 @@ from deita_train.recipe.overrides import apply_overrides
 from deita_train.recipe.peft_fields import check_peft
 from deita_train.recipe.schema import Recipe
 from deita_train.recipe.sweep import expand
-from deita_train.recipe.trainer_fields import TrainerKind, check_trainer, owned_fields
+from deita_train.recipe.trainer_fields import TrainerKind, check_trainer, refused_fields
 from deita_train.recipe.validation import explain, report_problems
 from deita_train.recipe.yaml_source import Positions, load_yaml
 
@@ -97,7 +97,7 @@ def check_recipe(
 
 def _check(section: str, training: Training) -> list[str]:
     kind: TrainerKind = "dpo" if section == "dpo" else "sft"
-    problems = check_trainer(kind, training.trainer, where=f"{section}.trainer", owned=owned_fields(section))
+    problems = check_trainer(kind, training.trainer, where=f"{section}.trainer", refused=refused_fields(section))
     if isinstance(training, Tuning) and training.peft is not None:
         problems += check_peft(training.peft, where=f"{section}.peft")
     return problems

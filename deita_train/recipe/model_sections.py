@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Share, Source
 
@@ -21,7 +21,15 @@ class Training(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Minutes after which a checkpoint is saved, beside those of `trainer.save_steps`."""
     trainer: dict[str, Any] = Field(default_factory=dict)
-    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names."""
+    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names. Each has its effect or is
+    refused (docs/training.md)."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _steps_alone(cls, trainer: dict[str, Any]) -> dict[str, Any]:
+        """Leave out `num_train_epochs: null`, by which a `--set` takes back what the file says beside `max_steps`."""
+        is_left_out = "max_steps" in trainer and trainer.get("num_train_epochs", 0) is None
+        return {name: value for name, value in trainer.items() if not (is_left_out and name == "num_train_epochs")}
 
 
 class Tuning(Training):

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ from deita_train.plan.launch import Launch
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.run.child.publishing import publishes_itself
-from deita_train.run.child.targets import forked_publish, forked_report, forked_stage
+from deita_train.run.child.targets import forked_publish, forked_report, forked_stage, forked_trials
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.training.stopping import STOP_FILE
@@ -57,6 +57,10 @@ class Children:
         if code == 0 and not publishes_itself(node):
             code = self._fork(forked_publish, plan, node, log_dir / "publish.log", tick)
         return code
+
+    def trials(self, nodes: Sequence[Node], result: Path, log: Path, tick: Callable[[], None]) -> int:
+        """Try trainings and write what was found to `result`; the exit code of the process."""
+        return self._wait(self._context.Process(target=forked_trials, args=(list(nodes), str(result), str(log))), tick)
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
         """Write the report; the exit code of its process."""

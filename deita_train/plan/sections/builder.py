@@ -198,6 +198,7 @@ class Builder:
         if isinstance(training, Tuning) and training.quantization is not None:
             self.inputs.check_quantization(launch, where)
         return {
+            "section": where,
             "trainer": performance,
             "launch": launch,
             "packing": isinstance(training, Packable) and training.packing,

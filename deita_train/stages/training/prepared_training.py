@@ -1,5 +1,7 @@
 """Shared by the training stages: settings, the training itself, its metrics."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +65,32 @@ def train_prepared(
 
 
 def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
-    """The component's plain settings from a node's configuration."""
-    launch = context.runtime["launch"]
-    return TrainingSettings(
-        trainer={**context.identity["trainer"], **context.runtime["trainer"]},
-        global_batch_size=context.identity["global_batch_size"],
-        seed=context.identity["seed"],
+    """The component's plain settings from a stage's configuration, for the ranks that have started."""
+    settings = settings_of(context.identity, context.runtime, kind)
+    return replace(
+        settings,
         world_size=context.world_size,
         distributed_type=context.distributed_type,
+        check_logits="model" in context.identity and is_untried(model_path(context)),
+    )
+
+
+def settings_of(identity: Mapping[str, Any], runtime: Mapping[str, Any], kind: Kind) -> TrainingSettings:
+    """The component's plain settings from a node's configuration, for the ranks that its launch promises."""
+    launch = runtime["launch"]
+    return TrainingSettings(
+        trainer={**identity["trainer"], **runtime["trainer"]},
+        global_batch_size=identity["global_batch_size"],
+        seed=identity["seed"],
+        world_size=launch["num_processes"],
+        distributed_type=launch["distributed_type"],
         use_cpu=launch["use_cpu"],
         kind=kind,
-        peft=context.identity.get("peft"),
-        loss=context.identity.get("loss", "per_token"),
-        packing=context.runtime["packing"],
-        checkpoint_minutes=context.runtime["checkpoint_minutes"],
-        quantization=context.identity.get("quantization"),
-        check_logits="model" in context.identity and is_untried(model_path(context)),
+        peft=identity.get("peft"),
+        loss=identity.get("loss", "per_token"),
+        packing=runtime["packing"],
+        checkpoint_minutes=runtime["checkpoint_minutes"],
+        quantization=identity.get("quantization"),
     )
 
 
