@@ -134,11 +134,13 @@ def _dpo_config(stated: dict[str, Any], **owned: Any) -> DPOConfig:
 
 
 def planned_steps(num_rows: int, global_batch_size: int, trainer: Mapping[str, Any]) -> int:
-    """Count the optimizer steps of the whole run; the last batch of an epoch may be smaller."""
+    """Count the optimizer steps of the whole run; the last batch of an epoch may be smaller, or is left out."""
     max_steps = int(trainer.get("max_steps") or 0)
     if max_steps > 0:
         return max_steps
-    return max(1, math.ceil(math.ceil(num_rows / global_batch_size) * float(trainer.get("num_train_epochs", 3))))
+    full, rest = divmod(num_rows, global_batch_size)
+    steps = full if trainer.get("dataloader_drop_last") else full + (rest > 0)
+    return max(1, math.ceil(steps * float(trainer.get("num_train_epochs", 3))))
 
 
 def largest_divisor(number: int, limit: int) -> int:
