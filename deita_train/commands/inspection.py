@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deita_train.data.shipped_templates import parity_pairs_template
 from deita_train.errors import UserError
-from deita_train.plan.chat_templates import DEFAULT_CHAT_TEMPLATE, parity_pairs_template
+from deita_train.plan.chat_templates import DEFAULT_CHAT_TEMPLATE
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.stages.inspection.row_view import TokenSequence

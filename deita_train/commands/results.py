@@ -37,6 +37,20 @@ def _stage_line(plan: Plan, stage: PlannedStage) -> StageLine:
 
 def _notes(stages: Sequence[PlannedStage]) -> list[str]:
     """Notes on the stages below the table."""
+    return [*_templates(stages), *_packed(stages)]
+
+
+def _templates(stages: Sequence[PlannedStage]) -> list[str]:
+    """Which chat template which stages render rows by."""
+    by: dict[str, list[str]] = {}
+    for stage in stages:
+        if "template" in stage.node.runtime:
+            by.setdefault(stage.node.runtime["template"], []).append(stage.node.label)
+    return [f"Chat template of {', '.join(dict.fromkeys(labels))}: {words}." for words, labels in by.items()]
+
+
+def _packed(stages: Sequence[PlannedStage]) -> list[str]:
+    """A note on packed trainings on a CPU."""
     packed = [
         stage.node.label
         for stage in stages

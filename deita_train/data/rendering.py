@@ -8,7 +8,8 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from deita_train.data.control_tokens import EncodedText, Span, check_control_tokens, control_tokens, encode
-from deita_train.data.template_text import Message, RowRefused, rendered_text
+from deita_train.data.row_refusal import RowRefused
+from deita_train.data.template_text import Message, rendered_text
 from deita_train.errors import UserError, raise_machine_fault
 from deita_train.models.remote_code import own_code
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -14,37 +14,12 @@ from deita_train.data.answer_marks import marked_answers
 from deita_train.data.control_tokens import ControlTokens, Span, control_tokens, replaced
 from deita_train.data.conversations import is_trained
 from deita_train.data.messages import Message
-
-Refusal = Literal[
-    "refused_by_template",  # the template raises an error
-    "text_not_written",  # a message's text is not in what the template writes
-    "fields_not_written",  # reasoning, tool calls or tool schemas change nothing in what it writes
-    "answer_not_separable",  # a message is not to be trained, and the template does not mark each answer by itself
-    "answers_not_found",  # the template marks no answers, and writes a conversation otherwise once more follows
-    "prompt_not_prefix",  # of a pair: the tokens of the prompt are not those with which prompt and answer begin
-]
-REFUSALS: tuple[Refusal, ...] = get_args(Refusal)
-WRITABLE_AS_TEXT: frozenset[Refusal] = frozenset({"refused_by_template", "fields_not_written"})
-"""Refusals of what a template does not know, and could write as text."""
+from deita_train.data.row_refusal import RowRefused
 
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _END_OF_REASONING = "</think>"
 # What a template may raise besides its own errors when a message is not what it expects.
 _FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
-
-
-class RowRefused(Exception):
-    """A row that the chat template cannot write as it is.
-
-    Attributes:
-        reason: one of ``REFUSALS``.
-        detail: what was found; it holds no text of the row.
-    """
-
-    def __init__(self, reason: Refusal, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 @dataclass(frozen=True)

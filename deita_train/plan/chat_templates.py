@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deita_train.data.shipped_templates import shipped_names, shipped_template, template_name
 from deita_train.errors import UserError
 
-TEMPLATES_DIR = Path(__file__).parent.parent / "data" / "templates"
 DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
 OWN = "tokenizer"
 
@@ -29,16 +29,6 @@ class ChatTemplate(NamedTuple):
         return {"chat_template": self.text, "published_template": self.published}
 
 
-def shipped_template(name: str) -> str:
-    """The text of one of the package's own chat templates."""
-    return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
-
-
-def parity_pairs_template() -> str:
-    """The text of the template by which the public code writes preference pairs; no section may name it."""
-    return (TEMPLATES_DIR / "parity" / "dpo_pairs.jinja").read_text(encoding="utf-8")
-
-
 def named_template(name: str, *, marked: bool) -> ChatTemplate:
     """A template of the package, or a .jinja file.
 
@@ -49,7 +39,7 @@ def named_template(name: str, *, marked: bool) -> ChatTemplate:
     Raises:
         UserError: there is no such template, or it cannot be used.
     """
-    shipped = sorted(path.stem for path in TEMPLATES_DIR.glob("*.jinja"))
+    shipped = shipped_names()
     if name in shipped:
         return ChatTemplate(shipped_template(name), None, name)
     path = Path(name).expanduser()
@@ -89,8 +79,7 @@ def own_template_of(identity: Mapping[str, Any], location: str) -> ChatTemplate:
 def made_template(identity: Mapping[str, Any]) -> ChatTemplate:
     """The template of a model that the run makes, from its stage's identity."""
     text: str = identity["chat_template"]
-    shipped = (path.stem for path in TEMPLATES_DIR.glob("*.jinja") if shipped_template(path.stem) == text)
-    return ChatTemplate(text, identity.get("published_template"), next(shipped, "that of the model before it"))
+    return ChatTemplate(text, identity.get("published_template"), template_name(text) or "that of the model before it")
 
 
 def _own(identity: Mapping[str, Any], location: str) -> ChatTemplate | None:

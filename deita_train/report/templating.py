@@ -11,8 +11,9 @@ import jinja2
 
 from deita_train import number_text
 from deita_train.budget import in_words
+from deita_train.data.shipped_templates import template_name
 from deita_train.report.cards.card_names import PLACE
-from deita_train.report.cards.model_cards import Card, sources_of, template_name
+from deita_train.report.cards.model_cards import Card, sources_of
 from deita_train.report.figures.drawing import SERIES, themed
 from deita_train.report.results.result_measures import TUNED
 from deita_train.table import escape_markdown

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
-from deita_train.data.template_text import WRITABLE_AS_TEXT, RowRefused
+from deita_train.data.row_refusal import WRITABLE_AS_TEXT, RowRefused
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext
 

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from deita_train.data.as_text import conversation_as_text
 from deita_train.data.conversations import user_turns
 from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
-from deita_train.data.template_text import WRITABLE_AS_TEXT, Message, RowRefused, rendered_text
+from deita_train.data.row_refusal import WRITABLE_AS_TEXT, RowRefused
+from deita_train.data.template_text import Message, rendered_text
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
 from deita_train.models.model_limits import learned_positions, read_json_file

@@ -1,10 +1,15 @@
 """What the stages that read data say of it for `deita-train validate`, before anything runs."""
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
+
+import datasets
 
 from deita_train.data.intake import IntakeReport
 from deita_train.data.intake_notes import intake_notes
+from deita_train.stages.kinds import stage_module
 
 
 class StageToValidate(Protocol):
@@ -29,6 +34,18 @@ class StageToValidate(Protocol):
     @property
     def parents(self) -> Mapping[str, "StageToValidate"]:
         """The stages that it reads, by role."""
+
+
+def read_once(stage: StageToValidate) -> tuple[datasets.Dataset, Any]:
+    """The rows of a stage that reads data, and the account of them; several stages that read one pool share it."""
+    identity, runtime = (json.dumps(part, sort_keys=True, default=str) for part in (stage.identity, stage.runtime))
+    return _read(stage.kind, identity, runtime)
+
+
+@lru_cache(maxsize=4)
+def _read(kind: str, identity: str, runtime: str) -> tuple[datasets.Dataset, Any]:
+    found: tuple[datasets.Dataset, Any] = stage_module(kind).read_rows(json.loads(identity), json.loads(runtime))
+    return found
 
 
 def report_lines(report: IntakeReport) -> Iterator[str]:

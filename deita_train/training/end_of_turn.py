@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.control_tokens import control_tokens
 from deita_train.data.rendering import IGNORED, render
-from deita_train.data.template_text import RowRefused, rendered_text
+from deita_train.data.row_refusal import RowRefused
+from deita_train.data.template_text import rendered_text
 from deita_train.data.training_templates import name_of_training_form
 from deita_train.errors import UserError
 

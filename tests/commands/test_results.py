@@ -101,6 +101,8 @@ def test_eighty_columns_hold_a_line_for_each_stage(tmp_path, sweep):
     assert [len(words) for words in told] == [10 if "launch" in node.runtime else 7 for node in made.nodes]
     assert all(words[2:5] == ["cpu", "x", "1"] for words in told if len(words) == 10)
     rest = [line for line in lines if "to run:" not in line]
+    template = "Chat template of embed, sft, evaluate.base, evaluate.sft: vicuna_v1.1."
+    assert rest.pop(-1) == template
     if sweep is None:
         assert rest == ["tiny: 13 stages", "", ""]
     else:

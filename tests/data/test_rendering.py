@@ -4,7 +4,7 @@ import pytest
 from messages import assistant, system, user
 
 from deita_train.data.rendering import IGNORED, load_tokenizer, render, render_pair
-from deita_train.data.template_text import RowRefused
+from deita_train.data.row_refusal import RowRefused
 from deita_train.errors import UserError
 from deita_train.training.miniature import train_tokenizer
 

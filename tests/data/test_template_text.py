@@ -10,7 +10,8 @@ from trl.chat_template_utils import get_training_chat_template
 
 from deita_train.data.control_tokens import control_tokens
 from deita_train.data.rendering import IGNORED, render, render_pair
-from deita_train.data.template_text import RowRefused, rendered_text
+from deita_train.data.row_refusal import RowRefused
+from deita_train.data.template_text import rendered_text
 from deita_train.data.training_templates import _trl_templates, name_of_training_form, training_form
 from deita_train.errors import UserError
 from deita_train.training.end_of_turn import check_answer_marks

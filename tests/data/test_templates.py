@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from deita_train.data.control_tokens import check_control_tokens
 from deita_train.data.rendering import IGNORED, load_tokenizer, render, render_pair
-from deita_train.data.template_text import RowRefused, rendered_text
+from deita_train.data.row_refusal import RowRefused
+from deita_train.data.template_text import rendered_text
 from deita_train.errors import UserError
 
 # `vicuna_v1.1` is in test_rendering.py.

@@ -252,7 +252,13 @@ def test_a_checkpoint_in_parts_is_refused_by_one_rank_before_the_model_is_loaded
     shutil.copy(folder / "base" / "config.json", folder / "no-weights")
     with pytest.raises(UserError, match=re.escape(f"checkpoint-6 was written by {writers}")) as raised:
         run(folder, Job(f"{name}-changed", model="no-weights", tokenizer="base"))
-    for way in ("cannot be continued by 1 rank (NO)", "launch as it was written", "--fresh", "copy that folder"):
+    told = ("cannot be continued by 1 rank (NO)", "launch it the way it was written", "--fresh", "copy that folder")
+    for way in told:
+        "cannot be continued by 1 rank (NO)",
+        "launch it the way it was written",
+        "--fresh",
+        "copy that folder",
+    ):
         assert way in str(raised.value)
 
 

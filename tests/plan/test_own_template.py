@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_recipe import graph, no_gpus, recipe  # noqa: F401
 
+from deita_train.data.shipped_templates import TEMPLATES_DIR
 from deita_train.errors import UserError
-from deita_train.plan.chat_templates import TEMPLATES_DIR
 from deita_train.plan.model_templates import own_template
 
 pytestmark = pytest.mark.usefixtures("no_gpus")

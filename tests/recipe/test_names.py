@@ -9,7 +9,7 @@ import typer
 from json_schema_check import at, fits
 
 from deita_train.cli import app
-from deita_train.plan.inputs import TEMPLATES_DIR
+from deita_train.data.shipped_templates import TEMPLATES_DIR
 from deita_train.plan.launch import CONFIG_DIRS
 from deita_train.recipe.config_fields import read_config
 from deita_train.recipe.json_schema import recipe_schema

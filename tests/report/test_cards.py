@@ -6,8 +6,9 @@ from fake_run import edit_json
 from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
+from deita_train.data.shipped_templates import shipped_template, template_name
 from deita_train.report.cards.card_names import PLACE
-from deita_train.report.cards.model_cards import TEMPLATES, cards_of, template_name
+from deita_train.report.cards.model_cards import cards_of
 from deita_train.report.page import write_report
 from deita_train.report.results.summary import read_summary
 from deita_train.report.templating import render_card
@@ -175,9 +176,9 @@ def test_an_adapter_is_loaded_on_its_base(run, merged, library):
 
 
 def test_a_template_of_ours_is_named_and_another_is_not(run):
-    assert template_name((TEMPLATES / "zephyr.jinja").read_text()) == "zephyr"
+    assert template_name(shipped_template("zephyr")) == "zephyr"
     assert template_name("{{ messages }}") is None
-    assert "| chat template | the recipe's own, in chat" in cards(run)["sft.md"]
+    assert "| chat template | the recipe's or the model's own, in chat" in cards(run)["sft.md"]
     assert len(cards_of(read_summary(*run))) == 6
 
 

@@ -215,14 +215,14 @@ def test_the_configuration_of_tokens_and_of_turns(tmp_path):
         (
             {"select__budget": TOKENS, "sft": None},
             "select.budget: counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, "
-            "or select.read_as: {tokenizer: MODEL}, with chat_template: and max_length: where they are not vicuna_v1.1 "
-            "and 2048.",
+            "or select.read_as: {tokenizer: MODEL}, with chat_template: and max_length: where they are not "
+            "the model's own (else vicuna_v1.1) and 2048.",
         ),
         (
             {"select__only_trained_turns": True, "sft": None},
             "select.only_trained_turns: counts tokens as SFT reads them, and no sft: of the recipe reads these rows. "
             "Add sft:, or select.read_as: {tokenizer: MODEL}, with chat_template: and max_length: where they are not "
-            "vicuna_v1.1 and 2048.",
+            "the model's own (else vicuna_v1.1) and 2048.",
         ),
         (
             {"select__budget": TOKENS, "select__read_as": {"tokenizer": "base"}},

@@ -5,7 +5,7 @@ import pytest
 from pass_stages import TEMPLATE, conversations, make_model
 
 from deita_train.data.rendering import load_tokenizer, render
-from deita_train.data.template_text import RowRefused
+from deita_train.data.row_refusal import RowRefused
 from deita_train.stages.context import Progress, StageContext
 from deita_train.stages.inference import lengths
 from deita_train.stages.rows import conversation_row

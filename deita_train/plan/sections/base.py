@@ -1,6 +1,7 @@
 """Section `base:`, a miniature base model that the run makes itself."""
 
-from deita_train.plan.chat_templates import DEFAULT_CHAT_TEMPLATE, shipped_template
+from deita_train.data.shipped_templates import shipped_template
+from deita_train.plan.chat_templates import DEFAULT_CHAT_TEMPLATE
 from deita_train.plan.identity import stated_fields
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder

@@ -1,13 +1,8 @@
 """Section `dpo:`, direct preference optimization of SFT's model or of another one."""
 
 from deita_train.data.answer_marks import ends_in_eos
-from deita_train.plan.chat_templates import (
-    DEFAULT_CHAT_TEMPLATE,
-    ChatTemplate,
-    made_template,
-    parity_pairs_template,
-    shipped_template,
-)
+from deita_train.data.shipped_templates import parity_pairs_template, shipped_template
+from deita_train.plan.chat_templates import DEFAULT_CHAT_TEMPLATE, ChatTemplate, made_template
 from deita_train.plan.identity import stated_fields
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from deita_train.number_text import count, share, significant
@@ -21,8 +20,6 @@ from deita_train.report.results.result_measures import (
 )
 from deita_train.report.results.summary import Artefact, Cell, RunSummary
 from deita_train.table import Table, numbers, words
-
-TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
 
 
 @dataclass(frozen=True)
@@ -167,12 +164,6 @@ def sources_of(item: Artefact) -> list[Mapping[str, Any]]:
     """Where the rows of an artefact come from, as its manifest identifies them."""
     config = item.manifest["config"]
     return list(config["sources"]) if "sources" in config else [config["source"]]
-
-
-def template_name(text: str) -> str | None:
-    """The name under which deita-train ships a chat template; None for a recipe's own."""
-    shipped = (path for path in sorted(TEMPLATES.glob("*.jinja")) if path.read_text(encoding="utf-8") == text)
-    return next((path.stem for path in shipped), None)
 
 
 def _up_to(label: str) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from deita_train.data.row_refusal import REFUSALS
+from deita_train.data.shipped_templates import template_name
 from deita_train.number_text import compact, count, decimals, plural, share
 from deita_train.report.figures.curves import Curve, training_curves
 from deita_train.report.figures.figure import Figure
@@ -195,7 +197,11 @@ def _tuning_note(name: str, noun: str, item: Artefact) -> str:
     # None where a run was resumed after its last step and trained nothing itself; MFU is None on a CPU too. Artefacts
     # of earlier versions, whose keys are the same, lack both.
     speed, mfu = item.metrics.get("tokens_per_second_per_device"), item.metrics.get("mfu")
+    template = template_name(item.manifest["config"]["chat_template"]) or "the recipe's or the model's own"
+    refused = {reason: number for reason, number in item.manifest["drops"].items() if reason in REFUSALS}
+    left_out = "".join(f" {plural(number, noun)} left out: {reason}." for reason, number in refused.items())
     return (
+        f"Chat template of {name}: {template}.{left_out} "
         f"{name} of the base run: {count(truncated)} of {plural(rows, noun)} ({share(truncated / rows)}) were "
         f"longer than the maximal length and cut; {count(without)} had no token with loss left."
         + (f" {compact(speed)} tokens per second on each device." if speed is not None else "")

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.conversations import is_trained
 from deita_train.data.rendering import load_tokenizer
-from deita_train.data.template_text import RowRefused
+from deita_train.data.row_refusal import RowRefused
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder

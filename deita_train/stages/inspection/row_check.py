@@ -1,14 +1,12 @@
 """A sample of a stage's rows, rendered, encoded and labelled by the stage's own code, for `deita-train validate`."""
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -22,7 +20,7 @@ from deita_train.models.model_limits import (
     vocabulary_problem,
 )
 from deita_train.stages.intake.scorer_data import read_scorer_data
-from deita_train.stages.kinds import STAGE_KINDS, stage_module
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder
 from deita_train.stages.rows import (
@@ -36,7 +34,7 @@ from deita_train.stages.rows import (
     turn_prompts,
 )
 from deita_train.stages.stage_model import tokenizer_path, trusts_code
-from deita_train.stages.validation import StageToValidate
+from deita_train.stages.validation import StageToValidate, read_once
 from deita_train.training.end_of_turn import check_answer_marks
 from deita_train.training.miniature import train_tokenizer
 from deita_train.training.rows import loss_mask
@@ -72,31 +70,25 @@ def _sample(stage: StageToValidate) -> tuple[list[Any], int]:
         data = stage.parents.get("data") or stage.parents["pool"]
         while "sources" not in data.identity and "source" not in data.identity:
             data = data.parents["pool"]  # a selection, whose rows are some of the pool's
-        rows = read_once(data)
+        rows, _ = read_once(data)
     step = max(1, len(rows) // _SAMPLED)
     return [rows[place] for place in range(0, len(rows), step)], len(rows)
 
 
-def read_once(stage: StageToValidate) -> datasets.Dataset:
-    """The rows of an intake stage, read at most once while a recipe is validated."""
-    identity, runtime = (json.dumps(part, sort_keys=True, default=str) for part in (stage.identity, stage.runtime))
-    return _read(stage.kind, identity, runtime)
-
-
-@lru_cache(maxsize=8)
-def _read(kind: str, identity: str, runtime: str) -> datasets.Dataset:
-    table: datasets.Dataset = stage_module(kind).read_rows(json.loads(identity), json.loads(runtime))[0]
-    return table
-
-
 def _tokenizer_folder(stage: StageToValidate, rows: list[Any]) -> AbstractContextManager[Path]:
     """The folder with the stage's tokenizer; of a model that the run trains, that of the model it starts from."""
-    source = stage
-    while "model" in source.parents:
-        source = source.parents["model"]
+    source = _line(stage)[-1]
     if STAGE_KINDS[source.kind].makes_base:
         return _stand_in(source.identity["chat_template"], rows)
     return nullcontext(tokenizer_path(source.identity["model"], source.runtime["model"], stage.label))
+
+
+def _line(stage: StageToValidate) -> list[StageToValidate]:
+    """The stage and the trainings that make its model, the last one first."""
+    line = [stage]
+    while "model" in line[-1].parents:
+        line.append(line[-1].parents["model"])
+    return line
 
 
 @contextmanager
@@ -121,7 +113,7 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
     """
     section = _section(stage)
     template = stage.identity.get("pairs_template") or stage.identity.get("chat_template")
-    if stage.identity.get("resize"):
+    if any(made.identity.get("resize") for made in _line(stage)):
         with tempfile.TemporaryDirectory() as resized:
             folder = resized_folder(folder, Path(resized) / "resized", template, weights=False)
             return load_tokenizer(str(folder), template)

@@ -12,7 +12,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.rendering import RenderedPair
-from deita_train.data.template_text import RowRefused, rendered_text
+from deita_train.data.row_refusal import RowRefused
+from deita_train.data.template_text import rendered_text
 from deita_train.data.token_text import TokenText, control_token, token_texts
 from deita_train.scoring.prompts import DIGITS, PromptEncoder, PromptIds, literal_spans, prompt_parts
 from deita_train.scoring.training_pairs import ScorerExample

@@ -7,8 +7,7 @@ import datasets
 from deita_train.data.embeddings import write_embeddings
 from deita_train.data.given_columns import GivenEmbeddings, given_embeddings
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.intake.pool import read_rows
-from deita_train.stages.validation import StageToValidate
+from deita_train.stages.validation import StageToValidate, read_once
 
 
 def run(context: StageContext) -> StageResult:
@@ -27,6 +26,6 @@ def read_given_embeddings(file: str, pool: datasets.Dataset) -> GivenEmbeddings:
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """That the file has every row of the pool, and how many others."""
-    pool, _ = read_rows(stage.parents["pool"].identity, stage.parents["pool"].runtime)
+    pool, _ = read_once(stage.parents["pool"])
     unused = read_given_embeddings(stage.runtime["file"], pool).num_unused
     yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.runtime['file']}, and {unused:,} others"

@@ -9,7 +9,7 @@ from deita_train.data.builtin import builtin_conversations
 from deita_train.data.pool import PoolReport, PoolSource, build_pool
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.intake.row_sources import open_source
-from deita_train.stages.validation import StageToValidate, report_lines
+from deita_train.stages.validation import StageToValidate, read_once, report_lines
 
 
 def run(context: StageContext) -> StageResult:
@@ -31,6 +31,6 @@ def read_rows(identity: Mapping[str, Any], runtime: Mapping[str, Any]) -> tuple[
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """How many rows are read and usable, and why the others are not, and what else the rows hold."""
-    _, report = read_rows(stage.identity, stage.runtime)
+    _, report = read_once(stage)
     yield f"{stage.label}: {report.rows_in:,} rows read, {report.rows_out:,} usable"
     yield from report_lines(report)

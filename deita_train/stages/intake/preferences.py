@@ -9,7 +9,7 @@ from deita_train.data.builtin import builtin_preferences
 from deita_train.data.preferences import PreferenceReport, PreferenceSource, build_preferences
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.intake.row_sources import open_source
-from deita_train.stages.validation import StageToValidate, report_lines
+from deita_train.stages.validation import StageToValidate, read_once, report_lines
 
 
 def run(context: StageContext) -> StageResult:
@@ -28,7 +28,7 @@ def read_rows(identity: Mapping[str, Any], runtime: Mapping[str, Any]) -> tuple[
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """How many pairs are kept, how long their answers are, and why the others are not kept."""
-    _, report = read_rows(stage.identity, stage.runtime)
+    _, report = read_once(stage)
     yield (
         f"{stage.label}: {report.rows_in:,} rows read, {report.rows_out:,} pairs kept; "
         f"{report.mean_chosen_chars:,.0f} characters per chosen answer, {report.mean_rejected_chars:,.0f} per rejected "

@@ -8,8 +8,7 @@ import datasets
 from deita_train.data.conversations import user_turns
 from deita_train.data.given_columns import GivenScores, given_scores
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.intake.pool import read_rows
-from deita_train.stages.validation import StageToValidate
+from deita_train.stages.validation import StageToValidate, read_once
 
 
 def run(context: StageContext) -> StageResult:
@@ -32,7 +31,7 @@ def read_given_scores(file: str, dimension: str, pool: datasets.Dataset) -> Give
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """That the file has every row of the pool, and how many others."""
-    pool, _ = read_rows(stage.parents["pool"].identity, stage.parents["pool"].runtime)
+    pool, _ = read_once(stage.parents["pool"])
     unused = read_given_scores(stage.runtime["file"], stage.identity["dimension"], pool).num_unused
     yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.runtime['file']}, and {unused:,} others"
 

@@ -9,7 +9,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.rendering import load_tokenizer
-from deita_train.data.template_text import RowRefused
+from deita_train.data.row_refusal import RowRefused
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
 from deita_train.stages.context import StageContext
