@@ -71,7 +71,7 @@ _ANY_TRAINER = {
     "optim": "adamw_torch_fused", "optim_args": None, "optim_target_modules": None, "weight_decay": 0.0,
     "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "neftune_noise_alpha": None,
     "label_smoothing_factor": 0.0, "average_tokens_across_devices": True, "dataloader_drop_last": False,
-    "router_aux_loss_coef": None, "model_init_kwargs": None,
+    "router_aux_loss_coef": 0.0, "model_init_kwargs": None,
 }  # fmt: skip
 _SFT_TRAINER = {**_ANY_TRAINER, "learning_rate": 2e-5, "lr_scheduler_type": "cosine", "loss_type": "nll"}
 _DPO_TRAINER = {
@@ -96,6 +96,7 @@ _ADAPTER = {
     "resize": False,
     **{f"peft.{name}": value for name, value in _PEFT.items()},
 }
+_DIVIDED = {"micro_batches": None}
 _SHORTENED = {"max_length_limit": 2048}
 _RENDERED = {"unsupported_fields": "drop"}
 
@@ -111,22 +112,22 @@ STAGE_KINDS: dict[str, StageKind] = {
         1, "deita_train.stages.intake.embeddings_file", validations=("deita_train.stages.intake.embeddings_file",)
     ),
     "base": StageKind(
-        1,
+        2,
         "deita_train.stages.training.base",
         validations=(_ROW_CHECK,),
         trains=True,
         makes_base=True,
         rows=ShownRows("text", "trained", "every token is trained but the first, which nothing precedes"),
-        implied=_trainer(_SFT_TRAINER),
+        implied={**_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "train_scorer": StageKind(
-        5,
+        6,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
         describe=facts.of_scorer_training,
         validations=("deita_train.stages.intake.scorer_data", _ROW_CHECK),
-        implied={**_CODE, **_ADAPTER, **_trainer(_SFT_TRAINER)},
+        implied={**_CODE, **_ADAPTER, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
         4,
@@ -185,7 +186,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     ),
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
     "sft": StageKind(
-        2,
+        3,
         "deita_train.stages.training.sft",
         validations=(_ROW_CHECK,),
         trains=True,
@@ -193,6 +194,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={
             **_CODE,
             **_ADAPTER,
+            **_DIVIDED,
             **_trainer({**_SFT_TRAINER, "max_length": 2048}),
             **_RENDERED,
             "published_template": None,
@@ -214,7 +216,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_RENDERED, "resize": False},
     ),
     "dpo": StageKind(
-        2,
+        3,
         "deita_train.stages.training.dpo",
         validations=(_ROW_CHECK,),
         trains=True,
@@ -222,6 +224,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={
             **_CODE,
             **_ADAPTER,
+            **_DIVIDED,
             **_trainer(_DPO_TRAINER),
             **_RENDERED,
             "published_template": None,

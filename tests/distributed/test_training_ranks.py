@@ -254,11 +254,6 @@ def test_a_checkpoint_in_parts_is_refused_by_one_rank_before_the_model_is_loaded
         run(folder, Job(f"{name}-changed", model="no-weights", tokenizer="base"))
     told = ("cannot be continued by 1 rank (NO)", "launch it the way it was written", "--fresh", "copy that folder")
     for way in told:
-        "cannot be continued by 1 rank (NO)",
-        "launch it the way it was written",
-        "--fresh",
-        "copy that folder",
-    ):
         assert way in str(raised.value)
 
 

@@ -1,4 +1,4 @@
-"""Trainings in which micro-batches and ranks do not divide the rows, and the same by hand: gradient descent, row by row.
+"""Trainings in which micro-batches and ranks do not divide the rows, and the same by hand: a loop, row by row.
 
 The loop by hand knows global batches alone, and computes in float64.
 """

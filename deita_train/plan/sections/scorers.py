@@ -67,7 +67,7 @@ def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where
         "data": data,
         "heldout": heldout,
         "max_length": train.max_length,
-        **builder.of_tuning(train),
+        **builder.of_tuning(train, where),
     }
     runtime = {
         **model.location,
