@@ -52,14 +52,18 @@ def validate_recipe(recipe: Path, sets: Sequence[str], runs: Path, gpus: int | N
 
 def validate_data(plan: Plan) -> Validation:
     """Check the data and the models of every stage, each with the stage's own code."""
+    from deita_train.stages.validation import forget_checks
+
     lines: list[str] = []
     problems: list[str] = []
+    forget_checks()
     for node in plan.nodes:
         for module in STAGE_KINDS[node.kind].validations:
             try:
                 lines.extend(import_module(module).validate(node))
             except UserError as error:
                 problems.append(str(error))
+    forget_checks()
     # The cells of a sweep read the same data, and several stages stumble over one damaged file.
     lines, problems = list(dict.fromkeys(lines)), list(dict.fromkeys(problems))
     return Validation(str(plan.loaded.path), lines, problems, len(plan.nodes), len(plan.cells))

@@ -42,6 +42,23 @@ def read_once(stage: StageToValidate) -> tuple[datasets.Dataset, Any]:
     return _read(stage.kind, identity, runtime)
 
 
+def is_repeated(check: Mapping[str, Any]) -> bool:
+    """Whether the same check was made before for this recipe."""
+    text = json.dumps(check, sort_keys=True, default=str)
+    repeated = text in _CHECKED
+    _CHECKED.add(text)
+    return repeated
+
+
+_CHECKED: set[str] = set()
+
+
+def forget_checks() -> None:
+    """Forget the checks and free the rows that are kept while a recipe is validated."""
+    _read.cache_clear()
+    _CHECKED.clear()
+
+
 @lru_cache(maxsize=4)
 def _read(kind: str, identity: str, runtime: str) -> tuple[datasets.Dataset, Any]:
     found: tuple[datasets.Dataset, Any] = stage_module(kind).read_rows(json.loads(identity), json.loads(runtime))

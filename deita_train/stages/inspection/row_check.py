@@ -20,7 +20,7 @@ from deita_train.models.model_limits import (
     vocabulary_problem,
 )
 from deita_train.stages.intake.scorer_data import read_scorer_data
-from deita_train.stages.kinds import STAGE_KINDS
+from deita_train.stages.kinds import STAGE_KINDS, ShownRows
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder
 from deita_train.stages.rows import (
@@ -34,7 +34,7 @@ from deita_train.stages.rows import (
     turn_prompts,
 )
 from deita_train.stages.stage_model import tokenizer_path, trusts_code
-from deita_train.stages.validation import StageToValidate, read_once
+from deita_train.stages.validation import StageToValidate, is_repeated, read_once
 from deita_train.training.end_of_turn import check_answer_marks
 from deita_train.training.miniature import train_tokenizer
 from deita_train.training.rows import loss_mask
@@ -52,6 +52,8 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     Raises:
         UserError: the stage would fail on its model, its template or its rows.
     """
+    if is_repeated(_rendering(stage)):
+        return
     logging.set_verbosity_error()  # transformers warns of rows beyond the model's context, which are cut
     rows, total = _sample(stage)
     with _tokenizer_folder(stage, rows) as folder:
@@ -62,15 +64,40 @@ def validate(stage: StageToValidate) -> Iterator[str]:
         yield _tried(stage, tokenizer, rows, total)
 
 
+def _rendering(stage: StageToValidate) -> dict[str, Any]:
+    """What decides how the stage's rows are rendered; stages with the same, such as a sweep's, are tried once."""
+    source, data = _line(stage)[-1], _data(stage)
+    names = ("chat_template", "pairs_template", "max_length", "max_length_limit", "unsupported_fields", "dimension")
+    return {
+        "how": vars(_shown(stage)) | {name: stage.identity.get(name) for name in names},
+        "cut": stage.identity.get("trainer", {}).get("max_length"),
+        "resized": any(made.identity.get("resize") for made in _line(stage)),
+        "share": stage.runtime.get("max_refused_share"),
+        "tokenizer": source.identity.get("model", source.kind),
+        "data": stage.identity["data"] if data is None else data.identity,
+    }
+
+
+def _shown(stage: StageToValidate) -> ShownRows:
+    rows = STAGE_KINDS[stage.kind].rows
+    assert rows is not None
+    return rows
+
+
+def _data(stage: StageToValidate) -> StageToValidate | None:
+    """The intake stage whose rows the stage may read; None for a scorer's training, which reads its own."""
+    if "data" in stage.identity:
+        return None
+    data = stage.parents.get("data") or stage.parents["pool"]
+    while "sources" not in data.identity and "source" not in data.identity:
+        data = data.parents["pool"]  # a selection, whose rows are some of the pool's
+    return data
+
+
 def _sample(stage: StageToValidate) -> tuple[list[Any], int]:
     """Some of the rows that the stage may read, evenly spaced, and the number of all."""
-    if "data" in stage.identity:
-        rows: Any = read_scorer_data(stage.identity, stage.runtime, "data")
-    else:
-        data = stage.parents.get("data") or stage.parents["pool"]
-        while "sources" not in data.identity and "source" not in data.identity:
-            data = data.parents["pool"]  # a selection, whose rows are some of the pool's
-        rows, _ = read_once(data)
+    data = _data(stage)
+    rows: Any = read_scorer_data(stage.identity, stage.runtime, "data") if data is None else read_once(data)[0]
     step = max(1, len(rows) // _SAMPLED)
     return [rows[place] for place in range(0, len(rows), step)], len(rows)
 
@@ -142,7 +169,7 @@ def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: lis
     """
     section = _section(stage)
     refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
-    make = _MAKERS[STAGE_KINDS[stage.kind].rows.form](stage, tokenizer)  # type: ignore[union-attr]
+    make = _MAKERS[_shown(stage).form](stage, tokenizer)
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
         for row in rows
@@ -162,8 +189,7 @@ Maker = Callable[[Any], bool]
 
 def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
-    shown = STAGE_KINDS[stage.kind].rows
-    labelled = shown is not None and bool(shown.verb)
+    labelled = bool(_shown(stage).verb)
 
     def usable(row: Any) -> bool:
         made = conversation_row(tokenizer, row, _length(stage), unsupported_fields=how, labelled=labelled)
