@@ -267,13 +267,25 @@ class Inputs:
             raise self.error(f"{where}.launch", f"{file}: {'. And '.join(contradictions)}.")
         if precision == "fp16" and launch["use_cpu"]:
             raise self.error(f"{where}.trainer.fp16", "needs a GPU; leave it out, and a CPU computes in float32.")
+        self._check_trainer(training.trainer, where)
+        self._check_batch(training, launch, where)
+
+    def _check_trainer(self, trainer: Mapping[str, Any], where: str) -> None:
+        """Refuse fields that contradict each other, and an order that would depend on the ranks."""
+        if trainer.get("fp16") and trainer.get("bf16"):
+            raise self.error(f"{where}.trainer.fp16", "is true beside bf16: true; leave one of the two out.")
+        old, new = (trainer.get(f"{kind}_checkpointing") for kind in ("gradient", "activation"))
+        if None not in (old, new) and old != new:
+            raise self.error(
+                f"{where}.trainer.gradient_checkpointing",
+                "is another name of activation_checkpointing, which has another value; leave one of the two out.",
+            )
         if trainer.get("train_sampling_strategy") == "batch_rebalance":
             raise self.error(
                 f"{where}.trainer.train_sampling_strategy",
                 "batch_rebalance moves rows among micro-batches and ranks, which are divided here so that no row is "
                 "repeated. Leave it out; rows of a global batch then have similar lengths.",
             )
-        self._check_batch(training, launch, where)
 
     def _check_batch(self, training: Training, launch: dict[str, Any], where: str) -> None:
         """Refuse a global batch that the ranks and the micro-batch do not divide, and name the nearest that fits."""
