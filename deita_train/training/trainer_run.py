@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import AutoConfig, PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import DPOConfig, SFTConfig
 
 from deita_train.errors import Stopped, UserError
@@ -92,6 +92,7 @@ def train(
             rows=rows,
             order=order(lengths, settings.global_batch_size, settings.seed),
             shape=batches,
+            base_config=AutoConfig.from_pretrained(model_path),
             watch=watch,
             model=model_path,
             args=arguments,

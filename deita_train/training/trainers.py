@@ -1,14 +1,14 @@
 """trl's trainers on prepared token ids: our own batches, the loss per conversation, precomputed references."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import datasets
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import PretrainedConfig, Trainer
 from trl import DPOTrainer, SFTTrainer
 
 from deita_train.data.rendering import IGNORED
@@ -27,6 +27,9 @@ from deita_train.training.step_watch import (
     training_flops_per_token,
 )
 
+# Of a model's configuration.
+_SET_BY_TRAINERS = ("use_cache", "output_router_logits", "router_aux_loss_coef")
+
 
 class OwnBatches(Trainer):
     """A trainer with our batches that reports each step to `watch`.
@@ -36,13 +39,23 @@ class OwnBatches(Trainer):
     """
 
     def __init__(
-        self, *, rows: datasets.Dataset, order: EpochOrder, shape: BatchShape, watch: StepWatch, **arguments: Any
+        self,
+        *,
+        rows: datasets.Dataset,
+        order: EpochOrder,
+        shape: BatchShape,
+        base_config: PretrainedConfig,
+        watch: StepWatch,
+        **arguments: Any,
     ) -> None:
         self._rows = rows
         self._order = order
         self._shape = shape
         self._watch = watch
         super().__init__(train_dataset=rows, **arguments)
+        assert self.model is not None
+        config: Any = self.model.config
+        self._configs = [(config, base_config), (config.get_text_config(), base_config.get_text_config())]
         self.data_collator = KeepRows(self.data_collator, self._stand_in())
         self.flops_per_token = training_flops_per_token(self.model)
         self._peak_flops = peak_flops(self.args.device, torch.bfloat16) if self.args.bf16 else None
@@ -118,6 +131,14 @@ class OwnBatches(Trainer):
         lengths = list(self._rows["length"])
         row: dict[str, Any] = self._rows[lengths.index(min(lengths))]
         return {**row, "labels": [IGNORED] * len(row["labels"])} if "labels" in row else row
+
+    def save_model(self, *arguments: Any, **named: Any) -> None:
+        """Save the model with what the base's configuration says of its use; trainers change that for themselves."""
+        with ExitStack() as stack:
+            for config, base in self._configs:
+                own = {name: getattr(base, name) for name in _SET_BY_TRAINERS if hasattr(base, name)}
+                stack.enter_context(replaced(config, own))
+            super().save_model(*arguments, **named)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the speed to logs that have a loss. Every rank logs, so all of them call this."""

@@ -22,16 +22,18 @@ from deita_train.training.rows import LabelledRow, PairRow, write_pair_rows, wri
 from deita_train.training.sampler import ORDERS
 from deita_train.training.trainer_run import train
 
-SEED, BETA = 5, 0.3
+SEED, BETA, SMOOTHING = 5, 0.3, 0.2
 MOST_ROWS = 40
 TRAINER = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0, "logging_steps": 1}
 LOSSES = {
-    "per_token": {}, "per_conversation": {},
+    "per_token": {}, "per_conversation": {}, "smoothed": {"label_smoothing_factor": SMOOTHING},
     "sigmoid": {"loss_type": ["sigmoid"]}, "ipo": {"loss_type": ["ipo"]},
     "sigmoid+sft": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
 }  # fmt: skip
 # Steps that move the losses, but not so far that rounding grows.
-RATES = {"per_token": 0.1, "per_conversation": 0.1, "sigmoid": 0.02, "ipo": 0.02, "sigmoid+sft": 0.02}
+RATES = {
+    "per_token": 0.1, "per_conversation": 0.1, "smoothed": 0.1, "sigmoid": 0.02, "ipo": 0.02, "sigmoid+sft": 0.02,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Draw:
 
     @property
     def is_dpo(self):
-        return "per" not in self.loss
+        return self.loss in ("sigmoid", "ipo", "sigmoid+sft")
 
     @property
     def name(self):
@@ -68,7 +70,8 @@ class Draw:
         }  # fmt: skip
         if self.order is not None:
             trainer["train_sampling_strategy"] = self.order
-        how = {"kind": "dpo"} if self.is_dpo else {"loss": self.loss, "packing": self.packing}
+        weight = "per_conversation" if self.loss == "per_conversation" else "per_token"
+        how = {"kind": "dpo"} if self.is_dpo else {"loss": weight, "packing": self.packing}
         if self.is_dpo:
             trainer["beta"] = BETA
         kind = "NO" if self.ranks == 1 else "MULTI_CPU"
@@ -173,9 +176,13 @@ def global_batches(rows, draw):
 
 def sft_loss(model, draw, rows):
     surprises = [-log_probs(model, row["input_ids"], row["labels"]) for row in rows]
-    if draw.loss == "per_token":
-        return torch.cat(surprises).mean(), {}
-    return torch.stack([row.mean() for row in surprises]).mean(), {}
+    if draw.loss == "per_conversation":
+        return torch.stack([row.mean() for row in surprises]).mean(), {}
+    loss = torch.cat(surprises).mean()
+    if draw.loss == "smoothed":
+        words = [-all_log_probs(model, row["input_ids"], row["labels"]).mean(-1) for row in rows]
+        loss = (1 - SMOOTHING) * loss + SMOOTHING * torch.cat(words).mean()
+    return loss, {}
 
 
 def dpo_loss(model, draw, rows):
@@ -201,5 +208,11 @@ def dpo_loss(model, draw, rows):
 
 def log_probs(model, ids, labels):
     """Of each labelled token."""
+    logs, trained = all_log_probs(model, ids, labels), [label for label in labels if label != IGNORED]
+    return logs[torch.arange(len(trained)), trained]
+
+
+def all_log_probs(model, ids, labels):
+    """Of every word of the vocabulary in the place of each labelled token."""
     logs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-    return torch.stack([logs[place - 1, label] for place, label in enumerate(labels) if label != IGNORED])
+    return logs[[place - 1 for place, label in enumerate(labels) if label != IGNORED]]

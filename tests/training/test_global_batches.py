@@ -3,6 +3,7 @@
 import pytest
 from forked_ranks import fork_ranks
 from global_batches import Draw, check_draw, drawn, make_rows, train_draws
+from transformers import LlamaForCausalLM
 
 # By the number of ranks, so that each is started once.
 ALONE = [
@@ -17,6 +18,7 @@ OF_TWO = [
     Draw("per_conversation", 11, 2, 2, 2, packing=True),
     Draw("sigmoid+sft", 11, 2, 1, 4),
     Draw("sigmoid", 13, 2, 4, 1, order="random"),
+    Draw("smoothed", 9, 2, 2, 2),
 ]
 # One row is left: two ranks have none at all.
 OF_THREE = [Draw("per_conversation", 7, 3, 2, 1), Draw("ipo", 7, 3, 1, 2)]
@@ -34,6 +36,13 @@ def folder(tmp_path_factory):
 def test_one_process_trains_as_by_hand(folder, draw):
     train_draws(folder, [draw])
     check_draw(folder, draw)
+
+
+def test_a_model_whose_forward_takes_no_count_of_tokens_trains_as_by_hand(folder, monkeypatch):
+    monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)
+    for draw in (Draw("per_token", 7, 1, 2, 2), Draw("per_conversation", 7, 1, 2, 2)):
+        train_draws(folder, [draw])
+        check_draw(folder, draw)
 
 
 @pytest.mark.parametrize("draws", [OF_TWO, OF_THREE], ids=["two ranks", "three ranks"])
