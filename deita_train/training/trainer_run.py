@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import AutoConfig, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import DPOConfig, SFTConfig
 
 from deita_train.errors import Stopped, UserError
@@ -22,9 +22,7 @@ from deita_train.training.cpu_memory import keep_freed_memory
 from deita_train.training.lora import lora_config
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
-from deita_train.training.rank_batches import BatchShape
 from deita_train.training.resume import checkpoint_to_resume
-from deita_train.training.sampler import ORDERS
 from deita_train.training.step_watch import StepWatch
 from deita_train.training.stopping import STOP_FILE, StopRequest
 from deita_train.training.trainers import OwnBatches, trainer_class
@@ -78,21 +76,18 @@ def train(
     # Before the arguments are built, after which DeepSpeed shards every new model.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
+    _check_rows(arguments, settings, len(rows))
     resume = checkpoint_to_resume(checkpoint_dir, settings)
     lengths = list(rows["length"])
     choose_micro_batch(arguments, settings, shape, lengths, resume)
-    batches = _batch_shape(arguments, settings, len(rows))
-    order = ORDERS[settings.trainer.get("train_sampling_strategy")]
     with StopRequest(checkpoint_dir.parent / STOP_FILE) as request:
         saving, watch = SaveWhenDue(request, settings.checkpoint_minutes), StepWatch()
         callbacks: list[TrainerCallback] = [
             ReportProgress(on_progress), LogHistory(on_log), saving, RecordCheckpoints()
         ]  # fmt: skip
         trainer = trainer_class(settings)(
+            settings=settings,
             rows=rows,
-            order=order(lengths, settings.global_batch_size, settings.seed),
-            shape=batches,
-            base_config=AutoConfig.from_pretrained(model_path),
             watch=watch,
             model=model_path,
             args=arguments,
@@ -114,15 +109,13 @@ def train(
     )
 
 
-def _batch_shape(arguments: SFTConfig | DPOConfig, settings: TrainingSettings, num_rows: int) -> BatchShape:
+def _check_rows(arguments: SFTConfig | DPOConfig, settings: TrainingSettings, num_rows: int) -> None:
     size = settings.global_batch_size
     if arguments.dataloader_drop_last and num_rows < size:
         raise UserError(
             f"trainer.dataloader_drop_last leaves nothing to train on: {num_rows} rows do not fill a global batch of "
             f"{size}. Leave it out, or lower global_batch_size."
         )
-    micro = arguments.per_device_train_batch_size
-    return BatchShape(size, settings.world_size, micro, arguments.dataloader_drop_last)
 
 
 def _train(trainer: OwnBatches, resume: Path | None) -> None:

@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
 import datasets
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import PretrainedConfig, Trainer
+from transformers import AutoConfig, PreTrainedModel, Trainer
 from trl import DPOTrainer, SFTTrainer
 
 from deita_train.data.rendering import IGNORED
 from deita_train.inference.speed import peak_flops
 from deita_train.training.arguments import TrainingSettings
 from deita_train.training.rank_batches import BatchShape, RankBatches
-from deita_train.training.sampler import EpochOrder
+from deita_train.training.sampler import ORDERS
 from deita_train.training.step_shares import StepShares
 from deita_train.training.step_watch import (
     BESIDE,
@@ -41,21 +42,21 @@ class OwnBatches(Trainer):
     def __init__(
         self,
         *,
+        settings: TrainingSettings,
         rows: datasets.Dataset,
-        order: EpochOrder,
-        shape: BatchShape,
-        base_config: PretrainedConfig,
+        model: str | PreTrainedModel,
         watch: StepWatch,
         **arguments: Any,
     ) -> None:
         self._rows = rows
-        self._order = order
-        self._shape = shape
+        self._lengths: list[int] = list(rows["length"])
+        self._settings = settings
         self._watch = watch
-        super().__init__(train_dataset=rows, **arguments)
+        base = AutoConfig.from_pretrained(model) if isinstance(model, str) else deepcopy(model.config)
+        super().__init__(model=cast("PreTrainedModel", model), train_dataset=rows, **arguments)  # trl loads a path
         assert self.model is not None
-        config: Any = self.model.config
-        self._configs = [(config, base_config), (config.get_text_config(), base_config.get_text_config())]
+        own: Any = self.model.config
+        self._configs = [(own, base), (own.get_text_config(), base.get_text_config())]
         self.data_collator = KeepRows(self.data_collator, self._stand_in())
         self.flops_per_token = training_flops_per_token(self.model)
         self._peak_flops = peak_flops(self.args.device, torch.bfloat16) if self.args.bf16 else None
@@ -65,10 +66,17 @@ class OwnBatches(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Load this rank's own micro-batches. accelerate would fill up an epoch's rest with rows of its beginning."""
-        args = self.args
+        args, settings = self.args, self._settings
+        order = ORDERS[settings.trainer.get("train_sampling_strategy")]
+        size, micro = settings.global_batch_size, args.per_device_train_batch_size
         loader: DataLoader = DataLoader(
             self._remove_unused_columns(self._rows, "Training"),
-            batch_sampler=RankBatches(self._order, len(self._rows), self._shape, args.process_index),
+            batch_sampler=RankBatches(
+                order(self._lengths, size, settings.seed),
+                len(self._rows),
+                BatchShape(size, args.world_size, micro, args.dataloader_drop_last),
+                args.process_index,
+            ),
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
@@ -128,8 +136,7 @@ class OwnBatches(Trainer):
 
     def _stand_in(self) -> dict[str, Any]:
         """Return what a rank computes, without any weight, while others have a row and it has none: a short row."""
-        lengths = list(self._rows["length"])
-        row: dict[str, Any] = self._rows[lengths.index(min(lengths))]
+        row: dict[str, Any] = self._rows[self._lengths.index(min(self._lengths))]
         return {**row, "labels": [IGNORED] * len(row["labels"])} if "labels" in row else row
 
     def save_model(self, *arguments: Any, **named: Any) -> None:

@@ -73,7 +73,7 @@ def training_settings(context: StageContext, kind: Kind) -> TrainingSettings:
         packing=context.runtime["packing"],
         checkpoint_minutes=context.runtime["checkpoint_minutes"],
         quantization=context.identity.get("quantization"),
-        mixed_precision=context.identity["mixed_precision"],
+        mixed_precision=context.identity.get("mixed_precision"),
     )
 
 
