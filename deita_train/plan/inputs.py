@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from deita_train.data.places import HUB_ID, Place, find_place, is_url, source_na
 from deita_train.data.remote_files import file_states, remote_files
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
-from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch, unsaved_model
+from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch
+from deita_train.plan.training_launch import launch_contradictions, unsaved_model
 from deita_train.recipe.data_sections import Origin
 from deita_train.recipe.model_sections import Dtype, Training
 from deita_train.recipe.wording import nearest
 from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.store.keys import ContentHashes
+from deita_train.training.mixed_precision import MixedPrecision, stated_precision
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 # By this file transformers itself knows a checkpoint of a training.
@@ -235,15 +237,55 @@ class Inputs:
             return stated
         return "float32" if Launch.from_dict(launch).use_cpu else "bfloat16"
 
-    def check_training(self, training: Training, launch: dict[str, Any], where: str) -> None:
-        """Refuse a launch that would save no model, and a batch that the ranks do not divide."""
+    def check_training(
+        self,
+        training: Training,
+        trainer: Mapping[str, Any],
+        precision: MixedPrecision,
+        launch: dict[str, Any],
+        where: str,
+    ) -> None:
+        """Refuse a launch that would save no model or change what is learnt, and a batch that the ranks do not divide.
+
+        Args:
+            training: the section.
+            trainer: its trainer fields with their defaults.
+            precision: in which it computes.
+            launch: its launch.
+            where: the dotted path of the section.
+        """
+        file = launch["config_file"]
         try:
-            problem = unsaved_model(launch["config_file"])
+            problem = unsaved_model(file)
+            is_stated = stated_precision(training.trainer) is not None
+            contradictions = launch_contradictions(file, trainer, precision, is_stated=is_stated)
         except UserError as error:
-            raise self.error(f"{where}.launch", f"{launch['config_file']}: {error}.") from error
+            raise self.error(f"{where}.launch", f"{file}: {error}.") from error
         if problem:
-            raise self.error(f"{where}.launch", f"{launch['config_file']} would leave no model: {problem}.")
+            raise self.error(f"{where}.launch", f"{file} would leave no model: {problem}.")
+        if contradictions:
+            raise self.error(f"{where}.launch", f"{file}: {'. And '.join(contradictions)}.")
+        if precision == "fp16" and launch["use_cpu"]:
+            raise self.error(f"{where}.trainer.fp16", "needs a GPU; leave it out, and a CPU computes in float32.")
+        self._check_trainer(training.trainer, where)
         self._check_batch(training, launch, where)
+
+    def _check_trainer(self, trainer: Mapping[str, Any], where: str) -> None:
+        """Refuse fields that contradict each other, and an order that would depend on the ranks."""
+        if trainer.get("fp16") and trainer.get("bf16"):
+            raise self.error(f"{where}.trainer.fp16", "is true beside bf16: true; leave one of the two out.")
+        old, new = (trainer.get(f"{kind}_checkpointing") for kind in ("gradient", "activation"))
+        if None not in (old, new) and old != new:
+            raise self.error(
+                f"{where}.trainer.gradient_checkpointing",
+                "is another name of activation_checkpointing, which has another value; leave one of the two out.",
+            )
+        if trainer.get("train_sampling_strategy") == "batch_rebalance":
+            raise self.error(
+                f"{where}.trainer.train_sampling_strategy",
+                "batch_rebalance moves rows among micro-batches and ranks, which are divided here so that no row is "
+                "repeated. Leave it out; rows of a global batch then have similar lengths.",
+            )
 
     def _check_batch(self, training: Training, launch: dict[str, Any], where: str) -> None:
         """Refuse a global batch that the ranks and the micro-batch do not divide, and name the nearest that fits."""

@@ -15,6 +15,7 @@ from deita_train.errors import Stopped
 from deita_train.plan.launch import Launch
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
+from deita_train.run.child.environment import clear_environment, told_as_cleared
 from deita_train.run.child.publishing import publishes_itself
 from deita_train.run.child.targets import forked_publish, forked_report, forked_stage, forked_trials
 from deita_train.stages.kinds import STAGE_KINDS
@@ -36,6 +37,7 @@ class Children:
     def __init__(self, threads: int) -> None:
         os.environ[PARENT_VARIABLE] = str(os.getpid())
         signal.signal(signal.SIGTERM, _end)
+        sys.stderr.write(told_as_cleared(clear_environment(os.environ)))
         # OpenMP and tokenizers read these when they are loaded, so they are set before the fork server starts.
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -14,7 +14,7 @@ def add_dpo(builder: Builder, dpo: Dpo) -> None:
     model, template = _policy(builder, dpo)
     pairs = builder.add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
     pairs_template = _parity_template(builder, template.text) if dpo.parity else None
-    tuning = builder.of_tuning(dpo)
+    tuning = builder.of_tuning(dpo, "dpo")
     max_length = tuning["trainer"]["max_length"]
     dtype, how = builder.of_pass(dpo.reference, "dpo.reference")
     decides, rendering = builder.of_rendering(dpo, "dpo", template)

@@ -91,6 +91,7 @@ def settings_of(identity: Mapping[str, Any], runtime: Mapping[str, Any], kind: K
         packing=runtime["packing"],
         checkpoint_minutes=runtime["checkpoint_minutes"],
         quantization=identity.get("quantization"),
+        mixed_precision=identity.get("mixed_precision"),
     )
 
 
