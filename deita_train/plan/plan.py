@@ -140,7 +140,7 @@ def make_plan(
     loaded = load_recipe(recipe_path, sets)
     check_select_fields(loaded)
     run_dir = run_folder(runs_dir, recipe_path, loaded.recipe.name)
-    inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus)
+    inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus, loaded.problem)
     inputs.check_reporting(loaded.recipe.report_to or ())
     cells: list[Cell] = []
     for cell in loaded.cells:

@@ -146,8 +146,10 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
             return load_tokenizer(str(folder), template)
     problem = None if is_adapter(folder) else vocabulary_problem(folder)
     if problem is not None:
+        trains = STAGE_KINDS[stage.kind].trains
+        way = "State resize: true, or resize" if trains else "Resize"
         raise UserError(
-            f"{section}.model: {problem}. State resize: true where it is trained, or resize it and save it."
+            f"{section}.model: {problem}. {way} it once and save it (resize_token_embeddings), or name another model."
         )
     load = partial(load_tokenizer, str(folder), template, trust_code=trusts_code(stage.identity))
     return _prefixed(stage, load)
@@ -169,7 +171,7 @@ def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: lis
     """
     section = _section(stage)
     refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
-    make = _MAKERS[_shown(stage).form](stage, tokenizer)
+    make = _MAKERS[_shown(stage).form](stage, tokenizer, refusals)
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
         for row in rows
@@ -179,42 +181,46 @@ def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: lis
     left_out = "".join(f", {count:,} {reason}" for reason, count in refusals.counts.items())
     silent = len(rows) - usable - refused
     without = f", {silent:,} without a token to learn from or to measure" if silent else ""
+    as_text = f", {refusals.as_text:,} of them with fields written as text" if refusals.as_text else ""
     template = stage.runtime.get("template")
-    by = f" by {template}" if template else ""
-    return f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{left_out}{without}"
+    by = f" with {template}" if template else ""
+    return f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{as_text}{left_out}{without}"
 
 
 Maker = Callable[[Any], bool]
 
 
-def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, refusals: Refusals) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
-    labelled = bool(_shown(stage).verb)
+    labelled, on_text = bool(_shown(stage).verb), refusals.count_text
 
     def usable(row: Any) -> bool:
-        made = conversation_row(tokenizer, row, _length(stage), unsupported_fields=how, labelled=labelled)
+        made = conversation_row(
+            tokenizer, row, _length(stage), unsupported_fields=how, labelled=labelled, on_text=on_text
+        )
         return any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
 
     return usable
 
 
-def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, _: Refusals) -> Maker:
     return lambda row: bool(text_row(tokenizer, row, _length(stage)).input_ids)
 
 
-def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, refusals: Refusals) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
-    return lambda row: pair_row(tokenizer, row, _length(stage), unsupported_fields=how).differs
+    on_text = refusals.count_text
+    return lambda row: pair_row(tokenizer, row, _length(stage), unsupported_fields=how, on_text=on_text).differs
 
 
-def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, _: Refusals) -> Maker:
     length = _length(stage) or stage.identity["max_length_limit"]
     encoder = _prefixed(stage, partial(scoring_encoder, tokenizer, stage.identity, length))
     dimension = stage.identity["dimension"]
     return lambda row: any(turn.prompt for turn in turn_prompts(encoder, dimension, row["messages"]))
 
 
-def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, _: Refusals) -> Maker:
     encoder = _prefixed(stage, partial(training_encoder, tokenizer, stage.identity))
     end, length = tokenizer.eos_token_id, stage.identity["max_length"]
     if end is None:
@@ -222,7 +228,7 @@ def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Mak
     return lambda row: bool(scorer_row(encoder, row, scorer_prompt(encoder, row, length), end).input_ids)
 
 
-_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase], Maker]] = {
+_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase, Refusals], Maker]] = {
     "conversation": _conversations,
     "text": _text,
     "pair": _pairs,
