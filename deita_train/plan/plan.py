@@ -232,7 +232,11 @@ def run_record(plan: Plan) -> RunRecord:
     )
     nodes = {
         node.id: RecordedNode(
-            node.label, node.kind, node.identity, {name: parent.id for name, parent in node.parents.items()}
+            node.label,
+            node.kind,
+            node.identity,
+            {name: parent.id for name, parent in node.parents.items()},
+            node.runtime.get("template"),
         )
         for node in plan.nodes
     }
