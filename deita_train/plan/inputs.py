@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from deita_train.recipe.model_sections import Dtype, Training
 from deita_train.recipe.wording import nearest
 from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.store.keys import ContentHashes
+from deita_train.store.model_links import LINKED
 from deita_train.training.mixed_precision import MixedPrecision, stated_precision
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
@@ -37,12 +38,29 @@ class MissingSection(UserError):
 class Inputs:
     """Resolves what a recipe names, once per start; hashes and Hub revisions are remembered on disk."""
 
-    def __init__(self, store_dir: Path, run_dir: Path, recipe_path: Path, planned_gpus: int | None = None) -> None:
+    def __init__(
+        self,
+        store_dir: Path,
+        run_dir: Path,
+        recipe_path: Path,
+        planned_gpus: int | None = None,
+        problem: Callable[[str, str], UserError] | None = None,
+    ) -> None:
+        """Start with what earlier starts have remembered.
+
+        Args:
+            store_dir: the store, which keeps the hashes.
+            run_dir: the run's folder, which keeps the Hub revisions.
+            recipe_path: the recipe, as messages name it.
+            planned_gpus: GPUs of each machine that will run it; None counts this machine's.
+            problem: the error for a dotted path and a message; by default it names no line.
+        """
         self._hashes = ContentHashes(store_dir / "content_hashes.json")
         self._pins_file = run_dir / "revisions.json"
         self._pins: dict[str, str] = read_json(self._pins_file) if self._pins_file.exists() else {}
         self._recipe_path = recipe_path
         self._planned_gpus = planned_gpus
+        self._problem = problem
         self._models: dict[str, None] = {}
 
     def check_trusted(self, names: Collection[str]) -> None:
@@ -62,7 +80,9 @@ class Inputs:
             write_json_atomically(self._pins_file, self._pins)
 
     def error(self, where: str, message: str) -> UserError:
-        """A user error that names the recipe and the dotted path."""
+        """A user error that names the recipe, the line where that is known, and the dotted path."""
+        if self._problem is not None:
+            return self._problem(where, message)
         return UserError(f"{self._recipe_path}: {where}: {message}")
 
     def missing(self, section: str, wanted: str) -> "MissingSection":
@@ -172,6 +192,12 @@ class Inputs:
             self._check_json(path / "config.json", f"{where}.{field}")
             return {"content": self._model_content(path, f"{where}.{field}")}, str(path.resolve())
         if not HUB_ID.fullmatch(name):
+            if path.name in LINKED and path.parent.name:
+                raise self.error(
+                    f"{where}.{field}",
+                    f"{name} is not there (looked in {Path.cwd()}): the run {path.parent.name} has not made it yet. "
+                    "Run its recipe first, or correct the path.",
+                )
             raise self.error(
                 f"{where}.{field}",
                 f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id. Correct the path.",

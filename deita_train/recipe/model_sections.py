@@ -21,8 +21,9 @@ class Training(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Minutes after which a checkpoint is saved, beside those of `trainer.save_steps`."""
     trainer: dict[str, Any] = Field(default_factory=dict)
-    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names. Each has its effect or is
-    refused (docs/training.md)."""
+    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names. Their defaults are trl's,
+    but for `lr_scheduler_type` (`cosine`; of `dpo` `linear`) and, of `sft` and `dpo`, `max_length` (2048). Each
+    field has its effect or is refused (docs/training.md)."""
 
     @field_validator("trainer")
     @classmethod
@@ -87,6 +88,26 @@ class Rendered(Section):
     counted, or written as text."""
     max_refused_share: Share = 0.01
     """Share of rows that the template cannot write above which the stage fails; up to it they are left out."""
+
+
+class RenderedLikeSft(Rendered):
+    """A section after `sft`, which treats rows as that section does unless it says otherwise."""
+
+    chat_template: str | None = None
+    """By default that of `sft`, beside which none may be stated. In a recipe without `sft` a template of
+    docs/training.md, a `.jinja` file, or `tokenizer` for the model's own; by default the model's own, and `vicuna_v1.1`
+    for a model without one."""
+    unsupported_fields: Literal["drop", "text"] = "drop"
+    """What becomes of a row with reasoning, tool calls or roles that the template does not write: it is left out and
+    counted, or written as text. By default as in `sft`."""
+    max_refused_share: Share = 0.01
+    """Share of rows that the template cannot write above which the stage fails; up to it they are left out. By default
+    as in `sft`."""
+
+    def like(self, sft: Rendered) -> dict[str, Any]:
+        """The fields that follow from `sft:`, because they are not stated here."""
+        inherited = {"unsupported_fields", "max_refused_share"} - self.model_fields_set
+        return {name: getattr(sft, name) for name in sorted(inherited & sft.model_fields_set)}
 
 
 class Architecture(Section):
@@ -179,7 +200,7 @@ class Sft(Packable, Rendered):
         return self
 
 
-class Dpo(Tuning, Rendered):
+class Dpo(Tuning, RenderedLikeSft):
     """Direct preference optimization of the SFT model, or of `model` [paper 3, App. A]."""
 
     preferences: Preferences
@@ -194,7 +215,7 @@ class Dpo(Tuning, Rendered):
     """How the reference's log-probabilities are computed, once and before the training."""
 
 
-class Evaluate(Pass, Rendered):
+class Evaluate(Pass, RenderedLikeSft):
     """Evaluation of the base and of every tuned model, or of `model`, on held-out rows."""
 
     heldout: Source | None = None

@@ -171,7 +171,7 @@ RECIPES = [
     Case(
         "deita without the scores",
         "plan recipe.yaml",
-        ("recipe.yaml: select: needs scorers.quality:", "select.method deita ranks by it"),
+        ("recipe.yaml: select: needs scorers.quality:", "select.method deita ranks by it", "reads none: random"),
         {"method: random": "method: deita"},
     ),
     Case(

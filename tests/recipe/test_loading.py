@@ -154,7 +154,10 @@ def test_a_set_reaches_a_trainer_field(write):
             "sft.trainer=",
             "sft.trainer: null is no value; expected a mapping (the section is empty: fill it or remove the key)",
         ),
-        ("select.budget=many", "select.budget: 'many' is text; expected a whole number or a mapping"),
+        (
+            "select.budget=many",
+            "select.budget: 'many' is text; expected a whole number, {share: 0.1} or {tokens: 5000000}",
+        ),
         ("select.method=deitaa", "select.method: 'deitaa' is not allowed (did you mean deita?)"),
         ("select.order=up", "select.order: 'up' is not allowed; expected highest or lowest"),
     ],

@@ -28,10 +28,7 @@ from deita_train.training.mixed_precision import precision_of
 # A context may be far longer, and a pass over it far more expensive.
 PASS_MAX_LENGTH = 2048
 
-_WAYS_OUT = (
-    "State resize: true where it is trained (sft, dpo, scorers.<dimension>.train), or resize it once and save it "
-    "(resize_token_embeddings)."
-)
+_WAYS_OUT = "esize it once and save it (resize_token_embeddings), or name another model."
 
 
 class Model(NamedTuple):
@@ -130,7 +127,7 @@ class Builder:
             if name not in (None, OWN):
                 return named_template(name, marked=marked)
             if model.parents:
-                return made_template(model.parents["model"].identity)
+                return made_template(model.parents["model"])
             find = own_or_default if name is None else own_template_of
             return find(model.identity["model"], model.location["model"])
         except UserError as error:
@@ -194,21 +191,24 @@ class Builder:
             "resize": tuning.resize,
         }
 
-    def check_limits(self, model: Model, where: str, length: tuple[str, int | None], *, resize: bool = False) -> None:
+    def check_limits(
+        self, model: Model, where: str, length: tuple[str, int | None], *, resize: bool | None = None
+    ) -> None:
         """Refuse a local model with tokens that have no embedding, and a stated length beyond its learned positions.
 
         Args:
             model: of the section.
             where: the dotted path of the section.
             length: the field that states a maximum length, and what it states; None for its default.
-            resize: whether the section adds embeddings.
+            resize: whether the section adds embeddings; None for one that does not train.
         """
         if "model" not in model.location:
             return  # made by the run
         folder = Path(model.location["model"])
         problem = vocabulary_problem(folder)
         if problem is not None and not resize:
-            raise self.inputs.error(f"{where}.model", f"{problem}. {_WAYS_OUT}")
+            ways = f"State {where}.resize: true, r{_WAYS_OUT}" if resize is not None else f"R{_WAYS_OUT}"
+            raise self.inputs.error(f"{where}.model", f"{problem}. {ways}")
         field, stated = length
         problem = length_problem(folder, stated)
         if problem is not None:

@@ -58,7 +58,7 @@ def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, ChatTemplate]:
         raise builder.inputs.error(
             "sft.peft", "sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true."
         )
-    return Model({"model": sft}, {}, {}), made_template(sft.identity)
+    return Model({"model": sft}, {}, {}), made_template(sft)
 
 
 def _parity_template(builder: Builder, chat_template: str) -> str:

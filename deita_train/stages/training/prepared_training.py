@@ -22,11 +22,13 @@ from deita_train.training.step_watch import RATES
 from deita_train.training.trainer_run import TrainingOutcome, train
 
 ROWS, COUNT = "rows", "count.json"
+_AS_TEXT = "rows_as_text"
 
 
-def write_count(context: StageContext, count: RowCount) -> None:
-    """Write the preparation's counts beside the prepared rows."""
-    write_json_atomically(context.prepared_dir / COUNT, vars(count))
+def write_count(context: StageContext, count: RowCount, as_text: int | None = None) -> None:
+    """Write the preparation's counts beside the prepared rows; `as_text` of them were written as text."""
+    beside = {} if as_text is None else {_AS_TEXT: as_text}
+    write_json_atomically(context.prepared_dir / COUNT, {**vars(count), **beside})
 
 
 def train_prepared(
@@ -111,6 +113,7 @@ def _metrics(outcome: TrainingOutcome, count: dict[str, Any]) -> dict[str, Any]:
         "rows_truncated": count["truncated"],
         "rows_without_loss": count["without_loss"],
         "rows_without_loss_ids": count["without_loss_ids"],
+        **({_AS_TEXT: count[_AS_TEXT]} if _AS_TEXT in count else {}),
         "resumed_from_step": outcome.resumed_from,
         "micro_batch": outcome.micro_batch,
         **{name: outcome.rates.get(name) for name in RATES},
