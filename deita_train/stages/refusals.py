@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
-from deita_train.data.row_refusal import WRITABLE_AS_TEXT, RowRefused
+from deita_train.data.row_refusal import MARK_THE_ANSWERS, WRITABLE_AS_TEXT, RowRefused
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext
 
@@ -41,20 +41,10 @@ class Refusals:
         return cls(context.runtime.get("section", context.label), context.runtime.get("max_refused_share", 0.0))
 
     def unless_refused(self, row_id: str, make: Callable[[], Made]) -> Made | None:
-        """What `make` returns, or None for a row that the template refuses, which is counted and named in the log.
-
-        Raises:
-            UserError: the template itself is unfit, so that leaving rows out does not help.
-        """
+        """What `make` returns, or None for a row that the template refuses, which is counted and named in the log."""
         try:
             return make()
         except RowRefused as refusal:
-            if refusal.reason == "answers_not_found":
-                raise UserError(
-                    f"{self.section}.chat_template: row {row_id}: {refusal.detail}. Name a template of this package, "
-                    "or a copy of this one (a .jinja file) in which the assistant's words and the end-of-turn token "
-                    "are between {% generation %} and {% endgeneration %}."
-                ) from refusal
             self._count(row_id, refusal)
             return None
 
@@ -86,4 +76,5 @@ class Refusals:
         """What to do about the reasons that were found."""
         as_text = self.counts.keys() & WRITABLE_AS_TEXT
         text = f"state {self.section}.unsupported_fields: text, which writes them as text, " if as_text else ""
-        return f"Choose another chat_template, {text}or raise the share to leave them out."
+        marks = f"{MARK_THE_ANSWERS}, " if "answers_not_found" in self.counts else ""
+        return f"Choose another chat_template, {marks}{text}or raise the share to leave them out."
