@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,9 @@ def _check_places(tokenizer: PreTrainedTokenizerBase, probe: Sequence[Message]) 
     around: Any = tokenizer.apply_chat_template(
         [dict(message) for message in probe], chat_template=with_answers_between(template, start, end), tokenize=False
     )
-    marked = [False] * len(rendered.text)
-    for span in rendered.answers:
-        marked[slice(*span)] = [True] * (span[1] - span[0])
-    if list(zip(rendered.text, marked, strict=True)) != list(_between(around, start, end)):
+    marked = set(chain.from_iterable(range(*span) for span in rendered.answers))
+    said = [(character, place in marked) for place, character in enumerate(rendered.text)]
+    if said != list(_between(around, start, end)):
         raise UserError(
             "its {% generation %} marks stand in a {% set %}, a {% call %}, a {% filter %} or in a macro whose text is "
             "changed before it is written, where transformers cannot place them; put them around what is written."
@@ -121,7 +120,11 @@ def _check_headers(tokenizer: PreTrainedTokenizerBase, probe: Sequence[Message])
             rendered_text(tokenizer, probe[:place], add_generation_prompt=with_header, labelled=False).text.rstrip()
             for with_header in (False, True)
         )
-        begun = [rendered.text[start:end] for start, end in rendered.answers if start <= len(asked) < end]
+        begun = [
+            rendered.text[start:end]
+            for start, end in rendered.answers
+            if len(rendered.text[:start].rstrip()) <= len(asked) < end
+        ]
         has_header = bool(begun) and (len(asked) < len(prompt) or not _begins_with(begun[0], message))
         if has_header:
             raise UserError(
