@@ -169,8 +169,7 @@ def _tried(
     Raises:
         UserError: more rows were refused than the recipe allows, or a row would stop the stage.
     """
-    section = _section(stage)
-    refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
+    refusals = Refusals.of_stage(stage.label, stage.identity, stage.runtime, is_logged=False)
     make = _MAKERS[_shown(stage).form](stage, tokenizer, limit.tokens, refusals)
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
