@@ -1,13 +1,14 @@
 """The messages of a conversation: what is read of one, under which keys, and when it cannot be used."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from deita_train.data.plain_values import as_json, is_unicode_text
 
 Message = dict[str, Any]
-"""``role`` and ``content``, a text, then the further fields that the row gives the message, without nulls."""
+"""``role`` and ``content``, a text, then the further fields that the row gives the message and that say something."""
 
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 TRAINED_FIELDS = ("weight", "train", "trainable")
@@ -154,8 +155,13 @@ def _checked(found: Sequence[_Found], roles: Mapping[str, str], place: str) -> R
             continue
         if not text.strip() and role != "tool" and not _has_more(role, message.fields):
             raise UnusableRow("empty_message", f"{place} {message.number} ({message.speaker}) is {text[:20]!r}")
-        messages.append({"role": role, "content": text, **message.fields})
+        messages.append({"role": role, "content": text, **_finite(message.fields)})
     return Reading(messages, len(found) - len(messages))
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are not nan or infinity: of these a table would hold null, and a null is no field."""
+    return {name: value for name, value in fields.items() if type(value) is not float or math.isfinite(value)}
 
 
 def _unknown_role(messages: Sequence[_Found], place: str) -> UnusableRow:
@@ -164,10 +170,14 @@ def _unknown_role(messages: Sequence[_Found], place: str) -> UnusableRow:
     detail = f"{place} {first.number} has the role {first.speaker!r:.40}"
     if first.speaker is None:
         detail += _keys_in_words(first, "role or from")
-    # A speaker that is not a string is counted under its literal.
-    names = [message.speaker if isinstance(message.speaker, str) else repr(message.speaker) for message in messages]
+    # A speaker that is not Unicode text is counted under its literal.
+    names = [message.speaker if _is_unicode(message.speaker) else repr(message.speaker) for message in messages]
     present = [name for name, message in zip(names, messages, strict=True) if message.speaker is not None]
     return UnusableRow("unknown_role", detail, tuple(dict.fromkeys(present)))
+
+
+def _is_unicode(speaker: Any) -> bool:
+    return isinstance(speaker, str) and is_unicode_text(speaker)
 
 
 def _keys_in_words(message: _Found, read: str) -> str:
@@ -227,6 +237,7 @@ def _text(message: _Found, roles: Mapping[str, str], place: str) -> str:
     if not is_unicode_text(text):
         raise UnusableRow("not_text", f"{where} holds a lone surrogate, which is not Unicode text")
     for name, value in message.fields.items():
+        check_storable(name, f"the name of field {name!r} of {where}")
         check_storable(value, f"{where}, field {name!r}")
     return text
 

@@ -139,6 +139,19 @@ def test_a_lone_surrogate_drops_its_row(tags, column):
     assert pool["id"][:] == ["p:1"]
 
 
+def test_a_lone_surrogate_in_a_name_drops_its_row_and_the_report_is_unicode():
+    fields = {"messages": [TURNS[0] | {"\ud800f": 1}, TURNS[1]]}
+    speaker = {"messages": [{"role": "\ud800x", "content": "q"}, TURNS[1]]}
+    pool, report = build_pool([source("p", [row(), row() | {"\ud800c": 1}, fields, speaker])])
+    assert (pool["id"][:], report.drops) == (["p:0"], {"not_text": 2, "unknown_role": 1})
+    assert report.unknown_roles == {r"'\ud800x'": 1}
+    assert report.examples["not_text"] == [
+        r"p:2: the name of column '\ud800c' holds a lone surrogate, which is not Unicode text",
+        r"p:3: the name of field '\ud800f' of message 1 holds a lone surrogate, which is not Unicode text",
+    ]
+    json.dumps(report.as_dict(), ensure_ascii=False).encode()
+
+
 def test_a_source_column_that_is_no_string_is_replaced_and_listed():
     pool, report = build_pool([source("p", [row(source=3), row(source="s")])])
     assert pool["source"][:] == ["p", "s"]
@@ -403,8 +416,8 @@ ANYTHING = st.recursive(
     ),
     max_leaves=4,
 )
-KEYS = ("role", "from", "content", "value", "tool_calls", "function_call", "weight", "thinking", "own")
-SPEAKERS = ("user", "assistant", "tool", "system", "function_call", "observation", "gpt", "human")
+KEYS = ("role", "from", "content", "value", "tool_calls", "function_call", "weight", "thinking", "own", "\ud800")
+SPEAKERS = ("\ud800", "user", "assistant", "tool", "system", "function_call", "observation", "gpt", "human")
 MESSAGES = st.lists(
     ANYTHING
     | st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4)
@@ -420,7 +433,10 @@ COLUMNS = ("conversations", "messages", "instruction", "input", "output", "promp
 @settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from(FORMATS),
-    st.lists(st.dictionaries(st.sampled_from((*COLUMNS, "tools", "source", "own")), ANYTHING | MESSAGES), max_size=3),
+    st.lists(
+        st.dictionaries(st.sampled_from((*COLUMNS, "tools", "source", "own", "\ud800")), ANYTHING | MESSAGES),
+        max_size=3,
+    ),
 )
 def test_no_row_stops_a_run_and_what_is_kept_can_be_read(format, rows):
     good = {"conversations": TURNS, "messages": TURNS, "instruction": "q", "input": "", "output": "a", "prompt": "q"}
@@ -429,6 +445,7 @@ def test_no_row_stops_a_run_and_what_is_kept_can_be_read(format, rows):
     pool, report = build_pool([source("p", read, format=format)])
     assert report.rows_in == len(read) == report.rows_out + sum(report.drops.values())
     assert len(pool.to_list()) == report.rows_out >= 1
+    json.dumps(report.as_dict(), ensure_ascii=False).encode()
     for messages in pool["messages"]:
         for message in messages:
             assert message["role"] in ("system", "user", "assistant", "tool")

@@ -328,6 +328,14 @@ def test_several_pairs_of_one_prompt_are_all_kept():
     assert pairs["id"][:] == ["p", "s:1", "p:2"]
 
 
+def test_a_lone_surrogate_in_a_name_drops_its_pair():
+    fields = pair_row([user("q") | {"\ud800f": 1}])
+    answer = pair_row(chosen={"role": "\ud800x", "content": "good"})
+    pairs, report = build_preferences(source([pair_row(), pair_row() | {"\ud800c": 1}, fields, answer]))
+    assert (pairs["id"][:], report.drops) == (["p:0"], {"not_text": 2, "unknown_role": 1})
+    json.dumps(report.as_dict(), ensure_ascii=False).encode()
+
+
 def test_a_repeated_id_is_an_error():
     message = error([pair_row(id="1"), pair_row(), pair_row(id="1")])
     for part in ("'1'", "p:1", "p:3", "'id'"):
