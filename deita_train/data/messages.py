@@ -19,6 +19,10 @@ TEXT_KEYS = ("content", "value", "text")
 CALL_SPEAKER = "function_call"
 """In ShareGPT's style a speaker whose text is a tool call in JSON; `roles` may give it another meaning."""
 
+_CALL_FIELDS = ("tool_calls", "function_call")
+_MAY_BE_EMPTY = frozenset((*REASONING_FIELDS, *_CALL_FIELDS, "tool_call_id", "name"))
+"""The fields that libraries write empty where a message has none of the kind."""
+
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _SAID_BY = {"role": ("role", "from"), "from": ("from", "role")}
 _TEXT_OF = {"role": TEXT_KEYS, "from": ("value", "content", "text")}
@@ -124,11 +128,15 @@ def _is_plain(text: Any) -> bool:
 
 
 def _found(message: Any, number: int, column: str, speaker_key: str) -> _Found:
-    """A message's speaker and text under the first keys that hold something, and its other fields without nulls."""
+    """A message's speaker and text under the first keys that hold something, and its other fields that do."""
     if not isinstance(message, dict):
         kind = type(message).__name__
         raise UnusableRow("missing_conversation", f"column {column!r}, message {number} is {kind}, not an object")
-    fields = {name: value for name, value in message.items() if value is not None}
+    fields = {
+        name: value
+        for name, value in message.items()
+        if value is not None and not (name in _MAY_BE_EMPTY and _is_empty(name, value))
+    }
     key = next((name for name in _SAID_BY[speaker_key] if name in fields), speaker_key)
     speaker = fields.pop(key, None)
     text_key = next((name for name in _TEXT_OF[key] if name in fields), None)
@@ -137,6 +145,12 @@ def _found(message: Any, number: int, column: str, speaker_key: str) -> _Found:
     if fields.pop("content", text) != text:
         raise UnusableRow("not_text", f"column {column!r}, message {number} has two texts, {text_key} and content")
     return _Found(number, speaker, text, fields)
+
+
+def _is_empty(name: str, value: Any) -> bool:
+    if name in _CALL_FIELDS:
+        value = _read_json(value)
+    return not value.strip() if isinstance(value, str) else value in (None, [], {})
 
 
 def _checked(found: Sequence[_Found], roles: Mapping[str, str], place: str) -> Reading:
@@ -199,7 +213,7 @@ def _with_call(message: _Found, roles: Mapping[str, str], place: str) -> _Found:
     speaker, fields, where = message.speaker.lower(), message.fields, f"{place} {message.number}"
     if speaker == CALL_SPEAKER and CALL_SPEAKER not in roles:
         return message._replace(text="", fields={**fields, "tool_calls": _calls(message.text, where)})
-    if fields.get("tool_calls"):
+    if "tool_calls" in fields:
         return message._replace(fields={**fields, "tool_calls": _tool_calls(fields["tool_calls"], where)})
     if roles[speaker] == "assistant" and "function_call" in fields:
         others = {name: value for name, value in fields.items() if name != "function_call"}

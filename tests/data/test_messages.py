@@ -69,6 +69,31 @@ def test_nulls_that_parquet_filled_in_do_not_exist():
     ]
 
 
+EMPTY = [
+    ("tool_calls", [[], "", "[]", " [ ] ", "null", {}]),
+    ("function_call", ["", {}, "null"]),
+    ("reasoning_content", ["", " \n", []]),
+    ("thinking", [""]),
+    ("reasoning", ["", {}]),
+    ("tool_call_id", [""]),
+    ("name", [""]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in EMPTY for value in values])
+def test_fields_that_libraries_write_empty_do_not_exist(name, value):
+    turns = [user("q") | {name: value}, assistant("a") | {name: value}, tool("r") | {name: value}]
+    assert read(*turns).messages == [user("q"), assistant("a"), tool("r")]
+    assert refused(user("q"), assistant("") | {name: value}).reason == "empty_message"
+    other = assistant("a") | {name: value, "weight": 0, "own": ""}
+    assert read(user("q"), other).messages[1] == assistant("a") | {"weight": 0, "own": ""}
+
+
+def test_zero_and_false_are_not_empty():
+    assert read(user("q") | {"name": 0}, assistant("a")).messages[0] == user("q") | {"name": 0}
+    assert refused(user("q"), assistant("a") | {"tool_calls": False}).reason == "bad_tool_calls"
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_json_lacks_do_not_exist_either(value):
     found = read(user("q") | {"score": value}, assistant("a") | {"meta": {"p": 1}, "score": value}).messages

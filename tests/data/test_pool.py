@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deita_train.data.as_text import conversation_as_text, message_text
-from deita_train.data.conversations import FORMATS
+from deita_train.data.conversations import FORMAT_COLUMNS, FORMATS
 from deita_train.data.pool import PoolSource, build_pool, unique_ids
 from deita_train.data.row_table import MESSAGES_TYPE
 from deita_train.data.sources import SourceRow
@@ -452,6 +452,31 @@ def test_no_row_stops_a_run_and_what_is_kept_can_be_read(format, rows):
             assert isinstance(message["content"], str) and None not in message.values()
             assert isinstance(message_text(message), str)
         assert isinstance(conversation_as_text(messages), list)
+    again, report = build_pool([source("p", pool.to_list())])
+    assert (again["messages"][:], report.drops) == (pool["messages"][:], {})
+    assert [row.get("tools") for row in again] == [row.get("tools") for row in pool]
+
+
+def test_rows_whose_fields_are_empty_make_the_same_table_as_rows_without_them():
+    empty = {"tool_calls": [], "reasoning_content": "", "weight": None, "function_call": None, "name": ""}
+    filled, report = build_pool([source("p", [{"messages": [turn | empty for turn in TURNS], "tools": []}])])
+    plain, _ = build_pool([source("p", [{"messages": TURNS}])])
+    assert filled.to_list() == plain.to_list() and filled.features == plain.features
+    assert (report.message_fields, report.json_columns) == ({}, {})
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_pool_is_read_again_with_the_same_messages_whatever_columns_its_rows_had(format):
+    columns = {name for names in FORMAT_COLUMNS.values() for name in names} | {"chosen", "rejected"}
+    rows = [{name: f"{name} of {i}" for name in columns} for i in range(2)]
+    for i, row in enumerate(rows):
+        row["conversations"] = [{"from": "human", "value": f"old {i}"}, {"from": "gpt", "value": "old"}]
+        row["messages"] = [{"role": "user", "content": f"new {i}"}, {"role": "assistant", "content": "new"}]
+    pool, _ = build_pool([source("p", rows, format=format)])
+    again, report = build_pool([source("p", pool.to_list())])
+    assert report.formats == {"p": "messages"}
+    assert again["messages"][:] == pool["messages"][:]
+    assert set(again.column_names) == set(pool.column_names)
 
 
 REAL_FILES = [

@@ -154,6 +154,15 @@ def test_answers_that_say_the_same_are_equal_whatever_else_they_have():
         assert report.drops == ({"answers_equal": 1} if equal else {})
 
 
+def test_empty_calls_and_reasoning_are_no_difference():
+    empty = {"tool_calls": [], "reasoning_content": ""}
+    with pytest.raises(UnusableRow) as caught:
+        to_pair(chats([user("q"), GOOD | empty], [user("q"), GOOD]), "ultrafeedback")
+    assert caught.value.reason == "answers_equal"
+    pair = to_pair(chats([user("q") | empty, GOOD | empty], [user("q"), BAD]), "ultrafeedback")
+    assert (pair.prompt, pair.chosen_fields, pair.rejected_fields) == ([user("q")], None, None)
+
+
 def test_prompts_that_say_the_same_are_equal_whatever_else_they_have():
     for fields, equal in [({"id": 1}, True), ({"weight": 0}, True), (CALLED, False), (THOUGHT, False)]:
         row = chats([user("p"), GOOD | fields, user("q"), GOOD], [user("p"), GOOD, user("q"), BAD])
