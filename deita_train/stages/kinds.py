@@ -100,9 +100,9 @@ _SHORTENED = {"max_length_limit": 2048}
 _RENDERED = {"unsupported_fields": "drop"}
 
 STAGE_KINDS: dict[str, StageKind] = {
-    "pool": StageKind(3, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
+    "pool": StageKind(4, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
     "preferences": StageKind(
-        2, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
+        3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
     "scores_file": StageKind(
         1, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
@@ -120,7 +120,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied=_trainer(_SFT_TRAINER),
     ),
     "train_scorer": StageKind(
-        5,
+        6,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),

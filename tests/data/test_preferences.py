@@ -186,6 +186,23 @@ def test_the_prompt_column_of_ultrafeedback_does_not_decide(columns):
     assert to_pair(row, "ultrafeedback") == PreferencePair([user("q")], "good", "bad")
 
 
+@pytest.mark.parametrize("leading", [[system("s")], [said("system", "s")], [system(" "), said("developer", "s")]])
+def test_a_system_message_in_the_prompt_of_ultrafeedback_alone_is_read(leading):
+    row = chats([user("q"), GOOD], [user("q"), BAD], prompt=[*leading, user("q")])
+    assert to_pair(row, detect_pair_format(row)).prompt == [system("s"), user("q")]
+    assert build_preferences(source([row]))[1].system_messages_left_out == len(leading) - 1
+    beside = to_pair({**row, "system": "other"}, "ultrafeedback")
+    assert beside.prompt == [system("s"), user("q")]
+
+
+def test_the_conversations_system_message_counts_before_the_prompts():
+    row = chats([system("own"), user("q"), GOOD], [system("own"), user("q"), BAD], prompt=[system("s"), user("q")])
+    assert to_pair(row, "ultrafeedback").prompt == [system("own"), user("q")]
+    for prompt in ("q", [user("q")], [None], []):
+        row = chats([user("q"), GOOD], [user("q"), BAD], prompt=prompt)
+        assert to_pair(row, "ultrafeedback").prompt == [user("q")]
+
+
 def test_names_of_speakers_are_no_difference_between_prompts():
     row = chats([user("q"), assistant("good")], [said("human", "q"), said("gpt", "bad")])
     assert to_pair(row, "ultrafeedback") == PreferencePair([user("q")], "good", "bad")
