@@ -189,6 +189,9 @@ def detect_pair_format(row: Mapping[str, Any]) -> PairFormat:
 def _format_with_answers(row: Mapping[str, Any]) -> PairFormat | None:
     """The format of a row that has both answers."""
     answers = [row[side] for side in _SIDES]
+    # So are tables of ours, whatever columns their rows had of their own.
+    if isinstance(row.get("prompt"), list) and all(isinstance(answer, str) for answer in answers):
+        return "prompt_pairs"
     if "conversations" in row:
         return "sharegpt_pairs"
     if any(isinstance(answer, list) and len(answer) > 1 for answer in answers):

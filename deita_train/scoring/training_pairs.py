@@ -178,7 +178,9 @@ def _labelled_turns(rows: Iterable[SourceRow], label: LabelColumn) -> Iterator[t
             if not low <= instruction_fraction(messages) < high:
                 continue
         if row.row.get(label.name) is None:
-            raise UserError(f"{row.where}: the label column {label.name} is missing; columns: {', '.join(row.row)}")
+            raise UserError(
+                f"{row.where}: the label column {label.name} is missing; columns: {', '.join(map(repr, row.row))}"
+            )
         answered = [(instruction, response) for instruction, response in user_turns(messages) if response is not None]
         if not answered:
             raise UserError(f"{row.where}: the label has no answered turn to belong to; leave the row out")

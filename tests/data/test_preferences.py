@@ -13,6 +13,7 @@ from deita_train.data.conversations import DEFAULT_ROLES, UnusableRow
 from deita_train.data.intake import instruction_fraction
 from deita_train.data.preferences import (
     PAIR_DROP_REASONS,
+    PAIR_FORMAT_COLUMNS,
     PAIR_FORMATS,
     PreferencePair,
     PreferenceSource,
@@ -139,6 +140,20 @@ def test_pairs_with_fields_are_read_again_as_they_were_written():
     assert again.to_list() == pairs.to_list()
     assert again.features == pairs.features
     assert (report.columns_left_out, report_again.columns_left_out) == ([], [])
+
+
+@pytest.mark.parametrize("format", PAIR_FORMATS)
+def test_pairs_are_read_again_whatever_columns_their_rows_had(format):
+    row = {name: f"own {name}" for names in PAIR_FORMAT_COLUMNS.values() for name in names}
+    row |= {"conversations": [said("human", "old")], "messages": [user("older"), assistant("a")]}
+    if format == "ultrafeedback":
+        row |= chats([*LONG_PROMPT, GOOD], [*LONG_PROMPT, BAD])
+    elif format == "transcript_pairs":
+        row |= chats("\n\nHuman: q\n\nAssistant: good", "\n\nHuman: q\n\nAssistant: bad")
+    pairs, _ = build_preferences(source([row], format=format))
+    again, report = build_preferences(source(pairs.to_list()))
+    assert report.format == "prompt_pairs"
+    assert again.to_list() == pairs.to_list()
 
 
 def test_plain_pairs_keep_their_types():
