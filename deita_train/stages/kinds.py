@@ -103,9 +103,9 @@ _RENDERED = {"unsupported_fields": "drop"}
 _CUT = {"cut_at_context": True}
 
 STAGE_KINDS: dict[str, StageKind] = {
-    "pool": StageKind(3, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
+    "pool": StageKind(4, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
     "preferences": StageKind(
-        2, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
+        3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
     "scores_file": StageKind(
         1, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
