@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from deita_train.budget import budget_rows
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
@@ -61,6 +62,7 @@ def validate(stage: StageToValidate) -> Iterator[str]:
         if stage.kind == "sft":
             _prefixed(stage, partial(check_answer_marks, tokenizer), "chat_template: ")
         yield from _cut_at_positions(stage, folder)
+        yield from _small_data(stage, total)
         yield _tried(stage, tokenizer, rows, total)
 
 
@@ -161,6 +163,18 @@ def _cut_at_positions(stage: StageToValidate, folder: Path) -> Iterator[str]:
     positions = learned_positions(read_json_file(folder / "config.json"))
     if positions is not None and length_problem(folder, stated) is not None:
         yield f"{stage.label}: rows are cut at {positions:,} tokens, the positions that the model has learned"
+
+
+def _small_data(stage: StageToValidate, total: int) -> Iterator[str]:
+    """A line for a training whose batch holds more rows than it trains on, at most `total`."""
+    if not STAGE_KINDS[stage.kind].trains:
+        return
+    data, batch = stage.parents.get("data"), stage.identity["global_batch_size"]
+    budget = None if data is None else data.identity.get("budget")
+    rows = min(total, total if budget is None else budget_rows(budget, total) or total)
+    if batch > rows:
+        more = f"global_batch_size {batch:,} is more than the {rows:,} rows to train on"
+        yield f"{stage.label}: {more}; an epoch is one step"
 
 
 def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: list[Any], total: int) -> str:
