@@ -77,7 +77,10 @@ def grouped(problems: Sequence[tuple[str, str]]) -> list[str]:
     Several stages stumble over one damaged file, or over one model. Each problem comes with its section.
     """
     sections: dict[str, list[str]] = {}
+    first_of: dict[str, str] = {}
     for section, problem in problems:
+        first_of.setdefault(problem, section)
+    for problem, section in first_of.items():
         masked = re.sub(rf"(?<![\w.]){re.escape(section)}(?=[.:])", _SECTION, problem)
         sections.setdefault(masked, []).append(section)
     return [_of_sections(masked, list(dict.fromkeys(named))) for masked, named in sections.items()]
