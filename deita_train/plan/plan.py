@@ -44,11 +44,12 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """A loaded recipe, its cells as graphs, and where everything lies."""
+    """A loaded recipe, its cells as graphs, and where everything lies; `until` is the last stage of a part of it."""
 
     loaded: LoadedRecipe
     cells: tuple[Cell, ...]
     runs_dir: Path
+    until: str | None = None
 
     @property
     def store(self) -> Store:
@@ -154,7 +155,7 @@ def make_plan(
         cells.append(Cell(cell.label, cell.settings, cell.is_base, nodes))
     inputs.check_trusted(dict.fromkeys(name for cell in loaded.cells for name in cell.recipe.trust_remote_code or ()))
     inputs.save()
-    return Plan(loaded, tuple(cells), runs_dir)
+    return Plan(loaded, tuple(cells), runs_dir, until)
 
 
 def _cut(nodes: dict[str, Node], until: str | None, of_base: Mapping[str, Node] | None) -> dict[str, Node]:

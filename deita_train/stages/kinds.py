@@ -183,7 +183,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         "deita_train.stages.selecting.select",
         reuses="walk",
         has_budget=True,
-        validations=("deita_train.stages.selecting.column_check",),
+        validations=("deita_train.stages.selecting.column_check", "deita_train.stages.selecting.budget_check"),
         implied={"score_turns": "sum", "only_trained_turns": False, **_CUT},
     ),
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),

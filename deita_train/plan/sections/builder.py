@@ -69,6 +69,9 @@ class Builder:
     def add_pool(self, label: str, sources: Sequence[Source], where: str) -> Node:
         """Add the stage that reads conversations."""
         identities, locations = [], []
+        twice = _named_twice(sources)
+        if twice is not None:
+            raise self.inputs.error(f"{where}.sources", f"{twice} is named twice; leave one out.")
         for number, (source, prefix) in enumerate(zip(sources, _id_prefixes(sources), strict=True)):
             path = f"{where}.sources.{number}" if len(sources) > 1 else where
             identity, location = self.inputs.source(source, default_seed=self.recipe.seed, where=path)
@@ -227,6 +230,12 @@ class Builder:
             "packing": isinstance(training, Packable) and training.packing,
             "checkpoint_minutes": training.checkpoint_minutes,
         }
+
+
+def _named_twice(sources: Sequence[Source]) -> str | None:
+    """A dataset of which two sources read the same."""
+    read = [(source.dataset, source.name, source.split, tuple(source.patterns)) for source in sources]
+    return next((one[0] for one in read if one[0] is not None and read.count(one) > 1), None)
 
 
 def _id_prefixes(sources: Sequence[Source]) -> list[str | None]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from deita_train.budget import budget_rows
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
@@ -56,6 +57,7 @@ def validate(stage: StageToValidate) -> Iterator[str]:
         tokenizer = _tokenizer(stage, folder)
         if stage.kind == "sft":
             _prefixed(stage, partial(check_answer_marks, tokenizer), "chat_template: ")
+        yield from _small_data(stage, total)
         yield from _tried(stage, tokenizer, rows, total, row_limit(stage.identity, _readable(stage, folder)))
 
 
@@ -159,6 +161,18 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
         )
     load = partial(load_tokenizer, str(folder), template, trust_code=trusts_code(stage.identity))
     return _prefixed(stage, load)
+
+
+def _small_data(stage: StageToValidate, total: int) -> Iterator[str]:
+    """A line for a training whose batch holds more rows than it trains on, at most `total`."""
+    if not STAGE_KINDS[stage.kind].trains:
+        return
+    data, batch = stage.parents.get("data"), stage.identity["global_batch_size"]
+    budget = None if data is None else data.identity.get("budget")
+    rows = min(total, total if budget is None else budget_rows(budget, total) or total)
+    if batch > rows:
+        more = f"global_batch_size {batch:,} is more than the {rows:,} rows to train on"
+        yield f"{stage.label}: {more}; an epoch is one step"
 
 
 def _tried(
