@@ -103,4 +103,5 @@ def _tokenizer(context: StageContext) -> Path:
     source = tokenizer_path(context.identity["model"], context.runtime["model"], context.label)
     if not context.identity.get("resize"):
         return source
-    return resized_folder(source, context.prepared_dir / "resized", context.identity["chat_template"], weights=False)
+    target, template = context.prepared_dir / "resized", context.identity["chat_template"]
+    return resized_folder(source, target, template, context.runtime["resizing"], weights=False)

@@ -60,6 +60,8 @@ def validate(stage: StageToValidate) -> Iterator[str]:
         tokenizer = _tokenizer(stage, folder)
         if stage.kind == "sft":
             _prefixed(stage, partial(check_answer_marks, tokenizer), "chat_template: ")
+        if _resizing(stage) is not None and Path(tokenizer.name_or_path) == folder:
+            yield f"{stage.label}: resize: true changes nothing in this cell of the sweep: the model lacks no token"
         yield from _cut_at_positions(stage, folder)
         yield _tried(stage, tokenizer, rows, total)
 
@@ -140,9 +142,10 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
     """
     section = _section(stage)
     template = stage.identity.get("pairs_template") or stage.identity.get("chat_template")
-    if any(made.identity.get("resize") for made in _line(stage)):
+    resizing = _resizing(stage)
+    if resizing is not None:
         with tempfile.TemporaryDirectory() as resized:
-            folder = resized_folder(folder, Path(resized) / "resized", template, weights=False)
+            folder = resized_folder(folder, Path(resized) / "resized", template, resizing, weights=False)
             return load_tokenizer(str(folder), template)
     problem = None if is_adapter(folder) else vocabulary_problem(folder)
     if problem is not None:
@@ -151,6 +154,11 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
         )
     load = partial(load_tokenizer, str(folder), template, trust_code=trusts_code(stage.identity))
     return _prefixed(stage, load)
+
+
+def _resizing(stage: StageToValidate) -> Mapping[str, Any] | None:
+    """Who adds tokens to the stage's model; None where nobody does."""
+    return next((made.runtime["resizing"] for made in _line(stage) if made.identity.get("resize")), None)
 
 
 def _cut_at_positions(stage: StageToValidate, folder: Path) -> Iterator[str]:
