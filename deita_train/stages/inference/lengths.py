@@ -10,6 +10,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.conversations import is_trained
+from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import load_tokenizer
 from deita_train.data.row_refusal import RowRefused
 from deita_train.stages.context import StageContext, StageResult
@@ -46,6 +47,8 @@ def run(context: StageContext) -> StageResult:
         if lengths is not None:
             measured.append({"id": row["id"], **lengths})
     drops = refusals.check(len(pool))
+    if not measured:
+        raise no_row_left("has a length", drops)
     datasets.Dataset.from_list(measured, features=FEATURES).save_to_disk(str(context.data_dir))
     tokens = sum(row["num_tokens"] for row in measured)
     longest = max((row["num_tokens"] for row in measured), default=0)

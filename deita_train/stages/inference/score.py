@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, plan_batches, read_plan
@@ -55,6 +56,8 @@ def prepare(context: StageContext) -> None:
     table = pa.Table.from_pylist(turns, schema=_SCHEMA)
     pq.write_table(table, context.prepared_dir / _TURNS)
     prompts = [turn["input_ids"] for turn in turns if turn["input_ids"] is not None]
+    if not prompts:
+        raise no_row_left("can be scored", Counter(turn["reason"] for turn in turns), unit="turns")
     stored = Stored("input_hashes", _column(context))
     plan_missing(context, prompts, stored, {"digit_ids": encoder.digit_ids, "max_length": max_length})
 

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
@@ -19,6 +20,7 @@ from deita_train.models.model_limits import (
     read_json_file,
     vocabulary_problem,
 )
+from deita_train.stages.inference.lengths import row_lengths
 from deita_train.stages.intake.scorer_data import read_scorer_data
 from deita_train.stages.kinds import STAGE_KINDS, ShownRows
 from deita_train.stages.refusals import Refusals
@@ -71,13 +73,23 @@ def _rendering(stage: StageToValidate) -> dict[str, Any]:
     source, data = _line(stage)[-1], _data(stage)
     names = ("chat_template", "pairs_template", "max_length", "max_length_limit", "unsupported_fields", "dimension")
     return {
-        "how": vars(_shown(stage)) | {name: stage.identity.get(name) for name in names},
+        "how": {**_marks(stage), "form": _form(stage)} | {name: stage.identity.get(name) for name in names},
         "cut": stage.identity.get("trainer", {}).get("max_length"),
         "resized": any(made.identity.get("resize") for made in _line(stage)),
         "share": stage.runtime.get("max_refused_share"),
         "tokenizer": source.identity.get("model", source.kind),
         "data": stage.identity["data"] if data is None else data.identity,
     }
+
+
+def _form(stage: StageToValidate) -> str:
+    """How the stage reads its rows. One that counts their tokens gives them to no model, so `inspect` shows none."""
+    return "lengths" if stage.kind == "lengths" else _shown(stage).form
+
+
+def _marks(stage: StageToValidate) -> dict[str, Any]:
+    """What becomes of the marked tokens."""
+    return {} if stage.kind == "lengths" else vars(_shown(stage))
 
 
 def _shown(stage: StageToValidate) -> ShownRows:
@@ -147,7 +159,8 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
         with tempfile.TemporaryDirectory() as resized:
             folder = resized_folder(folder, Path(resized) / "resized", template, resizing, weights=False)
             return load_tokenizer(str(folder), template)
-    problem = None if is_adapter(folder) else vocabulary_problem(folder)
+    counts_only = stage.kind == "lengths"  # such a stage needs no embeddings
+    problem = None if counts_only or is_adapter(folder) else vocabulary_problem(folder)
     if problem is not None:
         raise UserError(
             f"{section}.model: {problem}. State resize: true where it is trained, or resize it and save it."
@@ -177,7 +190,7 @@ def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: lis
     """
     section = _section(stage)
     refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
-    make = _MAKERS[_shown(stage).form](stage, tokenizer)
+    make = _MAKERS[_form(stage)](stage, tokenizer)
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
         for row in rows
@@ -186,6 +199,9 @@ def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: lis
     usable = sum(bool(row) for row in made)
     left_out = "".join(f", {count:,} {reason}" for reason, count in refusals.counts.items())
     silent = len(rows) - usable - refused
+    if rows and not usable:
+        which = "is usable" if len(rows) == total else f"tried of {total:,} is usable"
+        raise UserError(f"{section}: {no_row_left(which, {**refusals.counts, 'without_token': silent})}")
     without = f", {silent:,} without a token to learn from or to measure" if silent else ""
     template = stage.runtime.get("template")
     by = f" by {template}" if template else ""
@@ -230,12 +246,18 @@ def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Mak
     return lambda row: bool(scorer_row(encoder, row, scorer_prompt(encoder, row, length), end).input_ids)
 
 
+def _lengths(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+    how = stage.identity.get("unsupported_fields", "drop")
+    return lambda row: row_lengths(tokenizer, row, unsupported_fields=how)["first_trained"] is not None
+
+
 _MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase], Maker]] = {
     "conversation": _conversations,
     "text": _text,
     "pair": _pairs,
     "scored_turns": _turns,
     "labelled": _labelled,
+    "lengths": _lengths,
 }
 
 
