@@ -98,7 +98,8 @@ def test_a_model_without_a_row_for_each_token_is_refused_with_the_way_out(folder
 
 def swept_over_templates(folder, data):
     path = folder / "swept.yaml"
-    write_json_atomically(path, {**data, "sweep": {"sft.chat_template": ["chatml", "vicuna_v1.1"]}})
+    longer = {**data["sft"], "trainer": {"max_steps": 1, "max_length": 512}}
+    write_json_atomically(path, {**data, "sft": longer, "sweep": {"sft.chat_template": ["chatml", "vicuna_v1.1"]}})
     return validate_data(make_plan(path, (), folder / "runs"))
 
 

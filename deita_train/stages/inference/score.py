@@ -70,11 +70,9 @@ def run(context: StageContext) -> StageResult | None:
     plan = read_plan(context.prepared_dir / PLAN)
     missing = [prompts[item] for item in plan.facts["missing"]]
     model = load_pass_model(context, device, head=True)
-    tried = np.empty(0)
-    if prompts:
-        check_plain_head(model, prompts[0], device)
-        # Even if nothing is missing: the limit may differ from that of the reused scores.
-        tried = _try_digits(context, model, missing or prompts, plan)
+    check_plain_head(model, prompts[0], device)
+    # Even if nothing is missing: the limit may differ from that of the reused scores.
+    tried = _try_digits(context, model, missing or prompts, plan)
     digit_ids, sampled = plan.facts["digit_ids"], _sampled(plan)
 
     def compute(positions: Sequence[int]) -> Columns:
