@@ -177,7 +177,12 @@ STAGE_KINDS: dict[str, StageKind] = {
         describe=facts.of_perplexities,
         implied={**_CODE, **_SHORTENED, **_RENDERED},
     ),
-    "lengths": StageKind(2, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED, "resize": False}),
+    "lengths": StageKind(
+        2,
+        "deita_train.stages.inference.lengths",
+        validations=(_ROW_CHECK,),
+        implied={**_CODE, **_RENDERED, "resize": False},
+    ),
     "select": StageKind(
         2,
         "deita_train.stages.selecting.select",

@@ -1,6 +1,7 @@
 """What sections build their stages with: the stages so far, models, data, and what decides a training's result."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,15 +43,25 @@ class Model(NamedTuple):
 class Builder:
     """A recipe, its inputs, and the stages added so far by label."""
 
-    def __init__(self, recipe: Recipe, inputs: Inputs) -> None:
+    def __init__(self, recipe: Recipe, inputs: Inputs, *, models_are_swept: bool = False) -> None:
         self.recipe = recipe
+        self._models_are_swept = models_are_swept
         self.inputs = inputs
         self.nodes: dict[str, Node] = {}
 
     def add(self, node: Node) -> Node:
         """Add a stage; returns it."""
+        if node.identity.get("resize"):
+            resizing = {"section": self._resizing_section(node), "is_swept": self._models_are_swept}
+            node = replace(node, runtime={**node.runtime, "resizing": resizing})
         self.nodes[node.label] = node
         return node
+
+    def _resizing_section(self, node: Node) -> str:
+        """The section whose `resize: true` a stage follows."""
+        if node.kind == "train_scorer":
+            return f"scorers.{node.identity['dimension']}.train"
+        return "sft" if self.recipe.sft is not None and node.label not in ("reference", "dpo") else "dpo"
 
     def required(self, label: str, section: str, wanted: str) -> Node:
         """The stage with that label; `wanted` names the section to add where it is missing."""
