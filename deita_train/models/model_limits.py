@@ -56,7 +56,7 @@ def vocabulary_problem(folder: Path) -> str | None:
         return None
     return (
         f"the tokenizer of {folder} has {sizes.tokens:,} tokens and the model {sizes.rows:,} embeddings, so that a row "
-        "with one of the last would fail"
+        "with one of the extra tokens would fail"
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Share, Source
 
@@ -21,7 +21,16 @@ class Training(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Minutes after which a checkpoint is saved, beside those of `trainer.save_steps`."""
     trainer: dict[str, Any] = Field(default_factory=dict)
-    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names."""
+    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names. Their defaults are trl's,
+    but for `lr_scheduler_type` (`cosine`; of `dpo` `linear`) and, of `sft` and `dpo`, `max_length` (2048). Each
+    field has its effect or is refused (docs/training.md)."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _steps_alone(cls, trainer: dict[str, Any]) -> dict[str, Any]:
+        """Leave out `num_train_epochs: null`, by which a `--set` takes back what the file says beside `max_steps`."""
+        is_left_out = "max_steps" in trainer and trainer.get("num_train_epochs", 0) is None
+        return {name: value for name, value in trainer.items() if not (is_left_out and name == "num_train_epochs")}
 
 
 class Tuning(Training):
@@ -79,6 +88,26 @@ class Rendered(Section):
     counted, or written as text."""
     max_refused_share: Share = 0.01
     """Share of rows that the template cannot write above which the stage fails; up to it they are left out."""
+
+
+class RenderedLikeSft(Rendered):
+    """A section after `sft`, which treats rows as that section does unless it says otherwise."""
+
+    chat_template: str | None = None
+    """By default that of `sft`, beside which none may be stated. In a recipe without `sft` a template of
+    docs/training.md, a `.jinja` file, or `tokenizer` for the model's own; by default the model's own, and `vicuna_v1.1`
+    for a model without one."""
+    unsupported_fields: Literal["drop", "text"] = "drop"
+    """What becomes of a row with reasoning, tool calls or roles that the template does not write: it is left out and
+    counted, or written as text. By default as in `sft`."""
+    max_refused_share: Share = 0.01
+    """Share of rows that the template cannot write above which the stage fails; up to it they are left out. By default
+    as in `sft`."""
+
+    def like(self, sft: Rendered) -> dict[str, Any]:
+        """The fields that follow from `sft:`, because they are not stated here."""
+        inherited = {"unsupported_fields", "max_refused_share"} - self.model_fields_set
+        return {name: getattr(sft, name) for name in sorted(inherited & sft.model_fields_set)}
 
 
 class Architecture(Section):
@@ -171,7 +200,7 @@ class Sft(Packable, Rendered):
         return self
 
 
-class Dpo(Tuning, Rendered):
+class Dpo(Tuning, RenderedLikeSft):
     """Direct preference optimization of the SFT model, or of `model` [paper 3, App. A]."""
 
     preferences: Preferences
@@ -186,7 +215,7 @@ class Dpo(Tuning, Rendered):
     """How the reference's log-probabilities are computed, once and before the training."""
 
 
-class Evaluate(Pass, Rendered):
+class Evaluate(Pass, RenderedLikeSft):
     """Evaluation of the base and of every tuned model, or of `model`, on held-out rows."""
 
     heldout: Source | None = None

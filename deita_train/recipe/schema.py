@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from deita_train.recipe.data_sections import Count, Pool, Section
 from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
+from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
 from deita_train.selection.settings import METHODS, SelectionSettings, check_budget
 
 if TYPE_CHECKING:
@@ -79,6 +80,13 @@ class Select(Section):
     """A file of accelerate_configs/ or a path, of `deita`. By default one GPU, or one process on a CPU."""
     allow_fewer: bool = False
     """Accepts a selection of less than half the budget, which is otherwise an error."""
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _form_of_budget(cls, budget: Any) -> Any:
+        if isinstance(budget, str | float):
+            raise ValueError(wrong_value(budget, [WHOLE_NUMBER, "{share: 0.1}", "{tokens: 5000000}"]))
+        return budget
 
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:

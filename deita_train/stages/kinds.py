@@ -72,7 +72,7 @@ _ANY_TRAINER = {
     "optim": "adamw_torch_fused", "optim_args": None, "optim_target_modules": None, "weight_decay": 0.0,
     "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "neftune_noise_alpha": None,
     "label_smoothing_factor": 0.0, "average_tokens_across_devices": True, "dataloader_drop_last": False,
-    "router_aux_loss_coef": None, "model_init_kwargs": None,
+    "router_aux_loss_coef": 0.0, "model_init_kwargs": None,
 }  # fmt: skip
 _SFT_TRAINER = {**_ANY_TRAINER, "learning_rate": 2e-5, "lr_scheduler_type": "cosine", "loss_type": "nll"}
 _DPO_TRAINER = {
@@ -97,6 +97,7 @@ _ADAPTER = {
     "resize": False,
     **{f"peft.{name}": value for name, value in _PEFT.items()},
 }
+_DIVIDED = {"micro_batches": None}
 _SHORTENED = {"max_length_limit": 2048}
 _RENDERED = {"unsupported_fields": "drop"}
 _CUT = {"cut_at_context": True}
@@ -119,7 +120,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         trains=True,
         makes_base=True,
         rows=ShownRows("text", "trained", "every token is trained but the first, which nothing precedes"),
-        implied={**_CUT, **_trainer(_SFT_TRAINER)},
+        implied={**_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "train_scorer": StageKind(
         6,
@@ -128,7 +129,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
         describe=facts.of_scorer_training,
         validations=("deita_train.stages.intake.scorer_data", _MODEL_CHECK, _ROW_CHECK),
-        implied={**_CODE, **_ADAPTER, **_CUT, **_trainer(_SFT_TRAINER)},
+        implied={**_CODE, **_ADAPTER, **_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
         4,
@@ -195,6 +196,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={
             **_CODE,
             **_ADAPTER,
+            **_DIVIDED,
             **_trainer({**_SFT_TRAINER, "max_length": 2048}),
             **_RENDERED,
             **_CUT,
@@ -225,6 +227,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={
             **_CODE,
             **_ADAPTER,
+            **_DIVIDED,
             **_trainer(_DPO_TRAINER),
             **_RENDERED,
             **_CUT,

@@ -1,4 +1,4 @@
-"""Rows that a stage's chat template cannot write: counted by reason, and up to a share left out."""
+"""Rows that a stage's chat template cannot write as they are: written as text, or counted and left out."""
 
 import sys
 from collections import Counter
@@ -12,8 +12,6 @@ from deita_train.stages.context import StageContext
 
 Made = TypeVar("Made")
 
-_NAMED = 5
-
 
 @dataclass
 class Refusals:
@@ -24,16 +22,18 @@ class Refusals:
         limit: the share of rows above which the stage fails.
         counts: rows by reason.
         last_reason: of the row refused last.
-        examples: the first few, as "id: what was found".
+        examples: of each reason the first row, as "id: what was found".
         is_logged: whether each row is named on standard output, the stage's log.
+        as_text: how many rows were written as text, because the template does not know what they hold.
     """
 
     section: str
     limit: float
     counts: Counter[str] = field(default_factory=Counter)
     last_reason: str = ""
-    examples: list[str] = field(default_factory=list)
+    examples: dict[str, str] = field(default_factory=dict)
     is_logged: bool = True
+    as_text: int = 0
 
     @classmethod
     def of(cls, context: StageContext) -> Self:
@@ -58,13 +58,16 @@ class Refusals:
             self._count(row_id, refusal)
             return None
 
+    def count_text(self) -> None:
+        """Count a row that was written as text."""
+        self.as_text += 1
+
     def _count(self, row_id: str, refusal: RowRefused) -> None:
         if self.is_logged:
             sys.stdout.write(f"{row_id} is left out: {refusal.reason}: {refusal.detail}\n")
         self.counts[refusal.reason] += 1
         self.last_reason = refusal.reason
-        if len(self.examples) < _NAMED:
-            self.examples.append(f"{row_id}: {refusal.detail}")
+        self.examples.setdefault(refusal.reason, f"{row_id}: {refusal.detail}")
 
     def check(self, num_rows: int) -> dict[str, int]:
         """The counts by reason, once all `num_rows` were tried.
@@ -77,10 +80,15 @@ class Refusals:
             counts = ", ".join(f"{reason}: {count:,}" for reason, count in self.counts.most_common())
             raise UserError(
                 f"{self.section}: the chat template cannot write {refused:,} of {num_rows:,} rows ({counts}), above "
-                f"the share {self.limit:g} of {self.section}.max_refused_share. The first: {'; '.join(self.examples)}. "
+                f"the share {self.limit:g} of {self.section}.max_refused_share. {self._named()}. "
                 f"{self._ways_on()}"
             )
         return dict(self.counts)
+
+    def _named(self) -> str:
+        """One row of each reason."""
+        found = "; ".join(self.examples.values())
+        return f"The first of each reason: {found}" if len(self.examples) > 1 else f"The first: {found}"
 
     def _ways_on(self) -> str:
         """What to do about the reasons that were found."""

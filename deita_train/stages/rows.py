@@ -1,6 +1,6 @@
 """Token ids and labels of one row, as a stage's preparation writes them and `inspect` shows them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -21,6 +21,10 @@ UnsupportedFields = Literal["drop", "text"]
 Tools = Sequence[Mapping[str, Any]] | None
 
 
+def _count_nothing() -> None:
+    """For callers that do not ask how many rows are written as text."""
+
+
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
     """A conversation as pretraining text: every token is a label.
 
@@ -38,17 +42,21 @@ def conversation_row(
     *,
     unsupported_fields: UnsupportedFields = "drop",
     labelled: bool = True,
+    on_text: Callable[[], None] = _count_nothing,
 ) -> LabelledRow:
     """A conversation, with labels on the assistant's tokens if `labelled`.
 
     With ``unsupported_fields="text"``, what the template does not know (reasoning, tool calls, other roles) is written
-    as text where the template refuses the conversation as it is.
+    as text where the template refuses the conversation as it is; `on_text` is called for such a row once it is written.
 
     Raises:
         RowRefused: the template cannot write it.
     """
-    messages, tools = writable(tokenizer, row["messages"], row.get("tools"), unsupported_fields)
+    asked = row["messages"]
+    messages, tools = writable(tokenizer, asked, row.get("tools"), unsupported_fields)
     rendered = render(tokenizer, messages, max_length, tools=tools, labelled=labelled)
+    if messages is not asked:
+        on_text()
     return LabelledRow(row["id"], rendered.input_ids, rendered.labels, rendered.truncated)
 
 
@@ -74,14 +82,19 @@ def pair_row(
     max_length: int | None,
     *,
     unsupported_fields: UnsupportedFields = "drop",
+    on_text: Callable[[], None] = _count_nothing,
 ) -> RenderedPair:
-    """A preference pair: its prompt and both answers; `unsupported_fields` as in `conversation_row`.
+    """A preference pair: its prompt and both answers; `unsupported_fields` and `on_text` as in `conversation_row`.
 
     Raises:
         RowRefused: the template cannot write it.
     """
-    prompt, chosen, rejected, tools = writable_pair(tokenizer, row, unsupported_fields)
-    return render_pair(tokenizer, prompt, chosen, rejected, max_length, tools=tools)
+    asked = row["prompt"]
+    prompt, chosen, rejected, tools = writable_pair(tokenizer, {**row, "prompt": asked}, unsupported_fields)
+    rendered = render_pair(tokenizer, prompt, chosen, rejected, max_length, tools=tools)
+    if prompt is not asked:
+        on_text()
+    return rendered
 
 
 def writable_pair(

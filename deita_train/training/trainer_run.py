@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from trl import DPOConfig, SFTConfig
 
 from deita_train.errors import Stopped, UserError
 from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
@@ -21,7 +22,7 @@ from deita_train.training.cpu_memory import keep_freed_memory
 from deita_train.training.lora import lora_config
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
-from deita_train.training.resume import OrderOfEpoch, checkpoint_to_resume
+from deita_train.training.resume import checkpoint_to_resume
 from deita_train.training.step_watch import StepWatch
 from deita_train.training.stopping import STOP_FILE, StopRequest
 from deita_train.training.trained_logits import check_trained_logits
@@ -79,20 +80,21 @@ def train(
     # Before the arguments are built, after which DeepSpeed shards every new model.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
+    _check_rows(arguments, settings, len(rows))
     resume = checkpoint_to_resume(checkpoint_dir, settings)
     lengths = list(rows["length"])
     choose_micro_batch(arguments, settings, shape, lengths, resume)
     with StopRequest(checkpoint_dir.parent / STOP_FILE) as request:
         saving, watch = SaveWhenDue(request, settings.checkpoint_minutes), StepWatch()
         callbacks: list[TrainerCallback] = [
-            ReportProgress(on_progress), LogHistory(on_log), saving, OrderOfEpoch(), RecordCheckpoints()
+            ReportProgress(on_progress), LogHistory(on_log), saving, RecordCheckpoints()
         ]  # fmt: skip
         trainer = trainer_class(settings)(
-            lengths=None if "train_sampling_strategy" in settings.trainer else lengths,
+            settings=settings,
+            rows=rows,
             watch=watch,
             model=model_path,
             args=arguments,
-            train_dataset=rows,
             processing_class=tokenizer,
             callbacks=callbacks,
             peft_config=None if settings.peft is None else lora_config(settings.peft),
@@ -111,6 +113,15 @@ def train(
         micro_batch=arguments.per_device_train_batch_size,
         rates=trainer.rates(),
     )
+
+
+def _check_rows(arguments: SFTConfig | DPOConfig, settings: TrainingSettings, num_rows: int) -> None:
+    size = settings.global_batch_size
+    if arguments.dataloader_drop_last and num_rows < size:
+        raise UserError(
+            f"trainer.dataloader_drop_last leaves nothing to train on: {num_rows} rows do not fill a global batch of "
+            f"{size}. Leave it out, or lower global_batch_size."
+        )
 
 
 def _train(trainer: OwnBatches, resume: Path | None) -> None:

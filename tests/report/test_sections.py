@@ -32,6 +32,17 @@ def test_sections_are_there_when_their_data_is(run, undrawn):
     assert "Scorers" in write_report(*run).read_text()
 
 
+def test_rows_that_could_not_be_ranked_are_counted_with_the_reason(run, undrawn):
+    def text():
+        summary = read_summary(*run)
+        return next(s for s in sections_of(summary, groups_of(summary)) if s.title == "Selection").text
+
+    assert text().startswith("The base run kept 80 of the pool's 400 rows with the method deita. Rows")
+    drops = {"ifd_not_below_one": 38, "not_selected": 7}
+    edit_json(run[1] / "select-deita" / "manifest.json", lambda manifest: manifest.update(drops=drops))
+    assert "deita. 38 could not be ranked: 38 have an IFD of 1 or more. Rows" in text()
+
+
 def test_a_run_without_any_artefact_still_has_a_page(run, undrawn):
     keep_stages(run[0])
     assert titles(run) == ["Recipe"]

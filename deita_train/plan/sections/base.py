@@ -17,7 +17,7 @@ def add_base(builder: Builder, base: Base) -> None:
         "chat_template": shipped_template(DEFAULT_CHAT_TEMPLATE),
         "max_length": pretrain.max_length,
         "cut_at_context": "max_length" not in pretrain.model_fields_set,
-        **builder.of_training(pretrain),
+        **builder.of_training(pretrain, "base.pretrain"),
     }
     runtime = builder.training_runtime(pretrain, "base.pretrain")
     builder.add(Node("base", "base", identity, runtime, {"data": data}, stated_fields(pretrain)))

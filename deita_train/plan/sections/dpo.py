@@ -14,7 +14,7 @@ def add_dpo(builder: Builder, dpo: Dpo) -> None:
     model, template = _policy(builder, dpo)
     pairs = builder.add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
     pairs_template = _parity_template(builder, template.text) if dpo.parity else None
-    tuning = builder.of_tuning(dpo)
+    tuning = builder.of_tuning(dpo, "dpo")
     max_length = tuning["trainer"]["max_length"]
     dtype, how = builder.of_pass(dpo.reference, "dpo.reference")
     decides, rendering = builder.of_rendering(dpo, "dpo", template)
@@ -58,7 +58,7 @@ def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, ChatTemplate]:
         raise builder.inputs.error(
             "sft.peft", "sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true."
         )
-    return Model({"model": sft}, {}, {}), made_template(sft.identity)
+    return Model({"model": sft}, {}, {}), made_template(sft)
 
 
 def _parity_template(builder: Builder, chat_template: str) -> str:

@@ -42,7 +42,7 @@ def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], Cha
         raise builder.inputs.missing("evaluate", "sft: or dpo: (or evaluate.model)")
     models = {"base": _starting_model(tuned[0])}
     models |= {node.label: Model({"model": node}, {}, {}) for node in tuned}
-    return models, made_template(tuned[0].identity)
+    return models, made_template(tuned[0])
 
 
 def _starting_model(training: Node) -> Model:

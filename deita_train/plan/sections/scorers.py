@@ -68,7 +68,7 @@ def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where
         "heldout": heldout,
         "max_length": train.max_length,
         "cut_at_context": stated is None,
-        **builder.of_tuning(train),
+        **builder.of_tuning(train, where),
     }
     runtime = {
         **model.location,

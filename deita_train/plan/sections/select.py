@@ -1,8 +1,10 @@
 """Section `select:`, which chooses rows of the pool."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from deita_train.plan.identity import decisive_trainer
+from deita_train.plan.inputs import MissingSection
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Rendered, Sft
@@ -33,9 +35,9 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     if rules.column is not None:
         _read_column(builder, select, rules, where, identity, parents)
     dimensions = _dimensions(builder, select, rules)
+    _check_scores(builder, select.method, dimensions)
     for dimension in dimensions:
-        reason = f"scorers.{dimension}: or scores.{dimension}: (select.method {select.method} ranks by it)"
-        parents[dimension] = builder.either(f"scores.{dimension}", f"score.{dimension}", "select", reason)
+        parents[dimension] = builder.either(f"scores.{dimension}", f"score.{dimension}", "select", dimension)
     if dimensions:
         identity["score"] = rules.score or select.score
         identity |= {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
@@ -65,13 +67,39 @@ def _read_column(
     """The column that the method reads: one of the pool's own, or the one that `perplexity:` measures."""
     if select.column is not None:
         identity["column"] = select.column
-    elif rules.measured and "perplexity" in builder.nodes:
-        identity["column"], parents["perplexity"] = select.method, builder.nodes["perplexity"]
-    else:
-        section = " or perplexity:, which measures one" if rules.measured else ""
+    elif rules.measured and builder.recipe.perplexity is not None:
+        parents["perplexity"] = builder.required("perplexity", "select", "perplexity:")
+        identity["column"] = select.method
+    elif rules.measured:
         raise builder.inputs.error(
-            where, f"method {select.method} needs column:, the column of the pool to read{section}"
+            where,
+            f"method {select.method} needs perplexity:, which measures it, or {where}: with a column of the pool",
         )
+    else:
+        raise builder.inputs.error(where, f"method {select.method} needs column:, the column of the pool to read")
+
+
+def _check_scores(builder: Builder, method: str, dimensions: Sequence[str]) -> None:
+    """Refuse a method whose scores the recipe does not have, and name the methods that read neither these nor others.
+
+    Raises:
+        MissingSection: scores of a dimension are missing.
+    """
+    lacking = [name for name in dimensions if not builder.nodes.keys() & {f"scores.{name}", f"score.{name}"}]
+    if not lacking:
+        return
+    wanted = (
+        "both scores (scorers: or scores:)" if len(lacking) > 1 else f"scorers.{lacking[0]}: or scores.{lacking[0]}:"
+    )
+    raise MissingSection(
+        str(
+            builder.inputs.error(
+                "select",
+                f"needs {wanted}, because select.method {method} ranks by {'them' if len(lacking) > 1 else 'it'}; or "
+                "choose a method that reads none: random, longest_response, ifd (docs/selection.md).",
+            )
+        )
+    )
 
 
 def _dimensions(builder: Builder, select: Select, rules: Method) -> tuple[str, ...]:

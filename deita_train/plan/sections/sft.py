@@ -21,7 +21,7 @@ def add_sft(builder: Builder, sft: Sft) -> None:
         **model.identity,
         **template.identity(),
         **decides,
-        **builder.of_tuning(sft),
+        **builder.of_tuning(sft, "sft"),
         "cut_at_context": "max_length" not in sft.trainer,
         "loss": "per_conversation" if sft.is_per_conversation else "per_token",
         "parity": sft.parity,

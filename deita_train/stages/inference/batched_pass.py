@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -230,11 +230,13 @@ class RenderedTable:
         rows: those that the template can write, cut on the right, in the table's order.
         positions: their positions in the table.
         refused: the others, by position, with the reason.
+        as_text: how many rows were written as text.
     """
 
     rows: list[LabelledRow]
     positions: list[int]
     refused: dict[int, str]
+    as_text: int = 0
 
     @property
     def truncated(self) -> int:
@@ -250,14 +252,15 @@ def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: b
     """
     model = model_path(context)
     trusted = trusts_code(context.identity)
+    refusals = Refusals.of(context)
     render = partial(
         conversation_row,
         load_tokenizer(str(model), context.identity["chat_template"], trust_code=trusted),
         max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
         labelled=labelled,
+        on_text=refusals.count_text,
     )
-    refusals = Refusals.of(context)
     rendered = RenderedTable([], [], {})
     for number, row in enumerate(table):
         made = refusals.unless_refused(row["id"], partial(render, row))
@@ -268,7 +271,7 @@ def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: b
             rendered.positions.append(number)
         context.progress.update(number + 1, len(table), "rows rendered")
     refusals.check(len(table))
-    return rendered
+    return replace(rendered, as_text=refusals.as_text)
 
 
 def prepare_rows(
@@ -321,7 +324,7 @@ def losses_under(context: StageContext, model: PreTrainedModel) -> TokenLosses |
     result = run_pass(context, model, compute, ("loss", "tokens"))
     if result is None:
         return None
-    metrics = {**result.metrics, "truncated": truncated_rows(context)}
+    metrics = {**result.metrics, "truncated": truncated_rows(context), **rows_as_text(context)}
     return TokenLosses(result.columns["loss"], result.columns["tokens"], metrics, device.type)
 
 
@@ -329,3 +332,10 @@ def truncated_rows(context: StageContext) -> int:
     """Number of prepared rows that were cut at `max_length`."""
     truncated: int = read_plan(context.prepared_dir / PLAN).facts["truncated"]
     return truncated
+
+
+def rows_as_text(context: StageContext) -> dict[str, int]:
+    """The metric of how many rows were written as text, of a stage that renders rows by a chat template."""
+    facts = read_plan(context.prepared_dir / PLAN).facts
+    # What an earlier version prepared lacks the number.
+    return {"rows_as_text": facts["as_text"]} if "as_text" in facts else {}

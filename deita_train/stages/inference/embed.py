@@ -22,7 +22,9 @@ _POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
 def prepare(context: StageContext) -> None:
     """Render every conversation once, cut on the right, and plan batches over those not embedded before."""
     rendered = rendered_rows(context, pool_rows(context), labelled=False)
-    keep_inputs(context, [row.input_ids for row in rendered.rows], rendered.truncated, rendered.refused)
+    keep_inputs(
+        context, [row.input_ids for row in rendered.rows], rendered.truncated, rendered.refused, rendered.as_text
+    )
 
 
 def run(context: StageContext) -> StageResult | None:

@@ -27,7 +27,8 @@ def prepare(context: StageContext) -> None:
     ids, labels = [row.input_ids for row in rendered.rows], [row.labels for row in rendered.rows]
     refused = dict(Counter(rendered.refused.values()))
     names = [row.id for row in rendered.rows]
-    prepare_rows(context, ids, labels, {"truncated": rendered.truncated, "refused": refused, "rows": names})
+    facts = {"truncated": rendered.truncated, "refused": refused, "rows": names, "as_text": rendered.as_text}
+    prepare_rows(context, ids, labels, facts)
     keep_prompts(context, heldout, rendered)
 
 

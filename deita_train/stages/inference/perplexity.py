@@ -51,7 +51,8 @@ def prepare(context: StageContext) -> None:
     pq.write_table(pa.table(marks), context.prepared_dir / _SEQUENCES)
     refused = {str(number): reason for number, reason in rendered.refused.items()}
     ids, labels = [row.input_ids for _, row in sequences], [row.labels for _, row in sequences]
-    prepare_rows(context, ids, labels, {"truncated": rendered.truncated, "refused": refused})
+    facts = {"truncated": rendered.truncated, "refused": refused, "as_text": rendered.as_text}
+    prepare_rows(context, ids, labels, facts)
 
 
 def run(context: StageContext) -> StageResult | None:

@@ -152,8 +152,10 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
             return load_tokenizer(str(folder), template)
     problem = None if is_adapter(folder) else vocabulary_problem(folder)
     if problem is not None:
+        trains = STAGE_KINDS[stage.kind].trains
+        way = "State resize: true, or resize" if trains else "Resize"
         raise UserError(
-            f"{section}.model: {problem}. State resize: true where it is trained, or resize it and save it."
+            f"{section}.model: {problem}. {way} it once and save it (resize_token_embeddings), or name another model."
         )
     load = partial(load_tokenizer, str(folder), template, trust_code=trusts_code(stage.identity))
     return _prefixed(stage, load)
@@ -169,7 +171,7 @@ def _tried(
     """
     section = _section(stage)
     refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
-    make = _MAKERS[_shown(stage).form](stage, tokenizer, limit.tokens)
+    make = _MAKERS[_shown(stage).form](stage, tokenizer, limit.tokens, refusals)
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
         for row in rows
@@ -182,10 +184,14 @@ def _tried(
     left_out = "".join(f", {count:,} {reason}" for reason, count in refusals.counts.items())
     silent = len(rows) - usable - refused
     without = f", {silent:,} without a token to learn from or to measure" if silent else ""
+    as_text = f", {refusals.as_text:,} of them with fields written as text" if refusals.as_text else ""
     template = stage.runtime.get("template")
-    by = f" by {template}" if template else ""
+    by = f" with {template}" if template else ""
     shorter = f", {cut:,} cut at {limit.tokens:,} tokens" if cut else ""
-    yield f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{left_out}{without}{shorter}"
+    yield (
+        f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{as_text}{left_out}{without}"
+        f"{shorter}"
+    )
 
 
 class _Made(NamedTuple):
@@ -199,19 +205,21 @@ class _Made(NamedTuple):
 Maker = Callable[[Any], _Made]
 
 
-def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
+def _conversations(
+    stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, refusals: Refusals
+) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
-    labelled = bool(_shown(stage).verb)
+    labelled, on_text = bool(_shown(stage).verb), refusals.count_text
 
     def make(row: Any) -> _Made:
-        made = conversation_row(tokenizer, row, length, unsupported_fields=how, labelled=labelled)
+        made = conversation_row(tokenizer, row, length, unsupported_fields=how, labelled=labelled, on_text=on_text)
         usable = any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
         return _Made(usable, made.truncated, len(made.input_ids))
 
     return make
 
 
-def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
+def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, _: Refusals) -> Maker:
     def make(row: Any) -> _Made:
         made = text_row(tokenizer, row, length)
         return _Made(bool(made.input_ids), made.truncated, len(made.input_ids))
@@ -219,18 +227,18 @@ def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: in
     return make
 
 
-def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
+def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, refusals: Refusals) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
 
     def make(row: Any) -> _Made:
-        pair = pair_row(tokenizer, row, length, unsupported_fields=how)
+        pair = pair_row(tokenizer, row, length, unsupported_fields=how, on_text=refusals.count_text)
         answer = max(len(pair.chosen_ids), len(pair.rejected_ids))
         return _Made(pair.differs, pair.truncated, len(pair.prompt_ids) + answer)
 
     return make
 
 
-def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
+def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, _: Refusals) -> Maker:
     assert length is not None, "a scorer has a limit"
     encoder = _prefixed(stage, partial(scoring_encoder, tokenizer, stage.identity, length))
     dimension = stage.identity["dimension"]
@@ -243,7 +251,7 @@ def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: i
     return make
 
 
-def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None) -> Maker:
+def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, _: Refusals) -> Maker:
     assert length is not None, "a scorer has a limit"
     encoder = _prefixed(stage, partial(training_encoder, tokenizer, stage.identity["dimension"], length))
     end = tokenizer.eos_token_id
@@ -257,7 +265,7 @@ def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length
     return make
 
 
-_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase, int | None], Maker]] = {
+_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase, int | None, Refusals], Maker]] = {
     "conversation": _conversations,
     "text": _text,
     "pair": _pairs,

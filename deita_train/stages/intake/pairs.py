@@ -16,7 +16,7 @@ from deita_train.stages.stage_model import model_path, trusts_code
 def rendered_pairs(context: StageContext, refusals: Refusals) -> Iterator[tuple[str, RenderedPair]]:
     """Each pair's id and token ids, rendered by the run's template (or the one for its pairs), cut to `max_length`.
 
-    Pairs that the template cannot write are left out and counted in `refusals`.
+    Pairs that the template cannot write are left out; these, and those written as text, are counted in `refusals`.
     """
     template = context.identity.get("pairs_template") or context.identity["chat_template"]
     tokenizer = load_tokenizer(str(model_path(context)), template, trust_code=trusts_code(context.identity))
@@ -26,6 +26,7 @@ def rendered_pairs(context: StageContext, refusals: Refusals) -> Iterator[tuple[
         tokenizer,
         max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
+        on_text=refusals.count_text,
     )
     for number, row in enumerate(pairs):
         context.progress.update(number + 1, len(pairs), "pairs rendered")

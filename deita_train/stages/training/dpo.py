@@ -24,7 +24,7 @@ def prepare(context: StageContext) -> None:
     refusals = Refusals.of(context)
     count = write_pair_rows(_rows(context, refusals), context.prepared_dir / ROWS)
     count.refused = dict(refusals.counts)
-    write_count(context, count)
+    write_count(context, count, refusals.as_text)
 
 
 def run(context: StageContext) -> StageResult | None:

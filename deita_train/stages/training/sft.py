@@ -35,7 +35,7 @@ def prepare(context: StageContext) -> None:
     count = write_training_rows(_rendered(context, rows, refusals), context.prepared_dir / ROWS)
     count.held_out = len(held_out)
     count.refused = dict(refusals.counts)
-    write_count(context, count)
+    write_count(context, count, refusals.as_text)
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -55,6 +55,7 @@ def _rendered(context: StageContext, rows: datasets.Dataset, refusals: Refusals)
         tokenizer,
         max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
+        on_text=refusals.count_text,
     )
     for number, row in enumerate(rows):
         context.progress.update(number + 1, len(rows), "rows rendered")
