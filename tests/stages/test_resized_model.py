@@ -96,6 +96,16 @@ def test_a_model_without_a_row_for_each_token_is_refused_with_the_way_out(folder
     assert graph(tmp_path, recipe(sft__model=str(folder), sft__resize=True))["sft"].identity["resize"]
 
 
+def test_a_stage_knows_the_section_that_resizes_its_model(folder, tmp_path):
+    made = graph(tmp_path, recipe(sft__model=str(folder), sft__resize=True, scorers__quality__train__resize=True))
+    found = {label: node.runtime["resizing"] for label, node in made.items() if "resizing" in node.runtime}
+    assert found == {
+        "train_scorer.quality": {"section": "scorers.quality.train", "is_swept": False},
+        "sft": OF_SFT,
+        "evaluate.base": OF_SFT,
+    }
+
+
 def swept_over_templates(folder, data):
     path = folder / "swept.yaml"
     longer = {**data["sft"], "trainer": {"max_steps": 1, "max_length": 512}}
