@@ -99,8 +99,9 @@ FAMILIES = {
     "granite": Family(GRANITE, {"bos_token": "<|end_of_text|>", "eos_token": "<|end_of_text|>"}),
     "olmo2": Family(OLMO, {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}),
     "qwen3.5": Family("qwen3_5_nothink", _QWEN),
-    "gpt2": Family("", {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}),
 }
+# Base models, which have no template.
+BASES = {"gpt2": Family("", {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"})}
 
 
 def make_tokenizer(family: Family, folder: Path | None = None) -> PreTrainedTokenizerFast:

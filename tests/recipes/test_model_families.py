@@ -11,7 +11,7 @@ import datasets
 import pytest
 import torch
 from messages import assistant, user
-from model_families import FAMILIES, make_tokenizer
+from model_families import BASES, FAMILIES, make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from deita_train.commands.validation import validate_data
@@ -74,7 +74,7 @@ QUESTIONS = ["How are you?", "Name a river.", "1+1?", "Good morning", "Who is th
 def write_family(name: str, folder: Path) -> None:
     """A seeded miniature of the family's architecture beside its tokenizer."""
     tokens, architecture, more = MODELS[name]
-    tokenizer = make_tokenizer(FAMILIES[tokens], folder)
+    tokenizer = make_tokenizer((FAMILIES | BASES)[tokens], folder)
     more = dict(more)
     shape = {
         "vocab_size": len(tokenizer) + more.pop("padded", 0), "hidden_size": 16, "intermediate_size": 32,
@@ -152,7 +152,7 @@ NAMES = [pytest.param(name, marks=pytest.mark.faults) if name in SLOW else name 
 def test_a_whole_recipe_by_the_familys_own_template(tmp_path, name):
     """Scoring, embedding, perplexity, SFT (packed where packing is safe), DPO, evaluation, publishing, generation."""
     write_family(name, tmp_path / "model")
-    family = FAMILIES[MODELS[name][0]]
+    family = (FAMILIES | BASES)[MODELS[name][0]]
     path = recipe(tmp_path, pairs=name not in WITHOUT_PAIRS, packing=name not in LEAKING)
     made = make_plan(path, (), tmp_path / "runs")
     assert validate_data(made).problems == []
