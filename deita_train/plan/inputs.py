@@ -37,6 +37,7 @@ class Inputs:
 
     def __init__(self, store_dir: Path, run_dir: Path, recipe_path: Path, planned_gpus: int | None = None) -> None:
         self._hashes = ContentHashes(store_dir / "content_hashes.json")
+        self.answers_dir = store_dir.parent / "answers"
         self._pins_file = run_dir / "revisions.json"
         self._pins: dict[str, str] = read_json(self._pins_file) if self._pins_file.exists() else {}
         self._recipe_path = recipe_path

@@ -174,6 +174,10 @@ STAGE_KINDS: dict[str, StageKind] = {
         describe=facts.of_perplexities,
         implied={**_CODE, **_SHORTENED, **_RENDERED},
     ),
+    "evolve": StageKind(1, "deita_train.stages.asking.evolve"),
+    "rank": StageKind(1, "deita_train.stages.asking.rank"),
+    "direct_score": StageKind(1, "deita_train.stages.asking.direct_score"),
+    "instag": StageKind(1, "deita_train.stages.asking.instag"),
     "lengths": StageKind(1, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED, "resize": False}),
     "select": StageKind(
         2,

@@ -64,10 +64,12 @@ def _read_column(
     """The column that the method reads: one of the pool's own, or the one that `perplexity:` measures."""
     if select.column is not None:
         identity["column"] = select.column
-    elif rules.measured and "perplexity" in builder.nodes:
-        identity["column"], parents["perplexity"] = select.method, builder.nodes["perplexity"]
+    elif rules.measured in builder.nodes:
+        assert rules.measured is not None
+        identity["column"] = "tags" if rules.measured == "instag" else select.method
+        parents[rules.measured] = builder.nodes[rules.measured]
     else:
-        section = " or perplexity:, which measures one" if rules.measured else ""
+        section = f" or {rules.measured}:, which measures one" if rules.measured else ""
         raise builder.inputs.error(
             where, f"method {select.method} needs column:, the column of the pool to read{section}"
         )
