@@ -109,10 +109,11 @@ def _check_inputs(recipe: Recipe, select: Select, named: str) -> None:
         raise UserError(f"--embeddings: {named} needs it. Name what `deita-train embed` wrote.")
     is_measured = rules.measured is not None and getattr(recipe, rules.measured) is not None
     if rules.column is not None and select.column is None and not is_measured:
-        measured = ", or the model that measures it: --set perplexity.model=MODEL"
+        can_measure = rules.measured == "perplexity"
+        measured = ", or the model that measures it: --set perplexity.model=MODEL" if can_measure else ""
         raise UserError(
             f"{named}: reads a column. Name the pool's own: --set select.column=NAME"
-            f"{measured if rules.measured == "perplexity" else ''}."
+            f"{measured if rules.measured == 'perplexity' else ''}."
         )
 
 

@@ -81,7 +81,9 @@ METHODS: dict[str, Method] = {
     "perplexity": Method("baselines.ranking.perplexity", settings=("order",), column="numbers", measured="perplexity"),
     "ifd": Method("baselines.ranking.highest_number", column="numbers_below_one", measured="perplexity"),
     "instag": Method("baselines.tags.instag", column="tags", measured="instag"),
-    "mig": Method("baselines.tags.mig", settings=("label_similarity",), column="tags", scores="required", measured="instag"),
+    "mig": Method(
+        "baselines.tags.mig", settings=("label_similarity",), column="tags", scores="required", measured="instag"
+    ),
     "k_center": Method("baselines.coverage.k_center", scores="if_any", embeddings=True, expensive=True),
     "kmeans": Method(
         "baselines.clusters.kmeans",

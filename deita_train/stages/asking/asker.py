@@ -9,9 +9,9 @@ from deita_train.llm.answers import Answer, AnswerStore, Failure
 from deita_train.llm.client import Asker
 from deita_train.llm.endpoint import Endpoint, Price
 from deita_train.llm.requests import ChatRequest
-from deita_train.store.keys import canonical_json
 from deita_train.stages.context import StageContext
 from deita_train.stages.stage_model import model_path
+from deita_train.store.keys import canonical_json
 
 Item = TypeVar("Item")
 Judged = TypeVar("Judged")

@@ -1,4 +1,4 @@
-"""Stage `direct_score`: a chat model rates each turn alone, from 1 to 6; a row has the mean [paper 2.3, 2.4, baseline]."""
+"""Stage `direct_score`: a chat model rates each turn alone, from 1 to 6; a row has the mean (the paper's baseline)."""
 
 import datasets
 

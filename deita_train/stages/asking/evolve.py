@@ -62,7 +62,9 @@ def read_seeds(context: StageContext) -> list[Seed]:
         return seeds
     answered = [seed for seed in seeds if seed.response is not None]
     if not answered:
-        raise UserError(f"{context.label}: no seed has an answer to evolve; give seeds with an instruction and an answer.")
+        raise UserError(
+            f"{context.label}: no seed has an answer to evolve; give seeds with an instruction and an answer."
+        )
     return answered
 
 

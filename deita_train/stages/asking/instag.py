@@ -40,6 +40,5 @@ def run(context: StageContext) -> StageResult:
     names = tag_names(found, fewest_rows=identity["min_count"], similarity=identity["similarity"])
     values = [names.of_row(found[row_id]) if row_id in found else None for row_id in ids]
     reasons = [None if value is not None else reason for value, reason in zip(values, reasons, strict=True)]
-    result = leave_column(context, asker, COLUMN, datasets.List(datasets.Value("string")), values, reasons)
-    result.metrics["tags"] = len(names.rows_with)
-    return result
+    feature = datasets.List(datasets.Value("string"))
+    return leave_column(context, asker, COLUMN, feature, values, reasons, {"tags": len(names.rows_with)})

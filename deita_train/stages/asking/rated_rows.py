@@ -1,7 +1,8 @@
 """What the stages that ask about each row of the pool share: the turns, and the table of a column."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import datasets
@@ -30,8 +31,9 @@ def leave_column(
     feature: Any,
     values: Sequence[Any],
     reasons: Sequence[str | None],
+    found: Mapping[str, Any] = MappingProxyType({}),
 ) -> StageResult:
-    """Write a value for each row, null with a reason where there is none.
+    """Write a value for each row, null with a reason where there is none; `found` are further metrics.
 
     Raises:
         UserError: no row has one.
@@ -44,5 +46,5 @@ def leave_column(
     features = datasets.Features({"id": text, column: feature, "reason": text})
     datasets.Dataset.from_dict(table, features=features).save_to_disk(str(context.data_dir))
     nulls = Counter(reason for reason in reasons if reason is not None)
-    metrics = {"rows": len(pool), "nulls": dict(nulls), **spent(asker)}
+    metrics = {"rows": len(pool), "nulls": dict(nulls), **found, **spent(asker)}
     return StageResult(len(pool), len(pool), metrics=metrics)

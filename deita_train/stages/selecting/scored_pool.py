@@ -11,7 +11,6 @@ from deita_train.selection.candidates import Candidates
 from deita_train.selection.settings import DIMENSIONS
 from deita_train.stages.context import StageContext
 
-
 MEASURED_BY = ("perplexity", "direct_score", "instag")
 """The sections whose stages measure a column that a method reads."""
 

@@ -1,0 +1,148 @@
+"""From seeds to labelled rows: `evolve` and `rank` against a server on loopback that knows the truth, or guesses."""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+
+import datasets
+import pytest
+from fake_server import FakeServer
+from tiny_recipe import no_gpus  # noqa: F401
+
+from deita_train.commands.validation import validate_data
+from deita_train.data.quickstart import make_scorer_rows
+from deita_train.plan.plan import make_plan
+from deita_train.run.child.stage_process import run_stage
+from deita_train.store.atomic_io import read_json, write_json_atomically
+
+pytestmark = pytest.mark.usefixtures("no_gpus")
+SEEDS = 12
+PROMPTS = {
+    "operation": "EVOLVE <<{{ instruction }}>>",
+    "rank": "RANK {% for item in items %}{{ item.number }}: <<{{ item.text }}>> {% endfor %}",
+}
+OPERATIONS = ["add_constraints", "deepen", "concretize", "increase_reasoning"]
+TRUTH = {row["instruction"]: row["score"] for row in make_scorer_rows("complexity", 600, 5)}
+HARDER = defaultdict(list)
+for text, level in TRUTH.items():
+    HARDER[level].append(text)
+
+
+def quoted(body):
+    return re.findall(r"<<(.*?)>>", body["messages"][-1]["content"], re.DOTALL)
+
+
+def pick(texts, *what):
+    return texts[int(hashlib.sha256(repr(what).encode()).hexdigest(), 16) % len(texts)]
+
+
+def knows(body):
+    """Evolves a text into one of the next level, and ranks by the levels."""
+    texts = quoted(body)
+    if body["messages"][-1]["content"].startswith("EVOLVE"):
+        return pick(HARDER[min(TRUTH[texts[0]] + 1, 6)], texts[0])
+    return json.dumps({str(number): TRUTH[text] for number, text in enumerate(texts, start=1)})
+
+
+def guesses(body):
+    """Evolves alike, and ranks by dice."""
+    texts = quoted(body)
+    if body["messages"][-1]["content"].startswith("EVOLVE"):
+        return knows(body)
+    return json.dumps({str(number): pick([1, 2, 3, 4, 5, 6], number, texts) for number in range(1, len(texts) + 1)})
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    for name in OPERATIONS:
+        (folder / f"{name}.jinja").write_text(PROMPTS["operation"])
+    (folder / "rank.jinja").write_text(PROMPTS["rank"])
+    return str(folder)
+
+
+def recipe(folder, prompts, url, seeds=SEEDS, **evolution):
+    rows = [text for text, level in TRUTH.items() if level <= 2][:seeds]
+    lines = (json.dumps({"id": f"s{n}", "instruction": text, "output": "ok"}) for n, text in enumerate(rows))
+    (folder / "seeds.jsonl").write_text("\n".join(lines))
+    data = {
+        "name": "evolved",
+        "llm": {"judge": {"base_url": url, "model": "truth", "price": {"input": 1.0, "output": 2.0}}},
+        "evolve": {
+            "seeds": {"dataset": str(folder / "seeds.jsonl")},
+            "llm": "judge",
+            "complexity": {"evolutions": 3, "prompts": prompts, **evolution},
+            "heldout_share": 0.25,
+        },
+    }
+    write_json_atomically(folder / "recipe.yaml", data)
+    return folder / "recipe.yaml"
+
+
+def carried_out(folder, path):
+    made = make_plan(path, (), folder / "runs")
+    assert validate_data(made).problems == []
+    for node in made.nodes:
+        run_stage(path, [], folder / "runs", node.id)
+    return {node.label: made.store.path(node.id) for node in made.nodes}
+
+
+def test_a_judge_that_knows_gives_labels_that_are_true(tmp_path, prompts):
+    with FakeServer(knows) as server:
+        made = carried_out(tmp_path, recipe(tmp_path, prompts, server.url, orders=2))
+        asked = len(server.requests)
+    chains = read_json(made["evolve.complexity"] / "metrics.json")
+    ranked = read_json(made["rank.complexity"] / "metrics.json")
+    assert (chains["seeds"], chains["evolutions"]) == (SEEDS, 3 * SEEDS)
+    assert chains["kept"] + sum(chains["drops"].values()) == 3 * SEEDS
+    rows = datasets.load_from_disk(str(made["rank.complexity"] / "data"))
+    assert len(rows) > SEEDS and all(int(row["target"]) == TRUTH[row["instruction"]] for row in rows)
+    assert {row["split"] for row in rows} == {"train", "heldout"}
+    by_seed = defaultdict(set)
+    for row in rows:
+        by_seed[row["seed_id"]].add(row["split"])
+        assert row["id"] == f"{row['seed_id']}/{row['step']}" and len(row["orders"]) == len(row["answers"]) == 2
+    assert all(len(splits) == 1 for splits in by_seed.values())
+    assert [warning["name"] for warning in ranked["warnings"]] == []
+    assert asked == chains["spending"]["calls"] + ranked["spending"]["calls"]
+    assert chains["spending"]["cost"] > 0 and len(ranked["examples"]) == 3
+
+
+def test_what_was_answered_is_never_asked_again(tmp_path, prompts):
+    with FakeServer(knows) as server:
+        path = recipe(tmp_path, prompts, server.url)
+        carried_out(tmp_path, path)
+        asked = len(server.requests)
+        assert asked == len({json.dumps(body, sort_keys=True) for body in server.requests})
+        # A later section with other settings, and an endpoint at another place with the same model.
+        recipe(tmp_path, prompts, server.url, ask_again=5)
+        made = carried_out(tmp_path, path)
+        assert len(server.requests) == asked
+    spending = read_json(made["rank.complexity"] / "metrics.json")["spending"]
+    assert spending["calls"] == 0 and spending["answered_from_store"] > 0
+
+
+def test_a_judge_that_guesses_is_warned_of(tmp_path, prompts):
+    with FakeServer(guesses) as server:
+        made = carried_out(tmp_path, recipe(tmp_path, prompts, server.url, seeds=120))
+    ranked = read_json(made["rank.complexity"] / "metrics.json")
+    assert "judge_is_guessing" in [warning["name"] for warning in ranked["warnings"]]
+
+
+def test_where_the_model_answers_is_in_no_key_and_its_name_and_prompts_are(tmp_path, prompts):
+    def keys(url="http://localhost:1/v1", **evolution):
+        made = make_plan(recipe(tmp_path, prompts, url, **evolution), (), tmp_path / "runs")
+        return {node.label: node.key for node in made.nodes}
+
+    first = keys()
+    assert keys(url="http://elsewhere:2/v1") == first
+    longer = keys(evolutions=4)
+    assert longer["evolve.complexity"] != first["evolve.complexity"] and longer["seeds"] == first["seeds"]
+    again = keys(ask_again=0)
+    assert again["evolve.complexity"] == first["evolve.complexity"]
+    assert again["rank.complexity"] != first["rank.complexity"]
+    with open(f"{prompts}/rank.jinja", "a") as file:
+        file.write(" ")
+    assert keys()["rank.complexity"] != first["rank.complexity"]
