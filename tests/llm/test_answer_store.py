@@ -1,12 +1,12 @@
 import errno
 import json
-import multiprocessing
 import os
 import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llm.asking_children import add_forty, add_in_a_fork
 
 from deita_train.errors import UserError, machine_fault
 from deita_train.llm import answers
@@ -193,37 +193,22 @@ def test_threads_add_at_once(tmp_path):
     assert len(again) == 200 and again.damaged_lines == 0
 
 
-def add_some(folder, name, everything):
-    store = AnswerStore(folder)
-    for number in range(40):
-        add(store, f"{name} {number}")
-        add(store, f"shared {number}")
-        store.refresh()
-    everything.put(len(store) >= 80)
-
-
-def test_processes_add_at_once(tmp_path):
-    context = multiprocessing.get_context("fork")
-    done = context.Queue()
-    children = [context.Process(target=add_some, args=(tmp_path, name, done)) for name in "abc"]
+def test_processes_add_at_once(processes, tmp_path):
+    children = [processes.Process(target=add_forty, args=(tmp_path, name)) for name in "abc"]
     for child in children:
         child.start()
-    assert [done.get(timeout=60) for _ in children] == [True] * 3
     for child in children:
-        child.join()
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0]
     store = AnswerStore(tmp_path)
-    assert len(store) == 3 * 40 + 40 and store.damaged_lines == 0
+    assert len(store) == 3 * 40 + 40 and store.damaged_lines == 0 and len(files(tmp_path)) == 3
 
 
-def test_a_forked_process_writes_a_file_of_its_own(tmp_path):
-    store = AnswerStore(tmp_path)
-    add(store, "parent")
-    child = multiprocessing.get_context("fork").Process(target=add, args=(store, "child"))
-    child.start(), child.join()
-    add(store, "parent again")
-    assert len(files(tmp_path)) == 2
-    store.refresh()
-    assert len(store) == len(AnswerStore(tmp_path)) == 3
+def test_a_forked_process_writes_a_file_of_its_own(processes, tmp_path):
+    child = processes.Process(target=add_in_a_fork, args=(tmp_path,))
+    child.start(), child.join(60)
+    assert child.exitcode == 0
+    assert len(files(tmp_path)) == 2 and len(AnswerStore(tmp_path)) == 3
 
 
 class FullDisk:
