@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
-from deita_train.data.rendering import IGNORED, render
+from deita_train.data.control_tokens import control_tokens
 from deita_train.data.row_refusal import RowRefused
+from deita_train.data.template_text import rendered_text
 from deita_train.errors import UserError
-from deita_train.training.end_of_turn import end_of_turn_ids
 
-_TURN = ({"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "Fine."})
-
+_ANSWER = "I am fine, thank you."
+_TURNS = (
+    {"role": "user", "content": "How are you?"},
+    {"role": "assistant", "content": _ANSWER},
+    {"role": "user", "content": "Good."},
+)
 # Instead of a drawn 0, whose logarithm is infinite.
 _SMALLEST = 1e-300
 
@@ -52,7 +56,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
     """
     stated: Any = model.generation_config.eos_token_id if model.generation_config is not None else None
     own = [stated] if isinstance(stated, int) else list(stated or ())
-    found = [*own, tokenizer.eos_token_id, *_ends_of_turns(tokenizer)]
+    found = [*own, tokenizer.eos_token_id, *_end_of_turn(tokenizer)]
     unique = list(dict.fromkeys(token for token in found if token is not None))
     if not unique:
         raise UserError(
@@ -62,12 +66,19 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
     return unique
 
 
-def _ends_of_turns(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The control token that the chat template writes behind an answer, if there is one.
+
+    It may be the one that begins the user's turn: some models end theirs so.
+    """
     try:
-        labels = render(tokenizer, _TURN, None).labels
-    except (RowRefused, UserError):
-        return []  # a template whose answers cannot be found; what the files name must do
-    return end_of_turn_ids(tokenizer, [[label for label in labels if label != IGNORED]])
+        text = rendered_text(tokenizer, _TURNS, labelled=False).text
+    except RowRefused:
+        return []  # a template for other conversations; what the files name must do
+    behind = text.rpartition(_ANSWER)[2]
+    start, end = next(iter(control_tokens(tokenizer).spans(behind)), (0, 0))
+    token: Any = tokenizer.convert_tokens_to_ids(behind[start:end]) if end and not behind[:start].strip() else None
+    return [] if token is None else [token]
 
 
 def context_length(model: PreTrainedModel) -> int | None:
@@ -125,12 +136,15 @@ def _continued(model: PreTrainedModel, prompts: Sequence[Prompt], stops: Collect
     input_ids, mask = _padded_left([prompt.ids for prompt in prompts], padding)
     config = GenerationConfig(
         max_new_tokens=prompts[0].max_new_tokens,
-        do_sample=False,
-        # The model's own file may name these; drawing is done by `_Drawing`.
+        do_sample=False,  # `_Drawing` draws
+        # The model's own file may name these, too. A penalty on repetition would also count the padding of a batch.
         temperature=1.0,
         top_k=50,
         top_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
         num_beams=1,
+        use_cache=True,
         eos_token_id=list(stops),
         pad_token_id=padding,
     )

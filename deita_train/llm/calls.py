@@ -79,12 +79,13 @@ class Caller:
         except TimeoutError:
             return Trouble(Failure("deadline", f"no answer within {self._endpoint.deadline_s:g} s"))
         except openai.APIStatusError as error:
-            status, text, code = error.response.status_code, _words(error), str(error.code or "")
+            status, code = error.response.status_code, str(error.code or "")
+            text = self._secret.removed_from(_words(error))
             wait = wait_asked_for(error.response.headers)
         else:
-            return self._without_key(read_reply(content))
+            return self._without_key(read_reply(self._secret.removed_from_bytes(content)))
         # Outside the handlers, so that no message carries the client's error, which holds the request.
-        return self._refused(fields, status, self._secret.removed_from(text), code, wait)
+        return self._refused(fields, status, text, code, wait)
 
     def _fields(self, request: ChatRequest) -> dict[str, Any]:
         fields: dict[str, Any] = {
@@ -107,7 +108,7 @@ class Caller:
 
         cause = error.__cause__
         name = type(cause or error).__name__
-        said = self._secret.removed_from(shown(f"{name}: {cause}" if str(cause or "") else name))
+        said = shown(self._secret.removed_from(f"{name}: {cause}" if str(cause or "") else name))
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
             return Trouble(Failure(UNREACHABLE, said))
         if isinstance(cause, httpx2.TimeoutException):

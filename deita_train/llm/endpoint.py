@@ -124,6 +124,10 @@ class Secret:
         """An answer without the key, unless the key is a word (`EMPTY`), which is no secret."""
         return self.removed_from(text) if len(self._value) >= _SECRET_LENGTH else text
 
+    def removed_from_bytes(self, content: bytes) -> bytes:
+        """The same of a whole reply, before any part of it is cut out."""
+        return content.replace(self._value.encode(), b"[key]") if len(self._value) >= _SECRET_LENGTH else content
+
     def __repr__(self) -> str:
         return "Secret()"
 

@@ -11,6 +11,7 @@ from typing import Any
 from deita_train.llm.answers import Answer, Failure
 
 _SHOWN_CHARACTERS = 200
+_SHOWN_BYTES = 1000
 _FIRST_PAUSE_SECONDS = 0.5
 _GROWTH = 3.0
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -41,7 +42,7 @@ def read_reply(content: bytes) -> Answer | Trouble:
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
-        return _malformed("the body is no JSON", content)
+        return _malformed("the body is no JSON" if content.strip() else "the body is empty", content)
     if not isinstance(body, dict):
         return _malformed("the body is no JSON object", content)
     if body.get("error") and not body.get("choices"):
@@ -61,7 +62,7 @@ def read_reply(content: bytes) -> Answer | Trouble:
 
 
 def _malformed(what: str, content: bytes) -> Trouble:
-    return Trouble(Failure("malformed", shown(f"{what}: {content[:_SHOWN_CHARACTERS].decode(errors='replace')}")))
+    return Trouble(Failure("malformed", shown(f"{what}: {content[:_SHOWN_BYTES].decode(errors='replace')}")))
 
 
 def _without_content(message: Mapping[str, Any], end: str | None, tokens: tuple[int | None, int | None]) -> Trouble:

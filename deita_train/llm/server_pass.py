@@ -80,8 +80,11 @@ class ServerPass:
             raise self._halted
 
     async def _wait_for_workers(self) -> None:
-        await asyncio.gather(*self._workers)
+        done, _ = await asyncio.wait(self._workers, return_when=asyncio.FIRST_EXCEPTION)
         self._over.set()
+        for worker in done:
+            if not worker.cancelled():  # by a halt
+                worker.result()
 
     async def _sync_often(self) -> None:
         while not self._over.is_set():
@@ -111,10 +114,6 @@ class ServerPass:
             raise
         except UserError as error:
             self._halt(error)
-            return None
-        except asyncio.CancelledError:
-            if self._halted is None:
-                raise
             return None
 
     def _halt(self, error: UserError) -> None:

@@ -7,6 +7,7 @@ It answers in a thread of its own, so that the test can ask in another thread or
 """
 
 import asyncio
+import hashlib
 import json
 import threading
 import time
@@ -91,25 +92,28 @@ class FakeServer:
         answer: gives the text, the whole body, or a `Reply`, for a request's body.
         misbehave: may give a `Reply` instead, for a request's body and how often this body has come (from 1).
         delay: seconds before each answer.
+        keep: what is kept of each body.
 
     Attributes:
-        requests: the bodies that came, in their order.
+        requests: the bodies that came, in their order, or what is kept of them.
         headers: of the requests, with lower-case names.
         most_at_once: the most requests that waited for their answers at the same time.
         sent: how many good answers were sent completely.
         moments: when each request came, by time.monotonic.
     """
 
-    def __init__(self, answer, misbehave=None, delay=0.0):
+    def __init__(self, answer, misbehave=None, delay=0.0, keep=lambda body: body):
         self._answer = answer
         self._misbehave = misbehave or (lambda body, times: None)
         self._delay = delay
+        self._keep = keep
         self.requests = []
         self.headers = []
         self.moments = []
         self.most_at_once = 0
         self.sent = 0
         self._at_once = 0
+        self._connections = set()
         self._times = Counter()
         self._taking: asyncio.Event | None = None
         self._take_at_most: int | None = None
@@ -136,16 +140,21 @@ class FakeServer:
         self._take_at_most = number
         self._loop.call_soon_threadsafe(self._let_in)
 
+    def drop_connections(self):
+        """Hang up, and never look at what has been sent but not read; as if it had not arrived."""
+        asyncio.run_coroutine_threadsafe(self._drop_connections(), self._loop).result(10)
+
+    async def _drop_connections(self):
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
     def wait_for(self, condition, seconds=30.0):
         """Wait until the server's numbers are so."""
         deadline = time.monotonic() + seconds
         while not condition(self):
             assert time.monotonic() < deadline, f"{len(self.requests)} requests came, {self.sent} were answered"
             time.sleep(0.002)
-
-    def times(self):
-        """How often each body came."""
-        return dict(self._times)
 
     def _serve(self):
         asyncio.set_event_loop(self._loop)
@@ -169,12 +178,14 @@ class FakeServer:
             self._taking.clear()
 
     async def _connected(self, reader, writer):
+        self._connections.add(asyncio.current_task())
         try:
             while await self._take_one(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
+            self._connections.discard(asyncio.current_task())
             writer.close()
 
     async def _take_one(self, reader, writer):
@@ -185,11 +196,11 @@ class FakeServer:
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:] if line)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"null")
         await self._turn()
-        self._note(body, headers)
+        times = self._note(body, headers)
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            return await self._reply(lines[0], body, writer)
+            return await self._reply(lines[0], body, times, writer)
         finally:
             self._at_once -= 1
 
@@ -198,17 +209,20 @@ class FakeServer:
             await self._taking.wait()
 
     def _note(self, body, headers):
-        self.requests.append(body)
+        """How often this body has come."""
+        self.requests.append(self._keep(body))
         self.headers.append(headers)
         self.moments.append(time.monotonic())
-        self._times[json.dumps(body, sort_keys=True)] += 1
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+        self._times[digest] += 1
         self._let_in()
+        return self._times[digest]
 
-    async def _reply(self, request_line, body, writer):
+    async def _reply(self, request_line, body, times, writer):
         if not request_line.startswith("POST /v1/chat/completions "):
             await _send(writer, error(404, "no such address"))
             return True
-        reply = self._misbehave(body, self._times[json.dumps(body, sort_keys=True)])
+        reply = self._misbehave(body, times)
         is_good = reply is None
         if is_good:
             given = self._answer(body)
