@@ -1,0 +1,1 @@
+"""Chat models that answer requests: what is asked, and what comes back."""
