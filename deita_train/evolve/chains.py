@@ -9,7 +9,8 @@ from deita_train.evolve.elimination import OK, reason_of_call, reason_of_text
 from deita_train.evolve.operations import Dimension
 from deita_train.evolve.prompts import Prompts
 from deita_train.evolve.reading import without_thoughts
-from deita_train.llm.requests import Answer, ChatRequest, Failure
+from deita_train.llm.answers import Answer, Failure
+from deita_train.llm.requests import ChatRequest
 
 MAX_TOKENS = 2048
 _MARKS = re.compile(r"<(/?)evolved>", re.IGNORECASE)

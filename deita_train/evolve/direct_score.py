@@ -4,7 +4,8 @@ from deita_train.evolve.elimination import CUT_OFF, reason_of_call
 from deita_train.evolve.prompts import DIRECT_SCORE, Prompts
 from deita_train.evolve.reading import Unusable
 from deita_train.evolve.score_reading import read_score
-from deita_train.llm.requests import Answer, ChatRequest, Failure
+from deita_train.llm.answers import Answer, Failure
+from deita_train.llm.requests import ChatRequest
 
 MAX_TOKENS = 1024
 

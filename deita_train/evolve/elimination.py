@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from deita_train.evolve.wording import word_runs, words
-from deita_train.llm.requests import Answer, Failure
+from deita_train.llm.answers import Answer, Failure
 
 OK = "ok"
 EMPTY, CUT_OFF, FILTERED = "empty", "cut_off", "filtered"

@@ -8,7 +8,8 @@ from deita_train.evolve.elimination import CUT_OFF, FAILED, FILTERED, OK, reason
 from deita_train.evolve.prompts import Prompts
 from deita_train.evolve.reading import Unusable
 from deita_train.evolve.score_reading import read_scores
-from deita_train.llm.requests import Answer, ChatRequest, Failure
+from deita_train.llm.answers import Answer, Failure
+from deita_train.llm.requests import ChatRequest
 
 MAX_TOKENS = 1024
 FEWEST_VERSIONS = 2

@@ -9,7 +9,8 @@ from typing import Any
 from deita_train.evolve.elimination import reason_of_call
 from deita_train.evolve.prompts import TAGS, Prompts
 from deita_train.evolve.reading import JsonObject, Unusable, json_values, without_thoughts
-from deita_train.llm.requests import Answer, ChatRequest, Failure
+from deita_train.llm.answers import Answer, Failure
+from deita_train.llm.requests import ChatRequest
 
 MAX_TOKENS = 1024
 _TAG_NAMES = frozenset({"tag", "name", "label"})

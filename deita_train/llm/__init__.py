@@ -1,1 +1,1 @@
-"""Chat models that answer requests: what is asked, and what comes back."""
+"""Chat models, asked over HTTP or run here: every answer is kept at once, and none is paid for twice."""

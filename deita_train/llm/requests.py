@@ -1,21 +1,24 @@
-"""What is asked of a chat model, and what comes back."""
+"""A question to a chat model, and the key under which its answer is kept."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
+
+_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request to a chat model.
+    """One question to a chat model.
 
     Attributes:
-        messages: of the conversation, each with `role` and `content`.
-        temperature: of sampling; 0 takes the most probable token.
-        max_tokens: of the answer.
-        json_object: whether the server is asked for a JSON object, which some ignore.
-        attempt: how often the same was asked before on purpose, after an unusable answer.
+        messages: objects with `role` and `content`.
+        temperature: 0 takes the likeliest token each time.
+        max_tokens: the most that the answer may have.
+        json_object: whether the server is asked to answer with a JSON object; some ignore it.
+        attempt: how often the same was asked before on purpose, because an answer could not be used.
     """
 
     messages: tuple[Mapping[str, str], ...]
@@ -25,36 +28,27 @@ class ChatRequest:
     attempt: int = 0
 
     def key(self, model: str) -> str:
-        """SHA-256 over the model's name and all fields."""
-        text = json.dumps({"model": model, **asdict(self)}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 (64 hex digits) over the model's name and all fields."""
+        # Not the store's canonical_json: a lone surrogate in a message must have a key, too.
+        text = json.dumps({"model": model, **self.as_dict()}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them."""
+        return {
+            "messages": [dict(message) for message in self.messages],
+            "temperature": float(self.temperature),
+            "max_tokens": self.max_tokens,
+            "json_object": self.json_object,
+            "attempt": self.attempt,
+        }
+
+    @property
+    def prompt_tokens(self) -> int:
+        """An estimate: a token for four characters, rounded up."""
+        return estimated_tokens(*(message["content"] for message in self.messages))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model answered.
-
-    Attributes:
-        text: the answer.
-        finish_reason: why it ended; "length" where it was cut off.
-        prompt_tokens: of the request, if the server says.
-        completion_tokens: of the answer, if the server says.
-    """
-
-    text: str
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A request without an answer.
-
-    Attributes:
-        reason: in one word, such as "no_content", "deadline", "server_error", "malformed".
-        detail: for a person.
-    """
-
-    reason: str
-    detail: str
+def estimated_tokens(*texts: str) -> int:
+    """The tokens of texts without a tokenizer: one for four characters, rounded up."""
+    return -(-sum(map(len, texts)) // _CHARACTERS_PER_TOKEN)

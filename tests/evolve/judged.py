@@ -5,7 +5,7 @@ import random
 from deita_train.evolve.chains import Version
 from deita_train.evolve.operations import OPERATIONS, operation_of, order_of
 from deita_train.evolve.ranking import Ranking
-from deita_train.llm.requests import Answer
+from deita_train.llm.answers import Answer
 
 
 def answered(text, finish_reason="stop"):

@@ -15,7 +15,8 @@ from deita_train.evolve.chains import (
 )
 from deita_train.evolve.elimination import LONGEST_REFUSAL_CHARS, is_refusal
 from deita_train.evolve.prompts import read_prompts
-from deita_train.llm.requests import ChatRequest, Failure
+from deita_train.llm.answers import Failure
+from deita_train.llm.requests import ChatRequest
 
 SEED = Seed("row-1", "Name a fruit.", "A pear.")
 MAX_CHARS = 2000

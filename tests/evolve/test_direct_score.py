@@ -4,7 +4,8 @@ from judged import answered
 from deita_train.evolve.direct_score import direct_score_request, judge_direct_score
 from deita_train.evolve.prompts import read_prompts
 from deita_train.evolve.reading import Unusable
-from deita_train.llm.requests import ChatRequest, Failure
+from deita_train.llm.answers import Failure
+from deita_train.llm.requests import ChatRequest
 
 
 @pytest.mark.parametrize(("dimension", "response"), [("complexity", None), ("quality", "A pear.")])

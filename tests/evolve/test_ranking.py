@@ -18,7 +18,8 @@ from deita_train.evolve.ranking import (
     open_rounds,
     ranking_request,
 )
-from deita_train.llm.requests import ChatRequest, Failure
+from deita_train.llm.answers import Failure
+from deita_train.llm.requests import ChatRequest
 
 
 def judged(answer, order=(2, 0, 1)):

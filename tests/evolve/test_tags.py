@@ -8,7 +8,8 @@ from judged import answered
 from deita_train.evolve.prompts import read_prompts
 from deita_train.evolve.reading import Unusable
 from deita_train.evolve.tags import edit_distance, judge_tags, read_tags, tag_names, tag_request, uniform_tag
-from deita_train.llm.requests import ChatRequest, Failure
+from deita_train.llm.answers import Failure
+from deita_train.llm.requests import ChatRequest
 
 
 def test_a_request():
