@@ -129,6 +129,7 @@ def judge_evolution(
     version = replace(parent, step=step, operation=operation, raw=raw, **given)
     status = reason_of_call(answer) or reason_of_text(
         text,
+        said=without_thoughts(raw or ""),
         before=parent.text,
         earlier=[other.text for other in earlier if other.is_good],
         max_chars=max_chars,

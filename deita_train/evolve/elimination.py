@@ -18,7 +18,7 @@ LONGEST_REFUSAL_CHARS = 400
 """A longer text that begins like a refusal goes on to help, or tells of one."""
 
 SHARED_WORDS = 8
-"""An evolved text that has so many words of the prompt in a row is taken for a copy of the prompt."""
+"""An answer that has so many words of the prompt in a row is taken for a copy of the prompt."""
 
 _REFUSALS_FILE = Path(__file__).parent / "refusals.txt"
 
@@ -33,6 +33,7 @@ def reason_of_call(answer: Answer | Failure) -> str | None:
 def reason_of_text(
     text: str,
     *,
+    said: str,
     before: str,
     earlier: Sequence[str],
     max_chars: int,
@@ -43,6 +44,8 @@ def reason_of_text(
 
     Args:
         text: as evolved, without white space around it.
+        said: the whole answer. A model that gives back its prompt gives back the marks for the text too, and between
+            those is no text of its own.
         before: the text that it was evolved from.
         earlier: the other texts of its chain.
         max_chars: of an evolved text.
@@ -61,7 +64,7 @@ def reason_of_text(
     if any(of_text == words(other) for other in earlier):
         return REPEATS_AN_EARLIER_VERSION
     own = word_runs(prompt_words, SHARED_WORDS) - word_runs(words(given), SHARED_WORDS)
-    return REPEATS_THE_PROMPT if own & word_runs(of_text, SHARED_WORDS) else OK
+    return REPEATS_THE_PROMPT if own & word_runs(words(said), SHARED_WORDS) else OK
 
 
 def is_refusal(text: str) -> bool:

@@ -7,7 +7,14 @@ from typing import Any
 from deita_train.data.source_row import SourceRow
 from deita_train.evolve.chains import Version
 from deita_train.evolve.operations import Dimension
-from deita_train.evolve.ranking import FEWEST_VERSIONS, NOTHING_TO_COMPARE, Ranking, good_versions, last_attempts
+from deita_train.evolve.ranking import (
+    FEWEST_VERSIONS,
+    NOTHING_TO_COMPARE,
+    Ranking,
+    good_versions,
+    last_attempts,
+    nearest_level,
+)
 from deita_train.scoring.prompts import render
 from deita_train.scoring.training_pairs import read_examples
 
@@ -53,11 +60,6 @@ def label_rows(chain: Sequence[Version], rankings: Sequence[Ranking], dimension:
         else:
             dropped[version.step] = AMBIGUOUS
     return SeedLabels(rows, dropped)
-
-
-def nearest_level(scores: Sequence[int]) -> int:
-    """The mean of scores to the nearest whole number, a half up; in whole numbers, so that no half is lost."""
-    return (2 * sum(scores) + len(scores)) // (2 * len(scores))
 
 
 def _row(version: Version, position: int, usable: Sequence[Ranking], dimension: Dimension) -> dict[str, Any]:

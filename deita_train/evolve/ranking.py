@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deita_train.evolve.chains import Version
-from deita_train.evolve.elimination import CUT_OFF, OK, reason_of_call
+from deita_train.evolve.elimination import CUT_OFF, FAILED, FILTERED, OK, reason_of_call
 from deita_train.evolve.prompts import Prompts
 from deita_train.evolve.reading import Unusable
 from deita_train.evolve.score_reading import read_scores
@@ -109,6 +109,40 @@ def last_attempts(rankings: Sequence[Ranking]) -> list[Ranking]:
         if known is None or known.attempt < ranking.attempt:
             last[(ranking.seed_id, ranking.round)] = ranking
     return list(last.values())
+
+
+def nearest_level(scores: Sequence[int]) -> int:
+    """The mean of scores to the nearest whole number, a half up; in whole numbers, so that no half is lost."""
+    return (2 * sum(scores) + len(scores)) // (2 * len(scores))
+
+
+def open_rounds(rankings: Sequence[Ranking], orders: int, asked_again: int) -> list[tuple[int, int]]:
+    """What is still to be asked about the versions of one seed.
+
+    An answer that cannot be read is asked for again; a call that failed or was filtered is not, because the client has
+    tried it long enough.
+
+    Args:
+        rankings: the answers so far, all of this seed.
+        orders: how many rounds are wanted.
+        asked_again: how often an unusable round is asked again at most.
+
+    Returns:
+        The round and the attempt of each request to make.
+    """
+    last = {ranking.round: ranking for ranking in last_attempts(rankings)}
+    found = []
+    for round in range(orders):
+        ranking = last.get(round)
+        if ranking is None:
+            found.append((round, 0))
+        elif _is_worth_asking_again(ranking) and ranking.attempt < asked_again:
+            found.append((round, ranking.attempt + 1))
+    return found
+
+
+def _is_worth_asking_again(ranking: Ranking) -> bool:
+    return ranking.scores is None and ranking.status != FILTERED and not ranking.status.startswith(FAILED)
 
 
 def calls_per_seed(evolutions: int, orders: int, asked_again: int) -> tuple[int, int]:

@@ -10,9 +10,8 @@ from deita_train.evolve.agreement import agreement, monotonicity, place_effect
 from deita_train.evolve.chains import Version
 from deita_train.evolve.elimination import OK
 from deita_train.evolve.judge_warnings import judge_warnings
-from deita_train.evolve.label_rows import nearest_level
 from deita_train.evolve.operations import draw
-from deita_train.evolve.ranking import NOTHING_TO_COMPARE, Ranking, good_versions, last_attempts
+from deita_train.evolve.ranking import NOTHING_TO_COMPARE, Ranking, good_versions, last_attempts, nearest_level
 from deita_train.evolve.score_reading import HIGHEST, LOWEST
 
 NUM_EXAMPLES = 3

@@ -92,7 +92,7 @@ def uniform_tag(tag: str) -> str:
     """A tag in lower case and compatibility form, its words one space apart, without quotes around it or a point at its
     end; hyphens, slashes and the like are spaces."""
     joined = _JOINERS.sub(" ", unicodedata.normalize("NFKC", tag).casefold())
-    return joined.strip(" \"'`").rstrip(" .:;!?")
+    return joined.lstrip(" \"'`").rstrip(" \"'`.:;!?")
 
 
 def tag_names(tags_by_row: Mapping[str, Sequence[str]], *, fewest_rows: int, similarity: float) -> TagNames:
