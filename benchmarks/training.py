@@ -104,8 +104,8 @@ def measure(
     watch = StepWatch()
     kept = _KeepSteps(watch)
     trainer = trainer_class(settings)(
-        lengths=list(rows["length"]), watch=watch, model=model, args=arguments, train_dataset=rows,
-        processing_class=tokenizer, callbacks=[kept, *callbacks],
+        settings=settings, rows=rows, watch=watch, model=model, args=arguments, processing_class=tokenizer,
+        callbacks=[kept, *callbacks],
         peft_config=None if way.peft is None else lora_config(way.peft),
     )  # fmt: skip
     trainer.train()

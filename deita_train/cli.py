@@ -77,7 +77,7 @@ def run(
     from deita_train.commands.results import print_results
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import run_plan
-    from deita_train.store.model_links import base_links
+    from deita_train.store.model_links import CELLS, base_links
 
     console = _console()
     plan = make_plan(recipe, sets or [], runs, until)
@@ -92,6 +92,8 @@ def run(
         print_results(console, plan.run_dir)
         for link in base_links(plan.run_dir).values():
             console.print(f"Model: {link}", soft_wrap=True)
+        if any((plan.run_dir / CELLS).glob("*/*")):
+            console.print(f"Models of the sweep's other cells: {plan.run_dir / CELLS}", soft_wrap=True)
         console.print(f"Report: {outcome.page}", soft_wrap=True)
     if outcome.error is not None:
         raise outcome.error

@@ -16,7 +16,7 @@ from deita_train.errors import MachineFault
 from deita_train.inference import adapter_loading, shards
 from deita_train.models import model_folder
 from deita_train.models.adapter_files import read_adapter
-from deita_train.plan.launch import unsaved_model
+from deita_train.plan.training_launch import unsaved_model
 from deita_train.stages.context import Progress, StageContext
 from deita_train.stages.inference import row_reuse
 from deita_train.stages.selecting.walk import read_trace

@@ -51,7 +51,14 @@ def print_facts(plan: Plan, console: Console) -> None:
     for label, node in plan.cells[0].nodes.items():
         describe = STAGE_KINDS[node.kind].describe
         if describe is not None:
-            say(console, f"{label}: {describe(plan.store.metrics(node.id))}")
+            say(console, f"{_named(plan, label)}: {describe(plan.store.metrics(node.id))}")
+
+
+def _named(plan: Plan, label: str) -> str:
+    """A stage's name: its label, but the model for the evaluation of a model that the command names."""
+    evaluate = plan.loaded.recipe.evaluate
+    is_of_model = label in ("evaluate.base", "evaluate_pairs.base")
+    return evaluate.model if is_of_model and evaluate is not None and evaluate.model is not None else label
 
 
 def _table(plan: Plan, node: Node, name: str) -> Any:

@@ -94,15 +94,13 @@ def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
 
     from deita_train.data.rendering import load_tokenizer
     from deita_train.stages.inspection.row_sequences import InspectedStage
-    from deita_train.stages.rows import pass_max_length
+    from deita_train.stages.row_limit import Readable, row_limit
     from deita_train.stages.stage_model import trusts_code
 
     logging.set_verbosity_error()  # it warns of rows that are longer than the model's context, which are shown as cut
     tokenizer = load_tokenizer(str(folder), _template(node), trust_code=trusts_code(node.identity))
-    config = node.identity
-    if config.get("max_length", 0) is None:
-        config = {**config, "max_length": pass_max_length(config, folder)}
-    return InspectedStage(node.kind, config, tokenizer), described
+    limit = row_limit(node.identity, Readable.by(folder, trust_code=trusts_code(node.identity)))
+    return InspectedStage(node.kind, {**node.identity, "max_length": limit.tokens}, tokenizer), described
 
 
 def _tokenizer(plan: Plan, node: Node) -> tuple[Path, str]:

@@ -1,4 +1,4 @@
-"""`deita-train validate`: reads every data source as the run will, and renders and labels a sample of its rows."""
+"""`deita-train validate`: reads every data source, renders and labels a sample of its rows, and tries the trainings."""
 
 import json
 import sys
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from deita_train.errors import UserError
 from deita_train.plan.disk import disk_lines
-from deita_train.plan.plan import Plan, make_plan, planned_stages
+from deita_train.plan.plan import Plan, make_plan, missing_ids, planned_stages
+from deita_train.run.trials import located, trainings
 from deita_train.stages.kinds import STAGE_KINDS
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def validate_recipe(recipe: Path, sets: Sequence[str], runs: Path, gpus: int | N
     except UserError as error:
         return Validation(str(recipe), problems=[str(error)])
     found = validate_data(plan)
+    validate_trainings(plan, found, elsewhere=gpus is not None)
     found.lines += disk_lines(plan, planned_stages(plan))
     return found
 
@@ -67,6 +69,25 @@ def validate_data(plan: Plan) -> Validation:
     # The cells of a sweep read the same data, and several stages stumble over one damaged file.
     lines, problems = list(dict.fromkeys(lines)), list(dict.fromkeys(problems))
     return Validation(str(plan.loaded.path), lines, problems, len(plan.nodes), len(plan.cells))
+
+
+def validate_trainings(plan: Plan, found: Validation, *, elsewhere: bool) -> None:
+    """Try every training that is to be made on a tiny copy of its model, and add what was found.
+
+    Args:
+        plan: the recipe's plan.
+        found: what is known so far.
+        elsewhere: whether another machine will run it, whose packages are unknown here.
+    """
+    nodes = trainings(plan.nodes, missing_ids(plan))
+    if not nodes:
+        return
+    tried = import_module("deita_train.stages.training.trial").try_trainings(nodes, elsewhere=elsewhere)
+    found.lines += tried.notes
+    found.problems += located(plan, tried.problems)
+    if not tried.problems:
+        labels = ", ".join(dict.fromkeys(node.label for node in nodes))
+        found.lines.append(f"trainings tried on a tiny copy of their model: {labels}")
 
 
 def print_validation(console: "Console", found: Validation) -> None:

@@ -122,6 +122,21 @@ def _inside(encoded: EncodedText, answers: Sequence[Span], control: Collection[i
     return mask
 
 
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> list[int]:
+    """The token ids of messages up to where the assistant begins to write.
+
+    Raises:
+        RowRefused: the template cannot write them.
+    """
+    asked = rendered_text(tokenizer, prompt, tools=tools, add_generation_prompt=True, labelled=False)
+    return encode(tokenizer, asked.text, asked.literals, add_special_tokens=False).ids
+
+
 def render_pair(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Sequence[Message],
@@ -141,8 +156,7 @@ def render_pair(
         RowRefused: the template cannot write the pair, or the tokens of the prompt are not a prefix of those of prompt
             plus answer.
     """
-    asked = rendered_text(tokenizer, prompt, tools=tools, add_generation_prompt=True, labelled=False)
-    prompt_ids = encode(tokenizer, asked.text, asked.literals, add_special_tokens=False).ids
+    prompt_ids = render_prompt(tokenizer, prompt, tools=tools)
     answers = [
         render(tokenizer, [*prompt, _answer(answer)], None, tools=tools, labelled=False).input_ids
         for answer in (chosen, rejected)

@@ -14,6 +14,12 @@ REFUSALS: tuple[Refusal, ...] = get_args(Refusal)
 WRITABLE_AS_TEXT: frozenset[Refusal] = frozenset({"refused_by_template", "fields_not_written"})
 """Refusals of what a template does not know, and could write as text."""
 
+MARK_THE_ANSWERS = (
+    "name a copy of this one (a .jinja file) in which the assistant's words and the end-of-turn token are between "
+    "{% generation %} and {% endgeneration %}"
+)
+"""What to do about a template whose answers are not found."""
+
 
 class RowRefused(Exception):
     """A row that the chat template cannot write as it is.

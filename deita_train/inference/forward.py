@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
+from deita_train.errors import UserError
+from deita_train.inference.logit_rule import LogitRule
 from deita_train.models.adapter_files import is_adapter
 from deita_train.models.remote_code import own_code
 
@@ -114,18 +116,19 @@ def mean_hidden_states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tens
 
 @torch.inference_mode()
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor, token_ids: Sequence[int] | None = None) -> torch.Tensor:
-    """The output head on hidden states [B, D]: float32 logits [B, V] or, for some tokens alone, [B, len(token_ids)].
+    """The model's logits for hidden states [B, D]: float32 [B, V] or, for some tokens alone, [B, len(token_ids)].
 
     For a few tokens only their rows of the head are read, unless the head is more than one matrix (it has an adapter).
     """
     head: Any = model.get_output_embeddings()
+    rule = LogitRule.of(model.config)
     if token_ids is None:
-        return head(hidden).float()
+        return rule(head(hidden))
     ids = list(token_ids)
     if type(head) is not torch.nn.Linear:
-        return head(hidden)[:, ids].float()
+        return rule(head(hidden)[:, ids])
     bias = None if head.bias is None else head.bias[ids]
-    return torch.nn.functional.linear(hidden, head.weight[ids], bias).float()
+    return rule(torch.nn.functional.linear(hidden, head.weight[ids], bias))
 
 
 def last_logits(model: PreTrainedModel, batch: PaddedBatch, token_ids: Sequence[int] | None = None) -> torch.Tensor:
@@ -146,7 +149,7 @@ def summed_loss(model: PreTrainedModel, batch: PaddedBatch, labels: torch.Tensor
     wanted = targets[rows, positions]
     losses = torch.cat(
         [
-            torch.nn.functional.cross_entropy(model.get_output_embeddings()(part).float(), target, reduction="none")
+            torch.nn.functional.cross_entropy(head_logits(model, part), target, reduction="none")
             for part, target in zip(hidden.split(_HEAD_CHUNK_TOKENS), wanted.split(_HEAD_CHUNK_TOKENS), strict=True)
         ]
     )
@@ -155,17 +158,28 @@ def summed_loss(model: PreTrainedModel, batch: PaddedBatch, labels: torch.Tensor
     return sums.cpu().numpy(), counts.cpu().numpy()
 
 
-def check_plain_head(model: PreTrainedModel, input_ids: Sequence[int], device: torch.device) -> None:
-    """Assert that the model's logits are its output head times its last hidden state.
+def check_logits(model: PreTrainedModel, input_ids: Sequence[int], device: torch.device) -> None:
+    """Check that the model's own logits are those that `head_logits` makes of its last hidden state.
 
-    Some architectures scale or cap their logits after the head; for those the shortcut above would be silently wrong.
+    Raises:
+        UserError: the model does something else to them, or keeps its hidden states to itself.
     """
+    name = type(model).__name__
+    if model.base_model is model:
+        raise UserError(
+            f"{name} does not give its hidden states, from which logits are computed; choose another model."
+        )
     batch = pad_batch([input_ids], device)
     with torch.inference_mode():
-        own = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, -1].float()
+        own = (
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits[:, -1].float()
+        )
     some = range(0, own.shape[-1], max(1, own.shape[-1] // 64))
     tolerance = (1e-4 if model.dtype == torch.float32 else 0.02) * float(own.abs().max().clamp(min=1))
     whole, rows = last_logits(model, batch), last_logits(model, batch, some)
-    assert torch.allclose(own, whole, atol=tolerance) and torch.allclose(own[:, some], rows, atol=tolerance), (
-        f"{type(model).__name__} does something to its logits after the output head; it cannot be used as a scorer yet"
-    )
+    if not (torch.allclose(own, whole, atol=tolerance) and torch.allclose(own[:, some], rows, atol=tolerance)):
+        raise UserError(
+            f"{name} does something to its logits after the output head that is neither the scale nor the soft cap of "
+            "its configuration, so trainings, scores and losses would go by other numbers than the model's own; choose "
+            "another model."
+        )

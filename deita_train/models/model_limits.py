@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 # Models that look positions up in a table, so that a longer row is an index out of range. Others compute them.
-LEARNED_POSITIONS = frozenset({"biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "openai-gpt", "opt"})
-_POSITIONS = ("max_position_embeddings", "n_positions")
+LEARNED_POSITIONS = frozenset(
+    ("biogpt", "codegen", "ctrl", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "mpt", "openai-gpt", "opt")
+)
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
 def learned_positions(config: Mapping[str, Any]) -> int | None:
@@ -54,7 +56,7 @@ def vocabulary_problem(folder: Path) -> str | None:
         return None
     return (
         f"the tokenizer of {folder} has {sizes.tokens:,} tokens and the model {sizes.rows:,} embeddings, so that a row "
-        "with one of the last would fail"
+        "with one of the extra tokens would fail"
     )
 
 

@@ -17,17 +17,35 @@ _USED_SHARE = 0.5
 
 def load_config(folder: Path, trust_code: bool = False) -> Any:
     """The transformers configuration of a model or of an adapter's base; of a multimodal model, its text part."""
+    return whole_config(folder, trust_code).get_text_config()
+
+
+def whole_config(folder: Path, trust_code: bool = False) -> Any:
+    """The transformers configuration of a model or of an adapter's base, with every part of a multimodal one."""
     if is_adapter(folder):
         base = locate_base(folder)
         folder = base.folder or hub_folder(base.hub, base.revision, str(folder), allow=["config.json"])
     with own_code(folder, trust_code):
-        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code).get_text_config()
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code)
 
 
 def context_length(config: Any) -> int | None:
-    """The model's context length in tokens; None if its configuration states none."""
+    """The model's context length in tokens; None if its configuration states none.
+
+    Rotary positions that are stretched by a factor reach as far as the configuration says, also where it leaves
+    `max_position_embeddings` at the length before stretching.
+    """
     length: int | None = getattr(config, "max_position_embeddings", None)
-    return length
+    if length is None:
+        length = getattr(config, "max_seq_len", None)
+    stated = getattr(config, "rope_parameters", None) or {}
+    ropes = [stated, *(of for of in stated.values() if isinstance(of, dict))]
+    stretched = [
+        int(rope["factor"] * rope["original_max_position_embeddings"])
+        for rope in ropes
+        if rope.get("factor") and rope.get("original_max_position_embeddings")
+    ]
+    return length if length is None else max([length, *stretched])
 
 
 def num_weights(config: Any) -> int:

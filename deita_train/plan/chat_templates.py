@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from deita_train.data.shipped_templates import shipped_names, shipped_template, template_name
 from deita_train.errors import UserError
+from deita_train.plan.node import Node
 
 DEFAULT_CHAT_TEMPLATE = "vicuna_v1.1"
 OWN = "tokenizer"
@@ -43,7 +44,9 @@ def named_template(name: str, *, marked: bool) -> ChatTemplate:
     if name in shipped:
         return ChatTemplate(shipped_template(name), None, name)
     path = Path(name).expanduser()
-    if path.suffix != ".jinja" or not path.is_file():
+    if path.suffix == ".jinja" and not path.is_file():
+        raise UserError(f"{name} does not exist (looked in {Path.cwd()}). Correct the path.")
+    if path.suffix != ".jinja":
         allowed = ", ".join([*shipped, f"{OWN} (the model's own)"])
         raise UserError(f"{name} is unknown; allowed: {allowed}, or a .jinja file.")
     return ChatTemplate(_checked_file(path, marked), None, str(path))
@@ -76,10 +79,12 @@ def own_template_of(identity: Mapping[str, Any], location: str) -> ChatTemplate:
     return found
 
 
-def made_template(identity: Mapping[str, Any]) -> ChatTemplate:
-    """The template of a model that the run makes, from its stage's identity."""
-    text: str = identity["chat_template"]
-    return ChatTemplate(text, identity.get("published_template"), template_name(text) or "that of the model before it")
+def made_template(maker: Node) -> ChatTemplate:
+    """The template of a model that the run makes, in the words of the stage that makes it."""
+    text: str = maker.identity["chat_template"]
+    words = maker.runtime.get("template") or template_name(text)
+    assert words is not None, f"{maker.label} trains with a template that has neither words nor a name"
+    return ChatTemplate(text, maker.identity.get("published_template"), words)
 
 
 def _own(identity: Mapping[str, Any], location: str) -> ChatTemplate | None:
@@ -112,7 +117,7 @@ def _form(text: str) -> str:
     known = name_of_training_form(text)
     if known is not None:
         return f" in trl's training form of {known}"
-    return "" if marked_answers(text) else ", whose answers are found by rendering each turn"
+    return "" if marked_answers(text) else " (answers located by rendering)"
 
 
 def _checked_file(path: Path, marked: bool) -> str:

@@ -19,12 +19,15 @@ from deita_train.recipe.trainer_fields import trainer_fields
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.training.defaults import DPO_DEFAULTS, MAX_LENGTH, SFT_DEFAULTS
 
-# Trainer fields that change how fast or how safely a training runs, never its result.
+# Trainer fields that change how fast or how safely a training runs, or what it logs, never its result.
 PERFORMANCE_FIELDS = frozenset(
     {
         "per_device_train_batch_size", "gradient_checkpointing", "activation_checkpointing", "save_steps",
-        "logging_steps", "logging_strategy", "logging_first_step", "dataloader_num_workers", "dataloader_pin_memory",
-        "dataloader_prefetch_factor", "dataset_num_proc", "disable_tqdm", "log_level", "ddp_timeout",
+        "logging_steps", "logging_first_step", "log_on_each_node", "include_num_input_tokens_seen", "log_level",
+        "log_level_replica", "disable_tqdm", "debug", "torch_empty_cache_steps", "activation_offloading",
+        "dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
+        "dataloader_persistent_workers", "dataloader_multiprocessing_context", "ddp_timeout", "ddp_bucket_cap_mb",
+        "ddp_broadcast_buffers", "ddp_find_unused_parameters", "ddp_static_graph",
     }
 )  # fmt: skip
 # A section that trains -> its kind of stage, and the trainer fields whose default is ours.

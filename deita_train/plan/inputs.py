@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from deita_train.data.places import HUB_ID, Place, find_place, is_url, source_na
 from deita_train.data.remote_files import file_states, remote_files
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
-from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch, unsaved_model
+from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch
+from deita_train.plan.training_launch import launch_contradictions, unsaved_model
 from deita_train.recipe.data_sections import Origin
 from deita_train.recipe.model_sections import Dtype, Training
 from deita_train.recipe.wording import nearest
 from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.store.keys import ContentHashes
+from deita_train.store.model_links import LINKED
+from deita_train.training.mixed_precision import MixedPrecision, stated_precision
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 # By this file transformers itself knows a checkpoint of a training.
@@ -35,13 +38,30 @@ class MissingSection(UserError):
 class Inputs:
     """Resolves what a recipe names, once per start; hashes and Hub revisions are remembered on disk."""
 
-    def __init__(self, store_dir: Path, run_dir: Path, recipe_path: Path, planned_gpus: int | None = None) -> None:
+    def __init__(
+        self,
+        store_dir: Path,
+        run_dir: Path,
+        recipe_path: Path,
+        planned_gpus: int | None = None,
+        problem: Callable[[str, str], UserError] | None = None,
+    ) -> None:
+        """Start with what earlier starts have remembered.
+
+        Args:
+            store_dir: the store, which keeps the hashes.
+            run_dir: the run's folder, which keeps the Hub revisions.
+            recipe_path: the recipe, as messages name it.
+            planned_gpus: GPUs of each machine that will run it; None counts this machine's.
+            problem: the error for a dotted path and a message; by default it names no line.
+        """
         self._hashes = ContentHashes(store_dir / "content_hashes.json")
         self.answers_dir = store_dir.parent / "answers"
         self._pins_file = run_dir / "revisions.json"
         self._pins: dict[str, str] = read_json(self._pins_file) if self._pins_file.exists() else {}
         self._recipe_path = recipe_path
         self._planned_gpus = planned_gpus
+        self._problem = problem
         self._models: dict[str, None] = {}
 
     def check_trusted(self, names: Collection[str]) -> None:
@@ -61,7 +81,9 @@ class Inputs:
             write_json_atomically(self._pins_file, self._pins)
 
     def error(self, where: str, message: str) -> UserError:
-        """A user error that names the recipe and the dotted path."""
+        """A user error that names the recipe, the line where that is known, and the dotted path."""
+        if self._problem is not None:
+            return self._problem(where, message)
         return UserError(f"{self._recipe_path}: {where}: {message}")
 
     def missing(self, section: str, wanted: str) -> "MissingSection":
@@ -171,6 +193,12 @@ class Inputs:
             self._check_json(path / "config.json", f"{where}.{field}")
             return {"content": self._model_content(path, f"{where}.{field}")}, str(path.resolve())
         if not HUB_ID.fullmatch(name):
+            if path.name in LINKED and path.parent.name:
+                raise self.error(
+                    f"{where}.{field}",
+                    f"{name} is not there (looked in {Path.cwd()}): the run {path.parent.name} has not made it yet. "
+                    "Run its recipe first, or correct the path.",
+                )
             raise self.error(
                 f"{where}.{field}",
                 f"{name} is neither a folder (looked in {Path.cwd()}) nor a Hub id. Correct the path.",
@@ -236,15 +264,55 @@ class Inputs:
             return stated
         return "float32" if Launch.from_dict(launch).use_cpu else "bfloat16"
 
-    def check_training(self, training: Training, launch: dict[str, Any], where: str) -> None:
-        """Refuse a launch that would save no model, and a batch that the ranks do not divide."""
+    def check_training(
+        self,
+        training: Training,
+        trainer: Mapping[str, Any],
+        precision: MixedPrecision,
+        launch: dict[str, Any],
+        where: str,
+    ) -> None:
+        """Refuse a launch that would save no model or change what is learnt, and a batch that the ranks do not divide.
+
+        Args:
+            training: the section.
+            trainer: its trainer fields with their defaults.
+            precision: in which it computes.
+            launch: its launch.
+            where: the dotted path of the section.
+        """
+        file = launch["config_file"]
         try:
-            problem = unsaved_model(launch["config_file"])
+            problem = unsaved_model(file)
+            is_stated = stated_precision(training.trainer) is not None
+            contradictions = launch_contradictions(file, trainer, precision, is_stated=is_stated)
         except UserError as error:
-            raise self.error(f"{where}.launch", f"{launch['config_file']}: {error}.") from error
+            raise self.error(f"{where}.launch", f"{file}: {error}.") from error
         if problem:
-            raise self.error(f"{where}.launch", f"{launch['config_file']} would leave no model: {problem}.")
+            raise self.error(f"{where}.launch", f"{file} would leave no model: {problem}.")
+        if contradictions:
+            raise self.error(f"{where}.launch", f"{file}: {'. And '.join(contradictions)}.")
+        if precision == "fp16" and launch["use_cpu"]:
+            raise self.error(f"{where}.trainer.fp16", "needs a GPU; leave it out, and a CPU computes in float32.")
+        self._check_trainer(training.trainer, where)
         self._check_batch(training, launch, where)
+
+    def _check_trainer(self, trainer: Mapping[str, Any], where: str) -> None:
+        """Refuse fields that contradict each other, and an order that would depend on the ranks."""
+        if trainer.get("fp16") and trainer.get("bf16"):
+            raise self.error(f"{where}.trainer.fp16", "is true beside bf16: true; leave one of the two out.")
+        old, new = (trainer.get(f"{kind}_checkpointing") for kind in ("gradient", "activation"))
+        if None not in (old, new) and old != new:
+            raise self.error(
+                f"{where}.trainer.gradient_checkpointing",
+                "is another name of activation_checkpointing, which has another value; leave one of the two out.",
+            )
+        if trainer.get("train_sampling_strategy") == "batch_rebalance":
+            raise self.error(
+                f"{where}.trainer.train_sampling_strategy",
+                "batch_rebalance moves rows among micro-batches and ranks, which are divided here so that no row is "
+                "repeated. Leave it out; rows of a global batch then have similar lengths.",
+            )
 
     def _check_batch(self, training: Training, launch: dict[str, Any], where: str) -> None:
         """Refuse a global batch that the ranks and the micro-batch do not divide, and name the nearest that fits."""

@@ -1,6 +1,5 @@
 """How a stage's processes are started: accelerate's configuration files, and the command that a person could paste."""
 
-import json
 import os
 import shlex
 import shutil
@@ -12,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from deita_train.errors import UserError, raise_machine_fault
+from deita_train.errors import UserError
 
 _PACKAGE_DIR = Path(__file__).parent.parent
 # In a checkout the files lie beside the package; in a wheel inside it.
@@ -55,7 +54,7 @@ class Launch:
     @property
     def zero_stage(self) -> int | None:
         """Of a DeepSpeed launch, what is divided among the ranks; None where the file does not say it."""
-        stage = (_read_config(Path(self.config_file)).get("deepspeed_config") or {}).get("zero_stage")
+        stage = (read_config(Path(self.config_file)).get("deepspeed_config") or {}).get("zero_stage")
         return stage if isinstance(stage, int) else None
 
     def command(self, arguments: list[str]) -> list[str]:
@@ -93,7 +92,7 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
     if name is None:
         name = {0: "cpu", 1: "single_gpu"}.get(gpus, "ddp")
     file = _find_config(name)
-    values = _read_config(file)
+    values = read_config(file)
     use_cpu = bool(values.get("use_cpu", False)) or file in _CPU_DEEPSPEED
     machines = _count(file, values, "num_machines") or 1
     if machines > 1:
@@ -105,38 +104,6 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
             "validate for a machine that has some, state how many: --gpus N."
         )
     return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu, machines)
-
-
-def unsaved_model(config_file: str) -> str | None:
-    """The setting of a launch file with which transformers silently saves no model; None if there is none."""
-    values = _read_config(Path(config_file))
-    if values["distributed_type"] == "FSDP":
-        fsdp = values.get("fsdp_config") or {}
-        # What accelerate takes where nothing is stated.
-        default = "FULL_STATE_DICT" if str(fsdp.get("fsdp_version", 1)) == "1" else "SHARDED_STATE_DICT"
-        found = fsdp.get("fsdp_state_dict_type", default)
-        return None if found == "FULL_STATE_DICT" else f"fsdp_state_dict_type is {found}; write FULL_STATE_DICT"
-    if values["distributed_type"] == "DEEPSPEED":
-        return _unsaved_by_deepspeed(values.get("deepspeed_config") or {})
-    return None
-
-
-def _unsaved_by_deepspeed(settings: dict[str, Any]) -> str | None:
-    if "deepspeed_config_file" in settings:
-        file = Path(settings["deepspeed_config_file"])
-        try:
-            zero = json.loads(file.read_text(encoding="utf-8"))["zero_optimization"]
-            stage = zero["stage"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise_machine_fault(error, file)
-            raise UserError(
-                f"deepspeed_config_file {file} cannot be read, or states no zero_optimization.stage ({error}); fix it"
-            ) from error
-        name, saves = "stage3_gather_16bit_weights_on_model_save", zero.get("stage3_gather_16bit_weights_on_model_save")
-    else:
-        name, saves = "zero3_save_16bit_model", settings.get("zero3_save_16bit_model")
-        stage = settings.get("zero_stage", 2)
-    return None if stage != 3 or saves is True else f"{name} is not true under ZeRO-3; write {name}: true"
 
 
 def gpu_of_one_process(planned_gpus: int | None = None) -> str | None:
@@ -155,7 +122,12 @@ def _find_config(name: str) -> Path:
     raise UserError(f"{name} is unknown; allowed: {', '.join(known)}, or a path to an accelerate configuration")
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """An accelerate configuration as plain data.
+
+    Raises:
+        UserError: it is not one.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

@@ -55,10 +55,10 @@ class Node:
 
 
 def stages_until(nodes: Mapping[str, Node], until: str | None) -> dict[str, Node]:
-    """The stages of one kind, or with one label, and everything that they read; all stages when `until` is None."""
+    """The stage with that label, else those of that kind, and everything that they read; all when `until` is None."""
     if until is None:
         return dict(nodes)
-    ends = [node for node in nodes.values() if until in (node.kind, node.label)]
+    ends = [nodes[until]] if until in nodes else [node for node in nodes.values() if until == node.kind]
     if not ends:
         known = ", ".join(dict.fromkeys(name for node in nodes.values() for name in (node.kind, node.label)))
         raise UserError(f"until {until}: the recipe has no such stage; it has {known}")

@@ -140,7 +140,7 @@ def make_plan(
     loaded = load_recipe(recipe_path, sets)
     check_select_fields(loaded)
     run_dir = run_folder(runs_dir, recipe_path, loaded.recipe.name)
-    inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus)
+    inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus, loaded.problem)
     inputs.check_reporting(loaded.recipe.report_to or ())
     cells: list[Cell] = []
     for cell in loaded.cells:
@@ -232,7 +232,11 @@ def run_record(plan: Plan) -> RunRecord:
     )
     nodes = {
         node.id: RecordedNode(
-            node.label, node.kind, node.identity, {name: parent.id for name, parent in node.parents.items()}
+            node.label,
+            node.kind,
+            node.identity,
+            {name: parent.id for name, parent in node.parents.items()},
+            node.runtime.get("template"),
         )
         for node in plan.nodes
     }

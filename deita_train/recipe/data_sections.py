@@ -240,5 +240,7 @@ class Preferences(Origin):
     def _one_origin(self) -> Self:
         if self.builtin is not None and self.sample is not None:
             raise ValueError("sample would have no effect here, because builtin: data is generated; state rows:")
+        if self.builtin is None and self.rows is not None:
+            raise ValueError("rows: is for builtin:, which generates that many; sample: draws that many pairs")
         self.check_origin()
         return self

@@ -19,7 +19,7 @@ from deita_train.recipe.peft_fields import INITIALISATIONS, OWNED_PEFT_FIELDS, R
 from deita_train.recipe.reference import field_texts, sections_below
 from deita_train.recipe.schema import Recipe
 from deita_train.recipe.sweep import OF_BASE_RUN, OPTIONS
-from deita_train.recipe.trainer_fields import TrainerKind, owned_fields, trainer_fields
+from deita_train.recipe.trainer_fields import TrainerKind, refused_fields, trainer_fields
 
 # Whose configuration classes the schema reads.
 READ_PACKAGES = ("trl", "transformers", "peft")
@@ -47,7 +47,7 @@ def recipe_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     for name, section in sections.items():
         _describe(schema if section is Recipe else definitions[name], section)
-    definitions |= {name: _config_schema(fields, owned) for name, (fields, owned) in _trainers().items()}
+    definitions |= {name: _config_schema(fields, refused) for name, (fields, refused) in _trainers().items()}
     definitions[_PEFT] = _peft_schema()
     for name, section in sections.items():
         if issubclass(section, Training):
@@ -80,14 +80,14 @@ def _trainer_name(section: type[Training]) -> str:
 
 
 def _trainers() -> dict[str, tuple[Mapping[str, ConfigField], Mapping[str, str]]]:
-    """Return the fields of each `trainer`, and those that the framework sets itself."""
+    """Return the fields of each `trainer`, and those that it never takes."""
     kinds: dict[str, TrainerKind] = {"sft.trainer": "sft", "dpo.trainer": "dpo", "trainer": "sft"}
-    return {name: (trainer_fields(kind), owned_fields(name.split(".")[0])) for name, kind in kinds.items()}
+    return {name: (trainer_fields(kind), refused_fields(name.split(".")[0])) for name, kind in kinds.items()}
 
 
-def _config_schema(fields: Mapping[str, ConfigField], owned: Mapping[str, str]) -> dict[str, Any]:
+def _config_schema(fields: Mapping[str, ConfigField], refused: Mapping[str, str]) -> dict[str, Any]:
     properties = {
-        field.name: field_schema(field) for field in fields.values() if field.init and field.name not in owned
+        field.name: field_schema(field) for field in fields.values() if field.init and field.name not in refused
     }
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

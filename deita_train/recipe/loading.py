@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from deita_train.errors import UserError
-from deita_train.recipe.model_sections import Training, Tuning
+from deita_train.recipe.model_sections import RenderedLikeSft, Training, Tuning
 from deita_train.recipe.overrides import apply_overrides
 from deita_train.recipe.peft_fields import check_peft
 from deita_train.recipe.schema import Recipe
 from deita_train.recipe.sweep import expand
-from deita_train.recipe.trainer_fields import TrainerKind, check_trainer, owned_fields
+from deita_train.recipe.trainer_fields import TrainerKind, check_trainer, refused_fields
 from deita_train.recipe.validation import explain, report_problems
 from deita_train.recipe.yaml_source import Positions, load_yaml
 
@@ -36,11 +36,16 @@ class LoadedRecipe:
     sets: tuple[str, ...]
     cells: tuple[RecipeCell, ...]
     sweep_until: str | None
+    positions: Positions
 
     @property
     def recipe(self) -> Recipe:
         """The recipe of the base run."""
         return self.cells[0].recipe
+
+    def problem(self, where: str, message: str) -> UserError:
+        """The error for what is wrong at a dotted path: with the file and the line, or the ``--set`` that wrote it."""
+        return report_problems([(where.split("."), message)], path=self.path, positions=self.positions, sets=self.sets)
 
 
 def load_recipe(path: Path, sets: Sequence[str] = ()) -> LoadedRecipe:
@@ -63,7 +68,7 @@ def load_recipe(path: Path, sets: Sequence[str] = ()) -> LoadedRecipe:
         written = cell.data if not cell.is_base or "sweep" not in data else {**cell.data, "sweep": data["sweep"]}
         recipe = check_recipe(written, path, positions, sets, suffix)
         validated.append(RecipeCell(cell.label, cell.settings, cell.is_base, recipe))
-    return LoadedRecipe(path, tuple(sets), tuple(validated), until)
+    return LoadedRecipe(path, tuple(sets), tuple(validated), until, positions)
 
 
 def check_recipe(
@@ -86,6 +91,7 @@ def check_recipe(
     except ValidationError as error:
         problem = explain(error, model=Recipe, data=data, path=path, positions=positions, sets=sets)
         raise UserError(f"{problem}{suffix}") from None
+    recipe = _inherited(recipe)
     problems = [
         problem.split(": ", 1) for section, training in trainings(recipe) for problem in _check(section, training)
     ]
@@ -95,9 +101,20 @@ def check_recipe(
     return recipe
 
 
+def _inherited(recipe: Recipe) -> Recipe:
+    """The recipe with what `dpo:` and `evaluate:` take over from `sft:`."""
+    if recipe.sft is None:
+        return recipe
+    update: dict[str, RenderedLikeSft] = {}
+    for name, section in (("dpo", recipe.dpo), ("evaluate", recipe.evaluate)):
+        if section is not None and section.like(recipe.sft):
+            update[name] = section.model_copy(update=section.like(recipe.sft))
+    return recipe.model_copy(update=update) if update else recipe
+
+
 def _check(section: str, training: Training) -> list[str]:
     kind: TrainerKind = "dpo" if section == "dpo" else "sft"
-    problems = check_trainer(kind, training.trainer, where=f"{section}.trainer", owned=owned_fields(section))
+    problems = check_trainer(kind, training.trainer, where=f"{section}.trainer", refused=refused_fields(section))
     if isinstance(training, Tuning) and training.peft is not None:
         problems += check_peft(training.peft, where=f"{section}.peft")
     return problems

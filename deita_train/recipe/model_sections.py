@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Share, Source
 
@@ -21,7 +21,16 @@ class Training(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Minutes after which a checkpoint is saved, beside those of `trainer.save_steps`."""
     trainer: dict[str, Any] = Field(default_factory=dict)
-    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names."""
+    """Fields of the installed trl's SFTConfig (of `dpo`: DPOConfig), under their own names. Their defaults are trl's,
+    but for `lr_scheduler_type` (`cosine`; of `dpo` `linear`) and, of `sft` and `dpo`, `max_length` (2048). Each
+    field has its effect or is refused (docs/training.md)."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _steps_alone(cls, trainer: dict[str, Any]) -> dict[str, Any]:
+        """Leave out `num_train_epochs: null`, by which a `--set` takes back what the file says beside `max_steps`."""
+        is_left_out = "max_steps" in trainer and trainer.get("num_train_epochs", 0) is None
+        return {name: value for name, value in trainer.items() if not (is_left_out and name == "num_train_epochs")}
 
 
 class Tuning(Training):
@@ -81,6 +90,26 @@ class Rendered(Section):
     """Share of rows that the template cannot write above which the stage fails; up to it they are left out."""
 
 
+class RenderedLikeSft(Rendered):
+    """A section after `sft`, which treats rows as that section does unless it says otherwise."""
+
+    chat_template: str | None = None
+    """By default that of `sft`, beside which none may be stated. In a recipe without `sft` a template of
+    docs/training.md, a `.jinja` file, or `tokenizer` for the model's own; by default the model's own, and `vicuna_v1.1`
+    for a model without one."""
+    unsupported_fields: Literal["drop", "text"] = "drop"
+    """What becomes of a row with reasoning, tool calls or roles that the template does not write: it is left out and
+    counted, or written as text. By default as in `sft`."""
+    max_refused_share: Share = 0.01
+    """Share of rows that the template cannot write above which the stage fails; up to it they are left out. By default
+    as in `sft`."""
+
+    def like(self, sft: Rendered) -> dict[str, Any]:
+        """The fields that follow from `sft:`, because they are not stated here."""
+        inherited = {"unsupported_fields", "max_refused_share"} - self.model_fields_set
+        return {name: getattr(sft, name) for name in sorted(inherited & sft.model_fields_set)}
+
+
 class Architecture(Section):
     """The shape of the miniature, a small LLaMA for runs without a network."""
 
@@ -108,7 +137,7 @@ class Pretrain(Training):
     data: Source
     """Conversations whose text the miniature learns."""
     max_length: Count = 512
-    """Tokens at which a conversation is cut."""
+    """Tokens at which a conversation is cut; without it, also at the miniature's context."""
 
 
 class Base(Section):
@@ -135,7 +164,7 @@ class ScorerTraining(Packable):
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count = 2048
-    """Longest prompt with its score, in tokens; a longer prompt is shortened."""
+    """Longest prompt with its score, in tokens; a longer one is shortened. Without it, also to the model's context."""
 
 
 class Sft(Packable, Rendered):
@@ -172,7 +201,7 @@ class Sft(Packable, Rendered):
         return self
 
 
-class Dpo(Tuning, Rendered):
+class Dpo(Tuning, RenderedLikeSft):
     """Direct preference optimization of the SFT model, or of `model` [paper 3, App. A]."""
 
     preferences: Preferences
@@ -187,7 +216,7 @@ class Dpo(Tuning, Rendered):
     """How the reference's log-probabilities are computed, once and before the training."""
 
 
-class Evaluate(Pass, Rendered):
+class Evaluate(Pass, RenderedLikeSft):
     """Evaluation of the base and of every tuned model, or of `model`, on held-out rows."""
 
     heldout: Source | None = None
@@ -199,10 +228,14 @@ class Evaluate(Pass, Rendered):
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count = 2048
-    """Tokens at which a conversation or a pair is cut."""
+    """Tokens at which a conversation or a pair is cut; without it, also at the model's context."""
+    samples: Annotated[int, Field(ge=0)] | None = None
+    """Held-out prompts that each model answers, for the report and the log; by default 3 where there is `heldout`."""
 
     @model_validator(mode="after")
     def _something_to_measure(self) -> Self:
         if self.heldout is None and self.preferences is None:
             raise ValueError("state heldout: (conversations), preferences: (pairs), or both")
+        if self.samples and self.heldout is None:
+            raise ValueError("samples: are answers to the prompts of heldout:; state it, or leave samples: out")
         return self

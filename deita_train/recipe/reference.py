@@ -1,4 +1,7 @@
-"""docs/recipe.md, written from the schema: `python -m deita_train.recipe.reference > docs/recipe.md`."""
+"""docs/recipe.md, written from the schema: `python -m deita_train.recipe.reference > docs/recipe.md`.
+
+The tables of refused trainer fields in docs/training.md come from here too; a test compares them.
+"""
 
 import ast
 import inspect
@@ -13,6 +16,13 @@ from pydantic.fields import FieldInfo
 
 from deita_train.recipe.data_sections import Section
 from deita_train.recipe.schema import Recipe
+from deita_train.recipe.trainer_fields import (
+    OWNED_BESIDE,
+    OWNED_DPO_FIELDS,
+    OWNED_FIELDS,
+    WITHOUT_EFFECT,
+    WITHOUT_EFFECT_IN_DPO,
+)
 
 _INTRODUCTION = """\
 # The keys of a recipe
@@ -39,6 +49,25 @@ def reference() -> str:
     anchors = {section: paths[0].replace(".", "") for section, paths in sections.items()}
     pages = [_page(section, paths, anchors) for section, paths in sections.items()]
     return "\n".join([_INTRODUCTION, *pages])
+
+
+def refused_fields_tables() -> str:
+    """Return the trainer fields that no recipe may state, with the reasons, as they stand in docs/training.md."""
+    groups = {
+        "set by the framework": OWNED_FIELDS,
+        "set by the framework, in `dpo`": OWNED_DPO_FIELDS,
+        "set by the framework, in `base.pretrain` and scorers": OWNED_BESIDE,
+        "without effect": WITHOUT_EFFECT,
+        "without effect, in `dpo`": WITHOUT_EFFECT_IN_DPO,
+    }
+    tables = []
+    for title, reasons in groups.items():
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in reasons.items():
+            by_reason.setdefault(reason, []).append(f"`{name}`")
+        rows = [f"| {', '.join(names)} | {reason} |" for reason, names in by_reason.items()]
+        tables.append("\n".join([f"| {title} | |", "|---|---|", *rows]))
+    return "\n\n".join(tables)
 
 
 def field_texts(section: type[Section]) -> dict[str, str]:

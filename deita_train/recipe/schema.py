@@ -13,6 +13,7 @@ from deita_train.recipe.data_sections import Count, Pool, Section
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
 from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
+from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
 from deita_train.selection.settings import METHODS, SelectionSettings, check_budget
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ReadAs(Rendered):
     revision: str | None = None
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count = 2048
-    """Tokens at which a conversation is cut."""
+    """Tokens at which a conversation is cut; without it, also at the model's context."""
 
 
 class Select(Section):
@@ -80,6 +81,13 @@ class Select(Section):
     """A file of accelerate_configs/ or a path, of `deita`. By default one GPU, or one process on a CPU."""
     allow_fewer: bool = False
     """Accepts a selection of less than half the budget, which is otherwise an error."""
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _form_of_budget(cls, budget: Any) -> Any:
+        if isinstance(budget, str | float):
+            raise ValueError(wrong_value(budget, [WHOLE_NUMBER, "{share: 0.1}", "{tokens: 5000000}"]))
+        return budget
 
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:

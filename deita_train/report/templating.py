@@ -11,10 +11,10 @@ import jinja2
 
 from deita_train import number_text
 from deita_train.budget import in_words
-from deita_train.data.shipped_templates import template_name
 from deita_train.report.cards.card_names import PLACE
 from deita_train.report.cards.model_cards import Card, sources_of
 from deita_train.report.figures.drawing import SERIES, themed
+from deita_train.report.results.rendered import refused, template_words
 from deita_train.report.results.result_measures import TUNED
 from deita_train.table import escape_markdown
 
@@ -68,7 +68,8 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         plural=number_text.plural,
         significant=number_text.significant,
         sources_of=sources_of,
-        template_name=template_name,
+        refused=refused,
+        template_words=template_words,
         themed=themed,
         unbroken=unbroken,
     )

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
@@ -15,8 +15,9 @@ from deita_train.errors import Stopped
 from deita_train.plan.launch import Launch
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
+from deita_train.run.child.environment import clear_environment, told_as_cleared
 from deita_train.run.child.publishing import publishes_itself
-from deita_train.run.child.targets import forked_publish, forked_report, forked_stage
+from deita_train.run.child.targets import forked_publish, forked_report, forked_stage, forked_trials
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.training.stopping import STOP_FILE
@@ -36,6 +37,7 @@ class Children:
     def __init__(self, threads: int) -> None:
         os.environ[PARENT_VARIABLE] = str(os.getpid())
         signal.signal(signal.SIGTERM, _end)
+        sys.stderr.write(told_as_cleared(clear_environment(os.environ)))
         # OpenMP and tokenizers read these when they are loaded, so they are set before the fork server starts.
         os.environ["OMP_NUM_THREADS"] = str(threads)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -57,6 +59,10 @@ class Children:
         if code == 0 and not publishes_itself(node):
             code = self._fork(forked_publish, plan, node, log_dir / "publish.log", tick)
         return code
+
+    def trials(self, nodes: Sequence[Node], result: Path, log: Path, tick: Callable[[], None]) -> int:
+        """Try trainings and write what was found to `result`; the exit code of the process."""
+        return self._wait(self._context.Process(target=forked_trials, args=(list(nodes), str(result), str(log))), tick)
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
         """Write the report; the exit code of its process."""

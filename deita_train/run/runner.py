@@ -13,12 +13,13 @@ from deita_train.plan.identity import resolved_recipe
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, missing_ids, run_record
 from deita_train.recipe.yaml_text import to_yaml
-from deita_train.run.child.logs import ERROR_MARK
+from deita_train.run.child.logs import user_error_in
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.executor import Executor
 from deita_train.run.failures import StageFailed, run_lock, update_failures
 from deita_train.run.linking import link_models
+from deita_train.run.trials import try_trainings
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.atomic_io import write_text_atomically
@@ -46,18 +47,20 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
             those that another run is building; the report is written once the whole sweep is complete.
 
     Raises:
-        UserError: a stage of a recipe without a sweep, or of one cell, failed and the user can fix it.
+        UserError: a training would fail; nothing is built then. Or a stage of a recipe without a sweep, or of one
+            cell, failed and the user can fix it.
         StageFailed: it failed for another reason.
     """
     nodes = plan.nodes if cell is None else cell_nodes(plan, cell)
     rebuilt = _rebuilt(nodes, fresh)
     missing = missing_ids(plan)
     _check_machines(nodes, missing | rebuilt)
+    display = Display(console, total=len(nodes) + 2)
+    children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display)
     _write_record(plan)
     update_failures(plan, missing, tried=[node.id for node in nodes])
-    display = Display(console, total=len(nodes) + 2)
     link_models(plan, without=rebuilt)
-    executor = Executor(plan, _start_children(display), display, rebuilt, waits=cell is not None)
+    executor = Executor(plan, children, display, rebuilt, waits=cell is not None)
     executor.build(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
     missing = missing_ids(plan)
     update_failures(plan, missing)
@@ -83,11 +86,11 @@ def build_stages(plan: Plan, console: Console) -> None:
     """Build what is missing of a recipe without a sweep, without a report. Raises as :func:`run_plan` does."""
     missing = missing_ids(plan)
     _check_machines(plan.nodes, missing)
-    _write_record(plan)
-    link_models(plan)
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
-    children = _start_children(display) if is_missing else _children()
+    children = _start_children(plan, missing, display) if is_missing else _children()
+    _write_record(plan)
+    link_models(plan)
     Executor(plan, children, display, set(), waits=False).build(plan.nodes, goes_on=False)
 
 
@@ -107,11 +110,20 @@ def _children() -> Children:
     return Children(threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
 
 
-def _start_children(display: Display) -> Children:
+def _start_children(plan: Plan, missing: Collection[str], display: Display) -> Children:
+    """Load the libraries and try the trainings that are to be made.
+
+    Raises:
+        UserError: one of them would fail.
+    """
     children = _children()
     display.start("loading libraries", "", None)
     children.load_libraries(display.tick)
-    display.finish("")
+    try:
+        display.finish(try_trainings(plan, missing, children, display))
+    except BaseException:
+        display.finish("stopped")
+        raise
     return children
 
 
@@ -147,7 +159,7 @@ def _outcome_with_report(plan: Plan, executor: Executor) -> Outcome:
     code = _report(plan, executor.children, executor.display, log)
     if code == 0:
         return Outcome(plan.run_dir / "report" / "report.html", executor.error(None))
-    mistake = _user_error_in(log) if code == 2 else None
+    mistake = user_error_in(log) if code == 2 else None
     failed = f"report: {mistake}" if mistake else f"report failed: its log is {log}"
     error = executor.error(failed)
     if error is None and mistake:
@@ -167,10 +179,3 @@ def _report(plan: Plan, children: Children, display: Display, log: Path) -> int:
         code = children.report(plan.run_dir, plan.store.folder, log, display.tick)
     display.finish(str(plan.run_dir / "report" / "report.html") if code == 0 else "failed")
     return code
-
-
-def _user_error_in(log: Path) -> str | None:
-    """The message at the end of the log of a child that ended with code 2."""
-    text = log.read_text(errors="replace") if log.exists() else ""
-    _, mark, message = f"\n{text}".rpartition(f"\n{ERROR_MARK}")
-    return message.strip() if mark else None

@@ -15,7 +15,7 @@ from deita_train.scoring.evol_score import OverTurns
 Score = Literal["evol", "complexity", "quality"]
 DIMENSIONS: tuple[Score, ...] = ("complexity", "quality")
 # Parts of a select stage's configuration that the method does not see.
-_OF_THE_STAGE = frozenset({"budget", "max_length", "only_trained_turns"})
+_OF_THE_STAGE = frozenset({"budget", "max_length", "cut_at_context", "only_trained_turns"})
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,14 @@ class StageKind:
 
 
 _ROW_CHECK = "deita_train.stages.inspection.row_check"
+_MODEL_CHECK = "deita_train.stages.inspection.model_check"
 _CODE = {"model.trust_remote_code": False}
 _ANY_TRAINER = {
     "num_train_epochs": 3.0, "max_steps": -1, "warmup_steps": 0, "lr_scheduler_kwargs": None,
     "optim": "adamw_torch_fused", "optim_args": None, "optim_target_modules": None, "weight_decay": 0.0,
     "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "neftune_noise_alpha": None,
     "label_smoothing_factor": 0.0, "average_tokens_across_devices": True, "dataloader_drop_last": False,
-    "router_aux_loss_coef": None, "model_init_kwargs": None,
+    "router_aux_loss_coef": 0.0, "model_init_kwargs": None,
 }  # fmt: skip
 _SFT_TRAINER = {**_ANY_TRAINER, "learning_rate": 2e-5, "lr_scheduler_type": "cosine", "loss_type": "nll"}
 _DPO_TRAINER = {
@@ -96,8 +97,10 @@ _ADAPTER = {
     "resize": False,
     **{f"peft.{name}": value for name, value in _PEFT.items()},
 }
+_DIVIDED = {"micro_batches": None}
 _SHORTENED = {"max_length_limit": 2048}
 _RENDERED = {"unsupported_fields": "drop"}
+_CUT = {"cut_at_context": True}
 
 STAGE_KINDS: dict[str, StageKind] = {
     "pool": StageKind(3, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
@@ -111,27 +114,27 @@ STAGE_KINDS: dict[str, StageKind] = {
         1, "deita_train.stages.intake.embeddings_file", validations=("deita_train.stages.intake.embeddings_file",)
     ),
     "base": StageKind(
-        1,
+        2,
         "deita_train.stages.training.base",
         validations=(_ROW_CHECK,),
         trains=True,
         makes_base=True,
         rows=ShownRows("text", "trained", "every token is trained but the first, which nothing precedes"),
-        implied=_trainer(_SFT_TRAINER),
+        implied={**_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "train_scorer": StageKind(
-        5,
+        6,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
         describe=facts.of_scorer_training,
-        validations=("deita_train.stages.intake.scorer_data", _ROW_CHECK),
-        implied={**_CODE, **_ADAPTER, **_trainer(_SFT_TRAINER)},
+        validations=("deita_train.stages.intake.scorer_data", _MODEL_CHECK, _ROW_CHECK),
+        implied={**_CODE, **_ADAPTER, **_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
         4,
         "deita_train.stages.inference.score",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         reuses="rows",
         rows=ShownRows(
             "scored_turns",
@@ -164,7 +167,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "perplexity": StageKind(
         3,
         "deita_train.stages.inference.perplexity",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "conversation",
             "measured",
@@ -178,27 +181,29 @@ STAGE_KINDS: dict[str, StageKind] = {
     "rank": StageKind(1, "deita_train.stages.asking.rank"),
     "direct_score": StageKind(1, "deita_train.stages.asking.direct_score"),
     "instag": StageKind(1, "deita_train.stages.asking.instag"),
-    "lengths": StageKind(1, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED, "resize": False}),
+    "lengths": StageKind(2, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED, "resize": False}),
     "select": StageKind(
         2,
         "deita_train.stages.selecting.select",
         reuses="walk",
         has_budget=True,
         validations=("deita_train.stages.selecting.column_check",),
-        implied={"score_turns": "sum", "only_trained_turns": False},
+        implied={"score_turns": "sum", "only_trained_turns": False, **_CUT},
     ),
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
     "sft": StageKind(
-        2,
+        3,
         "deita_train.stages.training.sft",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         trains=True,
         rows=ShownRows("conversation", "trained", "trained are the assistant's texts, each with its end of turn"),
         implied={
             **_CODE,
             **_ADAPTER,
+            **_DIVIDED,
             **_trainer({**_SFT_TRAINER, "max_length": 2048}),
             **_RENDERED,
+            **_CUT,
             "published_template": None,
             "loss": "per_token",
             "parity": False,
@@ -206,44 +211,46 @@ STAGE_KINDS: dict[str, StageKind] = {
         },
     ),
     "log_probs": StageKind(
-        4,
+        5,
         "deita_train.stages.inference.log_probs",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "pair",
             "measured",
             "nothing is trained; measured is the log-probability of both answers, each with its end of turn",
         ),
         describe=facts.of_pairs,
-        implied={**_CODE, **_RENDERED, "resize": False},
+        implied={**_CODE, **_RENDERED, **_CUT, "resize": False},
     ),
     "dpo": StageKind(
-        2,
+        3,
         "deita_train.stages.training.dpo",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         trains=True,
         rows=ShownRows("pair", "trained", "trained are both answers, each with its end of turn"),
         implied={
             **_CODE,
             **_ADAPTER,
+            **_DIVIDED,
             **_trainer(_DPO_TRAINER),
             **_RENDERED,
+            **_CUT,
             "published_template": None,
             "end_of_turn": False,
             "pairs_template": None,
         },
     ),
     "evaluate": StageKind(
-        4,
+        5,
         "deita_train.stages.inference.evaluate",
-        validations=(_ROW_CHECK,),
+        validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "conversation",
             "measured",
             "nothing is trained; measured is the loss of the assistant's texts, each with its end of turn",
         ),
         describe=facts.of_heldout_rows,
-        implied={**_CODE, **_RENDERED, "resize": False},
+        implied={**_CODE, **_RENDERED, **_CUT, "resize": False, "samples": 0, "sample_tokens": 128},
     ),
 }
 

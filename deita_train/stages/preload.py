@@ -12,6 +12,7 @@ import trl.trainer.dpo_trainer
 import trl.trainer.sft_trainer
 
 import deita_train.report.page
+import deita_train.stages.training.trial
 from deita_train.stages.kinds import STAGE_KINDS, stage_module
 
 # The fork server serves only CPUs; this keeps deepspeed from warning that it found no GPU.
@@ -23,6 +24,7 @@ MODULES = (
     trl.trainer.dpo_trainer,
     trl.trainer.sft_trainer,
     deita_train.report.page,
+    deita_train.stages.training.trial,
     *(stage_module(kind) for kind in STAGE_KINDS),
     # accelerate would import it at the first training, again in every child
     *([import_module("deepspeed")] if find_spec("deepspeed") else []),

@@ -1,18 +1,16 @@
-"""Rows that a stage's chat template cannot write: counted by reason, and up to a share left out."""
+"""Rows that a stage's chat template cannot write as they are: written as text, or counted and left out."""
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from deita_train.data.row_refusal import WRITABLE_AS_TEXT, RowRefused
+from deita_train.data.row_refusal import MARK_THE_ANSWERS, WRITABLE_AS_TEXT, RowRefused
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext
 
 Made = TypeVar("Made")
-
-_NAMED = 5
 
 
 @dataclass
@@ -24,47 +22,51 @@ class Refusals:
         limit: the share of rows above which the stage fails.
         counts: rows by reason.
         last_reason: of the row refused last.
-        examples: the first few, as "id: what was found".
+        examples: of each reason the first row, as "id: what was found".
         is_logged: whether each row is named on standard output, the stage's log.
+        as_text: how many rows were written as text, because the template does not know what they hold.
+        writes_text: whether the recipe asks for that.
     """
 
     section: str
     limit: float
     counts: Counter[str] = field(default_factory=Counter)
     last_reason: str = ""
-    examples: list[str] = field(default_factory=list)
+    examples: dict[str, str] = field(default_factory=dict)
     is_logged: bool = True
+    as_text: int = 0
+    writes_text: bool = False
 
     @classmethod
     def of(cls, context: StageContext) -> Self:
         """Those of a stage, none so far."""
-        return cls(context.runtime.get("section", context.label), context.runtime.get("max_refused_share", 0.0))
+        return cls.of_stage(context.label, context.identity, context.runtime)
+
+    @classmethod
+    def of_stage(cls, label: str, identity: Mapping[str, Any], runtime: Mapping[str, Any], **fields: Any) -> Self:
+        """Those of a stage by its configuration, none so far."""
+        share = runtime.get("max_refused_share", 0.0)
+        writes_text = identity.get("unsupported_fields") == "text"
+        return cls(runtime.get("section", label), share, writes_text=writes_text, **fields)
 
     def unless_refused(self, row_id: str, make: Callable[[], Made]) -> Made | None:
-        """What `make` returns, or None for a row that the template refuses, which is counted and named in the log.
-
-        Raises:
-            UserError: the template itself is unfit, so that leaving rows out does not help.
-        """
+        """What `make` returns, or None for a row that the template refuses, which is counted and named in the log."""
         try:
             return make()
         except RowRefused as refusal:
-            if refusal.reason == "answers_not_found":
-                raise UserError(
-                    f"{self.section}.chat_template: row {row_id}: {refusal.detail}. Name a template of this package, "
-                    "or a copy of this one (a .jinja file) in which the assistant's words and the end-of-turn token "
-                    "are between {% generation %} and {% endgeneration %}."
-                ) from refusal
             self._count(row_id, refusal)
             return None
+
+    def count_text(self) -> None:
+        """Count a row that was written as text."""
+        self.as_text += 1
 
     def _count(self, row_id: str, refusal: RowRefused) -> None:
         if self.is_logged:
             sys.stdout.write(f"{row_id} is left out: {refusal.reason}: {refusal.detail}\n")
         self.counts[refusal.reason] += 1
         self.last_reason = refusal.reason
-        if len(self.examples) < _NAMED:
-            self.examples.append(f"{row_id}: {refusal.detail}")
+        self.examples.setdefault(refusal.reason, f"{row_id}: {refusal.detail}")
 
     def check(self, num_rows: int) -> dict[str, int]:
         """The counts by reason, once all `num_rows` were tried.
@@ -77,13 +79,19 @@ class Refusals:
             counts = ", ".join(f"{reason}: {count:,}" for reason, count in self.counts.most_common())
             raise UserError(
                 f"{self.section}: the chat template cannot write {refused:,} of {num_rows:,} rows ({counts}), above "
-                f"the share {self.limit:g} of {self.section}.max_refused_share. The first: {'; '.join(self.examples)}. "
+                f"the share {self.limit:g} of {self.section}.max_refused_share. {self._named()}. "
                 f"{self._ways_on()}"
             )
         return dict(self.counts)
 
+    def _named(self) -> str:
+        """One row of each reason."""
+        found = "; ".join(self.examples.values())
+        return f"The first of each reason: {found}" if len(self.examples) > 1 else f"The first: {found}"
+
     def _ways_on(self) -> str:
         """What to do about the reasons that were found."""
-        as_text = self.counts.keys() & WRITABLE_AS_TEXT
+        as_text = self.counts.keys() & WRITABLE_AS_TEXT and not self.writes_text
         text = f"state {self.section}.unsupported_fields: text, which writes them as text, " if as_text else ""
-        return f"Choose another chat_template, {text}or raise the share to leave them out."
+        marks = f"{MARK_THE_ANSWERS}, " if "answers_not_found" in self.counts else ""
+        return f"Choose another chat_template, {marks}{text}or raise the share to leave them out."

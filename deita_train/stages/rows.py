@@ -1,10 +1,8 @@
 """Token ids and labels of one row, as a stage's preparation writes them and `inspect` shows them."""
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -15,42 +13,16 @@ from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pai
 from deita_train.data.row_refusal import WRITABLE_AS_TEXT, RowRefused
 from deita_train.data.template_text import Message, rendered_text
 from deita_train.errors import UserError
-from deita_train.models.adapter_files import is_adapter
-from deita_train.models.model_limits import learned_positions, read_json_file
-from deita_train.models.model_shape import context_length, load_config
 from deita_train.scoring.prompts import PromptEncoder, PromptIds
 from deita_train.scoring.training_pairs import ScorerExample
-from deita_train.stages.stage_model import trusts_code
 from deita_train.training.rows import LabelledRow
 
 UnsupportedFields = Literal["drop", "text"]
 Tools = Sequence[Mapping[str, Any]] | None
 
 
-def pass_max_length(identity: Mapping[str, Any], model: Path) -> int:
-    """The length at which batch inference cuts rows: as stated, else the model's context up to a limit.
-
-    With parity it is the model's context.
-    """
-    stated: int | None = identity["max_length"]
-    if stated is not None:
-        return stated
-    context = context_length(load_config(model, trusts_code(identity)))
-    if identity.get("parity"):
-        return context or sys.maxsize
-    limit: int = identity["max_length_limit"]
-    return min(context or limit, limit)
-
-
-def readable_length(max_length: int | None, model: Path, *, trust_code: bool = False) -> int | None:
-    """The length at which rows are cut for a model: `max_length`, or the model's learned positions if they are fewer.
-
-    None cuts nothing.
-    """
-    is_whole = not is_adapter(model)
-    config = read_json_file(model / "config.json") if is_whole else load_config(model, trust_code).to_dict()
-    positions = learned_positions(config)
-    return positions if max_length is None else min(max_length, positions or max_length)
+def _count_nothing() -> None:
+    """For callers that do not ask how many rows are written as text."""
 
 
 def text_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int | None) -> LabelledRow:
@@ -70,17 +42,21 @@ def conversation_row(
     *,
     unsupported_fields: UnsupportedFields = "drop",
     labelled: bool = True,
+    on_text: Callable[[], None] = _count_nothing,
 ) -> LabelledRow:
     """A conversation, with labels on the assistant's tokens if `labelled`.
 
     With ``unsupported_fields="text"``, what the template does not know (reasoning, tool calls, other roles) is written
-    as text where the template refuses the conversation as it is.
+    as text where the template refuses the conversation as it is; `on_text` is called for such a row once it is written.
 
     Raises:
         RowRefused: the template cannot write it.
     """
-    messages, tools = writable(tokenizer, row["messages"], row.get("tools"), unsupported_fields)
+    asked = row["messages"]
+    messages, tools = writable(tokenizer, asked, row.get("tools"), unsupported_fields)
     rendered = render(tokenizer, messages, max_length, tools=tools, labelled=labelled)
+    if messages is not asked:
+        on_text()
     return LabelledRow(row["id"], rendered.input_ids, rendered.labels, rendered.truncated)
 
 
@@ -106,14 +82,19 @@ def pair_row(
     max_length: int | None,
     *,
     unsupported_fields: UnsupportedFields = "drop",
+    on_text: Callable[[], None] = _count_nothing,
 ) -> RenderedPair:
-    """A preference pair: its prompt and both answers; `unsupported_fields` as in `conversation_row`.
+    """A preference pair: its prompt and both answers; `unsupported_fields` and `on_text` as in `conversation_row`.
 
     Raises:
         RowRefused: the template cannot write it.
     """
-    prompt, chosen, rejected, tools = writable_pair(tokenizer, row, unsupported_fields)
-    return render_pair(tokenizer, prompt, chosen, rejected, max_length, tools=tools)
+    asked = row["prompt"]
+    prompt, chosen, rejected, tools = writable_pair(tokenizer, {**row, "prompt": asked}, unsupported_fields)
+    rendered = render_pair(tokenizer, prompt, chosen, rejected, max_length, tools=tools)
+    if prompt is not asked:
+        on_text()
+    return rendered
 
 
 def writable_pair(
@@ -154,9 +135,9 @@ def pair_answers(row: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return chosen, rejected
 
 
-def training_encoder(tokenizer: PreTrainedTokenizerBase, identity: Mapping[str, Any]) -> PromptEncoder:
+def training_encoder(tokenizer: PreTrainedTokenizerBase, dimension: str, max_length: int) -> PromptEncoder:
     """The encoder for training a scorer; reserves two positions for the digit and the end of sequence."""
-    return PromptEncoder(tokenizer, identity["dimension"], identity["max_length"] - 2)
+    return PromptEncoder(tokenizer, dimension, max_length - 2)
 
 
 def scoring_encoder(tokenizer: PreTrainedTokenizerBase, identity: Mapping[str, Any], max_length: int) -> PromptEncoder:

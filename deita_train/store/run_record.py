@@ -27,12 +27,17 @@ class RecordedCell:
 
 @dataclass(frozen=True)
 class RecordedNode:
-    """What an artefact is made from: its configuration, and the artefacts that it reads by their role."""
+    """What an artefact is made from: its configuration, and the artefacts that it reads by their role.
+
+    `template` says in words which chat template renders its rows and who chose it; None for a stage without one, and in
+    the records of earlier versions.
+    """
 
     label: str
     kind: str
     config: Mapping[str, Any]
     parents: Mapping[str, str]
+    template: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Training settings from the recipe, and the trl configuration built from them."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from transformers.utils import is_flash_attn_2_available
 from trl import DPOConfig, SFTConfig
 
 from deita_train.training.defaults import DPO_DEFAULTS, SFT_DEFAULTS
+from deita_train.training.mixed_precision import MixedPrecision, precision_of
 from deita_train.training.sizes import model_options
 
 # Checkpoints per run, unless the recipe states `save_steps`; a kill costs at most one interval.
@@ -53,6 +55,9 @@ class TrainingSettings:
         packing: Concatenate the conversations of a micro-batch into one row without padding; none sees another.
         checkpoint_minutes: Save a checkpoint at the latest after this time.
         quantization: Load the frozen base model in few bits.
+        mixed_precision: The precision to compute in; None for what the trainer fields and the device give.
+        check_logits: Before training, compare what is trained with the model's own logits on one row; for a model
+            whose architecture could not be tried on a tiny copy. Where ranks share its weights it is left out.
     """
 
     trainer: Mapping[str, Any]
@@ -67,6 +72,8 @@ class TrainingSettings:
     packing: bool = False
     checkpoint_minutes: float = 30.0
     quantization: Quantization | None = None
+    mixed_precision: MixedPrecision | None = None
+    check_logits: bool = False
 
 
 def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir: Path) -> SFTConfig | DPOConfig:
@@ -84,7 +91,11 @@ def training_arguments(settings: TrainingSettings, num_rows: int, checkpoint_dir
     save_steps = _in_steps(stated.pop("save_steps", None), steps) or _round_up(
         math.ceil(steps / _CHECKPOINTS_PER_RUN), logging_steps
     )
-    device_defaults = {"bf16": not settings.use_cpu, "dataloader_pin_memory": not settings.use_cpu}
+    precision = settings.mixed_precision or precision_of(stated, use_cpu=settings.use_cpu)
+    # With neither bf16 nor fp16, transformers would follow this variable, in which a launch file's value arrives.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = precision
+    stated |= {"bf16": precision == "bf16", "fp16": precision == "fp16"}
+    device_defaults = {"dataloader_pin_memory": not settings.use_cpu}
     if not any(name in stated for name in CHECKPOINTING):
         device_defaults[CHECKPOINTING[0]] = not settings.use_cpu
     if settings.packing:
@@ -134,11 +145,13 @@ def _dpo_config(stated: dict[str, Any], **owned: Any) -> DPOConfig:
 
 
 def planned_steps(num_rows: int, global_batch_size: int, trainer: Mapping[str, Any]) -> int:
-    """Count the optimizer steps of the whole run; the last batch of an epoch may be smaller."""
+    """Count the optimizer steps of the whole run; the last batch of an epoch may be smaller, or is left out."""
     max_steps = int(trainer.get("max_steps") or 0)
     if max_steps > 0:
         return max_steps
-    return max(1, math.ceil(math.ceil(num_rows / global_batch_size) * float(trainer.get("num_train_epochs", 3))))
+    full, rest = divmod(num_rows, global_batch_size)
+    steps = full if trainer.get("dataloader_drop_last") else full + (rest > 0)
+    return max(1, math.ceil(steps * float(trainer.get("num_train_epochs", 3))))
 
 
 def largest_divisor(number: int, limit: int) -> int:

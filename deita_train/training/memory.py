@@ -20,17 +20,17 @@ _USED_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Precision:
-    """Bytes per stored weight, and whether layers compute in bfloat16 from float32 weights (autocast)."""
+    """Bytes per stored weight, and whether layers compute in two bytes from float32 weights (autocast)."""
 
     weight: int
     autocast: bool
 
     @classmethod
-    def of(cls, model_init_kwargs: Mapping[str, Any] | None, *, bf16: bool) -> "Precision":
+    def of(cls, model_init_kwargs: Mapping[str, Any] | None, *, is_half: bool) -> "Precision":
         """Follow trl's loading: float32 unless `model_init_kwargs` overrides it. A quantized model takes less."""
         dtype = trained_dtype({"model_init_kwargs": model_init_kwargs})
         weight = 4 if dtype in ("float32", "auto") else 2
-        return cls(weight, autocast=bf16 and weight == 4)
+        return cls(weight, autocast=is_half and weight == 4)
 
 
 @dataclass(frozen=True)

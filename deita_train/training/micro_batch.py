@@ -64,7 +64,7 @@ def _fits(arguments: Any, settings: TrainingSettings, shape: ModelShape, lengths
     longest = max(lengths)
     sequences = sequences_that_fit(
         shape,
-        Precision.of(arguments.model_init_kwargs, bf16=arguments.bf16),
+        Precision.of(arguments.model_init_kwargs, is_half=arguments.bf16 or arguments.fp16),
         checkpointing=any(getattr(arguments, name) for name in CHECKPOINTING),
         sharding=(_sharding(settings.distributed_type), settings.world_size),
         longest=longest,

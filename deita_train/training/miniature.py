@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
@@ -37,20 +38,21 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, chat_template: str, f
     return fast
 
 
-def make_model(
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    context_length: int,
-    seed: int,
-    folder: Path,
-) -> LlamaForCausalLM:
-    """Create a LLaMA with random weights from `seed`, and save it to `folder`."""
-    set_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+def miniature_config(
+    *, vocab_size: int, hidden_size: int, num_layers: int, num_heads: int, context_length: int, **tokens: Any
+) -> LlamaConfig:
+    """Return a LLaMA's configuration.
+
+    Args:
+        vocab_size: Rows of its embeddings.
+        hidden_size: Dimensions of its hidden states.
+        num_layers: Its layers.
+        num_heads: Attention heads in each layer.
+        context_length: Longest sequence, in tokens.
+        tokens: The ids of special tokens, by transformers' names.
+    """
+    return LlamaConfig(
+        vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=hidden_size * 3,
         num_hidden_layers=num_layers,
@@ -58,10 +60,21 @@ def make_model(
         num_key_value_heads=num_heads,
         max_position_embeddings=context_length,
         tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **tokens,
     )
-    model = LlamaForCausalLM(config)
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, *, seed: int, folder: Path, **shape: int) -> LlamaForCausalLM:
+    """Create a LLaMA with random weights from `seed`, and save it to `folder`.
+
+    Args:
+        tokenizer: Its tokenizer, which gives the size of the vocabulary.
+        seed: Seed of the weights.
+        folder: Where it is saved.
+        shape: The other sizes that :func:`miniature_config` takes.
+    """
+    set_seed(seed)
+    tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    model = LlamaForCausalLM(miniature_config(vocab_size=len(tokenizer), **shape, **tokens))
     model.save_pretrained(folder)
     return model

@@ -1,11 +1,7 @@
 """Which checkpoint a training resumes from, and which ranks can resume it."""
 
-import math
 import os
 from pathlib import Path
-from typing import Any
-
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from deita_train.errors import UserError
 from deita_train.store.atomic_io import remove_tree
@@ -39,28 +35,7 @@ def checkpoint_to_resume(checkpoint_dir: Path, settings: TrainingSettings) -> Pa
             "folder to another place and name the copy as the model of a new training, with a fresh optimizer."
         )
     _say(f"resuming from {checkpoint.name}{_change(writers, ranks)}")
-    if settings.trainer.get("train_sampling_strategy") == "group_by_length":
-        _say(
-            "train_sampling_strategy: group_by_length gives the epoch after a restart another order, but for the first"
-        )
     return checkpoint
-
-
-class OrderOfEpoch(TrainerCallback):
-    """Sets the epoch of the sampler.
-
-    A training resumed within an epoch wraps its batches once more, to skip the first ones. On several ranks the
-    trainer's own `set_epoch` does not reach the sampler through these wrappers, and the rest of a later epoch would
-    have the order of the first.
-    """
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Set it before any batches are skipped."""
-        batches = kwargs["train_dataloader"]
-        steps = max(1, math.ceil(len(batches) / args.gradient_accumulation_steps))
-        batches.set_epoch(state.global_step // steps)
 
 
 def _layout(ranks: Writers) -> tuple[object, ...]:

@@ -1,21 +1,20 @@
-"""Batches of rows of similar length, in a random order determined by the seed and the epoch."""
+"""The order of rows in an epoch, determined by the seed and the epoch alone."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 # Rows are sorted within groups of this many batches: wide enough for little padding, narrow enough to mix.
 BATCHES_PER_GROUP = 50
 
 
-class LengthGroupedBatches(Sampler[int]):
-    """Yields row positions such that each consecutive `global_batch_size` of them have similar lengths.
+class EpochOrder(Sampler[int]):
+    """Yields row positions in the order of the rows.
 
-    transformers' `group_by_length` leaves the batches of a group sorted from long to short. If length correlates with
-    the label, as in a complexity scorer's data, training then chases a drifting mean; here the batches are shuffled.
-    The order depends only on the seed and the epoch, so a resumed run continues it. Rows that do not fill a batch come
-    last, and differ from epoch to epoch.
+    Subclasses shuffle them. No order depends on the number of ranks or on the micro-batch, and a resumed run continues
+    it.
     """
 
     def __init__(self, lengths: Sequence[int], global_batch_size: int, seed: int) -> None:
@@ -30,6 +29,34 @@ class LengthGroupedBatches(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch. The trainer calls this before each one, also after a resume."""
         self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(len(self._lengths))
+
+
+class RandomOrder(EpochOrder):
+    """Rows in random order: that of transformers' `random` sampler."""
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        yield from torch.randperm(len(self._lengths), generator=generator).tolist()
+
+
+class GroupedByLength(EpochOrder):
+    """transformers' `group_by_length`, by global batches: those of a group stay sorted from long to short."""
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        yield from get_length_grouped_indices(self._lengths, self._size, generator=generator)
+
+
+class LengthGroupedBatches(EpochOrder):
+    """Yields row positions such that each consecutive `global_batch_size` of them have similar lengths.
+
+    transformers' `group_by_length` leaves the batches of a group sorted from long to short. If length correlates with
+    the label, as in a complexity scorer's data, training then chases a drifting mean; here the batches are shuffled.
+    Rows that do not fill a batch come last, and differ from epoch to epoch.
+    """
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
@@ -48,3 +75,12 @@ class LengthGroupedBatches(Sampler[int]):
         """The batches of one group, rows sorted by length."""
         rows = sorted(order[start : min(start + self._group, end)], key=lambda row: -self._lengths[row])
         return [rows[first : first + self._size] for first in range(0, len(rows), self._size)]
+
+
+# By `trainer.train_sampling_strategy`; None where it is not stated.
+ORDERS: dict[str | None, type[EpochOrder]] = {
+    None: LengthGroupedBatches,
+    "random": RandomOrder,
+    "sequential": EpochOrder,
+    "group_by_length": GroupedByLength,
+}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deita_train.models.weight_shapes import Shapes, count_weights
+from deita_train.training.mixed_precision import precision_of
 
 # With two, one is left if the newest is damaged. While the next is being written there are three.
 CHECKPOINTS_KEPT = 2
@@ -63,7 +64,7 @@ def training_size(
         return None
     dtype = trained_dtype(trainer) if peft is None else "float32"  # peft keeps adapters in float32
     weight = _BYTES.get(dtype, 4)
-    is_half = bool(trainer.get("bf16", not use_cpu) or trainer.get("fp16"))
+    is_half = precision_of(trainer, use_cpu=use_cpu) != "no"
     if distributed_type == "DEEPSPEED":
         weight = 2 if is_half else weight
         copies = 1 if zero_stage == 3 else 2

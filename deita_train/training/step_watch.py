@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,14 +166,19 @@ class Timed(Iterator[Any]):
 
 
 class KeepRows:
-    """A collator that adds to each batch its rows' ids (`ids`) and their numbers of real tokens (`tokens`)."""
+    """A collator that adds to each batch its rows' ids (`ids`) and their numbers of real tokens (`tokens`).
 
-    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+    Where there are no rows, the tensors are those of `stand_in`, and both lists are empty.
+    """
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, Any]], stand_in: Mapping[str, Any]) -> None:
         self._collator = collator
+        self._stand_in = stand_in
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate, and add plain lists that :func:`take_rows` removes again."""
-        bare = [{name: value for name, value in row.items() if name not in BESIDE} for row in examples]
+        rows: list[Mapping[str, Any]] = [*examples] or [self._stand_in]
+        bare = [{name: value for name, value in row.items() if name not in BESIDE} for row in rows]
         beside = {"ids": [row["id"] for row in examples], "tokens": [row["tokens"] for row in examples]}
         # After the tensors: accelerate reads the batch size from the first entry.
         return {**self._collator(bare), **beside}

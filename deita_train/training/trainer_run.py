@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from trl import DPOConfig, SFTConfig
 
 from deita_train.errors import Stopped, UserError
 from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
@@ -21,10 +22,14 @@ from deita_train.training.cpu_memory import keep_freed_memory
 from deita_train.training.lora import lora_config
 from deita_train.training.memory import ModelShape
 from deita_train.training.micro_batch import choose_micro_batch
-from deita_train.training.resume import OrderOfEpoch, checkpoint_to_resume
+from deita_train.training.resume import checkpoint_to_resume
 from deita_train.training.step_watch import StepWatch
 from deita_train.training.stopping import STOP_FILE, StopRequest
+from deita_train.training.trained_logits import check_trained_logits
 from deita_train.training.trainers import OwnBatches, trainer_class
+
+# Launches under which every rank holds the whole model.
+_WHOLE_MODELS = ("NO", "MULTI_GPU", "MULTI_CPU")
 
 
 @dataclass(frozen=True)
@@ -75,26 +80,29 @@ def train(
     # Before the arguments are built, after which DeepSpeed shards every new model.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
+    _check_rows(arguments, settings, len(rows))
     resume = checkpoint_to_resume(checkpoint_dir, settings)
     lengths = list(rows["length"])
     choose_micro_batch(arguments, settings, shape, lengths, resume)
     with StopRequest(checkpoint_dir.parent / STOP_FILE) as request:
         saving, watch = SaveWhenDue(request, settings.checkpoint_minutes), StepWatch()
         callbacks: list[TrainerCallback] = [
-            ReportProgress(on_progress), LogHistory(on_log), saving, OrderOfEpoch(), RecordCheckpoints()
+            ReportProgress(on_progress), LogHistory(on_log), saving, RecordCheckpoints()
         ]  # fmt: skip
         trainer = trainer_class(settings)(
-            lengths=None if "train_sampling_strategy" in settings.trainer else lengths,
+            settings=settings,
+            rows=rows,
             watch=watch,
             model=model_path,
             args=arguments,
-            train_dataset=rows,
             processing_class=tokenizer,
             callbacks=callbacks,
             peft_config=None if settings.peft is None else lora_config(settings.peft),
         )
         check_launch(trainer, settings)
         _check_precision(trainer, settings, lengths)
+        if settings.check_logits and settings.distributed_type in _WHOLE_MODELS:
+            check_trained_logits(trainer, rows[0])
         _train(trainer, resume)
         _check_end(trainer, saving)
     trainer.save_model(str(model_dir))
@@ -105,6 +113,15 @@ def train(
         micro_batch=arguments.per_device_train_batch_size,
         rates=trainer.rates(),
     )
+
+
+def _check_rows(arguments: SFTConfig | DPOConfig, settings: TrainingSettings, num_rows: int) -> None:
+    size = settings.global_batch_size
+    if arguments.dataloader_drop_last and num_rows < size:
+        raise UserError(
+            f"trainer.dataloader_drop_last leaves nothing to train on: {num_rows} rows do not fill a global batch of "
+            f"{size}. Leave it out, or lower global_batch_size."
+        )
 
 
 def _train(trainer: OwnBatches, resume: Path | None) -> None:

@@ -1,17 +1,23 @@
 """trl's trainers on prepared token ids: our own batches, the loss per conversation, precomputed references."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from typing import Any, cast
 
 import datasets
 import torch
-from torch.utils.data import Sampler
-from transformers import Trainer
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
+from transformers import AutoConfig, PreTrainedModel, Trainer
 from trl import DPOTrainer, SFTTrainer
 
+from deita_train.data.rendering import IGNORED
 from deita_train.inference.speed import peak_flops
 from deita_train.training.arguments import TrainingSettings
-from deita_train.training.sampler import LengthGroupedBatches
+from deita_train.training.rank_batches import BatchShape, RankBatches
+from deita_train.training.sampler import ORDERS
+from deita_train.training.step_shares import StepShares
 from deita_train.training.step_watch import (
     BESIDE,
     KeepRows,
@@ -22,21 +28,67 @@ from deita_train.training.step_watch import (
     training_flops_per_token,
 )
 
+# Of a model's configuration.
+_SET_BY_TRAINERS = ("use_cache", "output_router_logits", "router_aux_loss_coef")
+
 
 class OwnBatches(Trainer):
-    """A trainer with our batches, or transformers' own if `lengths` is None, that reports each step to `watch`.
+    """A trainer with our batches that reports each step to `watch`.
 
+    A step's loss is the mean over its global batch, however the batch is divided into micro-batches and among ranks.
     Every logged loss comes with the speed since the previous log, averaged over the ranks.
     """
 
-    def __init__(self, *, lengths: list[int] | None, watch: StepWatch, **arguments: Any) -> None:
-        self._lengths = lengths  # the trainer drops the column before it creates the sampler
+    def __init__(
+        self,
+        *,
+        settings: TrainingSettings,
+        rows: datasets.Dataset,
+        model: str | PreTrainedModel,
+        watch: StepWatch,
+        **arguments: Any,
+    ) -> None:
+        self._rows = rows
+        self._lengths: list[int] = list(rows["length"])
+        self._settings = settings
         self._watch = watch
-        super().__init__(**arguments)
-        self.data_collator = KeepRows(self.data_collator)
+        base = AutoConfig.from_pretrained(model) if isinstance(model, str) else deepcopy(model.config)
+        super().__init__(model=cast("PreTrainedModel", model), train_dataset=rows, **arguments)  # trl loads a path
+        assert self.model is not None
+        own: Any = self.model.config
+        self._configs = [(own, base), (own.get_text_config(), base.get_text_config())]
+        self.data_collator = KeepRows(self.data_collator, self._stand_in())
         self.flops_per_token = training_flops_per_token(self.model)
         self._peak_flops = peak_flops(self.args.device, torch.bfloat16) if self.args.bf16 else None
+        self._step = StepShares(self.accelerator)
+        self._num_tokens = 0
         self.add_callback(watch)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Load this rank's own micro-batches. accelerate would fill up an epoch's rest with rows of its beginning."""
+        args, settings = self.args, self._settings
+        order = ORDERS[settings.trainer.get("train_sampling_strategy")]
+        size, micro = settings.global_batch_size, args.per_device_train_batch_size
+        loader: DataLoader = DataLoader(
+            self._remove_unused_columns(self._rows, "Training"),
+            batch_sampler=RankBatches(
+                order(self._lengths, size, settings.seed),
+                len(self._rows),
+                BatchShape(size, args.world_size, micro, args.dataloader_drop_last),
+                args.process_index,
+            ),
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+        )
+        # As for a single process: nothing is left to share out.
+        prepared: DataLoader = prepare_data_loader(
+            loader, args.device, num_processes=1, process_index=0, put_on_device=True
+        )
+        return prepared
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -44,14 +96,56 @@ class OwnBatches(Trainer):
         """Fetch batches as transformers does, and remove what is not a model input."""
         timed = Timed(epoch_iterator)
         batches, num_items = super().get_batch_samples(timed, num_batches, device)
-        self._watch.fetched(timed.seconds, *take_rows(batches))
+        rows, tokens = take_rows(batches)
+        self._watch.fetched(timed.seconds, rows, tokens)
+        loss_tokens = [self._loss_tokens(batch) if ids else 0 for batch, ids in zip(batches, rows, strict=True)]
+        self._step.begin([len(ids) for ids in rows], loss_tokens, tokens)
         return batches, num_items
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """Train as the trainer does, and report the loss to the watch."""
         loss: torch.Tensor = super().training_step(*arguments, **named)
         self._watch.trained(loss)
+        self._step.next_micro_batch()
+        if self._step.is_done:
+            self._merge_metrics()
         return loss
+
+    def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+        """Compute the trainer's loss with this micro-batch's share in its step."""
+        with self._step.gathering_rows(), replaced(self, self._weights()):
+            return super().compute_loss(*arguments, **named)
+
+    def _weights(self) -> dict[str, Any]:
+        """Return the factors, by attribute, with which the trainer multiplies means over this micro-batch."""
+        coefficient: float = vars(self)["router_aux_loss_coef"]
+        return {"router_aux_loss_coef": coefficient * self._step.of_rows}
+
+    def _loss_tokens(self, batch: Mapping[str, Any]) -> int:
+        """Count a micro-batch's tokens, for a loss that is their mean."""
+        return 0
+
+    def _merge_metrics(self) -> None:
+        """Replace the metrics of a step's micro-batches by their mean over its rows."""
+        metrics: dict[str, list[float]] = vars(self)["_metrics"]["train"]
+        self._num_tokens += self._step.tokens
+        metrics.pop("num_tokens")  # counts what stands in for rows
+        for name, values in metrics.items():
+            metrics[name] = self._step.merged(values)
+        metrics["num_tokens"] = [self._num_tokens]
+
+    def _stand_in(self) -> dict[str, Any]:
+        """Return what a rank computes, without any weight, while others have a row and it has none: a short row."""
+        row: dict[str, Any] = self._rows[self._lengths.index(min(self._lengths))]
+        return {**row, "labels": [IGNORED] * len(row["labels"])} if "labels" in row else row
+
+    def save_model(self, *arguments: Any, **named: Any) -> None:
+        """Save the model with what the base's configuration says of its use; trainers change that for themselves."""
+        with ExitStack() as stack:
+            for config, base in self._configs:
+                own = {name: getattr(base, name) for name in _SET_BY_TRAINERS if hasattr(base, name)}
+                stack.enter_context(replaced(config, own))
+            super().save_model(*arguments, **named)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the speed to logs that have a loss. Every rank logs, so all of them call this."""
@@ -72,13 +166,6 @@ class OwnBatches(Trainer):
         mean: torch.Tensor = self.accelerator.reduce(numbers, reduction="mean")
         return dict(zip(mine, mean.tolist(), strict=True))
 
-    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler | None:
-        if self._lengths is None:
-            sampler: Sampler | None = super()._get_train_sampler(train_dataset)
-            return sampler
-        global_batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedBatches(self._lengths, global_batch, self.args.seed)
-
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         names: Any = self._signature_columns
@@ -87,6 +174,11 @@ class OwnBatches(Trainer):
 
 class _SftTrainer(OwnBatches, SFTTrainer):
     """SFTTrainer on rows with labels."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        # Whatever the model's forward accepts: trl's loss divides by the tokens of the whole step.
+        self.model_accepts_loss_kwargs = True
 
 
 class _PerConversationTrainer(_SftTrainer):
@@ -99,7 +191,7 @@ class _PerConversationTrainer(_SftTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         rows = torch.tensor(sum(len(batch["ids"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(rows).sum() if self.args.average_tokens_across_devices else rows
+        return self.accelerator.gather(rows).sum()
 
     def compute_loss(self, model: Callable[..., Any], inputs: dict[str, Any], *how: Any, **named: Any) -> torch.Tensor:
         """Compute trl's loss, which reads only the model's outputs, on weighted log-probabilities."""
@@ -124,7 +216,7 @@ def _tokens_of_own(label_mask: torch.Tensor, position_ids: torch.Tensor | None) 
         The counts, [B, 1], or [1, T - 1] for a packed row.
     """
     if position_ids is None:
-        return label_mask.sum(-1, keepdim=True)
+        return label_mask.sum(-1, keepdim=True).clamp(min=1)  # a row that stands in has none
     conversation = (position_ids[0] == 0).cumsum(0)[1:] - 1
     # Not bincount, which waits for the device to learn the number of conversations.
     counts = torch.zeros(len(conversation), device=conversation.device)
@@ -143,9 +235,33 @@ class _DpoTrainer(OwnBatches, DPOTrainer):
         assert {"ref_chosen_logps", "ref_rejected_logps"} <= set(dataset.column_names)
         return dataset
 
+    def _weights(self) -> dict[str, Any]:
+        """Each loss is a mean over pairs; that of SFT, over the tokens of the chosen answers."""
+        of_rows = self._step.of_rows
+        shares = [self._step.of_loss_tokens if name == "sft" else of_rows for name in self.loss_types]
+        weights = [weight * share for weight, share in zip(self.loss_weights, shares, strict=True)]
+        return {**super()._weights(), "loss_weights": weights}
+
+    def _loss_tokens(self, batch: Mapping[str, Any]) -> int:
+        if "sft" not in self.loss_types:
+            return 0
+        chosen, _ = batch["completion_mask"].chunk(2)
+        return int(chosen[:, 1:].sum())
+
 
 def trainer_class(settings: TrainingSettings) -> type[OwnBatches]:
     """Return the trainer for a kind of training and its loss."""
     if settings.kind == "dpo":
         return _DpoTrainer
     return _PerConversationTrainer if settings.loss == "per_conversation" else _SftTrainer
+
+
+@contextmanager
+def replaced(target: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Replace attributes for a while."""
+    own = {name: getattr(target, name) for name in values}
+    vars(target).update(values)
+    try:
+        yield
+    finally:
+        vars(target).update(own)

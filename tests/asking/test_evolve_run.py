@@ -4,10 +4,11 @@ import hashlib
 import json
 import re
 from collections import defaultdict
+from pathlib import Path
 
 import datasets
 import pytest
-from fake_server import FakeServer
+from llm.fake_server import FakeServer
 from tiny_recipe import no_gpus  # noqa: F401
 
 from deita_train.commands.validation import validate_data
@@ -143,6 +144,6 @@ def test_where_the_model_answers_is_in_no_key_and_its_name_and_prompts_are(tmp_p
     again = keys(ask_again=0)
     assert again["evolve.complexity"] == first["evolve.complexity"]
     assert again["rank.complexity"] != first["rank.complexity"]
-    with open(f"{prompts}/rank.jinja", "a") as file:
+    with (Path(prompts) / "rank.jinja").open("a") as file:
         file.write(" ")
     assert keys()["rank.complexity"] != first["rank.complexity"]

@@ -87,6 +87,24 @@ RECIPES = [
         ("recipe.yaml:23: sft.trainer.gradient_accumulation_steps", "global_batch_size"),
         {SFT_TRAINER: "{gradient_accumulation_steps: 4}"},
     ),
+    Case(
+        "a trainer field without effect",
+        "plan recipe.yaml",
+        ("recipe.yaml:23: sft.trainer.eval_steps: would have no effect", "state evaluate: instead"),
+        {SFT_TRAINER: "{eval_steps: 10}"},
+    ),
+    Case(
+        "a warm-up that its scheduler does not read",
+        "plan recipe.yaml",
+        ("recipe.yaml:23: sft.trainer.warmup_steps: would have no effect", "write constant_with_warmup"),
+        {SFT_TRAINER: "{lr_scheduler_type: constant, warmup_steps: 3}"},
+    ),
+    Case(
+        "an optimizer whose package is not installed",
+        "validate recipe.yaml",
+        ("recipe.yaml: sft.trainer.optim: ", "install `bitsandbytes`"),
+        {SFT_TRAINER: "{optim: paged_adamw_8bit, max_length: 256}"},
+    ),
     # Values
     Case("packing: no", "plan recipe.yaml", ("recipe.yaml:23: sft.trainer.packing: ",), {SFT_TRAINER: "{packing: no}"}),
     Case(
@@ -153,7 +171,7 @@ RECIPES = [
     Case(
         "deita without the scores",
         "plan recipe.yaml",
-        ("recipe.yaml: select: needs scorers.quality:", "select.method deita ranks by it"),
+        ("recipe.yaml: select: needs scorers.quality:", "select.method deita ranks by it", "reads none: random"),
         {"method: random": "method: deita"},
     ),
     Case(

@@ -165,6 +165,13 @@ RUNS = [
     ),
     # Whole runs
     Case(
+        "a run whose last training would fail",
+        "run recipe.yaml",
+        ("recipe.yaml: sft.trainer.model_init_kwargs: ", "unexpected keyword argument 'atn'"),
+        {SFT_TRAINER: "{model_init_kwargs: {atn: eager}, max_length: 256}"},
+        right=None,
+    ),
+    Case(
         "a run whose data has a mistake",
         "run recipe.yaml --until train_scorer",
         ("train_scorer.complexity: labels.jsonl:9: score 7",),

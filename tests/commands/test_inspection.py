@@ -56,7 +56,7 @@ def test_sft_is_shown_first_and_its_rows_are_the_pools_until_some_are_selected(t
     answers = [message["content"] for message in first["messages"] if message["role"] == "assistant"]
     # Each answer is written as a space, its bytes and the end of turn.
     assert len(marked(shown)) == sum(1 + num_bytes(answer) + 1 for answer in answers)
-    assert (shown.verb, shown.max_length) == ("trained", 2048)
+    assert (shown.verb, shown.max_length) == ("trained", 1024)  # of sft's 2,048 what the base's context holds
 
 
 def test_a_published_selection_is_what_sft_reads(tmp_path):
@@ -189,7 +189,7 @@ def test_a_base_that_is_not_made_names_the_command_that_makes_it(tmp_path, label
 def test_a_model_from_outside_gives_its_own_tokenizer(tmp_path):
     model = tmp_path / "model"
     train_tokenizer([], 259, "", model)
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model_type": "llama"}')
     pool = {"builtin": "quickstart", "rows": 6}
     made = plan(tmp_path, dpo_recipe("base", "scorers", "embedding", "select", sft__model=str(model), sft__data=pool))
     assert facts(inspect_row(made, "sft", None))["tokenizer"] == f"of {model}"

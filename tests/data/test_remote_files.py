@@ -51,7 +51,7 @@ def error(url, **options):
     ("name", "content"),
     [
         ("p.jsonl", lines(1, 2, 3)),
-        ("p.jsonl.gz", gzip.compress(lines(1, 2, 3))),
+        ("p.jsonl.gz", gzip.compress(lines(1, 2, 3), mtime=0)),
         ("p.json", b'[{"a": 1}, {"a": 2}, {"a": 3}]'),
         ("p.parquet", parquet(1, 2, 3)),
     ],

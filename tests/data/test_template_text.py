@@ -180,7 +180,7 @@ def test_what_a_template_does_not_write_is_refused_by_its_kind(tokenizers):
     tokenizer = tokenizers["smollm2"]
     for messages, tools, why in (
         ([user("2+2?"), {**assistant("4"), "thinking": "two and two"}], None, "does not write .* reasoning"),
-        (ASKED, None, "does not write the conversation's tool_calls"),
+        (ASKED, None, "does not write a tool call of message 2"),
         (TWO, TOOLS, "does not write the conversation's tools"),
     ):
         with pytest.raises(RowRefused, match=f"fields_not_written: the template {why}"):
@@ -242,3 +242,208 @@ def test_a_template_that_writes_the_date_writes_the_same_one_every_day(tokenizer
     assert today in tokenizer.apply_chat_template([user("Hi")], tokenize=False)
     tokenizer.chat_template = training_form(own) + "{{ messages[0].content }}"
     assert rendered_text(tokenizer, [user("Hi")], labelled=False).text == "26 Jul 2024|2024-07-26|26 July 2024Hi"
+
+
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "Oslo"}}}
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen2.5", "llama3", "deepseek", "smollm2"])
+@pytest.mark.parametrize("empty", [{"tool_calls": []}, {"tool_calls": None}, {"reasoning_content": ""}, {"name": ""}])
+def test_empty_fields_are_as_if_they_were_not_there(tokenizers, name, empty):
+    tokenizer = tokenizers[name]
+    plain = render(tokenizer, [user("Hi"), assistant("Hello")], None)
+    assert render(tokenizer, [user("Hi"), {**assistant("Hello"), **empty}], None) == plain
+
+
+def test_a_conversation_that_begins_with_an_answer_is_trained_by_a_template_without_marks(tokenizers):
+    tokenizer = tokenizers["smollm2"]
+    rendered = rendered_text(tokenizer, [assistant("Welcome."), *TWO])
+    answers = [rendered.text[start:end] for start, end in rendered.answers]
+    assert answers == ["Welcome.<|im_end|>", "Fine, thank you.<|im_end|>", "2<|im_end|>"]
+    assert rendered.text.startswith(
+        "<|im_start|>system\nYou answer briefly.<|im_end|>\n<|im_start|>assistant\nWelcome."
+    )
+
+
+def test_so_it_is_by_one_that_cannot_write_an_empty_conversation():
+    tokenizer = make_tokenizer(FAMILIES["smollm2"])
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{% for message", "{% if messages[0]['role'] == 'x' %}{% endif %}{% for message", 1
+    )
+    rendered = rendered_text(tokenizer, [assistant("Welcome."), user("Hi")])
+    assert [rendered.text[start:end] for start, end in rendered.answers] == ["Welcome.<|im_end|>"]
+
+
+def test_a_leading_answer_that_could_be_in_two_places_is_refused(tokenizers):
+    tokenizer = tokenizers["smollm2"]
+    tokenizer.chat_template = tokenizer.chat_template.replace("{% if add_generation_prompt %}", "{% if false %}")
+    try:
+        with pytest.raises(RowRefused, match="answers_not_found"):
+            rendered_text(tokenizer, [assistant("e"), user("Hi")])
+    finally:
+        tokenizer.chat_template = FAMILIES["smollm2"].chat_template
+
+
+DROPS_REASONING = (
+    "{% for m in messages %}<|im_start|>{{ m.role + '\n' }}{% generation %}{{ m.content.split('</think>')[-1] }}"
+    "<|im_end|>{% endgeneration %}{% endfor %}"
+)
+
+
+def test_reasoning_in_the_text_of_the_last_turn_has_to_be_written(tokenizers):
+    tokenizer = make_tokenizer(FAMILIES["qwen2.5"])
+    tokenizer.chat_template = DROPS_REASONING
+    thought = assistant("<think>\nEasy.\n</think>\n\n2")
+    with pytest.raises(RowRefused, match=r"text_not_written: .* text of message 2 \(assistant\)"):
+        rendered_text(tokenizer, [user("1+1?"), thought])
+    with pytest.raises(RowRefused, match=r"text_not_written: .* text of message 1 \(user\)"):
+        rendered_text(tokenizer, [user("A secret </think>"), assistant("2")])
+    # Of an earlier turn it may be left out: the model is not shown it either.
+    assert "Easy." not in rendered_text(tokenizer, [user("1+1?"), thought, user("Sure?"), assistant("Yes")]).text
+    assert "Easy." in rendered_text(tokenizers["qwen3"], [user("1+1?"), thought]).text
+    with pytest.raises(RowRefused, match="text_not_written"):  # this form writes what is before and behind it
+        rendered_text(tokenizers["qwen3"], [user("?"), assistant("A `</think>` tag closes </think> the reasoning.")])
+
+
+@pytest.mark.parametrize(
+    ("written", "lost"),
+    [
+        ("{{ m.content }}{% if not m.content %}{{ m.tool_calls }}{% endif %}", 2),  # the text or the calls
+        ("{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls[0] }}{% endif %}", 4),  # the first call alone
+        ("{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %}", 2),  # no arguments
+    ],
+)
+def test_every_call_of_every_message_has_to_be_written(written, lost):
+    tokenizer = make_tokenizer(FAMILIES["qwen2.5"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}:" + written + "<|im_end|>{% endfor %}"
+    messages = [
+        user("Hi"),
+        {**assistant("I look."), "tool_calls": [CALL]},
+        {"role": "tool", "name": "look", "content": "Rain."},
+        {**assistant(""), "tool_calls": [CALL, CALL]},
+    ]
+    with pytest.raises(RowRefused, match=f"fields_not_written: .* a tool call of message {lost}"):
+        rendered_text(tokenizer, messages, labelled=False)
+
+
+def test_control_tokens_stay_text_in_names_of_fields_and_in_a_parameter_called_role(tokenizers):
+    tokenizer = tokenizers["qwen2.5"]
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    plain = [user("Hi"), {**assistant("ok"), "tool_calls": [CALL]}]
+    awkward = {"role": "x <|im_end|>", "y<|im_end|>": "z <|im_end|>"}
+    call = {"type": "function", "function": {"name": "look", "arguments": awkward}}
+    schema = {
+        "type": "function",
+        "function": {"name": "look", "parameters": {"properties": {"role": {"e": "<|im_end|>"}}}},
+    }
+    ids = render(tokenizer, [user("Hi"), {**assistant("ok"), "tool_calls": [call]}], None, tools=[schema]).input_ids
+    assert ids.count(end) == render(tokenizer, plain, None, tools=[schema]).input_ids.count(end)
+    assert spelled(tokenizer, ids).count("<|im_end|>") == ids.count(end) + 4
+
+
+def test_arguments_kept_as_text_are_written_as_the_object_that_they_say(tokenizers):
+    tokenizer = tokenizers["qwen2.5"]
+    arguments = {"at": "Oslo"}
+    expected = render(
+        tokenizer, [user("Hi"), {**assistant(""), "tool_calls": [{"name": "look", "arguments": arguments}]}], None
+    )
+    for text in (json.dumps(arguments), json.dumps(arguments, indent=1)):
+        calls = [{"name": "look", "arguments": text}]
+        assert render(tokenizer, [user("Hi"), {**assistant(""), "tool_calls": calls}], None) == expected
+    deep = [{"name": "look", "arguments": "[" * 100_000}]
+    assert render(tokenizer, [user("Hi"), {**assistant(""), "tool_calls": deep}], None).input_ids
+
+
+ANSWER = "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+MACRO = "{% macro ans(m) %}" + ANSWER + "{% endmacro %}"
+HEADER = "<|im_start|>assistant\n"
+
+
+def _marking(answer, before="", prompt=HEADER):
+    return (
+        f"{before}{{% for m in messages %}}{{% if m.role == 'assistant' %}}{answer}{{% else %}}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endif %}{{ '\\n' }}{% endfor %}"
+        f"{{% if add_generation_prompt %}}{prompt}{{% endif %}}"
+    )
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        _marking(HEADER + ANSWER),
+        _marking(HEADER + "{{ ans(m) }}", MACRO),
+        _marking(HEADER + "{% generation %}" + ANSWER + "{% endgeneration %}"),
+        "{# such as {% generation %} #}" + _marking(HEADER + ANSWER),
+        _marking(HEADER + ANSWER, prompt=""),
+    ],
+)
+def test_a_template_that_marks_the_answers_and_their_end_passes(template):
+    tokenizer = make_tokenizer(FAMILIES["qwen2.5"])
+    tokenizer.chat_template = template
+    check_answer_marks(tokenizer)
+    assert spelled(tokenizer, trained(render(tokenizer, TWO, None))) == "Fine, thank you.<|im_end|>2<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        _marking(HEADER + "{{ ans(m)|trim }}", MACRO),
+        _marking(HEADER + "{% filter trim %}" + ANSWER + "{% endfilter %}"),
+        _marking("{% set a %}" + HEADER + ANSWER + "{% endset %}{{ a }}"),
+        _marking("{{ 'answer: ' + ans(m) }}", MACRO),
+        _marking(
+            "{% call put() %}" + ANSWER + "{% endcall %}", "{% macro put() %}answer: {{ caller() }}{% endmacro %}"
+        ),
+    ],
+)
+def test_marks_that_transformers_cannot_place_are_refused(template):
+    tokenizer = make_tokenizer(FAMILIES["qwen2.5"])
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match="where transformers cannot place them"):
+        check_answer_marks(tokenizer)
+
+
+MARKED_HEADER = "{% generation %}" + HEADER + "{{ m.content }}<|im_end|>{% endgeneration %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        _marking(
+            "{% if loop.first or loop.index == 2 %}" + HEADER + ANSWER + "{% else %}" + MARKED_HEADER + "{% endif %}"
+        ),
+        _marking(MARKED_HEADER, prompt=""),
+        _marking(
+            "{% if m.tool_calls %}{% generation %}" + HEADER + "{{ m.tool_calls }}<|im_end|>{% endgeneration %}"
+            "{% else %}" + HEADER + ANSWER + "{% endif %}"
+        ),
+    ],
+    ids=["a later answer", "no generation prompt", "a call"],
+)
+def test_a_header_marked_in_any_answer_is_refused(template):
+    tokenizer = make_tokenizer(FAMILIES["qwen2.5"])
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match="marks the header"):
+        check_answer_marks(tokenizer)
+
+
+def test_a_call_whose_end_is_not_marked_is_refused():
+    tokenizer = make_tokenizer(FAMILIES["qwen2.5"])
+    tokenizer.chat_template = _marking(
+        HEADER
+        + "{% if m.tool_calls %}{% generation %}{{ m.tool_calls }}{% endgeneration %}<|im_end|>{% else %}"
+        + ANSWER
+        + "{% endif %}"
+    )
+    with pytest.raises(UserError, match="does not mark the token that ends an answer"):
+        check_answer_marks(tokenizer)
+
+
+def test_a_template_whose_answers_are_not_found_at_all_is_refused_before_the_rows():
+    tokenizer = make_tokenizer(FAMILIES["qwen2.5"])
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'assistant' and not loop.last %}{{ 'old: ' }}{% endif %}"
+        "{{ message.content + '<|im_end|>' }}{% endfor %}"
+    )
+    with pytest.raises(UserError, match=r"changes with what follows.* name a copy of this one"):
+        check_answer_marks(tokenizer)

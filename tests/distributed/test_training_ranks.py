@@ -140,6 +140,21 @@ def test_a_launch_under_a_name_of_trls_trains_as_one_rank_does_and_resumes(proce
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_four_micro_batches_of_one_row_train_as_one_of_four(processes, folder, name):
+    """And as one rank does. The rest of an epoch is one row, so one rank has none."""
+    if "zero" in name and shutil.which("g++") is None:
+        pytest.skip("DeepSpeed compiles a small op and there is no g++")
+    jobs = [Job(f"{name}-{kind}-by-one", kind, trainer={"per_device_train_batch_size": 1}) for kind in ("sft", "dpo")]
+    fork_launch(processes, folder, config(folder, name), LAUNCHES[name][0], jobs)
+    for job in jobs:
+        assert outcome(folder, job.name)["accumulation"] == 4
+        one = f"one-{job.kind}"
+        np.testing.assert_allclose(losses(folder, job.name), losses(folder, one), rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(logits(folder, job.name), logits(folder, one), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize(("writers", "ranks"), [("fsdp1", "fsdp2"), ("fsdp2", "fsdp1")])
 def test_either_fsdp_goes_on_from_the_checkpoint_of_the_other(processes, folder, writers, ranks):
     job = Job(f"{writers}-then-{ranks}")

@@ -21,6 +21,9 @@ ALL_STAGES = [
     "score.quality", "embed", "select", "sft", "dpo_data", "reference", "dpo", "heldout_data", "evaluate.base",
     "evaluate.sft", "evaluate.dpo", "heldout_pairs", "evaluate_pairs.base", "evaluate_pairs.sft", "evaluate_pairs.dpo",
 ]  # fmt: skip
+ENDLESS = (
+    "--set", "base.pretrain.trainer.max_steps=100000", "--set", "base.pretrain.trainer.num_train_epochs=null",
+)  # fmt: skip
 TRAININGS = {"base", "train_scorer.complexity", "train_scorer.quality", "sft", "dpo"}
 FAULTS = [(label, ("run", "group")[number % 2]) for number, label in enumerate(ALL_STAGES)]
 
@@ -101,7 +104,7 @@ def check_kill(undisturbed, runs, label, whom):
 @pytest.mark.parametrize("whom", ["run", "group"])
 def test_no_process_of_a_killed_run_goes_on(tmp_path, whom):
     """The stage would take many minutes, so what ends within seconds was ended."""
-    endless = ("--set", "base.pretrain.trainer.max_steps=100000", "--until", "base")
+    endless = (*ENDLESS, "--until", "base")
     artefact = artefact_of(tmp_path, "base", *endless)
     family = kill_during(tmp_path, artefact, whom, 3.0, *endless)
     assert_gone(family)
@@ -122,8 +125,7 @@ def test_killed_in_any_stage_gives_the_same_bytes(undisturbed, tmp_path, label, 
 @pytest.mark.faults
 @pytest.mark.parametrize("whom", ["run", "group"])
 def test_two_ranks_do_not_outlive_a_killed_run(tmp_path, whom):
-    launch = ("--set", "base.pretrain.launch=cpu_ddp", "--set", "base.pretrain.trainer.max_steps=100000")
-    endless = (*launch, "--until", "base")
+    endless = ("--set", "base.pretrain.launch=cpu_ddp", *ENDLESS, "--until", "base")
     family = kill_during(tmp_path, artefact_of(tmp_path, "base", *endless), whom, 15.0, *endless)
     ranks = [process for process in family if is_rank(process)]
     assert len(ranks) == 2

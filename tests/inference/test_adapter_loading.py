@@ -13,7 +13,7 @@ from deita_train.errors import UserError
 from deita_train.inference import adapter_loading as adapters
 from deita_train.inference.adapter_loading import base_folder
 from deita_train.inference.forward import (
-    check_plain_head,
+    check_logits,
     last_hidden_states,
     last_logits,
     load_model,
@@ -109,7 +109,7 @@ def test_the_passes_work_on_an_adapter_as_on_a_whole_model(adapter, base):
         last_logits(whole, batch),
         summed_loss(whole, batch, labels),
     )
-    check_plain_head(whole, ROWS[0], CPU)
+    check_logits(whole, ROWS[0], CPU)
     assert counts.tolist() == [5, 2, 3]
     for index, row in enumerate(ROWS):
         with torch.inference_mode():

@@ -8,8 +8,12 @@ import torch
 from transformers import (
     BertConfig,
     BertModel,
+    Cohere2Config,
+    Cohere2ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -20,10 +24,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from deita_train.errors import UserError
 from deita_train.inference import forward
 from deita_train.inference.forward import (
     PaddedBatch,
-    check_plain_head,
+    check_logits,
     head_logits,
     last_hidden_states,
     last_logits,
@@ -53,6 +58,9 @@ ARCHITECTURES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
     "qwen2-tied": (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True}),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
+    "gemma2-capped": (Gemma2Config, Gemma2ForCausalLM, {"final_logit_softcapping": 1.5, "sliding_window": 4}),
+    "granite-divided": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 0.25}),
+    "cohere2-scaled": (Cohere2Config, Cohere2ForCausalLM, {"logit_scale": 2.5}),
 }
 
 
@@ -191,7 +199,7 @@ def test_a_head_with_a_bias(rows):
     hidden = last_hidden_states(made.base_model, pad_batch(rows, CPU))
     own = torch.stack([alone(made, row)[1][-1] for row in rows])
     torch.testing.assert_close(head_logits(made, hidden, DIGIT_IDS), own[:, DIGIT_IDS], atol=1e-5, rtol=1e-5)
-    check_plain_head(made, rows[0], CPU)
+    check_logits(made, rows[0], CPU)
 
 
 def test_a_head_that_is_more_than_one_matrix_is_read_whole(rows):
@@ -210,7 +218,7 @@ def test_a_head_that_is_more_than_one_matrix_is_read_whole(rows):
     hidden = last_hidden_states(made.base_model, pad_batch(rows, CPU))
     own = torch.stack([alone(made, row)[1][-1] for row in rows])
     torch.testing.assert_close(head_logits(made, hidden, DIGIT_IDS), own[:, DIGIT_IDS], atol=1e-5, rtol=1e-5)
-    check_plain_head(made, rows[0], CPU)
+    check_logits(made, rows[0], CPU)
 
 
 def labels_for(rows, width):
@@ -250,45 +258,42 @@ def test_summed_loss_without_any_label(model, rows):
 
 
 def test_plain_heads_pass(model, rows):
-    check_plain_head(model, rows[0], CPU)
+    check_logits(model, rows[0], CPU)
 
 
-def test_a_capped_head_is_refused(rows):
-    capped = build(Gemma2Config, Gemma2ForCausalLM, {"final_logit_softcapping": 1.0})
-    with pytest.raises(AssertionError, match="Gemma2ForCausalLM does something to its logits"):
-        check_plain_head(capped, rows[0], CPU)
-    check_plain_head(build(Gemma2Config, Gemma2ForCausalLM, {"final_logit_softcapping": None}), rows[0], CPU)
-
-
-def test_a_scaled_head_is_refused(rows):
-    scaled = build(LlamaConfig, LlamaForCausalLM, {})
-    own_forward = scaled.forward
-
-    def forward_with_scale(**options):
-        output = own_forward(**options)
-        output.logits = output.logits * 1.01
-        return output
-
-    scaled.forward = forward_with_scale
-    with pytest.raises(AssertionError, match="does something to its logits"):
-        check_plain_head(scaled, rows[0], CPU)
-
-
-def test_half_precision_passes_and_its_scaled_head_is_refused(model, rows):
-    """In bfloat16 what the two ways to compute round differently is far below a factor of 1.05."""
-    half = model.__class__(model.config).to(torch.bfloat16).eval()
-    half.load_state_dict(model.state_dict())
-    check_plain_head(half, rows[2], CPU)
-    own_forward = half.forward
+def of_trunk(model):
+    """The same model with its logits changed by 5%, which no configuration says."""
+    own_forward = model.forward
 
     def forward_with_scale(**options):
         output = own_forward(**options)
         output.logits = output.logits * 1.05
         return output
 
-    half.forward = forward_with_scale
-    with pytest.raises(AssertionError, match="does something to its logits"):
-        check_plain_head(half, rows[2], CPU)
+    model.forward = forward_with_scale
+    return model
+
+
+def test_logits_that_no_configuration_explains_are_refused(rows):
+    changed = of_trunk(build(LlamaConfig, LlamaForCausalLM, {}))
+    with pytest.raises(UserError, match="LlamaForCausalLM does something to its logits after the output head"):
+        check_logits(changed, rows[0], CPU)
+
+
+def test_half_precision_passes_and_its_changed_logits_are_refused(model, rows):
+    """In bfloat16 what the two ways to compute round differently is far below a factor of 1.05."""
+    half = model.__class__(model.config).to(torch.bfloat16).eval()
+    half.load_state_dict(model.state_dict())
+    check_logits(half, rows[2], CPU)
+    with pytest.raises(UserError, match="does something to its logits"):
+        check_logits(of_trunk(half), rows[2], CPU)
+
+
+def test_a_model_that_keeps_its_hidden_states_is_refused(rows):
+    made = build(LlamaConfig, LlamaForCausalLM, {})
+    made.base_model_prefix = "language_model"  # as Llama 4's, whose trunk has another name
+    with pytest.raises(UserError, match="LlamaForCausalLM does not give its hidden states"):
+        check_logits(made, rows[0], CPU)
 
 
 def test_load_model_with_and_without_its_head(tmp_path, rows):

@@ -1,7 +1,16 @@
 import json
 
 import pytest
-from transformers import GPT2Config, LlamaConfig, MistralConfig, MixtralConfig
+from transformers import (
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    MixtralConfig,
+    MptConfig,
+    Qwen2Config,
+)
 
 from deita_train.models.model_shape import automatic_batch_tokens, context_length, load_config, num_weights
 
@@ -61,6 +70,21 @@ def test_context_lengths(tmp_path):
     assert context_length(GPT2Config(n_positions=55)) == 55
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mistral", "max_position_embeddings": 33}))
     assert context_length(load_config(tmp_path)) == 33
+
+
+def test_a_context_that_is_stretched_reaches_as_far_as_the_configuration_says():
+    """YaRN's usual form leaves the length before it, Llama 3's and Phi's have the length after it, Gemma's by layer."""
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100, "rope_theta": 1e4}
+    assert context_length(Qwen2Config(max_position_embeddings=120, rope_parameters=yarn)) == 400
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 100, "rope_theta": 1e4}
+    llama3 |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    assert context_length(LlamaConfig(max_position_embeddings=1600, rope_parameters=llama3)) == 1600
+    linear = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}
+    assert context_length(LlamaConfig(max_position_embeddings=1600, rope_parameters=linear)) == 1600
+    by_layer = {"full_attention": yarn, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    assert context_length(Gemma3TextConfig(max_position_embeddings=120, rope_parameters=by_layer)) == 400
+    assert context_length(MptConfig(max_seq_len=70)) == 70
+    assert context_length(MambaConfig()) is None
 
 
 def test_the_shape_of_an_adapter_is_that_of_its_base(tmp_path):

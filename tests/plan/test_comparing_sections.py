@@ -70,7 +70,7 @@ def test_each_method_has_its_column(tmp_path):
         ({"select__method": "whole_pool", "select__budget": None}, "compare: select.method whole_pool keeps every row"),
         (
             {"compare__methods": ["ifd"]},
-            "compare.columns.ifd: method ifd needs column:, the column of the pool to read",
+            "compare.columns.ifd: method ifd needs perplexity:, which measures it, or compare.columns.ifd: with",
         ),
         (
             {"compare__methods": ["kmeans"], "select__budget": {"tokens": 100}},

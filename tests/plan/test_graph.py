@@ -113,7 +113,9 @@ def test_perplexity_measures_the_pool_and_serves_the_methods_of_its_columns(tmp_
         assert select.identity["column"] == method
         own = graph(tmp_path, recipe(**measured, select__method=method, select__column="mine"))["select"]
         assert (list(own.parents), own.identity["column"]) == (["pool"], "mine")
-        with pytest.raises(UserError, match=f"method {method} needs column:, .* or perplexity:, which measures one"):
+        with pytest.raises(
+            UserError, match=f"select.column: method {method} needs perplexity:, which measures it, or select.column: "
+        ):
             graph(tmp_path, recipe(select__method=method))
 
 
@@ -251,6 +253,16 @@ def test_generated_heldout_rows_do_not_repeat_the_training_rows(tmp_path):
     assert (config["data"]["seed"], config["heldout"]["seed"]) == (7, 8)
 
 
+@pytest.mark.parametrize(("stated", "samples"), [(None, 3), (0, 0), (7, 7)])
+def test_some_heldout_prompts_are_answered_unless_the_recipe_says_how_many(tmp_path, stated, samples):
+    nodes = graph(tmp_path, dpo_recipe(evaluate__samples=stated))
+    for name in ("base", "sft", "dpo"):
+        identity = nodes[f"evaluate.{name}"].identity
+        assert (identity["samples"], identity["sample_tokens"]) == (samples, 128)
+        assert "samples" not in nodes[f"evaluate_pairs.{name}"].identity
+    assert ("samples" in nodes["evaluate.sft"].hashed) == (samples != 0)
+
+
 def test_a_section_s_own_seed_wins(tmp_path):
     nodes = graph(tmp_path, recipe(sft__seed=1, pool__seed=2))
     assert nodes["sft"].identity["seed"] == 1
@@ -310,24 +322,6 @@ TRAINED = {
 }
 MISSING = [
     (recipe("pool", "scorers", "embedding"), "select", "pool:", "select"),
-    (
-        recipe("scorers"),
-        "select",
-        "scorers.complexity: or scores.complexity: (select.method deita ranks by it)",
-        "select",
-    ),
-    (
-        recipe(scorers__quality=None),
-        "select",
-        "scorers.quality: or scores.quality: (select.method deita ranks by it)",
-        "select",
-    ),
-    (
-        recipe("scorers", select__method="quality"),
-        "select",
-        "scorers.quality: or scores.quality: (select.method quality ranks by it)",
-        "select",
-    ),
     (recipe("embedding"), "select", "embedding: or embeddings:", "select"),
     (recipe("pool", "scorers", "select", "sft", "evaluate"), "embedding", "pool:", "embedding"),
     (recipe("select"), "sft", "select: (or sft.data:)", "sft"),
@@ -350,6 +344,37 @@ def test_a_missing_section_is_named(tmp_path, data, section, wanted, removable):
     assert str(caught.value) == (
         f"{tmp_path / 'r.yaml'}: {section}: needs {wanted}, and the recipe has none. Add it, or leave {removable}: out."
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (recipe("scorers"), "both scores (scorers: or scores:), because select.method deita ranks by them"),
+        (
+            recipe(scorers__quality=None),
+            "scorers.quality: or scores.quality:, because select.method deita ranks by it",
+        ),
+        (
+            recipe("scorers", select__method="quality"),
+            "scorers.quality: or scores.quality:, because select.method quality ranks by it",
+        ),
+    ],
+)
+def test_missing_scores_are_named_with_the_methods_that_read_none(tmp_path, data, wanted):
+    with pytest.raises(UserError) as caught:
+        graph(tmp_path, data)
+    assert str(caught.value) == (
+        f"{tmp_path / 'r.yaml'}: select: needs {wanted}; or choose a method that reads none: random, "
+        "longest_response, ifd (docs/selection.md)."
+    )
+
+
+def test_a_section_that_reads_a_wrong_one_is_not_a_second_problem(tmp_path):
+    wrong = {"model": "no/such folder"}
+    for changes in ({"perplexity": wrong, "select__method": "ifd"}, {"scorers__quality": wrong}):
+        with pytest.raises(UserError) as caught:
+            graph(tmp_path, recipe(**changes))
+        assert "no/such folder is neither" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_published_scorer_without_a_pool_has_nothing_to_score(tmp_path):
@@ -387,7 +412,7 @@ def test_a_batch_that_is_divided_is_taken(tmp_path):
     ("until", "labels"),
     [
         (None, LABELS),
-        ("pool", ["pretraining_data", "pool", "heldout_data"]),
+        ("pool", ["pool"]),
         ("base", ["pretraining_data", "base"]),
         ("train_scorer", ["pretraining_data", "base", "train_scorer.complexity", "train_scorer.quality"]),
         ("embed", ["pretraining_data", "base", "pool", "embed"]),

@@ -59,8 +59,9 @@ def test_a_default_of_a_trainer_is_part_of_the_identity_and_a_changed_one_of_the
     monkeypatch,
 ):
     data = dpo_recipe()
-    for section in (data["base"]["pretrain"], data["scorers"]["quality"]["train"], data["sft"], data["dpo"]):
-        section["trainer"] = {}
+    scorers = (scorer["train"] for scorer in data["scorers"].values())
+    for section in (data["base"]["pretrain"], *scorers, data["sft"], data["dpo"]):
+        section["trainer"] = {"per_device_train_batch_size": 1}
     before = graph(tmp_path, data)[LABELS[kind]]
     assert before.identity["trainer"][name] == STAGE_KINDS[kind].implied[f"trainer.{name}"]
     assert before.hashed["trainer"] == {}

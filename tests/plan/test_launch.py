@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 import deita_train
 from deita_train.errors import UserError
 from deita_train.plan import launch
-from deita_train.plan.launch import Launch, count_gpus, resolve_launch, unsaved_model
+from deita_train.plan.launch import Launch, count_gpus, resolve_launch
+from deita_train.plan.training_launch import unsaved_model
 
 FOLDER = Path(deita_train.__file__).parent.parent / "accelerate_configs"
 # File -> (ranks with eight GPUs there, distributed type, on the CPU), by hand.

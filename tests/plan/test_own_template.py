@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tiny_recipe import graph, no_gpus, recipe  # noqa: F401
+from tiny_recipe import dpo_recipe, graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.data.shipped_templates import TEMPLATES_DIR
 from deita_train.errors import UserError
@@ -226,3 +226,36 @@ def test_our_own_templates_can_be_a_models_own(tmp_path):
         folder = make_folder(tmp_path / name, jinja=text)
         sft = graph(tmp_path, recipe(sft__model=str(folder), sft__chat_template="tokenizer"))["sft"]
         assert sft.identity["chat_template"] == text
+
+
+def test_what_follows_says_which_template_the_training_has(tmp_path):
+    own = {"sft__model": str(make_folder(tmp_path / "own", jinja=MARKED)), "sft__chat_template": None}
+    unmarked = {"sft__model": str(make_folder(tmp_path / "plain", jinja=UNMARKED)), "sft__chat_template": "tokenizer"}
+    (tmp_path / "mine.jinja").write_text(MARKED)
+    file = {"sft__chat_template": str(tmp_path / "mine.jinja")}
+    for changes, words in (
+        (own, "the model's own template"),
+        (unmarked, "the model's own template (answers located by rendering)"),
+        (file, str(tmp_path / "mine.jinja")),
+        ({"sft__chat_template": "zephyr"}, "zephyr"),
+    ):
+        nodes = graph(tmp_path, dpo_recipe(**changes))
+        for label in ("sft", "reference", "dpo", "evaluate.base", "evaluate.dpo"):
+            assert nodes[label].runtime["template"] == words, label
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"sft.chat_template: nix.jinja does not exist \(looked in /"):
+        graph(tmp_path, recipe(sft__chat_template="nix.jinja"))
+
+
+def test_later_sections_treat_rows_as_sft_does_unless_they_say_otherwise(tmp_path):
+    how = {"sft__unsupported_fields": "text", "sft__max_refused_share": 0.25}
+    nodes = plan(tmp_path, dpo_recipe(**how, dpo__max_refused_share=0.5)).cells[0].nodes
+    for label, share in (("sft", 0.25), ("reference", 0.5), ("dpo", 0.5), ("evaluate.base", 0.25)):
+        assert nodes[label].identity["unsupported_fields"] == "text"
+        assert nodes[label].runtime["max_refused_share"] == share
+    own = plan(tmp_path, dpo_recipe(**how, evaluate__unsupported_fields="drop")).cells[0].nodes
+    assert own["evaluate.base"].identity["unsupported_fields"] == "drop"
+    plain = plan(tmp_path, dpo_recipe()).cells[0].nodes
+    assert plain["dpo"].runtime["max_refused_share"] == 0.01 and "unsupported_fields" not in plain["dpo"].hashed

@@ -98,7 +98,7 @@ def test_a_field_that_was_not_there_and_a_nested_one(tmp_path):
     carry_out(plan(tmp_path, recipe()))
     changed = recipe(sft__trainer__max_length=512, sft__trainer__learning_rate=0.002)
     assert reasons(plan(tmp_path, changed))["sft"] == (
-        "trainer.learning_rate: 0.001 -> 0.002; trainer.max_length: 2048 -> 512"
+        "cut_at_context: True -> False; trainer.learning_rate: 0.001 -> 0.002; trainer.max_length: 2048 -> 512"
     )
 
 
@@ -282,7 +282,7 @@ def test_what_the_recipe_as_written_shares_is_compared_with_its_own_former_self(
     made = plan(tmp_path, recipe(sweep=sweep, sft__trainer__max_length=64))
     assert reasons(made)["evaluate.sft"] == "sft changed"
     assert [stage.reason for stage in planned_stages(made) if stage.node.label == "sft"] == [
-        "trainer.max_length: 2048 -> 64"
+        "cut_at_context: True -> False; trainer.max_length: 2048 -> 64"
     ] * 2
 
 

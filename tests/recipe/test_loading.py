@@ -128,6 +128,15 @@ def test_all_problems_of_the_trainers_are_shown_in_the_files_order(write):
     ]
 
 
+def test_steps_take_the_place_of_the_file_s_epochs(write):
+    path = write(RECIPE.replace("    learning_rate: 2e-5\n", "    num_train_epochs: 2\n"))
+    message = refusal(path, "sft.trainer.max_steps=5")
+    assert message.startswith(f"{path}:22: sft.trainer.num_train_epochs: would have no effect beside max_steps")
+    loaded = load_recipe(path, ["sft.trainer.max_steps=5", "sft.trainer.num_train_epochs=null"])
+    assert loaded.recipe.sft.trainer == {"max_steps": 5, "max_length": 64}
+    assert "null is no value" in refusal(path, "sft.trainer.num_train_epochs=null")
+
+
 def test_a_set_reaches_a_trainer_field(write):
     loaded = load_recipe(write(), ["sft.trainer.learning_rate=5e-6", "sft.trainer.lr_scheduler_type=cosine"])
     assert loaded.recipe.sft.trainer == {"learning_rate": 5e-6, "max_length": 64, "lr_scheduler_type": "cosine"}
@@ -145,7 +154,10 @@ def test_a_set_reaches_a_trainer_field(write):
             "sft.trainer=",
             "sft.trainer: null is no value; expected a mapping (the section is empty: fill it or remove the key)",
         ),
-        ("select.budget=many", "select.budget: 'many' is text; expected a whole number or a mapping"),
+        (
+            "select.budget=many",
+            "select.budget: 'many' is text; expected a whole number, {share: 0.1} or {tokens: 5000000}",
+        ),
         ("select.method=deitaa", "select.method: 'deitaa' is not allowed (did you mean deita?)"),
         ("select.order=up", "select.order: 'up' is not allowed; expected highest or lowest"),
     ],

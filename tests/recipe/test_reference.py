@@ -5,10 +5,12 @@ from pathlib import Path
 
 from deita_train.recipe.data_sections import Origin, Preferences, Section
 from deita_train.recipe.model_sections import Dpo
-from deita_train.recipe.reference import field_texts, reference
+from deita_train.recipe.reference import field_texts, reference, refused_fields_tables
 from deita_train.recipe.schema import Recipe, Select
+from deita_train.recipe.trainer_fields import refused_fields, trainer_fields
 
-PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "recipe.md"
 
 
 def sections(of=Section):
@@ -26,6 +28,24 @@ def row(key, under):
 def test_the_page_is_what_the_schema_gives():
     written = "run: python -m deita_train.recipe.reference > docs/recipe.md"
     assert PAGE.read_text(encoding="utf-8") == reference(), written
+
+
+def test_the_page_on_training_has_every_refused_field_with_its_reason():
+    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    tables = refused_fields_tables()
+    assert tables in page, f"docs/training.md should have:\n{tables}"
+    for section in ("sft", "dpo", "base.pretrain"):
+        for name, text in refused_fields(section).items():
+            reason = text.split(": ", 1)[1]
+            assert re.search(rf"^\| .*`{name}`.* \| {re.escape(reason)} \|$", tables, re.MULTILINE), name
+
+
+def test_the_fields_that_others_make_idle_are_there():
+    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    table = page.split("| field | refused |\n")[1].split("\n\n")[0].splitlines()[1:]
+    named = {name for line in table for name in re.findall(r"`([a-z_0-9]+)`", line.split("|")[1])}
+    assert len(named) > 15
+    assert named <= {*trainer_fields("sft"), *trainer_fields("dpo")} - {*refused_fields("sft")}
 
 
 def test_every_field_has_its_docstring():

@@ -74,7 +74,10 @@ OWN_VALIDATORS = [
         {"evaluate": {"preferences": {"dataset": "x", "streaming": True, "sample": 5, "seed": 1}}},
         f"evaluate.preferences: seed {NO_EFFECT}",
     ),
-    ({"evaluate": {"preferences": {"dataset": "x", "rows": 5}}}, f"evaluate.preferences: rows {NO_EFFECT}"),
+    (
+        {"evaluate": {"preferences": {"dataset": "x", "rows": 5}}},
+        "evaluate.preferences: rows: is for builtin:, which generates that many; sample: draws that many pairs",
+    ),
     ({"pool": {"dataset": "x", "seed": 3}}, f"pool: seed {NO_EFFECT}"),
     ({"pool": {"dataset": "x", "instruction_share": [0.5, 0.5]}}, f"pool: {no_range([0.5, 0.5])}"),
     ({"pool": {"dataset": "x", "instruction_share": [-0.1, 0.5]}}, f"pool: {no_range([-0.1, 0.5])}"),
@@ -109,6 +112,10 @@ OWN_VALIDATORS = [
     ({"select": {"method": "random"}}, "select: method random needs budget:, the rows to keep"),
     ({"select": {"method": "whole_pool", "budget": 5}}, "select: method whole_pool has no budget: leave it out"),
     ({"evaluate": {}}, "evaluate: state heldout: (conversations), preferences: (pairs), or both"),
+    (
+        {"evaluate": {"preferences": {"dataset": "x"}, "samples": 2}},
+        "evaluate: samples: are answers to the prompts of heldout:; state it, or leave samples: out",
+    ),
     ({"scorers": {}}, "scorers: name at least one scorer: complexity: or quality:"),
     ({"scorers": {"quality": {}}}, f"scorers.quality: {ORIGIN_OF_A_SCORER}"),
     ({"scorers": {"complexity": {"model": "m", "train": TRAINED}}}, f"scorers.complexity: {ORIGIN_OF_A_SCORER}"),
@@ -155,8 +162,8 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
         ({"select": {"budget": 0}}, "select.budget: 0 is a whole number; expected more than 0 or a mapping"),
         (
             {"select": {"budget": "6_000"}},
-            "select.budget: '6_000' is text; expected a whole number or a mapping (write it without quotes and "
-            "underscores)",
+            "select.budget: '6_000' is text; expected a whole number, {share: 0.1} or {tokens: 5000000} (write it "
+            "without quotes and underscores)",
         ),
         ({"select": {"budget": 5, "threshold": -1}}, "select.threshold: -1 is a whole number; expected more than -1.0"),
         ({"select": {"budget": 5, "methd": "random"}}, "select.methd: unknown key (did you mean method?)"),

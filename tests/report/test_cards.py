@@ -11,6 +11,7 @@ from deita_train.report.cards.card_names import PLACE
 from deita_train.report.cards.model_cards import cards_of
 from deita_train.report.page import write_report
 from deita_train.report.results.summary import read_summary
+from deita_train.report.tables.result_tables import result_tables
 from deita_train.report.templating import render_card
 
 
@@ -23,6 +24,12 @@ def parts(text):
 
 def cards(run):
     return {card.file: render_card(card) for card in cards_of(read_summary(*run))}
+
+
+def page(run):
+    """The report as Markdown, without the signs that escape."""
+    write_report(*run)
+    return (run[0] / "report" / "report.md").read_text().replace("\\", "")
 
 
 def change(path, **values):
@@ -180,6 +187,38 @@ def test_a_template_of_ours_is_named_and_another_is_not(run):
     assert template_name("{{ messages }}") is None
     assert "| chat template | the recipe's or the model's own, in chat" in cards(run)["sft.md"]
     assert len(cards_of(read_summary(*run))) == 6
+
+
+def test_the_run_says_whose_template_it_is(run, undrawn):
+    def name_template(words):
+        edit_json(run[0] / "stages.json", lambda record: record["nodes"]["sft-deita-1"].update(template=words))
+        return cards(run)["sft.md"].replace("\\", ""), page(run)
+
+    own = "the model's own template (answers located by rendering)"
+    card, report = name_template(own)
+    assert f"| chat template | {own}, in chat" in card and f"Chat template of SFT: {own}." in report
+    card, report = name_template("/home/me/mine.jinja")
+    assert "| chat template | the file mine.jinja, in chat" in card and "Chat template of SFT: the file" in report
+    assert "/home/me" not in card + report
+
+
+def test_what_the_template_could_not_write_is_told(run, undrawn):
+    manifest, metrics = (run[1] / "sft-deita-1" / name for name in ("manifest.json", "metrics.json"))
+    assert "that the template does not know | left out |" in cards(run)["sft.md"]
+    assert "end of turn" not in cards(run)["sft.md"]
+    change(manifest, drops={"fields_not_written": 9, "without_loss": 1})
+    change(metrics, end_of_turn=["<|im_end|>"])
+    card, text = cards(run)["sft.md"].replace("\\", ""), page(run)
+    assert ", 9 left out because the template cannot write them: fields" in card
+    assert "| end of turn | <|im_end|> |" in card and "| kind of launch | one process |" in card
+    line = "sft: 10 of the 90 selected rows were left out (fields_not_written 9, without_loss 1); trained on 80"
+    assert line in text
+    assert [row for table in result_tables(read_summary(*run)) for row in table.rows if row[0] == line] == [(line,)]
+    config = json.loads(manifest.read_text())["config"]
+    change(manifest, config=config | {"unsupported_fields": "text"})
+    change(metrics, rows_as_text=20)
+    assert "does not know | written as text (20 rows) |" in cards(run)["sft.md"]
+    assert "20 rows with fields written as text." in page(run)
 
 
 def test_a_local_model_and_given_scores_are_named_by_their_content(run):

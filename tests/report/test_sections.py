@@ -9,6 +9,7 @@ from deita_train.report.page import write_report
 from deita_train.report.results.groups import groups_of
 from deita_train.report.results.summary import read_summary
 from deita_train.report.sections.all_sections import sections_of
+from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.selection_sections import scorer_section
 from deita_train.selection.measures.compared import as_json
@@ -29,6 +30,17 @@ def test_sections_are_there_when_their_data_is(run, undrawn):
     assert titles(run) == ["Scorers", "Pool", "Time", "Provenance", "Recipe"]
     keep_stages(run[0], "score.quality")
     assert "Scorers" in write_report(*run).read_text()
+
+
+def test_rows_that_could_not_be_ranked_are_counted_with_the_reason(run, undrawn):
+    def text():
+        summary = read_summary(*run)
+        return next(s for s in sections_of(summary, groups_of(summary)) if s.title == "Selection").text
+
+    assert text().startswith("The base run kept 80 of the pool's 400 rows with the method deita. Rows")
+    drops = {"ifd_not_below_one": 38, "not_selected": 7}
+    edit_json(run[1] / "select-deita" / "manifest.json", lambda manifest: manifest.update(drops=drops))
+    assert "deita. 38 could not be ranked: 38 have an IFD of 1 or more. Rows" in text()
 
 
 def test_a_run_without_any_artefact_still_has_a_page(run, undrawn):
@@ -134,3 +146,31 @@ def test_the_report_says_where_the_models_are(run, swept):
     (run_dir / "dpo").unlink()
     (section,) = (one for one in sections_of(read_summary(*swept), ()) if one.title == "Model cards")
     assert section.notes[0] == "In this run's folder, sft leads to the model of the base run."
+
+
+def answered(text, *, is_ended=True):
+    return {"prompt": "Why | <b>so</b>?\nTell me.", "answer": text, "tokens": 3, "is_ended": is_ended}
+
+
+def test_answers_of_the_base_runs_models_stand_side_by_side(run, undrawn):
+    given = {
+        "evaluate-base": {"answers": {"r1": answered("No\nidea"), "r2": answered("<script>")}},
+        "evaluate-deita-1": {"answers": {"r1": answered("Because"), "r2": answered("it is", is_ended=False)}},
+    }
+    for name, metrics in given.items():
+        edit_json(run[1] / name / "metrics.json", lambda old, new=metrics: old.update(new))
+    summary = read_summary(*run)
+    section = answer_section(summary, groups_of(summary))
+    (table,) = section.tables
+    assert table.titles == ("prompt", "base", "SFT")
+    prompt = "Why | <b>so</b>? Tell me."
+    assert table.rows == ((prompt, "No idea", "Because"), (prompt, "<script>", "it is\N{HORIZONTAL ELLIPSIS}"))
+    assert "2 held-out prompts" in section.text and "was cut off" in table.note
+    page = write_report(*run).read_text()
+    assert "&lt;script&gt;" in page and '<td class="prose"><script>' not in page
+    assert r"Why \| \<b\>so\</b\>? Tell me." in (run[0] / "report" / "report.md").read_text()
+
+
+def test_without_answers_there_is_no_section_of_them(run):
+    summary = read_summary(*run)
+    assert answer_section(summary, groups_of(summary)) is None

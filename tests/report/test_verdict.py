@@ -44,7 +44,7 @@ def test_dpo_that_raised_the_accuracy(swept):
     assert text == (
         "DPO raised the held-out preference accuracy above the SFT model's: 70.0 ± 7.5% against 62.0 ± 2.5% after SFT; "
         "the 95% interval of the paired difference over 3 seeds, 3.0 to 13.0 percentage points, excludes zero. Its "
-        "implicit reward prefers the chosen answer in 71.0 ± 2.5% of them. The held-out loss after DPO is 2.350 ± "
+        "implicit reward prefers the chosen answer in 71.0 ± 2.5% of the pairs. The held-out loss after DPO is 2.350 ± "
         "0.025, higher than that after SFT."
     )
 

@@ -41,12 +41,25 @@ class FakeChildren:
         self.report_code = 0
         self.made = []
         self.reports = 0
+        self.tried = []
+        self.problems = []
+        self.notes = []
+        self.trial_code = 0
 
     def __call__(self, threads):
         return self
 
     def load_libraries(self, tick):
         tick()
+
+    def trials(self, nodes, result, log, tick):
+        tick()
+        self.tried.append([node.label for node in nodes])
+        if self.trial_code == 0:
+            result.write_text(json.dumps({"problems": self.problems, "notes": self.notes}))
+        else:
+            log.write_text("Traceback\n" + (f"error: {self.problems[0]}\n" if self.trial_code == 2 else "Killed\n"))
+        return self.trial_code
 
     def stage(self, plan, node, tick):
         tick()
@@ -127,6 +140,62 @@ def test_everything_that_is_missing_is_made_once_and_reported(tmp_path, children
     outcome, said = run(made)
     assert (children.made, children.reports, outcome.error) == ([], 2, None)
     assert sum(line.endswith("already done") for line in said) == len(LABELS) + 4
+
+
+TRAINED = ["base", "train_scorer.complexity", "train_scorer.quality", "sft"]
+
+
+def test_a_training_that_would_fail_is_told_before_the_first_stage(tmp_path, children):
+    made = plan(tmp_path, recipe(sweep=SWEEP))
+    children.problems = ["sft.trainer.optim: no such package.", "scorers.quality.train.trainer.debug: foo."]
+    children.notes = ["sft: tried on a small LLaMA"]
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(UserError) as caught:
+        run_plan(made, console)
+    file = tmp_path / "recipe.yaml"
+    assert str(caught.value).splitlines() == [f"{file}: {problem}" for problem in children.problems]
+    assert children.made == [] and not list(made.store.published())
+    assert any("sft: tried on a small LLaMA" in line for line in lines(console))
+    assert not (made.run_dir / "stages.json").exists(), "the last run's record stays what it was"
+    children.problems = []
+    run(made)
+    assert children.tried == [[*TRAINED, "sft", "sft"]] * 2, "a refused training is tried again"
+
+
+def test_trainings_that_were_found_right_or_are_done_are_not_tried_again(tmp_path, children):
+    made = plan(tmp_path, recipe())
+    children.fails = {("base run", "sft"): USERS}
+    with pytest.raises(UserError):
+        run(made)
+    children.fails = {}
+    _, said = run(made)
+    assert children.tried == [TRAINED]
+    assert [line for line in said if "tried" in line] == []
+    run(plan(tmp_path, recipe(sft__trainer={"learning_rate": 1e-4, "save_steps": 3})))
+    run(plan(tmp_path, recipe(sft__trainer={"learning_rate": 1e-4, "save_steps": 5})), fresh="sft")
+    assert children.tried[1:] == [["sft"], ["sft"]], "another value, or how it runs"
+    run(plan(tmp_path, recipe(sft__trainer={"learning_rate": 1e-4, "save_steps": 5})), fresh="sft")
+    assert len(children.tried) == 3
+
+
+def test_only_the_trainings_of_a_cell_are_tried(tmp_path, children):
+    run(plan(tmp_path, recipe(sweep=SWEEP)), cell="random")
+    assert children.tried == [["base", "sft"]]
+
+
+def test_trials_that_come_to_no_end_are_a_warning(tmp_path, children):
+    made = plan(tmp_path, recipe())
+    children.trial_code = -9
+    outcome, said = run(made)
+    assert outcome.error is None and len(children.made) == len(LABELS)
+    assert f"warning: the trainings could not be tried beforehand: {made.run_dir / 'trial.log'} says why" in said
+
+
+def test_a_fault_of_the_machine_during_trials_ends_the_run(tmp_path, children):
+    children.trial_code, children.problems = 2, ["/tmp: no space left on device"]
+    with pytest.raises(UserError, match=r"^/tmp: no space left on device$"):
+        run(plan(tmp_path, recipe()))
+    assert children.made == []
 
 
 def test_a_failed_cell_does_not_stop_the_others(tmp_path, children):

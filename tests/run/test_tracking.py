@@ -357,7 +357,7 @@ def test_an_offline_training_leaves_its_run_below_the_runs_folder(tmp_path, monk
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
-    data = recipe(wandb={"project": "p"}, base__pretrain__trainer__max_steps=3)
+    data = recipe(wandb={"project": "p"}, base__pretrain__trainer={"learning_rate": 0.001, "max_steps": 3})
     path, runs = write(tmp_path, data), tmp_path / "runs"
     made = plan(tmp_path, data)
     nodes = made.cells[0].nodes

@@ -45,7 +45,12 @@ def test_one_row_for_each_of_the_pool(made):
     table = datasets.load_from_disk(str(folder / "work" / "data"))
     assert list(table["id"]) == [row["id"] for row in ROWS]
     assert (result.rows_in, result.rows_out, result.drops) == (10, 10, {})
-    assert result.metrics == {"rows": 10, "tokens": sum(table["num_tokens"]), "longest": max(table["num_tokens"])}
+    assert result.metrics == {
+        "rows": 10,
+        "tokens": sum(table["num_tokens"]),
+        "longest": max(table["num_tokens"]),
+        "readable": {"context": 1024, "positions": None},
+    }
 
 
 def test_a_turn_ends_where_the_conversation_up_to_its_answer_does(made):

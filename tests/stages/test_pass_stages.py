@@ -260,7 +260,7 @@ def test_hours_in_bfloat16_on_a_cpu_are_refused_before_the_first_batch(work, mon
     monkeypatch.setattr(cpu_bfloat16, "_NEVER_SLOW", 0)
     context = pass_context("score", work, ROWS, dtype="bfloat16")
     with monkeypatch.context() as before, pytest.raises(UserError) as caught:
-        before.setattr(score, "check_plain_head", lambda *_: pytest.fail("the model has computed"))
+        before.setattr(score, "check_logits", lambda *_: pytest.fail("the model has computed"))
         carry_out(score, context)
     assert re.search(r"1,000 times as long as in float32.*hours.*State dtype: float32", str(caught.value))
     context.identity["dtype"] = "float32"

@@ -136,6 +136,7 @@ def test_above_the_share_the_stage_fails_with_the_ids_the_reasons_and_the_ways_o
     assert problem.startswith("sft: the chat template cannot write 2 of 4 rows (")
     assert "above the share 0.01 of sft.max_refused_share" in problem and "thought: the template does not" in problem
     assert "state sft.unsupported_fields: text" in problem
+    assert "The first of each reason: tool: " in problem and problem.count("thought: ") == problem.count("tool: ") == 1
 
 
 def test_as_text_every_row_is_used(tmp_path, model):
@@ -143,6 +144,8 @@ def test_as_text_every_row_is_used(tmp_path, model):
     made = carried_out(tmp_path, recipe(tmp_path, model, **as_text), "pool", "embed", "sft_data", "sft")
     assert manifest(made["embed"])["drops"] == manifest(made["sft"])["drops"] == {}
     assert manifest(made["sft"])["rows_out"] == 4
+    for label in ("embed", "sft"):
+        assert read_json(made[label] / "metrics.json")["rows_as_text"] == 2
 
 
 @pytest.fixture

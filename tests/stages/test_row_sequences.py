@@ -4,6 +4,7 @@ from importlib.resources import files
 
 import datasets
 import pytest
+from transformers import LlamaConfig
 
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
@@ -40,6 +41,7 @@ QUALITY_MIDDLE, QUALITY_TAIL = "\n#Response#:\n", " \n##Quality: "
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("per_byte")
     train_tokenizer([], 259, TEMPLATE, made)
+    LlamaConfig(max_position_embeddings=512).save_pretrained(made)
     return made
 
 
@@ -49,7 +51,7 @@ def tokenizer(folder):
 
 
 def sft(tokenizer, max_length=1000):
-    return InspectedStage("sft", {"trainer": {"max_length": max_length}}, tokenizer)
+    return InspectedStage("sft", {"max_length": max_length}, tokenizer)
 
 
 def other(kind, tokenizer, max_length=1000, **config):

@@ -142,7 +142,14 @@ def long_run(tmp_path, seed=0, num_rows=60):
     ends = [np.cumsum(rng.integers(5, 40, n)).tolist() for n in turns]
     lengths = {"id": ids, "num_tokens": [row[-1] for row in ends], "first_trained": [3] * num_rows, "turn_ends": ends}
     datasets.Dataset.from_dict(lengths).save_to_disk(str(place / "lengths" / "data"))
+    write_readable(place, None)
     return place
+
+
+def write_readable(place, context):
+    """What the model of SFT can read, as the stage `lengths` leaves it."""
+    metrics = {"readable": {"context": context, "positions": None}}
+    (place / "lengths" / "metrics.json").write_text(json.dumps(metrics))
 
 
 def carry(place, name, budget, reusable=(), method="deita", **config):
@@ -240,6 +247,18 @@ def columns_of(place):
     scores = [dict(zip(tables[name]["id"], tables[name][f"{name}_scores"], strict=True)) for name in SCORES]
     lengths = tables["lengths"]
     return *scores, dict(zip(lengths["id"], lengths["turn_ends"], strict=True))
+
+
+def test_tokens_are_counted_up_to_the_context_unless_a_length_is_stated(tmp_path):
+    """A context of 30 tokens has the effect of a stated length of 30, and none beside one."""
+    place = long_run(tmp_path)
+    expected, longer = (
+        carry(place, f"stated-{length}", {"tokens": 500}, max_length=length, cut_at_context=False)[1]
+        for length in (30, 2048)
+    )
+    write_readable(place, 30)
+    assert carry(place, "default", {"tokens": 500}, max_length=2048)[1] == expected != longer
+    assert carry(place, "stated", {"tokens": 500}, max_length=2048, cut_at_context=False)[1] == longer
 
 
 @pytest.mark.parametrize("score_turns", ["sum", "mean"])

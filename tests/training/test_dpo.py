@@ -132,6 +132,7 @@ LOSSES = [
 ]  # fmt: skip
 
 
+@pytest.mark.faults  # each loss has its formula in test_dpo_losses.py
 @pytest.mark.parametrize("fields", LOSSES, ids=lambda fields: "+".join(map(str, fields.values())))
 def test_every_loss_of_trls_is_passed_through(model_dir, tmp_path, fields):
     """Two steps, the second with a model that has left its reference."""

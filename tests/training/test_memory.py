@@ -101,7 +101,7 @@ def test_what_fits_by_hand():
     ],
 )
 def test_the_precision_of_a_training(model_init_kwargs, bf16, expected):
-    assert Precision.of(model_init_kwargs, bf16=bf16) == expected
+    assert Precision.of(model_init_kwargs, is_half=bf16) == expected
 
 
 def test_weights_are_counted_without_any(tmp_path):

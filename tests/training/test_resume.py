@@ -64,14 +64,6 @@ def test_other_files_are_refused_with_the_ways_on(tmp_path, monkeypatch, writers
     assert checkpoint.exists()
 
 
-def test_an_order_that_a_restart_changes_is_reported(tmp_path, monkeypatch, capsys):
-    written_by(tmp_path, ONE)
-    checkpoint_to_resume(tmp_path, monkeypatch, ONE, train_sampling_strategy="group_by_length")
-    assert "group_by_length gives the epoch after a restart another order" in capsys.readouterr().out
-    checkpoint_to_resume(tmp_path, monkeypatch, ONE, train_sampling_strategy="random")
-    assert "order" not in capsys.readouterr().out
-
-
 def test_nothing_to_resume_from(tmp_path, monkeypatch, capsys):
     assert checkpoint_to_resume(tmp_path, monkeypatch, ONE) is None
     assert capsys.readouterr().out == ""

@@ -56,10 +56,18 @@ def test_what_is_no_models_input_goes_through_the_collator_and_out_again():
         assert rows == [{"x": 1}, {"x": 2}]
         return {"x": torch.tensor([1, 2])}
 
-    batch = KeepRows(collator)([{"x": 1, "id": "a", "tokens": 5}, {"x": 2, "id": "b", "tokens": 7}])
+    keep = KeepRows(collator, {"x": 3, "id": "shortest", "tokens": 1})
+    batch = keep([{"x": 1, "id": "a", "tokens": 5}, {"x": 2, "id": "b", "tokens": 7}])
     assert next(iter(batch)) == "x", "accelerate reads a batch's size from what comes first"
     assert take_rows([batch, {"ids": ["c"], "tokens": [1]}]) == ([["a", "b"], ["c"]], 13)
     assert batch.keys() == {"x"}
+
+
+def test_where_there_are_no_rows_one_stands_in_that_is_not_counted():
+    keep = KeepRows(lambda rows: {"rows": rows}, {"x": 3, "id": "shortest", "tokens": 1})
+    batch = keep([])
+    assert take_rows([batch]) == ([[]], 0)
+    assert batch == {"rows": [{"x": 3}]}
 
 
 def test_a_timed_iterator_gives_the_same_items():

@@ -1,8 +1,10 @@
 import math
 
 import pytest
+from conversation_loss import make_rows, run
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TrainerCallback, trainer
 
 from deita_train.training.arguments import (
     CHECKPOINTING,
@@ -90,10 +92,25 @@ def test_defaults_on_a_cpu():
 def test_checkpointing_on_a_gpu_is_as_stated_by_either_name_and_on_without(name, stated):
     def on_gpu(**trainer):
         settings = TrainingSettings({"bf16": False, **trainer}, 8, 7, 1, "NO", use_cpu=False)
-        return training_arguments(settings, 100, "checkpoints").gradient_checkpointing
+        arguments = training_arguments(settings, 100, "checkpoints")
+        return {getattr(arguments, name) for name in CHECKPOINTING}
 
-    assert on_gpu() is True
-    assert on_gpu(**{name: stated}) is stated
+    assert on_gpu() == {True}
+    assert on_gpu(**{name: stated}) == {stated}
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_what_is_stated_of_checkpointing_holds_in_the_model(tmp_path, monkeypatch, stated):
+    seen = []
+
+    class Witness(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            seen.append(any(getattr(module, "gradient_checkpointing", False) for module in model.modules()))
+
+    monkeypatch.setattr(trainer, "DEFAULT_CALLBACKS", [*trainer.DEFAULT_CALLBACKS, Witness])
+    make_rows(tmp_path)
+    run(tmp_path, "run", "per_token", max_steps=1, gradient_checkpointing=stated)
+    assert seen == [stated]
 
 
 def test_stated_fields_win_over_defaults():

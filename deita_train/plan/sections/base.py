@@ -16,7 +16,8 @@ def add_base(builder: Builder, base: Base) -> None:
         "architecture": base.architecture.model_dump(),
         "chat_template": shipped_template(DEFAULT_CHAT_TEMPLATE),
         "max_length": pretrain.max_length,
-        **builder.of_training(pretrain),
+        "cut_at_context": "max_length" not in pretrain.model_fields_set,
+        **builder.of_training(pretrain, "base.pretrain"),
     }
     runtime = builder.training_runtime(pretrain, "base.pretrain")
     builder.add(Node("base", "base", identity, runtime, {"data": data}, stated_fields(pretrain)))

@@ -17,19 +17,18 @@ from deita_train.plan.chat_templates import (
 )
 from deita_train.plan.identity import PERFORMANCE_FIELDS, decisive_trainer, whole_peft
 from deita_train.plan.inputs import Inputs
+from deita_train.plan.micro_batches import field_of_micro_batches
 from deita_train.plan.node import Node
 from deita_train.recipe.data_sections import Preferences, Source
 from deita_train.recipe.model_sections import Packable, Pass, Rendered, Training, Tuning
 from deita_train.recipe.schema import Recipe
+from deita_train.training.mixed_precision import precision_of
 
 # Tokens to which a pass cuts without `max_length`, where the model's context is not shorter: the public code's length.
 # A context may be far longer, and a pass over it far more expensive.
 PASS_MAX_LENGTH = 2048
 
-_WAYS_OUT = (
-    "State resize: true where it is trained (sft, dpo, scorers.<dimension>.train), or resize it once and save it "
-    "(resize_token_embeddings)."
-)
+_WAYS_OUT = "esize it once and save it (resize_token_embeddings), or name another model."
 
 
 class Model(NamedTuple):
@@ -128,7 +127,7 @@ class Builder:
             if name not in (None, OWN):
                 return named_template(name, marked=marked)
             if model.parents:
-                return made_template(model.parents["model"].identity)
+                return made_template(model.parents["model"])
             find = own_or_default if name is None else own_template_of
             return find(model.identity["model"], model.location["model"])
         except UserError as error:
@@ -152,39 +151,64 @@ class Builder:
             "max_batch_tokens": how.max_batch_tokens,
         }
 
-    def of_training(self, training: Training) -> dict[str, Any]:
+    def of_training(self, training: Training, where: str) -> dict[str, Any]:
         """What decides the result of every training."""
+        launch = self.inputs.launch(training.launch, f"{where}.launch")
+        trainer = decisive_trainer(training)
+        precision = precision_of(trainer, use_cpu=launch["use_cpu"])
+        self.inputs.check_training(training, trainer, precision, launch, where)
         return {
             "global_batch_size": training.global_batch_size,
             "seed": self.seed(training.seed),
-            "trainer": decisive_trainer(training),
+            "trainer": trainer,
+            "mixed_precision": precision,
+            "micro_batches": self._micro_batches(training, trainer, launch, where),
         }
 
-    def of_tuning(self, tuning: Tuning) -> dict[str, Any]:
+    def _micro_batches(
+        self, training: Training, trainer: dict[str, Any], launch: dict[str, Any], where: str
+    ) -> dict[str, int] | None:
+        """How global batches are divided, where that decides the result."""
+        field = field_of_micro_batches(trainer)
+        if field is None:
+            return None
+        rows = training.trainer.get("per_device_train_batch_size")
+        if rows is None:
+            raise self.inputs.error(
+                f"{where}.trainer.{field}",
+                "is a loss over each micro-batch as a whole, so the size of a micro-batch and the number of ranks "
+                "decide what is learnt. State trainer.per_device_train_batch_size; both are then part of the key.",
+            )
+        return {"rows": rows, "ranks": launch["num_processes"]}
+
+    def of_tuning(self, tuning: Tuning, where: str) -> dict[str, Any]:
         """The same of a training that may be of an adapter."""
         return {
-            **self.of_training(tuning),
+            **self.of_training(tuning, where),
             "peft": whole_peft(tuning),
             "merge_adapter": tuning.merge_adapter if tuning.peft is not None else None,
             "quantization": tuning.quantization,
             "resize": tuning.resize,
         }
 
-    def check_limits(self, model: Model, where: str, length: tuple[str, int | None], *, resize: bool = False) -> None:
+    def check_limits(
+        self, model: Model, where: str, length: tuple[str, int | None], *, resize: bool | None = None
+    ) -> None:
         """Refuse a local model with tokens that have no embedding, and a stated length beyond its learned positions.
 
         Args:
             model: of the section.
             where: the dotted path of the section.
             length: the field that states a maximum length, and what it states; None for its default.
-            resize: whether the section adds embeddings.
+            resize: whether the section adds embeddings; None for one that does not train.
         """
         if "model" not in model.location:
             return  # made by the run
         folder = Path(model.location["model"])
         problem = vocabulary_problem(folder)
         if problem is not None and not resize:
-            raise self.inputs.error(f"{where}.model", f"{problem}. {_WAYS_OUT}")
+            ways = f"State {where}.resize: true, r{_WAYS_OUT}" if resize is not None else f"R{_WAYS_OUT}"
+            raise self.inputs.error(f"{where}.model", f"{problem}. {ways}")
         field, stated = length
         problem = length_problem(folder, stated)
         if problem is not None:
@@ -194,10 +218,10 @@ class Builder:
         """How a training runs."""
         performance = {name: value for name, value in training.trainer.items() if name in PERFORMANCE_FIELDS}
         launch = self.inputs.launch(training.launch, f"{where}.launch")
-        self.inputs.check_training(training, launch, where)
         if isinstance(training, Tuning) and training.quantization is not None:
             self.inputs.check_quantization(launch, where)
         return {
+            "section": where,
             "trainer": performance,
             "launch": launch,
             "packing": isinstance(training, Packable) and training.packing,

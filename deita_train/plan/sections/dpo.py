@@ -14,12 +14,12 @@ def add_dpo(builder: Builder, dpo: Dpo) -> None:
     model, template = _policy(builder, dpo)
     pairs = builder.add_preferences("dpo_data", dpo.preferences, "dpo.preferences")
     pairs_template = _parity_template(builder, template.text) if dpo.parity else None
-    tuning = builder.of_tuning(dpo)
+    tuning = builder.of_tuning(dpo, "dpo")
     max_length = tuning["trainer"]["max_length"]
     dtype, how = builder.of_pass(dpo.reference, "dpo.reference")
     decides, rendering = builder.of_rendering(dpo, "dpo", template)
     builder.check_limits(model, "dpo", ("trainer.max_length", dpo.trainer.get("max_length")), resize=dpo.resize)
-    decides["resize"] = dpo.resize
+    decides |= {"resize": dpo.resize, "cut_at_context": "max_length" not in dpo.trainer}
     parents = {"data": pairs, **model.parents}
     scored = {"chat_template": pairs_template or template.text, "max_length": max_length, **decides, **dtype}
     reference = builder.add(
@@ -58,7 +58,7 @@ def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, ChatTemplate]:
         raise builder.inputs.error(
             "sft.peft", "sft leaves an adapter, and DPO starts from a whole model. State sft.merge_adapter: true."
         )
-    return Model({"model": sft}, {}, {}), made_template(sft.identity)
+    return Model({"model": sft}, {}, {}), made_template(sft)
 
 
 def _parity_template(builder: Builder, chat_template: str) -> str:

@@ -8,6 +8,9 @@ from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Evaluate
 
+# Answers to read, unless the recipe states a number, and the most tokens of each.
+SAMPLES, SAMPLE_TOKENS = 3, 128
+
 
 def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
     """Add a pass for each model and each kind of held-out data."""
@@ -39,7 +42,7 @@ def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], Cha
         raise builder.inputs.missing("evaluate", "sft: or dpo: (or evaluate.model)")
     models = {"base": _starting_model(tuned[0])}
     models |= {node.label: Model({"model": node}, {}, {}) for node in tuned}
-    return models, made_template(tuned[0].identity)
+    return models, made_template(tuned[0])
 
 
 def _starting_model(training: Node) -> Model:
@@ -66,9 +69,13 @@ def _add_passes(
             **decides,
             "resize": name == "base" and bool(tuned and tuned[0].identity["resize"]),
             "max_length": evaluate.max_length,
+            "cut_at_context": "max_length" not in evaluate.model_fields_set,
             **dtype,
             **model.identity,
         }
+        if kind == "evaluate":
+            samples = SAMPLES if evaluate.samples is None else evaluate.samples
+            identity |= {"samples": samples, "sample_tokens": SAMPLE_TOKENS}
         if kind == "log_probs" and name == "dpo":
             identity["beta"] = builder.nodes["dpo"].identity["trainer"]["beta"]
         parents = {"data": data, **model.parents, **before}

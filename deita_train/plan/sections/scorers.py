@@ -76,7 +76,8 @@ def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where
         "data": data,
         "heldout": heldout,
         "max_length": train.max_length,
-        **builder.of_tuning(train),
+        "cut_at_context": stated is None,
+        **builder.of_tuning(train, where),
     }
     runtime = {
         **model.location,

@@ -1,8 +1,10 @@
 """Section `select:`, which chooses rows of the pool."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from deita_train.plan.identity import decisive_trainer
+from deita_train.plan.inputs import MissingSection
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Rendered, Sft
@@ -33,9 +35,9 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     if rules.column is not None:
         _read_column(builder, select, rules, where, identity, parents)
     dimensions = _dimensions(builder, select, rules)
+    _check_scores(builder, select.method, dimensions)
     for dimension in dimensions:
-        reason = f"scorers.{dimension}: or scores.{dimension}: (select.method {select.method} ranks by it)"
-        parents[dimension] = builder.either(f"scores.{dimension}", f"score.{dimension}", "select", reason)
+        parents[dimension] = builder.either(f"scores.{dimension}", f"score.{dimension}", "select", dimension)
     if dimensions:
         identity["score"] = rules.score or select.score
         identity |= {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
@@ -43,7 +45,8 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
         parents["embed"] = builder.either("embeddings", "embed", "select", "embedding: or embeddings:")
         identity["center"] = is_centered(builder)
     if select.in_tokens or identity.get("only_trained_turns"):
-        parents["lengths"], identity["max_length"] = _add_lengths(builder, select, parents["pool"])
+        parents["lengths"], how = _add_lengths(builder, select, parents["pool"])
+        identity |= how
     runtime: dict[str, Any] = {"allow_fewer": select.allow_fewer}
     launch = builder.inputs.optional_launch(select.launch, "select.launch") if rules.launch else None
     if launch is not None:
@@ -64,15 +67,39 @@ def _read_column(
     """The column that the method reads: one of the pool's own, or the one that `perplexity:` measures."""
     if select.column is not None:
         identity["column"] = select.column
-    elif rules.measured in builder.nodes:
-        assert rules.measured is not None
+    elif rules.measured and getattr(builder.recipe, rules.measured) is not None:
+        parents[rules.measured] = builder.required(rules.measured, "select", f"{rules.measured}:")
         identity["column"] = "tags" if rules.measured == "instag" else select.method
-        parents[rules.measured] = builder.nodes[rules.measured]
-    else:
-        section = f" or {rules.measured}:, which measures one" if rules.measured else ""
+    elif rules.measured:
         raise builder.inputs.error(
-            where, f"method {select.method} needs column:, the column of the pool to read{section}"
+            where,
+            f"method {select.method} needs {rules.measured}:, which measures it, or {where}: with a column of the pool",
         )
+    else:
+        raise builder.inputs.error(where, f"method {select.method} needs column:, the column of the pool to read")
+
+
+def _check_scores(builder: Builder, method: str, dimensions: Sequence[str]) -> None:
+    """Refuse a method whose scores the recipe does not have, and name the methods that read neither these nor others.
+
+    Raises:
+        MissingSection: scores of a dimension are missing.
+    """
+    lacking = [name for name in dimensions if not builder.nodes.keys() & {f"scores.{name}", f"score.{name}"}]
+    if not lacking:
+        return
+    wanted = (
+        "both scores (scorers: or scores:)" if len(lacking) > 1 else f"scorers.{lacking[0]}: or scores.{lacking[0]}:"
+    )
+    raise MissingSection(
+        str(
+            builder.inputs.error(
+                "select",
+                f"needs {wanted}, because select.method {method} ranks by {'them' if len(lacking) > 1 else 'it'}; or "
+                "choose a method that reads none: random, longest_response, ifd (docs/selection.md).",
+            )
+        )
+    )
 
 
 def _dimensions(builder: Builder, select: Select, rules: Method) -> tuple[str, ...]:
@@ -84,8 +111,8 @@ def _dimensions(builder: Builder, select: Select, rules: Method) -> tuple[str, .
     return ()
 
 
-def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, int | None]:
-    """Add the stage that counts SFT's tokens; returns it and the length at which SFT cuts.
+def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, dict[str, Any]]:
+    """Add the stage that counts SFT's tokens; returns it, and where SFT cuts a row.
 
     Both follow from `sft:`, or from `select.read_as` in a recipe whose SFT does not read these rows.
     """
@@ -97,10 +124,12 @@ def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, in
     if sft is not None:
         model = builder.model(sft.model, sft.revision, "sft")
         lengths = _lengths(builder, model, sft, "sft", pool)
-        return lengths, decisive_trainer(sft)["max_length"]
+        cut = {"max_length": decisive_trainer(sft)["max_length"], "cut_at_context": "max_length" not in sft.trainer}
+        return lengths, cut
     if read_as is not None:
         model = _tokenizer(builder, read_as)
-        return _lengths(builder, model, read_as, "select.read_as", pool), read_as.max_length
+        cut = {"max_length": read_as.max_length, "cut_at_context": "max_length" not in read_as.model_fields_set}
+        return _lengths(builder, model, read_as, "select.read_as", pool), cut
     raise builder.inputs.error(
         f"select.{'budget' if select.in_tokens else 'only_trained_turns'}",
         "counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, or select.read_as: "

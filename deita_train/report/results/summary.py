@@ -22,11 +22,12 @@ OPENING_CHARS = 160
 
 @dataclass(frozen=True)
 class Artefact:
-    """One published artefact: its folder, its manifest and its metrics."""
+    """One published artefact: its folder, its manifest and its metrics; and its chat template as the run names it."""
 
     folder: Path
     manifest: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    template: str | None = None
 
     @property
     def id(self) -> str:
@@ -162,7 +163,8 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
     opened: dict[str, Artefact] = {}
     failures = _read_failures(run_dir, store_dir)
     unmade = _unmade(record, failures)
-    cells = tuple(_read_cell(cell, store_dir, opened, unmade) for cell in record.cells)
+    templates = {artefact: node.template for artefact, node in record.nodes.items()}
+    cells = tuple(_read_cell(cell, store_dir, templates, opened, unmade) for cell in record.cells)
     num_base = sum(cell.base for cell in cells)
     assert num_base == 1, f"stages.json of {run_dir} marks {num_base} cells as the base run; there must be exactly one"
     base = next(cell for cell in cells if cell.base)
@@ -217,7 +219,13 @@ def _unmade(record: RunRecord, failures: list[Failure]) -> set[str]:
     return unmade
 
 
-def _read_cell(cell: RecordedCell, store_dir: Path, opened: dict[str, Artefact], unmade: set[str]) -> Cell:
+def _read_cell(
+    cell: RecordedCell,
+    store_dir: Path,
+    templates: Mapping[str, str | None],
+    opened: dict[str, Artefact],
+    unmade: set[str],
+) -> Cell:
     """Open a cell's artefacts, but for those in `unmade`; `opened` caches what several cells share."""
     planned = cell.stages
     failed = not unmade.isdisjoint(planned.values())
@@ -226,13 +234,13 @@ def _read_cell(cell: RecordedCell, store_dir: Path, opened: dict[str, Artefact],
         if artefact_id in unmade or (failed and not (store_dir / artefact_id).exists()):
             continue
         if artefact_id not in opened:
-            opened[artefact_id] = _read_artefact(store_dir / artefact_id)
+            opened[artefact_id] = _read_artefact(store_dir / artefact_id, templates.get(artefact_id))
         found[label] = opened[artefact_id]
     return Cell(cell.label, cell.settings, cell.base, found, planned)
 
 
-def _read_artefact(folder: Path) -> Artefact:
-    return Artefact(folder, _read_json(folder / "manifest.json"), _read_json(folder / "metrics.json"))
+def _read_artefact(folder: Path, template: str | None) -> Artefact:
+    return Artefact(folder, _read_json(folder / "manifest.json"), _read_json(folder / "metrics.json"), template)
 
 
 def _read_json(path: Path) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from deita_train.budget import SHARE, TOKENS, form_of, in_words
 from deita_train.number_text import count, decimals, plural, share, significant
 from deita_train.report.results.groups import Group
+from deita_train.report.results.rendered import left_out_lines
 from deita_train.report.results.result_measures import (
     TUNED,
     Measure,
@@ -30,7 +31,8 @@ _UNKNOWN_SPREAD = "the spread between seeds is unknown and so is whether this wo
 
 def verdict(summary: RunSummary, groups: Sequence[Group]) -> list[str]:
     """Paragraphs on the base run: what failed, what was kept and how the models do, what the preferences changed."""
-    kept = _selection_sentences(summary) + _loss_sentences(groups)
+    left_out = [f"{line}." for line in left_out_lines(summary.base_cell)]
+    kept = _selection_sentences(summary) + left_out + _loss_sentences(groups)
     paragraphs = (_failure_sentences(summary), kept, _preference_sentences(groups))
     found = [" ".join(sentences) for sentences in paragraphs if sentences]
     return found or ["This run has neither selected rows nor evaluated a model yet."]
@@ -129,7 +131,7 @@ def _preference_sentences(groups: Sequence[Group]) -> list[str]:
     sentences = [_accuracy_sentence(own, item, *model_before(own, item.stage, untuned))]
     rewards = own.estimate(item.stage, reward_accuracy)
     if rewards is not None:
-        sentences.append(f"Its implicit reward prefers the chosen answer in {rewards.share_text()} of them.")
+        sentences.append(f"Its implicit reward prefers the chosen answer in {rewards.share_text()} of the pairs.")
     return sentences + _loss_cost(own, untuned)
 
 
@@ -140,6 +142,8 @@ def _accuracy_sentence(own: Group, item: Measure, before_stage: str, before_name
     if before is None or not differences:
         return f"{text} ({_seeds(own, item)})."
     against = f"against {item.text(before)} {before_name}"
+    if item.text(after) == item.text(before) and not any(differences):
+        return f"After DPO the held-out preference accuracy is unchanged at {item.text(after)} ({_seeds(own, item)})."
     gap = paired_difference([100 * value for value in differences])
     if gap.interval is None:
         return f"{text} {against}; with a single seed, {_UNKNOWN_SPREAD}"

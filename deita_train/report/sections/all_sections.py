@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import RunSummary
+from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
@@ -26,6 +27,7 @@ _SECTIONS = (
     comparison_section,
     scorer_section,
     training_section,
+    answer_section,
     pool_section,
     pairs_section,
     cards_section,

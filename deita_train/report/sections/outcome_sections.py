@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from deita_train.data.row_refusal import REFUSALS
-from deita_train.data.shipped_templates import template_name
 from deita_train.number_text import compact, count, decimals, plural, share
 from deita_train.report.figures.curves import Curve, training_curves
 from deita_train.report.figures.figure import Figure
 from deita_train.report.figures.result_figures import result_figures
 from deita_train.report.results.groups import BASE_RUN, Group
+from deita_train.report.results.rendered import refused, template_words
 from deita_train.report.results.result_measures import TUNED, model_measures
 from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.report.results.sweep_axis import sweep_of
@@ -36,7 +35,8 @@ def result_section(summary: RunSummary, groups: Sequence[Group]) -> Section | No
         tables.append(replace(kept, note=text if tables else f"{_means_text(groups)} {text}"))
     if not tables:
         return None
-    return Section("Result", _result_text(groups), tuple(tables), tuple(result_figures(summary, groups)))
+    text = _result_text(groups, has_models=models is not None, has_kept=kept is not None)
+    return Section("Result", text, tuple(tables), tuple(result_figures(summary, groups)))
 
 
 def training_section(summary: RunSummary, groups: Sequence[Group]) -> Section | None:
@@ -51,8 +51,10 @@ def training_section(summary: RunSummary, groups: Sequence[Group]) -> Section | 
     return Section("Training", text, (table,), figures, notes=tuple(_tuning_notes(summary)))
 
 
-def _result_text(groups: Sequence[Group]) -> str:
-    text = "How the tuned models do on held-out rows, and what each group kept of the pool."
+def _result_text(groups: Sequence[Group], *, has_models: bool, has_kept: bool) -> str:
+    parts = ["how the tuned models do on held-out rows"] if has_models else []
+    parts += ["what each group kept of the pool"] if has_kept else []
+    text = f"{', and '.join(parts).capitalize()}."
     if len(groups) == 1:
         return text
     text += " Cells of the sweep that differ only in seeds form one group."
@@ -197,13 +199,16 @@ def _tuning_note(name: str, noun: str, item: Artefact) -> str:
     # None where a run was resumed after its last step and trained nothing itself; MFU is None on a CPU too. Artefacts
     # of earlier versions, whose keys are the same, lack both.
     speed, mfu = item.metrics.get("tokens_per_second_per_device"), item.metrics.get("mfu")
-    template = template_name(item.manifest["config"]["chat_template"]) or "the recipe's or the model's own"
-    refused = {reason: number for reason, number in item.manifest["drops"].items() if reason in REFUSALS}
-    left_out = "".join(f" {plural(number, noun)} left out: {reason}." for reason, number in refused.items())
+    beyond = item.metrics.get("rows_beyond_context", 0)
+    left_out = "".join(f" {plural(number, noun)} left out: {reason}." for reason, number in refused(item).items())
+    as_text = item.metrics.get("rows_as_text")
+    written = f" {plural(as_text, noun)} with fields written as text." if as_text else ""
+    more = f"; {count(without)} more {'was' if without == 1 else 'were'} left out, without a token with loss"
     return (
-        f"Chat template of {name}: {template}.{left_out} "
+        f"Chat template of {name}: {template_words(item)}.{left_out}{written} "
         f"{name} of the base run: {count(truncated)} of {plural(rows, noun)} ({share(truncated / rows)}) were "
-        f"longer than the maximal length and cut; {count(without)} had no token with loss left."
+        f"longer than the maximal length and cut{more if without else ''}."
+        + (f" {count(beyond)} were longer than the model's context, as max_length states." if beyond else "")
         + (f" {compact(speed)} tokens per second on each device." if speed is not None else "")
         + (f" MFU {share(mfu)}." if mfu is not None else "")
     )

@@ -20,6 +20,7 @@ from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary, SelectionTrace
 from deita_train.report.sections.section import Section
 from deita_train.report.tables.stage_tables import SCORERS, calibration_table, rejection_table, scorer_table
+from deita_train.selection.unrankable import IN_WORDS
 
 
 def selection_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
@@ -48,8 +49,8 @@ def scorer_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
 
 
 def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace) -> str:
-    number = f"{count(trace.kept.sum())} of {plural(len(trace.kept), 'row')}"
-    text = f"The base run kept {number} with the method {select.metric('method')}."
+    number = f"{count(trace.kept.sum())} of the pool's {plural(select.metric('rows_in'), 'row')}"
+    text = f"The base run kept {number} with the method {select.metric('method')}.{_unranked_text(select)}"
     threshold, rejected = select.metric("threshold"), select.metric("rejected")
     if threshold is not None and rejected is not None:
         text += (
@@ -65,6 +66,15 @@ def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace
             f"conversations were longer than the encoder reads."
         )
     return text
+
+
+def _unranked_text(select: Artefact) -> str:
+    """How many rows could not be ranked, and why; empty where all could."""
+    lost = {reason: number for reason, number in select.manifest["drops"].items() if reason in IN_WORDS and number}
+    if not lost:
+        return ""
+    reasons = ", ".join(f"{count(number)} {IN_WORDS[reason]}" for reason, number in lost.items())
+    return f" {count(sum(lost.values()))} could not be ranked: {reasons}."
 
 
 def _selection_figures(select: Artefact, trace: SelectionTrace) -> list[Figure]:

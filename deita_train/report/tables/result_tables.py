@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from deita_train.number_text import count
 from deita_train.report.results.groups import Group, groups_of
+from deita_train.report.results.rendered import left_out_lines
 from deita_train.report.results.result_measures import Measure, kept_measures, model_measures, untuned_name
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.results.sweep_axis import Sweep, sweep_of
@@ -38,6 +39,9 @@ def result_tables(summary: RunSummary) -> list[Table]:
     """What the command line prints after a run: the result, how well the scorers rank, and what failed."""
     groups = groups_of(summary)
     tables = _result_by_measure(summary, groups) if _fits_columns(groups) else _result_by_group(summary, groups)
+    lines = left_out_lines(summary.base_cell)
+    if lines:
+        tables.append(Table(words("rows left out"), tuple((line,) for line in lines)))
     scorers = scorer_table(summary)
     if scorers is not None:
         wanted = [place for place, title in enumerate(scorers.titles) if title in _SCORER_COLUMNS]

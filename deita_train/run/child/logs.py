@@ -35,6 +35,13 @@ def run_logged(log: Path, work: Callable[[], object]) -> None:
         raise SystemExit(user_error.exit_code) from None
 
 
+def user_error_in(log: Path) -> str | None:
+    """The message at the end of the log of a child that ended with code 2."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    _, mark, message = f"\n{text}".rpartition(f"\n{ERROR_MARK}")
+    return message.strip() if mark else None
+
+
 def _redirect_output(log: Path) -> None:
     """Append this process's output, and that of its libraries, to a log."""
     sys.stdout.flush()

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from deita_train.errors import UserError
-from deita_train.plan.launch import count_gpus
+from deita_train.plan.launch import Launch, count_gpus
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, make_plan
+from deita_train.run.child.environment import clear_environment, told_as_cleared
 from deita_train.run.child.preparation import prepare, wait_for_preparation
 from deita_train.run.child.publishing import publish, publish_in_clean_process, publishes_itself
 from deita_train.run.child.reusable_artefacts import find_reusable
@@ -38,6 +39,8 @@ def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_i
     plan = make_plan(recipe_path, sets, runs_dir)
     _see_one_gpu()
     node = plan.node(artefact_id)
+    if not supervised:  # a run has done it before it started its children
+        sys.stdout.write(told_as_cleared(clear_environment(os.environ, launched=_is_launched(node))))
     rank = int(os.environ.get("RANK", "0"))
     if not supervised and plan.store.has(node.id):
         sys.stdout.write(f"{node.id} is published already.\n")
@@ -52,6 +55,11 @@ def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_i
             publish_in_clean_process(plan, node)
     link_stage(plan, node)
     sys.stdout.write(f"published {plan.store.path(node.id)}\n")
+
+
+def _is_launched(node: Node) -> bool:
+    launch = node.runtime.get("launch")
+    return launch is not None and not Launch.from_dict(launch).forked
 
 
 def _set_threads() -> None:

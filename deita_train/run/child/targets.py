@@ -1,13 +1,20 @@
-"""What the run's fork server starts: a stage, its publishing, or the report, each with its output in a log.
+"""What the run's fork server starts: trials, a stage, its publishing, or the report, each with its output in a log.
 
 A child ends with code 0, 2 for what the user can fix, or 1.
 """
 
 from pathlib import Path
 
+from deita_train.plan.node import Node
 from deita_train.run.child.logs import run_logged
 from deita_train.run.child.publishing import publish_stage
 from deita_train.run.child.stage_process import run_stage
+from deita_train.store.atomic_io import write_json_atomically
+
+
+def forked_trials(nodes: list[Node], result: str, log: str) -> None:
+    """Try trainings, and write what was found as JSON."""
+    run_logged(Path(log), lambda: _try_trainings(nodes, Path(result)))
 
 
 def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str) -> None:
@@ -29,3 +36,10 @@ def _write_report(run_dir: Path, store_dir: Path) -> None:
     from deita_train.report.page import write_report
 
     write_report(run_dir, store_dir)
+
+
+def _try_trainings(nodes: list[Node], result: Path) -> None:
+    from deita_train.stages.training.trial import try_trainings
+
+    found = try_trainings(nodes, elsewhere=False)
+    write_json_atomically(result, {"problems": found.problems, "notes": found.notes})

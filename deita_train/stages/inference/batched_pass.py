@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -30,13 +30,14 @@ from deita_train.inference.batches import (
     write_plan,
 )
 from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
-from deita_train.inference.forward import check_plain_head, pad_batch, pad_right, summed_loss
+from deita_train.inference.forward import check_logits, pad_batch, pad_right, summed_loss
 from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 from deita_train.models.model_shape import automatic_batch_tokens, load_config
 from deita_train.stages.context import StageContext
 from deita_train.stages.refusals import Refusals
-from deita_train.stages.rows import conversation_row, pass_max_length, readable_length
+from deita_train.stages.row_limit import told_limit
+from deita_train.stages.rows import conversation_row
 from deita_train.stages.stage_model import load_stage_model, model_path, trusts_code
 from deita_train.training.rows import LabelledRow
 
@@ -229,11 +230,13 @@ class RenderedTable:
         rows: those that the template can write, cut on the right, in the table's order.
         positions: their positions in the table.
         refused: the others, by position, with the reason.
+        as_text: how many rows were written as text.
     """
 
     rows: list[LabelledRow]
     positions: list[int]
     refused: dict[int, str]
+    as_text: int = 0
 
     @property
     def truncated(self) -> int:
@@ -249,14 +252,15 @@ def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: b
     """
     model = model_path(context)
     trusted = trusts_code(context.identity)
+    refusals = Refusals.of(context)
     render = partial(
         conversation_row,
         load_tokenizer(str(model), context.identity["chat_template"], trust_code=trusted),
-        max_length=readable_length(pass_max_length(context.identity, model), model, trust_code=trusted),
+        max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
         labelled=labelled,
+        on_text=refusals.count_text,
     )
-    refusals = Refusals.of(context)
     rendered = RenderedTable([], [], {})
     for number, row in enumerate(table):
         made = refusals.unless_refused(row["id"], partial(render, row))
@@ -267,7 +271,7 @@ def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: b
             rendered.positions.append(number)
         context.progress.update(number + 1, len(table), "rows rendered")
     refusals.check(len(table))
-    return rendered
+    return replace(rendered, as_text=refusals.as_text)
 
 
 def prepare_rows(
@@ -301,11 +305,15 @@ class TokenLosses:
 
 def token_losses(context: StageContext) -> TokenLosses | None:
     """The losses of the prepared rows under the stage's model; None on other ranks than 0."""
-    device = start_ranks(context)
+    return losses_under(context, load_pass_model(context, start_ranks(context), head=True))
+
+
+def losses_under(context: StageContext, model: PreTrainedModel) -> TokenLosses | None:
+    """The same with the stage's model, already loaded on this rank's device."""
+    device = model.device
     table = pq.read_table(context.prepared_dir / ROWS)
     rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
-    model = load_pass_model(context, device, head=True)
-    check_plain_head(model, rows[0], device)
+    check_logits(model, rows[0], device)
 
     def compute(positions: Sequence[int]) -> Columns:
         batch = pad_batch([rows[position] for position in positions], device)
@@ -316,7 +324,7 @@ def token_losses(context: StageContext) -> TokenLosses | None:
     result = run_pass(context, model, compute, ("loss", "tokens"))
     if result is None:
         return None
-    metrics = {**result.metrics, "truncated": truncated_rows(context)}
+    metrics = {**result.metrics, "truncated": truncated_rows(context), **rows_as_text(context)}
     return TokenLosses(result.columns["loss"], result.columns["tokens"], metrics, device.type)
 
 
@@ -324,3 +332,10 @@ def truncated_rows(context: StageContext) -> int:
     """Number of prepared rows that were cut at `max_length`."""
     truncated: int = read_plan(context.prepared_dir / PLAN).facts["truncated"]
     return truncated
+
+
+def rows_as_text(context: StageContext) -> dict[str, int]:
+    """The metric of how many rows were written as text, of a stage that renders rows by a chat template."""
+    facts = read_plan(context.prepared_dir / PLAN).facts
+    # What an earlier version prepared lacks the number.
+    return {"rows_as_text": facts["as_text"]} if "as_text" in facts else {}

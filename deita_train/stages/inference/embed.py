@@ -14,8 +14,7 @@ from deita_train.stages.inference.embedding_table import (
     leave_embeddings,
     pool_rows,
 )
-from deita_train.stages.rows import pass_max_length
-from deita_train.stages.stage_model import model_path
+from deita_train.stages.row_limit import stage_limit
 
 _POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
 
@@ -23,7 +22,9 @@ _POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
 def prepare(context: StageContext) -> None:
     """Render every conversation once, cut on the right, and plan batches over those not embedded before."""
     rendered = rendered_rows(context, pool_rows(context), labelled=False)
-    keep_inputs(context, [row.input_ids for row in rendered.rows], rendered.truncated, rendered.refused)
+    keep_inputs(
+        context, [row.input_ids for row in rendered.rows], rendered.truncated, rendered.refused, rendered.as_text
+    )
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -40,5 +41,4 @@ def run(context: StageContext) -> StageResult | None:
     result = run_pass(context, trunk, compute, (VECTORS,))
     if result is None:
         return None
-    max_length = pass_max_length(context.identity, model_path(context))
-    return leave_embeddings(context, inputs, result, max_length, device.type)
+    return leave_embeddings(context, inputs, result, stage_limit(context).tokens, device.type)

@@ -16,7 +16,7 @@ from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, read_plan
 from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import PLAN, ROWS, PassResult, truncated_rows
+from deita_train.stages.inference.batched_pass import PLAN, ROWS, PassResult, rows_as_text, truncated_rows
 from deita_train.stages.inference.row_reuse import Stored, input_hash, join_reused, plan_missing
 
 VECTORS = "embedding"
@@ -33,16 +33,18 @@ def keep_inputs(
     inputs: Sequence[Sequence[int]],
     truncated: int,
     refused: Mapping[int, str] = MappingProxyType({}),
+    as_text: int | None = None,
 ) -> None:
     """Write the token ids of every row, and plan batches over those not embedded before.
 
-    Rows of the pool that are `refused`, by position, have no inputs and will have no embedding.
+    Rows of the pool that are `refused`, by position, have no inputs and will have no embedding; `as_text` is how many
+    were written as text, None where no chat template writes them.
     """
     if not inputs:
         raise UserError(f"{context.label}: the chat template can write no row of the pool; choose another.")
     pq.write_table(pa.table({"input_ids": pa.array(inputs, pa.list_(pa.int32()))}), context.prepared_dir / ROWS)
     facts = {"truncated": truncated, "refused": {str(position): reason for position, reason in refused.items()}}
-    plan_missing(context, inputs, _STORED, facts)
+    plan_missing(context, inputs, _STORED, facts if as_text is None else {**facts, "as_text": as_text})
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def leave_embeddings(
         "dimensions": matrix.shape[1],
         "max_length": max_length,
         "truncated": truncated_rows(context),
+        **rows_as_text(context),
         **reused,
         **result.metrics,
     }

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: loss per assistant token on held-out conversations."""
+"""Stage `evaluate`: loss per assistant token on held-out conversations, and answers to some of their prompts."""
 
 import math
 from collections import Counter
@@ -8,7 +8,15 @@ import datasets
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import PLAN, prepare_rows, rendered_rows, token_losses
+from deita_train.stages.inference.batched_pass import (
+    PLAN,
+    load_pass_model,
+    losses_under,
+    prepare_rows,
+    rendered_rows,
+    start_ranks,
+)
+from deita_train.stages.inference.sample_answers import keep_prompts, sample_answers
 from deita_train.store.atomic_io import read_json
 
 
@@ -19,12 +27,15 @@ def prepare(context: StageContext) -> None:
     ids, labels = [row.input_ids for row in rendered.rows], [row.labels for row in rendered.rows]
     refused = dict(Counter(rendered.refused.values()))
     names = [row.id for row in rendered.rows]
-    prepare_rows(context, ids, labels, {"truncated": rendered.truncated, "refused": refused, "rows": names})
+    facts = {"truncated": rendered.truncated, "refused": refused, "rows": names, "as_text": rendered.as_text}
+    prepare_rows(context, ids, labels, facts)
+    keep_prompts(context, heldout, rendered)
 
 
 def run(context: StageContext) -> StageResult | None:
-    """Sum the losses of this rank's batches; rank 0 divides once by the number of assistant tokens."""
-    losses = token_losses(context)
+    """Sum the losses of this rank's batches; rank 0 divides once by the number of assistant tokens, and answers."""
+    model = load_pass_model(context, start_ranks(context), head=True)
+    losses = losses_under(context, model)
     if losses is None:
         return None
     facts = read_plan(context.prepared_dir / PLAN).facts
@@ -38,6 +49,7 @@ def run(context: StageContext) -> StageResult | None:
     metrics = {
         "heldout": {"rows": len(rows), "tokens": tokens, "loss_per_token": loss, "perplexity": math.exp(loss)},
         **losses.metrics,
+        "answers": sample_answers(context, model),
     }
     if "before" in context.parents:
         metrics["before"] = read_json(context.parents["before"] / "metrics.json")["heldout"]

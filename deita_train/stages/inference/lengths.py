@@ -1,6 +1,7 @@
 """Stage `lengths`: the SFT tokens of each row of the pool, and where each turn's answer ends."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +16,7 @@ from deita_train.data.row_refusal import RowRefused
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder
+from deita_train.stages.row_limit import Readable
 from deita_train.stages.rows import UnsupportedFields, conversation_row
 from deita_train.stages.stage_model import tokenizer_path, trusts_code
 from deita_train.training.rows import loss_mask
@@ -33,9 +35,8 @@ FEATURES = datasets.Features(
 
 def run(context: StageContext) -> StageResult:
     """Render every row as SFT does, uncut: one table serves every max_length."""
-    tokenizer = load_tokenizer(
-        str(_tokenizer(context)), context.identity["chat_template"], trust_code=trusts_code(context.identity)
-    )
+    folder, trusted = _tokenizer(context), trusts_code(context.identity)
+    tokenizer = load_tokenizer(str(folder), context.identity["chat_template"], trust_code=trusted)
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     measured, refusals = [], Refusals.of(context)
@@ -49,7 +50,8 @@ def run(context: StageContext) -> StageResult:
     datasets.Dataset.from_list(measured, features=FEATURES).save_to_disk(str(context.data_dir))
     tokens = sum(row["num_tokens"] for row in measured)
     longest = max((row["num_tokens"] for row in measured), default=0)
-    metrics = {"rows": len(measured), "tokens": tokens, "longest": longest}
+    readable = asdict(Readable.by(folder, trust_code=trusted))
+    metrics = {"rows": len(measured), "tokens": tokens, "longest": longest, "readable": readable}
     return StageResult(len(pool), len(measured), drops, metrics)
 
 

@@ -27,7 +27,7 @@ def prepare(context: StageContext) -> None:
         ids.append(row_id)
         rows += [_sequence(pair, pair.chosen_ids), _sequence(pair, pair.rejected_ids)]
         truncated += pair.truncated
-    facts = {"truncated": truncated, "refused": dict(refusals.counts), "pairs": ids}
+    facts = {"truncated": truncated, "refused": dict(refusals.counts), "pairs": ids, "as_text": refusals.as_text}
     prepare_rows(context, [ids for ids, _ in rows], [labels for _, labels in rows], facts)
 
 

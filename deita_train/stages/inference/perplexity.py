@@ -25,8 +25,8 @@ from deita_train.stages.inference.batched_pass import (
     rendered_rows,
     token_losses,
 )
-from deita_train.stages.rows import answers_alone, pass_max_length
-from deita_train.stages.stage_model import model_path
+from deita_train.stages.row_limit import stage_limit
+from deita_train.stages.rows import answers_alone
 from deita_train.training.rows import loss_mask
 
 COLUMNS = ("perplexity", "ifd")
@@ -42,7 +42,7 @@ def prepare(context: StageContext) -> None:
     if not rows:
         raise UserError(
             f"{context.label}: no row of the pool has a token of the assistant within max_length "
-            f"{pass_max_length(context.identity, model_path(context))}; nothing can be measured. Raise "
+            f"{stage_limit(context).tokens}; nothing can be measured. Raise "
             "perplexity.max_length, or check the pool's answers."
         )
     alone = [(number, answer) for number, row in rows for answer in answers_alone(row)]
@@ -51,7 +51,8 @@ def prepare(context: StageContext) -> None:
     pq.write_table(pa.table(marks), context.prepared_dir / _SEQUENCES)
     refused = {str(number): reason for number, reason in rendered.refused.items()}
     ids, labels = [row.input_ids for _, row in sequences], [row.labels for _, row in sequences]
-    prepare_rows(context, ids, labels, {"truncated": rendered.truncated, "refused": refused})
+    facts = {"truncated": rendered.truncated, "refused": refused, "as_text": rendered.as_text}
+    prepare_rows(context, ids, labels, facts)
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -75,7 +76,7 @@ def run(context: StageContext) -> StageResult | None:
         "rows": len(pool),
         "measured": int(measured.sum()),
         "nulls": dict(Counter(reason for reason in reasons if reason is not None)),
-        "max_length": pass_max_length(context.identity, model_path(context)),
+        "max_length": stage_limit(context).tokens,
         **{f"mean_{name}": float(values[measured].mean()) for name, values in columns.items()},
         "ifd_above_1": int((columns["ifd"][measured] > 1).sum()),
         **losses.metrics,

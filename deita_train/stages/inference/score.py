@@ -19,7 +19,7 @@ from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, plan_batches, read_plan
 from deita_train.inference.forward import (
-    check_plain_head,
+    check_logits,
     head_logits,
     last_hidden_states,
     last_logits,
@@ -31,7 +31,8 @@ from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, PassResult, load_pass_model, log, run_pass, start_ranks
 from deita_train.stages.inference.row_reuse import Stored, input_hash, join_reused, plan_missing
-from deita_train.stages.rows import pass_max_length, scoring_encoder, turn_prompts
+from deita_train.stages.row_limit import told_limit
+from deita_train.stages.rows import scoring_encoder, turn_prompts
 from deita_train.stages.stage_model import model_path, trusts_code
 
 _TURNS = "turns.parquet"
@@ -46,7 +47,8 @@ _SUSPECTED_BELOW = 0.5
 def prepare(context: StageContext) -> None:
     """Encode every prompt once, and plan batches over those not scored before."""
     model = model_path(context)
-    max_length = pass_max_length(context.identity, model)
+    max_length = told_limit(context).tokens
+    assert max_length is not None, "a scorer has a limit"
     tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.identity))
     encoder = scoring_encoder(tokenizer, context.identity, max_length)
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
@@ -69,7 +71,7 @@ def run(context: StageContext) -> StageResult | None:
     model = load_pass_model(context, device, head=True)
     tried = np.empty(0)
     if prompts:
-        check_plain_head(model, prompts[0], device)
+        check_logits(model, prompts[0], device)
         # Even if nothing is missing: the limit may differ from that of the reused scores.
         tried = _try_digits(context, model, missing or prompts, plan)
     digit_ids, sampled = plan.facts["digit_ids"], _sampled(plan)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -13,16 +13,12 @@ from transformers.utils import logging
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
-from deita_train.models.model_limits import (
-    learned_positions,
-    length_problem,
-    read_json_file,
-    vocabulary_problem,
-)
+from deita_train.models.model_limits import vocabulary_problem
 from deita_train.stages.intake.scorer_data import read_scorer_data
 from deita_train.stages.kinds import STAGE_KINDS, ShownRows
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder
+from deita_train.stages.row_limit import Readable, RowLimit, row_limit
 from deita_train.stages.rows import (
     conversation_row,
     pair_row,
@@ -60,20 +56,22 @@ def validate(stage: StageToValidate) -> Iterator[str]:
         tokenizer = _tokenizer(stage, folder)
         if stage.kind == "sft":
             _prefixed(stage, partial(check_answer_marks, tokenizer), "chat_template: ")
-        yield from _cut_at_positions(stage, folder)
-        yield _tried(stage, tokenizer, rows, total)
+        yield from _tried(stage, tokenizer, rows, total, row_limit(stage.identity, _readable(stage, folder)))
 
 
 def _rendering(stage: StageToValidate) -> dict[str, Any]:
     """What decides how the stage's rows are rendered; stages with the same, such as a sweep's, are tried once."""
     source, data = _line(stage)[-1], _data(stage)
-    names = ("chat_template", "pairs_template", "max_length", "max_length_limit", "unsupported_fields", "dimension")
+    names = (
+        "chat_template", "pairs_template", "max_length", "max_length_limit", "cut_at_context", "parity",
+        "unsupported_fields", "dimension",
+    )  # fmt: skip
     return {
         "how": vars(_shown(stage)) | {name: stage.identity.get(name) for name in names},
         "cut": stage.identity.get("trainer", {}).get("max_length"),
         "resized": any(made.identity.get("resize") for made in _line(stage)),
         "share": stage.runtime.get("max_refused_share"),
-        "tokenizer": source.identity.get("model", source.kind),
+        "model": source.identity.get("model", source.identity.get("architecture")),
         "data": stage.identity["data"] if data is None else data.identity,
     }
 
@@ -118,6 +116,14 @@ def _line(stage: StageToValidate) -> list[StageToValidate]:
     return line
 
 
+def _readable(stage: StageToValidate, folder: Path) -> Readable:
+    """What the stage's model can read: by its folder, or by the shape of the miniature that the run makes."""
+    source = _line(stage)[-1]
+    if STAGE_KINDS[source.kind].makes_base:
+        return Readable(source.identity["architecture"]["context_length"])
+    return Readable.by(folder, trust_code=trusts_code(source.identity))
+
+
 @contextmanager
 def _stand_in(template: str, rows: list[Any]) -> Iterator[Path]:
     """A folder with a tokenizer of the miniature's kind, trained on the text of the sample."""
@@ -146,98 +152,125 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
             return load_tokenizer(str(folder), template)
     problem = None if is_adapter(folder) else vocabulary_problem(folder)
     if problem is not None:
+        trains = STAGE_KINDS[stage.kind].trains
+        way = "State resize: true, or resize" if trains else "Resize"
         raise UserError(
-            f"{section}.model: {problem}. State resize: true where it is trained, or resize it and save it."
+            f"{section}.model: {problem}. {way} it once and save it (resize_token_embeddings), or name another model."
         )
     load = partial(load_tokenizer, str(folder), template, trust_code=trusts_code(stage.identity))
     return _prefixed(stage, load)
 
 
-def _cut_at_positions(stage: StageToValidate, folder: Path) -> Iterator[str]:
-    """A line for a model whose learned positions are fewer than the stage's default length."""
-    stated = stage.identity.get("max_length", stage.identity.get("trainer", {}).get("max_length"))
-    positions = learned_positions(read_json_file(folder / "config.json"))
-    if positions is not None and length_problem(folder, stated) is not None:
-        yield f"{stage.label}: rows are cut at {positions:,} tokens, the positions that the model has learned"
-
-
-def _tried(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: list[Any], total: int) -> str:
-    """A line with what became of the sample.
+def _tried(
+    stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: list[Any], total: int, limit: RowLimit
+) -> Iterator[str]:
+    """A line with what became of the sample, after one on the model's context where rows of it are longer.
 
     Raises:
         UserError: more rows were refused than the recipe allows, or a row would stop the stage.
     """
-    section = _section(stage)
-    refusals = Refusals(section, stage.runtime.get("max_refused_share", 0.0), is_logged=False)
-    make = _MAKERS[_shown(stage).form](stage, tokenizer)
+    refusals = Refusals.of_stage(stage.label, stage.identity, stage.runtime, is_logged=False)
+    make = _MAKERS[_shown(stage).form](stage, tokenizer, limit.tokens, refusals)
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
         for row in rows
     ]
     refused = sum(refusals.check(len(rows)).values())
-    usable = sum(bool(row) for row in made)
+    kept = [row for row in made if row is not None]
+    usable, cut = sum(row.is_usable for row in kept), sum(row.is_cut for row in kept)
+    if limit.note is not None and any(row.is_cut or limit.beyond_context(row.tokens) for row in kept):
+        yield f"{stage.label}: {limit.note}"
     left_out = "".join(f", {count:,} {reason}" for reason, count in refusals.counts.items())
     silent = len(rows) - usable - refused
     without = f", {silent:,} without a token to learn from or to measure" if silent else ""
+    as_text = f", {refusals.as_text:,} of them with fields written as text" if refusals.as_text else ""
     template = stage.runtime.get("template")
-    by = f" by {template}" if template else ""
-    return f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{left_out}{without}"
+    by = f" with {template}" if template else ""
+    shorter = f", {cut:,} cut at {limit.tokens:,} tokens" if cut else ""
+    yield (
+        f"{stage.label}: {len(rows):,} of {total:,} rows tried{by}: {usable:,} usable{as_text}{left_out}{without}"
+        f"{shorter}"
+    )
 
 
-Maker = Callable[[Any], bool]
+class _Made(NamedTuple):
+    """Whether a row has something for the stage, whether the limit left a part of it out, and how long it is."""
+
+    is_usable: bool
+    is_cut: bool
+    tokens: int
 
 
-def _conversations(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+Maker = Callable[[Any], _Made]
+
+
+def _conversations(
+    stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, refusals: Refusals
+) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
-    labelled = bool(_shown(stage).verb)
+    labelled, on_text = bool(_shown(stage).verb), refusals.count_text
 
-    def usable(row: Any) -> bool:
-        made = conversation_row(tokenizer, row, _length(stage), unsupported_fields=how, labelled=labelled)
-        return any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
+    def make(row: Any) -> _Made:
+        made = conversation_row(tokenizer, row, length, unsupported_fields=how, labelled=labelled, on_text=on_text)
+        usable = any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
+        return _Made(usable, made.truncated, len(made.input_ids))
 
-    return usable
-
-
-def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
-    return lambda row: bool(text_row(tokenizer, row, _length(stage)).input_ids)
+    return make
 
 
-def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
+def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, _: Refusals) -> Maker:
+    def make(row: Any) -> _Made:
+        made = text_row(tokenizer, row, length)
+        return _Made(bool(made.input_ids), made.truncated, len(made.input_ids))
+
+    return make
+
+
+def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, refusals: Refusals) -> Maker:
     how = stage.identity.get("unsupported_fields", "drop")
-    return lambda row: pair_row(tokenizer, row, _length(stage), unsupported_fields=how).differs
+
+    def make(row: Any) -> _Made:
+        pair = pair_row(tokenizer, row, length, unsupported_fields=how, on_text=refusals.count_text)
+        answer = max(len(pair.chosen_ids), len(pair.rejected_ids))
+        return _Made(pair.differs, pair.truncated, len(pair.prompt_ids) + answer)
+
+    return make
 
 
-def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
-    length = _length(stage) or stage.identity["max_length_limit"]
+def _turns(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, _: Refusals) -> Maker:
+    assert length is not None, "a scorer has a limit"
     encoder = _prefixed(stage, partial(scoring_encoder, tokenizer, stage.identity, length))
     dimension = stage.identity["dimension"]
-    return lambda row: any(turn.prompt for turn in turn_prompts(encoder, dimension, row["messages"]))
+
+    def make(row: Any) -> _Made:
+        prompts = [turn.prompt for turn in turn_prompts(encoder, dimension, row["messages"]) if turn.prompt is not None]
+        longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
+        return _Made(bool(prompts), any(prompt.shortened for prompt in prompts), longest)
+
+    return make
 
 
-def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase) -> Maker:
-    encoder = _prefixed(stage, partial(training_encoder, tokenizer, stage.identity))
-    end, length = tokenizer.eos_token_id, stage.identity["max_length"]
+def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, _: Refusals) -> Maker:
+    assert length is not None, "a scorer has a limit"
+    encoder = _prefixed(stage, partial(training_encoder, tokenizer, stage.identity["dimension"], length))
+    end = tokenizer.eos_token_id
     if end is None:
         raise UserError(f"{_section(stage)}.model: its tokenizer has no end of sequence, which follows the digit.")
-    return lambda row: bool(scorer_row(encoder, row, scorer_prompt(encoder, row, length), end).input_ids)
+
+    def make(row: Any) -> _Made:
+        made = scorer_row(encoder, row, scorer_prompt(encoder, row, length), end)
+        return _Made(bool(made.input_ids), made.truncated, len(made.input_ids))
+
+    return make
 
 
-_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase], Maker]] = {
+_MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase, int | None, Refusals], Maker]] = {
     "conversation": _conversations,
     "text": _text,
     "pair": _pairs,
     "scored_turns": _turns,
     "labelled": _labelled,
 }
-
-
-def _length(stage: StageToValidate) -> int | None:
-    """The length at which the stage cuts rows, as stated; None for the default of a pass."""
-    if "max_length" in stage.identity:
-        length: int | None = stage.identity["max_length"]
-        return length
-    trained: int | None = stage.identity["trainer"]["max_length"]
-    return trained
 
 
 def _section(stage: StageToValidate) -> str:

@@ -50,8 +50,7 @@ class InspectedStage:
     @property
     def max_length(self) -> int | None:
         """The length at which the stage cuts or shortens its rows; None if it does neither."""
-        config = self.identity if "max_length" in self.identity else self.identity["trainer"]
-        length: int | None = config["max_length"]
+        length: int | None = self.identity["max_length"]
         return length
 
     @property
@@ -170,8 +169,9 @@ def _cut_sequence(
 def _scorer_training(stage: InspectedStage, row: ScorerExample) -> list[TokenSequence]:
     """The prompt, the digit of the label, the end of sequence."""
     tokenizer = stage.tokenizer
-    encoder = training_encoder(tokenizer, stage.identity)
-    prompt = scorer_prompt(encoder, row, stage.identity["max_length"])
+    limit = stage.identity["max_length"]
+    encoder = training_encoder(tokenizer, stage.identity["dimension"], limit)
+    prompt = scorer_prompt(encoder, row, limit)
     labelled = scorer_row(encoder, row, prompt, tokenizer.eos_token_id)
     digit, end = labelled.input_ids[len(prompt.input_ids) :]
     digit_piece = str(tokenizer.convert_ids_to_tokens(digit))

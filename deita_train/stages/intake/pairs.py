@@ -8,14 +8,15 @@ import datasets
 from deita_train.data.rendering import RenderedPair, load_tokenizer
 from deita_train.stages.context import StageContext
 from deita_train.stages.refusals import Refusals
-from deita_train.stages.rows import pair_row, readable_length
+from deita_train.stages.row_limit import told_limit
+from deita_train.stages.rows import pair_row
 from deita_train.stages.stage_model import model_path, trusts_code
 
 
 def rendered_pairs(context: StageContext, refusals: Refusals) -> Iterator[tuple[str, RenderedPair]]:
     """Each pair's id and token ids, rendered by the run's template (or the one for its pairs), cut to `max_length`.
 
-    Pairs that the template cannot write are left out and counted in `refusals`.
+    Pairs that the template cannot write are left out; these, and those written as text, are counted in `refusals`.
     """
     template = context.identity.get("pairs_template") or context.identity["chat_template"]
     tokenizer = load_tokenizer(str(model_path(context)), template, trust_code=trusts_code(context.identity))
@@ -23,10 +24,9 @@ def rendered_pairs(context: StageContext, refusals: Refusals) -> Iterator[tuple[
     render = partial(
         pair_row,
         tokenizer,
-        max_length=readable_length(
-            context.identity["max_length"], model_path(context), trust_code=trusts_code(context.identity)
-        ),
+        max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
+        on_text=refusals.count_text,
     )
     for number, row in enumerate(pairs):
         context.progress.update(number + 1, len(pairs), "pairs rendered")

@@ -24,11 +24,13 @@ from deita_train.selection.trace.trace_columns import attach_trace, keep_selecte
 from deita_train.selection.unrankable import IN_WORDS, Reasons, unrankable_rows
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import start_ranks
+from deita_train.stages.row_limit import Readable, row_limit
 from deita_train.stages.selecting.scored_pool import scored_pool, with_evol_score
 from deita_train.stages.selecting.selection_metrics import selection_metrics
 from deita_train.stages.selecting.shortfall import shortfall
 from deita_train.stages.selecting.trained_lengths import TrainedLengths, read_trained_lengths
 from deita_train.stages.selecting.walk import Walked, walk
+from deita_train.store.atomic_io import read_json
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -75,7 +77,9 @@ def _reusable(context: StageContext) -> tuple[Path, ...]:
 def _lengths(context: StageContext) -> TrainedLengths | None:
     if "lengths" not in context.parents:
         return None
-    return read_trained_lengths(context.parents["lengths"], context.identity["max_length"])
+    lengths = context.parents["lengths"]
+    readable = Readable(**read_json(lengths / "metrics.json")["readable"])
+    return read_trained_lengths(lengths, row_limit(context.identity, readable).tokens)
 
 
 def _in_tokens(context: StageContext) -> bool:

@@ -6,6 +6,7 @@ import datasets
 
 from deita_train.data.rendering import load_tokenizer
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.row_limit import Readable, row_limit
 from deita_train.stages.rows import text_row
 from deita_train.stages.training.prepared_training import ROWS, train_prepared, write_count
 from deita_train.training.miniature import make_model, train_tokenizer
@@ -43,5 +44,6 @@ def _conversations(context: StageContext) -> datasets.Dataset:
 
 def _text_rows(context: StageContext) -> Iterator[LabelledRow]:
     tokenizer = load_tokenizer(str(context.prepared_dir / _INITIAL), context.identity["chat_template"])
+    limit = row_limit(context.identity, Readable.by(context.prepared_dir / _INITIAL)).tokens
     for row in _conversations(context):
-        yield text_row(tokenizer, row, context.identity["max_length"])
+        yield text_row(tokenizer, row, limit)

@@ -5,6 +5,7 @@ from typing import Any
 
 import datasets
 
+from deita_train.stages.architecture import check_outside_model
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.intake.pairs import rendered_pairs
 from deita_train.stages.refusals import Refusals
@@ -18,11 +19,12 @@ from deita_train.training.rows import PairRow, write_pair_rows
 def prepare(context: StageContext) -> None:
     """Render every pair once and join it with its reference by id."""
     check_adapter(context)
+    check_outside_model(context)
     keep_end_of_turn(context, datasets.load_from_disk(str(context.parents["data"] / "data")))
     refusals = Refusals.of(context)
     count = write_pair_rows(_rows(context, refusals), context.prepared_dir / ROWS)
     count.refused = dict(refusals.counts)
-    write_count(context, count)
+    write_count(context, count, refusals.as_text)
 
 
 def run(context: StageContext) -> StageResult | None:

@@ -7,9 +7,11 @@ from typing import Any
 import datasets
 
 from deita_train.data.rendering import load_tokenizer
+from deita_train.stages.architecture import check_outside_model
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.refusals import Refusals
-from deita_train.stages.rows import conversation_row, readable_length
+from deita_train.stages.row_limit import told_limit
+from deita_train.stages.rows import conversation_row
 from deita_train.stages.stage_model import model_path
 from deita_train.stages.training.adapter_merge import check_adapter, finish_adapter
 from deita_train.stages.training.prepared_training import ROWS, train_prepared, write_count
@@ -21,6 +23,7 @@ from deita_train.training.rows import LabelledRow, write_training_rows
 def prepare(context: StageContext) -> None:
     """Render every row once, except, with parity, those that the public code holds out."""
     check_adapter(context)
+    check_outside_model(context)
     rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
     check_end_of_turn(context)
     keep_end_of_turn(context, rows)
@@ -32,7 +35,7 @@ def prepare(context: StageContext) -> None:
     count = write_training_rows(_rendered(context, rows, refusals), context.prepared_dir / ROWS)
     count.held_out = len(held_out)
     count.refused = dict(refusals.counts)
-    write_count(context, count)
+    write_count(context, count, refusals.as_text)
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -50,8 +53,9 @@ def _rendered(context: StageContext, rows: datasets.Dataset, refusals: Refusals)
     render = partial(
         conversation_row,
         tokenizer,
-        max_length=readable_length(context.identity["trainer"]["max_length"], model_path(context)),
+        max_length=told_limit(context).tokens,
         unsupported_fields=context.identity.get("unsupported_fields", "drop"),
+        on_text=refusals.count_text,
     )
     for number, row in enumerate(rows):
         context.progress.update(number + 1, len(rows), "rows rendered")
