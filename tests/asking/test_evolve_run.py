@@ -147,3 +147,19 @@ def test_where_the_model_answers_is_in_no_key_and_its_name_and_prompts_are(tmp_p
     with (Path(prompts) / "rank.jinja").open("a") as file:
         file.write(" ")
     assert keys()["rank.complexity"] != first["rank.complexity"]
+
+
+def test_validate_says_what_will_be_asked_and_that_a_key_is_missing(tmp_path, prompts, monkeypatch):
+    path = recipe(tmp_path, prompts, "http://localhost:1/v1", orders=2)
+    checked = validate_data(make_plan(path, (), tmp_path / "runs"))
+    assert checked.problems == []
+    told = [line for line in checked.lines if "calls to" in line]
+    assert told == [
+        "evolve.complexity: 36 calls to llm.judge for 12 seeds; the answers are at most 36,864 tokens, which cost at most "
+        "0.07; the prompts cost more, by their length",
+        "rank.complexity: 24 calls to llm.judge for 12 seeds, 72 at most; the answers are at most 73,728 tokens, which "
+        "cost at most 0.15; the prompts cost more, by their length",
+    ]
+    monkeypatch.delenv("JUDGES_KEY", raising=False)
+    (problem, *_) = validate_data(make_plan(path, ("llm.judge.api_key_env=JUDGES_KEY",), tmp_path / "runs")).problems
+    assert "llm.judge: the environment variable JUDGES_KEY is not set" in problem

@@ -1,7 +1,7 @@
 """The chat model of a stage: where it answers, within which limits, and the store of what it has answered."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +25,23 @@ def stage_asker(context: StageContext) -> Asker:
 
 def stage_endpoint(context: StageContext) -> Endpoint:
     """The endpoint that a stage's runtime describes."""
-    stated: dict[str, Any] = dict(context.runtime["endpoint"])
-    price, name = stated.pop("price", None), stated.pop("name")
-    how = {"deadline_s": stated.pop("deadline_seconds"), **stated, "price": None if price is None else Price(**price)}
-    if "base_url" in how:
-        return Endpoint(name, **how)
-    return Endpoint(name, model=canonical_json(context.identity["model"]), local=model_path(context), **how)
+    stated = context.runtime["endpoint"]
+    if "base_url" in stated:
+        return served_endpoint(stated)
+    model = canonical_json(context.identity["model"])
+    return Endpoint(**_named_fields(stated), model=model, local=model_path(context))
+
+
+def served_endpoint(stated: Mapping[str, Any]) -> Endpoint:
+    """The endpoint of a model behind a server."""
+    return Endpoint(**_named_fields(stated))
+
+
+def _named_fields(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's fields of an endpoint by the endpoint's own names."""
+    fields = {name: value for name, value in stated.items() if name not in ("deadline_seconds", "price")}
+    price = stated.get("price")
+    return {**fields, "deadline_s": stated["deadline_seconds"], "price": None if price is None else Price(**price)}
 
 
 def asked_until_usable(

@@ -1,9 +1,15 @@
 """Stage `direct_score`: a chat model rates each turn alone, from 1 to 6; a row has the mean (the paper's baseline)."""
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
 import datasets
 
 from deita_train.evolve.direct_score import direct_score_request, judge_direct_score
 from deita_train.evolve.prompts import DIRECT_SCORE, Prompts
+from deita_train.evolve.ranking import nearest_level
+from deita_train.evolve.score_reading import HIGHEST, LOWEST
 from deita_train.stages.asking.asker import asked_until_usable, stage_asker
 from deita_train.stages.asking.rated_rows import leave_column, pool_of, turns_of
 from deita_train.stages.context import StageContext, StageResult
@@ -38,4 +44,14 @@ def run(context: StageContext) -> StageResult:
             reasons[row] = last.reason
     values = [sum(of_row) / len(of_row) if of_row else None for of_row in scores]
     reasons = [None if value is not None else reason for value, reason in zip(values, reasons, strict=True)]
-    return leave_column(context, asker, COLUMN, datasets.Value("float64"), values, reasons)
+    found = _distribution([of_row for of_row in scores if of_row])
+    return leave_column(context, asker, COLUMN, datasets.Value("float64"), values, reasons, found)
+
+
+def _distribution(scores: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The mean over the rated rows, and how many of them have which level; nothing where no row was rated."""
+    if not scores:
+        return {}
+    counted = Counter(map(nearest_level, scores))
+    mean = sum(sum(of_row) / len(of_row) for of_row in scores) / len(scores)
+    return {"mean": mean, "scores": {str(level): counted[level] for level in range(LOWEST, HIGHEST + 1)}}
