@@ -88,7 +88,7 @@ class Asker:
         cost = most.cost(self._endpoint.price)
         return (
             f"{self._endpoint.label}: {plural(ledger.total, 'request')}, {count(ledger.total - ledger.num_missing)} "
-            f"answered before, {count(ledger.num_missing)} to ask: about {count(most.prompt_tokens)} tokens of prompts "
+            f"answered before, {count(ledger.num_missing)} to ask: about {plural(most.prompt_tokens, 'token')} of prompts "
             f"and at most {count(most.completion_tokens)} of answers"
             + ("" if cost is None else f", at most about {money_text(cost)}")
         )
