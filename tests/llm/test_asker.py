@@ -7,13 +7,13 @@ from collections import Counter
 from email.utils import formatdate
 
 import pytest
-from llm.fake_server import DRIP, MISBEHAVIOURS, SILENCE, FakeServer, Reply, completion, error
 
 from deita_train.errors import MachineFault, Stopped, UserError
 from deita_train.llm.answers import Answer, AnswerStore, Failure
 from deita_train.llm.client import Asker
 from deita_train.llm.endpoint import Endpoint, Price
 from deita_train.llm.requests import ChatRequest
+from llm.fake_server import DRIP, MISBEHAVIOURS, SILENCE, FakeServer, Reply, completion, error
 
 
 def request(text, **fields):
