@@ -21,10 +21,8 @@ from deita_train.llm.requests import ChatRequest
 from deita_train.store.atomic_io import fsync_folder
 
 _SUFFIX = ".jsonl"
-_BEGINNING = b'{"checksum":"'
 _DIGITS = 16
-# Behind the beginning and the checksum: `",`.
-_BODY = len(_BEGINNING) + _DIGITS + 2
+_HEAD = len(b'{"checksum":"') + _DIGITS + len(b'",')
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,11 @@ class _OwnFile:
 
 def _line(body: dict[str, Any]) -> bytes:
     rest = _json(body)[1:] + b"\n"
-    return _BEGINNING + _checksum(rest) + b'",' + rest
+    return _head(rest) + rest
+
+
+def _head(rest: bytes) -> bytes:
+    return f'{{"checksum":"{hashlib.sha256(rest).hexdigest()[:_DIGITS]}",'.encode("ascii")
 
 
 def _json(value: dict[str, Any]) -> bytes:
@@ -235,14 +237,10 @@ def _json(value: dict[str, Any]) -> bytes:
 
 def _body(line: bytes) -> dict[str, Any] | None:
     """The object of a whole line; None if it is damaged."""
-    if not line.startswith(_BEGINNING) or _checksum(line[_BODY:]) != line[len(_BEGINNING) : _BODY - 2]:
+    if line[:_HEAD] != _head(line[_HEAD:]):
         return None
     body: dict[str, Any] = json.loads(line)
     return body
-
-
-def _checksum(rest: bytes) -> bytes:
-    return hashlib.sha256(rest).hexdigest()[:_DIGITS].encode("ascii")
 
 
 def _read(line: _Line) -> dict[str, Any]:

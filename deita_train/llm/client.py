@@ -86,10 +86,11 @@ class Asker:
         for _, request in ledger.missing():
             most.add(most_usage(request))
         cost = most.cost(self._endpoint.price)
+        before = count(ledger.total - ledger.num_missing)
         return (
-            f"{self._endpoint.label}: {plural(ledger.total, 'request')}, {count(ledger.total - ledger.num_missing)} "
-            f"answered before, {count(ledger.num_missing)} to ask: about {count(most.prompt_tokens)} tokens of prompts "
-            f"and at most {count(most.completion_tokens)} of answers"
+            f"{self._endpoint.label}: {plural(ledger.total, 'request')}, {before} answered before, "
+            f"{count(ledger.num_missing)} to ask: about {plural(most.prompt_tokens, 'token')} of prompts and at most "
+            f"{count(most.completion_tokens)} of answers"
             + ("" if cost is None else f", at most about {money_text(cost)}")
         )
 

@@ -14,6 +14,10 @@ _SECRET_LENGTH = 16
 _ONLY_FOR_SERVERS = (
     "base_url", "api_key_env", "requests_per_minute", "tokens_per_minute", "price", "max_cost", "max_tokens_total"
 )  # fmt: skip
+_POSITIVE = (
+    "max_in_flight", "max_attempts", "requests_per_minute", "tokens_per_minute", "deadline_s", "max_cost",
+    "max_tokens_total",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Endpoint:
         if self.local is not None:
             self._refuse_fields_of_servers()
         self._check_url()
-        for name in ("max_in_flight", "max_attempts", "requests_per_minute", "tokens_per_minute", "deadline_s"):
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{self.label}.{name} is {value}; it must be above 0.")

@@ -10,7 +10,7 @@ from deita_train.llm.answers import Answer
 from deita_train.llm.endpoint import Endpoint, Price
 from deita_train.llm.replies import Trouble
 from deita_train.llm.requests import ChatRequest, estimated_tokens
-from deita_train.number_text import count
+from deita_train.number_text import count, plural
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Spending:
         """In a few words, for a line of progress."""
         about = "about " if self.estimated else ""
         money = "" if self.cost is None else f", {about}{money_text(self.cost)}"
-        return f"{count(self.calls)} calls, {about}{count(self.paid.tokens)} tokens{money}"
+        return f"{plural(self.calls, 'call')}, {about}{count(self.paid.tokens)} tokens{money}"
 
 
 def usage_of(request: ChatRequest, text: str, prompt_tokens: int | None, completion_tokens: int | None) -> Usage:

@@ -7,13 +7,13 @@ from collections import Counter
 from email.utils import formatdate
 
 import pytest
-from llm.fake_server import DRIP, MISBEHAVIOURS, SILENCE, FakeServer, Reply, completion, error
 
 from deita_train.errors import MachineFault, Stopped, UserError
 from deita_train.llm.answers import Answer, AnswerStore, Failure
 from deita_train.llm.client import Asker
 from deita_train.llm.endpoint import Endpoint, Price
 from deita_train.llm.requests import ChatRequest
+from llm.fake_server import DRIP, MISBEHAVIOURS, SILENCE, FakeServer, Reply, completion, error
 
 
 def request(text, **fields):
@@ -67,9 +67,9 @@ def test_nothing_is_asked_that_another_asker_has_asked(tmp_path):
         asker.ask([request("a"), request("c")])  # counted once
         assert asker.spending.total.tokens == 3 * 18 and len(server.requests) == 3
     assert lines == [
-        "llm.judge: 3 requests, 2 answered before, 1 to ask: about 1 tokens of prompts and at most 1,024 of answers"
+        "llm.judge: 3 requests, 2 answered before, 1 to ask: about 1 token of prompts and at most 1,024 of answers"
     ]
-    assert progress[:2] == [(2, 3, "0 calls, 0 tokens"), (3, 3, "1 calls, 18 tokens")]
+    assert progress[:2] == [(2, 3, "0 calls, 0 tokens"), (3, 3, "1 call, 18 tokens")]
 
 
 def test_without_a_question_neither_key_nor_server_is_needed(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ REPLIES = {
     "429_quota": error(429, SAYS, code="insufficient_quota"),
     "500": error(500, SAYS),
     "502_html": Reply(f"<html>{SAYS}</html>", 502),
-    "html_with_200_cut_in_the_key": Reply(f"{'x' * 165}{SAYS}"),
+    "html_with_200_cut_in_the_key": Reply(f"{'x' * 140}{SAYS}"),
     "html_with_200": Reply(f"<html>{SAYS}</html>"),
     "broken_json": Reply('{"choices": [{"message": "' + KEY),
     "error_with_200": Reply({"error": {"message": SAYS}}),
