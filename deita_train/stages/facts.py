@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deita_train.number_text import plural
+
 
 def of_scores(metrics: Mapping[str, Any]) -> str:
     """How many turns were scored, and why others were not."""
@@ -92,7 +94,7 @@ def of_direct_scores(metrics: Mapping[str, Any]) -> str:
 
 def of_tags(metrics: Mapping[str, Any]) -> str:
     """How many rows were tagged, with how many different tags, and what was asked."""
-    return f"{_answered(metrics)} tagged, {metrics['tags']:,} different tags; {_asked(metrics)}"
+    return f"{_answered(metrics)} tagged, {plural(metrics['tags'], 'different tag')}; {_asked(metrics)}"
 
 
 def _answered(metrics: Mapping[str, Any]) -> str:
@@ -113,5 +115,5 @@ def _asked(metrics: Mapping[str, Any]) -> str:
     tokens, stored = spending["prompt_tokens"] + spending["completion_tokens"], spending["answered_from_store"]
     about = "about " if spending["answers_with_estimated_tokens"] else ""
     cost = "" if spending["cost"] is None else f", cost {about}{spending['cost']:,.4f}"
-    kept = f", {stored:,} answers from before" if stored else ""
-    return f"{spending['calls']:,} calls, {about}{tokens:,} tokens{cost}{kept}"
+    kept = f", {plural(stored, 'answer')} from before" if stored else ""
+    return f"{plural(spending['calls'], 'call')}, {about}{tokens:,} tokens{cost}{kept}"

@@ -13,8 +13,11 @@ from tiny_recipe import no_gpus  # noqa: F401
 
 from deita_train.commands.validation import validate_data
 from deita_train.data.quickstart import make_scorer_rows
-from deita_train.plan.plan import make_plan
+from deita_train.number_text import count, decimals, share
+from deita_train.plan.plan import make_plan, run_record
+from deita_train.report.page import write_report
 from deita_train.run.child.stage_process import run_stage
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.atomic_io import read_json, write_json_atomically
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -82,6 +85,19 @@ def recipe(folder, prompts, url, seeds=SEEDS, **evolution):
     return folder / "recipe.yaml"
 
 
+def reported(folder, path):
+    """The report in Markdown, of a run whose stages are published."""
+    made = make_plan(path, (), folder / "runs")
+    made.run_dir.mkdir(parents=True, exist_ok=True)
+    (made.run_dir / "recipe.resolved.yaml").write_text("name: evolved\n")
+    run_record(made).write(made.run_dir)
+    return write_report(made.run_dir, folder / "runs" / "store").with_suffix(".md").read_text()
+
+
+def told(kind, artefact):
+    return STAGE_KINDS[kind].describe(read_json(artefact / "metrics.json"))
+
+
 def carried_out(folder, path):
     made = make_plan(path, (), folder / "runs")
     assert validate_data(made).problems == []
@@ -92,7 +108,8 @@ def carried_out(folder, path):
 
 def test_a_judge_that_knows_gives_labels_that_are_true(tmp_path, prompts):
     with FakeServer(knows) as server:
-        made = carried_out(tmp_path, recipe(tmp_path, prompts, server.url, orders=2))
+        path = recipe(tmp_path, prompts, server.url, orders=2)
+        made = carried_out(tmp_path, path)
         asked = len(server.requests)
     chains = read_json(made["evolve.complexity"] / "metrics.json")
     ranked = read_json(made["rank.complexity"] / "metrics.json")
@@ -109,6 +126,36 @@ def test_a_judge_that_knows_gives_labels_that_are_true(tmp_path, prompts):
     assert [warning["name"] for warning in ranked["warnings"]] == []
     assert asked == chains["spending"]["calls"] + ranked["spending"]["calls"]
     assert chains["spending"]["cost"] > 0 and len(ranked["examples"]) == 3
+    assert told("evolve", made["evolve.complexity"]).startswith(
+        f"{chains['kept']} of 36 evolved texts of 12 seeds kept"
+    )
+    labels = f"{len(rows)} labelled rows of {ranked['seeds_ranked']} of 12 seeds"
+    assert told("rank", made["rank.complexity"]).startswith(labels)
+    check_report(reported(tmp_path, path), rows, chains, ranked)
+
+
+def check_report(report, rows, chains, ranked):
+    """The figures of the section, counted again from the rows."""
+    section = report[report.index("## Labels by a chat model") : report.index("## Time")]
+    heldout = sum(row["split"] == "heldout" for row in rows)
+    usable = 2 * ranked["seeds_ranked"]
+    assert (
+        f"| complexity | 12 | {ranked['seeds_ranked']} | 36 | {chains['kept']} | {usable} of {usable} | {len(rows)} | "
+        f"{len(rows) - heldout} | {heldout} |"
+    ) in section
+    for level in range(1, 7):
+        number = sum(row["target"] == str(level) for row in rows)
+        assert f"| {number} ({share(number / len(rows))}) |" in section
+    for step in range(4):
+        scores = [row["mean_score"] for row in rows if row["step"] == step]
+        mean = decimals(sum(scores) / len(scores), 2)
+        assert f"| complexity | {step} | {len(scores)} | {mean} |" in section
+    # Who knows the levels never says that a harder text is an easier one, and says the same in each order.
+    assert "| 100.0% |" in section and "| 1.00 | 0.50 |" in section and "Warning" not in section
+    calls, cost = ranked["spending"]["calls"], ranked["spending"]["cost"]
+    assert f"| rank.complexity | {count(calls)} | {count(calls)} | 0 |" in section and f"| {cost:.4f} |" in section
+    example = ranked["examples"][0]
+    assert f"| {example['seed_id']} | 0 | seed |" in section and example["versions"][0]["text"] in section
 
 
 def test_what_was_answered_is_never_asked_again(tmp_path, prompts):
@@ -130,6 +177,39 @@ def test_a_judge_that_guesses_is_warned_of(tmp_path, prompts):
         made = carried_out(tmp_path, recipe(tmp_path, prompts, server.url, seeds=120))
     ranked = read_json(made["rank.complexity"] / "metrics.json")
     assert "judge_is_guessing" in [warning["name"] for warning in ranked["warnings"]]
+    assert "; warnings: judge_is_guessing" in told("rank", made["rank.complexity"])
+
+
+def rates_and_tags(body):
+    """Rates one text 2, cannot rate another one, and rates the others 4; tags all alike."""
+    (text,) = quoted(body)
+    if body["messages"][-1]["content"].startswith("TAG"):
+        return json.dumps(["writing", f"only {text}"])
+    return {"one": "2", "two": "hard to say"}.get(text, "4")
+
+
+def test_direct_scores_and_tags_say_what_came_out(tmp_path):
+    for name, prompt in {"direct_score": "RATE <<{{ instruction }}>>", "tags": "TAG <<{{ instruction }}>>"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jinja").write_text(prompt)
+    lines = (json.dumps({"id": text, "instruction": text, "output": "ok"}) for text in ("one", "two", "three", "four"))
+    (tmp_path / "pool.jsonl").write_text("\n".join(lines))
+    with FakeServer(rates_and_tags) as server:
+        data = {
+            "name": "rated",
+            "llm": {"judge": {"base_url": server.url, "model": "truth"}},
+            "pool": {"dataset": str(tmp_path / "pool.jsonl")},
+            "direct_score": {"llm": "judge", "dimension": "complexity", "prompts": str(tmp_path / "direct_score")},
+            "instag": {"llm": "judge", "prompts": str(tmp_path / "tags")},
+        }
+        write_json_atomically(tmp_path / "recipe.yaml", data)
+        made = carried_out(tmp_path, tmp_path / "recipe.yaml")
+    rated = told("direct_score", made["direct_score"])
+    assert rated.startswith("3 of 4 rows (without a value: no_scores 1) rated, mean score 3.33; 6 calls, ")
+    assert told("instag", made["instag"]).startswith("4 of 4 rows tagged, 1 different tag; 4 calls, ")
+    report = reported(tmp_path, tmp_path / "recipe.yaml")
+    assert "3 of 4 rows rated, mean 3.33; rows by score: 1: 0, 2: 1, 3: 0, 4: 2, 5: 0, 6: 0. Rows without" in report
+    assert "instag: 4 of 4 rows tagged, with 1 different tag." in report
 
 
 def test_where_the_model_answers_is_in_no_key_and_its_name_and_prompts_are(tmp_path, prompts):
@@ -153,10 +233,10 @@ def test_validate_says_what_will_be_asked_and_that_a_key_is_missing(tmp_path, pr
     path = recipe(tmp_path, prompts, "http://localhost:1/v1", orders=2)
     checked = validate_data(make_plan(path, (), tmp_path / "runs"))
     assert checked.problems == []
-    told = [line for line in checked.lines if "calls to" in line]
-    assert told == [
-        "evolve.complexity: 36 calls to llm.judge for 12 seeds; the answers are at most 36,864 tokens, which cost at most "
-        "0.07; the prompts cost more, by their length",
+    forecast = [line for line in checked.lines if "calls to" in line]
+    assert forecast == [
+        "evolve.complexity: 36 calls to llm.judge for 12 seeds; the answers are at most 36,864 tokens, which cost at "
+        "most 0.07; the prompts cost more, by their length",
         "rank.complexity: 24 calls to llm.judge for 12 seeds, 72 at most; the answers are at most 73,728 tokens, which "
         "cost at most 0.15; the prompts cost more, by their length",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deita_train.number_text import count, decimals
+from deita_train.number_text import count, decimals, plural
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.report.sections.section import Section
@@ -58,7 +58,7 @@ def _rated_notes(stages: Mapping[str, Artefact]) -> list[str]:
         )
     if tags is not None:
         notes.append(
-            f"instag: {_answered(tags)} tagged, with {count(tags.metric('tags'))} different tags.{_without(tags)}"
+            f"instag: {_answered(tags)} tagged, with {plural(tags.metric('tags'), 'different tag')}.{_without(tags)}"
         )
     return notes
 
