@@ -140,7 +140,7 @@ def test_rises_by_operation(section):
 
 def test_each_warning_has_its_sentence(section):
     warnings = rank_summary(CHAINS, RANKINGS)["warnings"]
-    assert len(warnings) == 2
+    assert len(warnings) == 2 and "reason to doubt the judge" in section.text
     assert section.notes == tuple(f"Warning ({w['name']}), complexity: {w['text']}" for w in warnings)
 
 
@@ -161,6 +161,7 @@ def test_one_order_and_a_judge_without_differences_leave_dashes(tmp_path):
     section = label_section(read_summary(*write_run(tmp_path, made)), ())
     assert tables_of(section)["Whether the judge can be believed"].rows[0][1:] == ("\N{EN DASH}",) * 8
     assert "Examples of complexity" not in tables_of(section) and section.notes == ()
+    assert "doubt" not in section.text
 
 
 def test_examples_stand_below_one_another_with_their_scores_and_are_escaped(tmp_path):

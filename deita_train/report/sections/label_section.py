@@ -34,7 +34,10 @@ def label_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     ]
     text = _RANKED if any(label.startswith(("evolve.", "rank.")) for label in stages) else _RATED
     tables = (*label_tables(ranked), spending_table(stages))
-    return Section(TITLE, text, tables, notes=(*_warnings(ranked), *_rated_notes(stages)))
+    warnings = _warnings(ranked)
+    if warnings:
+        text += " There is reason to doubt the judge: read the warnings below the tables."
+    return Section(TITLE, text, tables, notes=(*warnings, *_rated_notes(stages)))
 
 
 def _warnings(ranked: Sequence[Ranked]) -> list[str]:

@@ -40,8 +40,8 @@ _OPERATIONS = (
     "calls and adds noise; operations: in the recipe leaves it out."
 )
 _SPENDING = (
-    "Calls and tokens are those of this run, repetitions included. Answers from before were kept in the runs folder "
-    "and not asked again."
+    "Calls and tokens are those of the time when the stage was carried out, repetitions included. Answers from before "
+    "were kept in the runs folder and not asked again."
 )
 _EXAMPLES = (
     "Drawn by the ids of the seeds and not picked for their scores, with the versions that were dropped. If you would "
@@ -210,7 +210,9 @@ def _example_table(of: Ranked) -> Table:
 
 def _example_rows(example: Mapping[str, Any]) -> list[tuple[str, ...]]:
     seed_id, question = example["seed_id"], example["instruction"]
-    rows = [] if question is None else [(seed_id, ABSENT, "question", ABSENT, ABSENT, question.strip())]
+    rows: list[tuple[str, ...]] = []
+    if question is not None:
+        rows.append((seed_id, ABSENT, "question", ABSENT, ABSENT, question.strip()))
     for version in example["versions"]:
         score, target = decimals(version["score"], 2), count(version["target"])
         rows.append((seed_id, count(version["step"]), _origin(version), score, target, version["text"].strip()))
