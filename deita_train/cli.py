@@ -77,7 +77,7 @@ def run(
     from deita_train.commands.results import print_results
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import run_plan
-    from deita_train.store.model_links import CELLS, base_links
+    from deita_train.store.model_links import CELLS, artefact_of, base_links
 
     console = _console()
     plan = make_plan(recipe, sets or [], runs, until)
@@ -90,8 +90,10 @@ def run(
         raise typer.Exit(130) from None
     if outcome.page is not None:
         print_results(console, plan.run_dir)
+        made = {node.id for node in plan.cells[0].nodes.values()}
         for link in base_links(plan.run_dir).values():
-            console.print(f"Model: {link}", soft_wrap=True)
+            if artefact_of(link) in made:
+                console.print(f"Model: {link}", soft_wrap=True)
         if any((plan.run_dir / CELLS).glob("*/*")):
             console.print(f"Models of the sweep's other cells: {plan.run_dir / CELLS}", soft_wrap=True)
         console.print(f"Report: {outcome.page}", soft_wrap=True)

@@ -63,7 +63,7 @@ def test_a_mistake_is_one_clear_message_and_leaves_nothing_behind(folder, case):
     folder.write({"recipe.yaml": recipe, **case.files})
     with case.during(folder):
         answer = folder.command(case.command) if case.in_process else folder.process(case.command)
-    assert answer.code == 2
+    assert answer.code == 2, answer.err
     check_message(answer, case.says, alone=not case.command.startswith("stage"))
     if (folder.path / "runs").is_dir():
         assert set(folder.published()) == {*case.made, *case.leaves}

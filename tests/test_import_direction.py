@@ -176,7 +176,7 @@ app(["plan", *sys.argv[1:]], standalone_mode=False)
 heavy = {"torch", "transformers", "trl", "datasets", "accelerate", "numpy"} & set(sys.modules)
 assert not heavy, heavy
 """
-    assert "The model stages by hand" in run_python(program, str(SMOKE), "--runs", str(tmp_path))
+    assert "`--stages` prints the commands" in run_python(program, str(SMOKE), "--runs", str(tmp_path))
 
 
 @pytest.mark.parametrize(("arguments", "limit"), [(["--help"], 1.0), (["plan", str(SMOKE)], 1.5)])

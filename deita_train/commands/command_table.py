@@ -160,6 +160,43 @@ COMMANDS = (
         fixed={"select.allow_fewer": True},
     ),
     SingleCommand(
+        "evolve",
+        f"Make labels for a scorer with a chat model, from seeds. {_CONTINUES}",
+        "rank.{dimension}",
+        (
+            OptionSpec(
+                "SEEDS",
+                "evolve.seeds.dataset",
+                "Conversations whose first exchange is a seed: a data file, a folder or "
+                "a pattern of them, a URL or a Hub id.",
+                str,
+                REQUIRED,
+                read=place,
+            ),
+            OptionSpec(
+                "--dimension",
+                "",
+                "What is evolved: the instruction, or the answer.",
+                Literal["complexity", "quality"],
+                REQUIRED,
+            ),
+            OptionSpec(
+                "--base-url",
+                "llm.judge.base_url",
+                "A server that speaks the OpenAI protocol, such as http://localhost:8000/v1.",
+            ),
+            OptionSpec("--model", "llm.judge.model", "The model's name at that server."),
+            OptionSpec("--local", "llm.judge.local", "A model's folder or Hub id instead of a server.", read=place),
+            OptionSpec("--api-key-env", "llm.judge.api_key_env", "The environment variable with the server's key."),
+            *_OUTPUT,
+            OptionSpec("--evolutions", "evolve.{dimension}.evolutions", "Versions made of each seed.", int, 5, True),
+            OptionSpec("--orders", "evolve.{dimension}.orders", "Orders in which versions are ranked.", int, shown="1"),
+            _seed("evolve"),
+        ),
+        "table",
+        fixed={"evolve.llm": "judge"},
+    ),
+    SingleCommand(
         "train-scorer",
         "Train a scorer of complexity or quality.",
         "train_scorer.{dimension}",

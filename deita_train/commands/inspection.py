@@ -162,7 +162,9 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
     """The row's id, the row, and how it was chosen."""
     if row_id is not None:
         if row_id not in rows.ids:
-            raise UserError(f"--row {row_id}: {node.label} has no such row ({rows.described}); {_near(row_id, rows)}.")
+            raise UserError(
+                f"--row {row_id}: {node.label} has no such row. Its rows: {rows.described}; {_near(row_id, rows)}."
+            )
         return row_id, rows.rows[rows.ids.index(row_id)], ""
     from deita_train.stages.inspection.row_sequences import has_loss, refusal
 

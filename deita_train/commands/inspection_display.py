@@ -1,5 +1,6 @@
 """One inspected row on the terminal: colours where there are some, marks where there are none."""
 
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import count, groupby
@@ -14,6 +15,7 @@ from deita_train.stages.inspection.row_view import Segment, ShownToken, TokenSeq
 
 _MARKED, _PLAIN, _CUT, _SIGN = "bold green", "dim", "red strike", "blue"
 _FIRST_TOKENS, _LAST_TOKENS = 240, 60
+_HEADER_WIDTH = 100
 _NAMES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 # Categories of characters that cannot be seen or that move the cursor: controls, formats, other spaces and line breaks.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -34,9 +36,9 @@ def print_inspection(console: Console, inspection: Inspection, *, all_tokens: bo
     """Print the header, then each sequence as text and as tokens."""
     marks = _marks(console, inspection.sequences) if inspection.verb else _Marks("", "")
     for name, value in (*inspection.facts, *_counts(inspection)):
-        _print(console, Text(f"{name:<12}{_escaped(value)}"))
+        _print_fact(console, name, _escaped(value))
     _print(console, _legend(inspection, marks, coloured=_has_colours(console)))
-    _print(console, Text(f"{'listing':<12}{_LISTING}"))
+    _print_fact(console, "listing", _LISTING)
     for sequence in inspection.sequences:
         console.print()
         _heading(console, f"{sequence.title}: {_tally(sequence, inspection.verb)}")
@@ -44,6 +46,13 @@ def print_inspection(console: Console, inspection: Inspection, *, all_tokens: bo
         if sequence.tokens:
             _heading(console, "tokens")
             _print_tokens(console, sequence, marks, all_tokens=all_tokens)
+
+
+def _print_fact(console: Console, name: str, value: str) -> None:
+    """Print a line of the header, which goes on below itself where it is long."""
+    lines = textwrap.wrap(value, _HEADER_WIDTH - 12, break_long_words=False, break_on_hyphens=False) or [""]
+    for head, line in zip((name, *("",) * len(lines)), lines, strict=False):
+        _print(console, Text(f"{head:<12}{line}"))
 
 
 def _print(console: Console, text: Text) -> None:

@@ -8,24 +8,25 @@ from rich.console import Console
 from deita_train.commands.printed_table import print_table
 from deita_train.commands.stage_list import StageLine, print_stages
 from deita_train.plan.disk import disk_lines
-from deita_train.plan.launch import Launch
 from deita_train.plan.plan import Plan, PlannedStage, planned_stages
+from deita_train.plan.unread import unread_lines
 from deita_train.store.atomic_io import read_json
 from deita_train.table import Table
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """Print each artefact with its status and reason, then the commands that run the model stages by hand."""
+    """Print each artefact with its status and reason, then notes and which options print commands."""
     stages = planned_stages(plan)
     sweep = len(plan.cells) > 1
     cells = f" in {len(plan.cells)} cells" if sweep else ""
     title = f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}"
     print_stages(console, title, [_stage_line(plan, stage) for stage in stages], has_cells=sweep)
-    _print_prose(console, _notes(stages))
+    _print_prose(console, [*_notes(stages), *(f"{line}." for line in unread_lines(plan))])
     _print_prose(console, disk_lines(plan, stages))
-    _print_stage_commands(console, plan, stages)
+    hints = ["`--stages` prints the commands of the stages that are not done."]
     if sweep:
-        _print_prose(console, ["`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."])
+        hints.append("`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster.")
+    _print_prose(console, hints if any(stage.status != "done" for stage in stages) else hints[1:])
 
 
 def _stage_line(plan: Plan, stage: PlannedStage) -> StageLine:
@@ -62,25 +63,6 @@ def _packed(stages: Sequence[PlannedStage]) -> list[str]:
         f"{', '.join(packed)}: packing: is slower on a CPU than batches of similar length, because attention there "
         "computes the whole matrix of a packed row; the losses are the same without it."
     ]
-
-
-def _print_stage_commands(console: Console, plan: Plan, stages: Sequence[PlannedStage]) -> None:
-    """Print the commands of the model stages that are not done; of a sweep only those of the base run."""
-    waiting = [
-        stage.node
-        for stage in stages
-        if stage.status != "done" and "launch" in stage.node.runtime and plan.owners(stage.node)[0].is_base
-    ]
-    if not waiting:
-        return
-    what = "The model stages of the base run" if len(plan.cells) > 1 else "The model stages"
-    commands = [
-        Launch.from_dict(node.runtime["launch"]).printed_command(["stage", *plan.arguments(), "--stage", node.id])
-        for node in waiting
-    ]
-    # Never wrapped, because they are copied.
-    for line in (f"{what} by hand, in this order:", *(f"  {command}" for command in commands)):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_prose(console: Console, lines: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """`deita-train validate`: reads every data source, renders and labels a sample of its rows, and tries the trainings."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from deita_train.errors import UserError
 from deita_train.plan.disk import disk_lines
 from deita_train.plan.plan import Plan, make_plan, missing_ids, planned_stages
+from deita_train.plan.unread import unread_lines
 from deita_train.run.trials import located, trainings
 from deita_train.stages.kinds import STAGE_KINDS
 
@@ -48,7 +50,7 @@ def validate_recipe(recipe: Path, sets: Sequence[str], runs: Path, gpus: int | N
         return Validation(str(recipe), problems=[str(error)])
     found = validate_data(plan)
     validate_trainings(plan, found, elsewhere=gpus is not None)
-    found.lines += disk_lines(plan, planned_stages(plan))
+    found.lines += [*unread_lines(plan), *disk_lines(plan, planned_stages(plan))]
     return found
 
 
@@ -57,18 +59,43 @@ def validate_data(plan: Plan) -> Validation:
     from deita_train.stages.validation import forget_checks
 
     lines: list[str] = []
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     forget_checks()
     for node in plan.nodes:
         for module in STAGE_KINDS[node.kind].validations:
             try:
                 lines.extend(import_module(module).validate(node))
             except UserError as error:
-                problems.append(str(error))
+                problems.append((node.runtime.get("section", node.label), str(error)))
     forget_checks()
-    # The cells of a sweep read the same data, and several stages stumble over one damaged file.
-    lines, problems = list(dict.fromkeys(lines)), list(dict.fromkeys(problems))
-    return Validation(str(plan.loaded.path), lines, problems, len(plan.nodes), len(plan.cells))
+    # The cells of a sweep read the same data.
+    lines = list(dict.fromkeys(lines))
+    return Validation(str(plan.loaded.path), lines, grouped(problems), len(plan.nodes), len(plan.cells))
+
+
+def grouped(problems: Sequence[tuple[str, str]]) -> list[str]:
+    """Each problem once, under the names of all sections that have it.
+
+    Several stages stumble over one damaged file, or over one model. Each problem comes with its section.
+    """
+    sections: dict[str, list[str]] = {}
+    first_of: dict[str, str] = {}
+    for section, problem in problems:
+        first_of.setdefault(problem, section)
+    for problem, section in first_of.items():
+        masked = re.sub(rf"(?<![\w.]){re.escape(section)}(?=[.:])", _SECTION, problem)
+        sections.setdefault(masked, []).append(section)
+    return [_of_sections(masked, list(dict.fromkeys(named))) for masked, named in sections.items()]
+
+
+_SECTION = "\0"
+
+
+def _of_sections(masked: str, sections: Sequence[str]) -> str:
+    """A problem at whose beginning all sections are named, and the first one elsewhere."""
+    first, *others = sections
+    text = masked.replace(_SECTION, first)
+    return f"{text} The same holds for {', '.join(others)}." if others and _SECTION in masked else text
 
 
 def validate_trainings(plan: Plan, found: Validation, *, elsewhere: bool) -> None:
@@ -97,4 +124,5 @@ def print_validation(console: "Console", found: Validation) -> None:
     if found.problems:
         sys.stderr.writelines(f"error: {problem}\n" for problem in found.problems)
     else:
-        console.print(f"{found.recipe} is valid: {found.stages} stages in {found.cells} cells.", highlight=False)
+        cells = f" in {found.cells} cells" if found.cells > 1 else ""
+        console.print(f"{found.recipe} is valid: {found.stages} stages{cells}.", highlight=False)

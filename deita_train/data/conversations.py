@@ -30,8 +30,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 FORMAT_COLUMNS: Mapping[Format, tuple[str, ...]] = MappingProxyType(
     {
-        "sharegpt": ("conversations",),
         "messages": ("messages",),
+        "sharegpt": ("conversations",),
         "alpaca": ("instruction", "input", "output"),
         "prompt_completion": ("prompt", "completion"),
         "instruction_response": ("instruction", "context", "response"),
@@ -39,7 +39,10 @@ FORMAT_COLUMNS: Mapping[Format, tuple[str, ...]] = MappingProxyType(
         "query_response": ("query", "context", "response"),
     }
 )
-"""The columns that each format turns into messages."""
+"""The columns that each format turns into messages, in the order in which a row is tried for them.
+
+``messages`` is the first, because a table of ours has that column beside whatever columns its rows had of their own.
+"""
 
 _OPTIONAL_COLUMNS = ("input", "context")
 
@@ -153,7 +156,7 @@ def require_format(name: str) -> Format:
 
 
 def detect_format(row: Mapping[str, Any]) -> Format:
-    """The first of ``FORMATS`` whose columns ``row`` has (``input`` and ``context`` may be absent).
+    """The first of ``FORMAT_COLUMNS`` whose columns ``row`` has (``input`` and ``context`` may be absent).
 
     Raises:
         UserError: listing the row's columns, if it has those of no format.

@@ -57,7 +57,7 @@ def _line_rows(file: DataFile) -> Iterator[SourceRow]:
 
 def _parse_line(line: bytes, where: str) -> Any:
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8").rstrip("\r\n"))
     except json.JSONDecodeError as error:
         raise UserError(
             f"{where}: malformed JSON: {error.msg} at column {error.colno}; each line must be one whole object"

@@ -7,7 +7,6 @@ numbers beyond 64 bits. So a fraction is spelled in a way that it and Python's o
 
 import decimal
 import json
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,8 +46,9 @@ def json_text(value: Any) -> str:
         text = as_json(value)
         if not is_unicode_text(text):
             raise LoneSurrogate("a lone surrogate, which is not Unicode text")
-        exact = json.loads(text)
-        if _read(text) == exact:
+        not_finite: list[str] = []
+        exact = json.loads(text, parse_constant=not_finite.append)  # which gives None
+        if not not_finite and _read(text) == exact:
             return text
         text = _spelled(exact)
         _read(text)
@@ -83,8 +83,6 @@ def _spelled(value: Any) -> str:
 
 def _spelled_fraction(value: float) -> str:
     """The first spelling that both parsers read exactly; the shortest for the few numbers below 1e-290 without one."""
-    if not math.isfinite(value):
-        return "null"
     exact = (text for text in _spellings(value) if _read(text) == value == float(text))
     return next(exact, repr(value))
 

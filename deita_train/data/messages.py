@@ -1,13 +1,14 @@
 """The messages of a conversation: what is read of one, under which keys, and when it cannot be used."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from deita_train.data.plain_values import as_json, is_unicode_text
 
 Message = dict[str, Any]
-"""``role`` and ``content``, a text, then the further fields that the row gives the message, without nulls."""
+"""``role`` and ``content``, a text, then the further fields that the row gives the message and that say something."""
 
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 TRAINED_FIELDS = ("weight", "train", "trainable")
@@ -17,6 +18,10 @@ KNOWN_FIELDS = frozenset(("role", "content", *REASONING_FIELDS, *TRAINED_FIELDS,
 TEXT_KEYS = ("content", "value", "text")
 CALL_SPEAKER = "function_call"
 """In ShareGPT's style a speaker whose text is a tool call in JSON; `roles` may give it another meaning."""
+
+_CALL_FIELDS = ("tool_calls", "function_call")
+_MAY_BE_EMPTY = frozenset((*REASONING_FIELDS, *_CALL_FIELDS, "tool_call_id", "name"))
+"""The fields that libraries write empty where a message has none of the kind."""
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _SAID_BY = {"role": ("role", "from"), "from": ("from", "role")}
@@ -123,11 +128,15 @@ def _is_plain(text: Any) -> bool:
 
 
 def _found(message: Any, number: int, column: str, speaker_key: str) -> _Found:
-    """A message's speaker and text under the first keys that hold something, and its other fields without nulls."""
+    """A message's speaker and text under the first keys that hold something, and its other fields that do."""
     if not isinstance(message, dict):
         kind = type(message).__name__
         raise UnusableRow("missing_conversation", f"column {column!r}, message {number} is {kind}, not an object")
-    fields = {name: value for name, value in message.items() if value is not None}
+    fields = {
+        name: value
+        for name, value in message.items()
+        if value is not None and not (name in _MAY_BE_EMPTY and _is_empty(name, value))
+    }
     key = next((name for name in _SAID_BY[speaker_key] if name in fields), speaker_key)
     speaker = fields.pop(key, None)
     text_key = next((name for name in _TEXT_OF[key] if name in fields), None)
@@ -136,6 +145,12 @@ def _found(message: Any, number: int, column: str, speaker_key: str) -> _Found:
     if fields.pop("content", text) != text:
         raise UnusableRow("not_text", f"column {column!r}, message {number} has two texts, {text_key} and content")
     return _Found(number, speaker, text, fields)
+
+
+def _is_empty(name: str, value: Any) -> bool:
+    if name in _CALL_FIELDS:
+        value = _read_json(value)
+    return not value.strip() if isinstance(value, str) else value in (None, [], {})
 
 
 def _checked(found: Sequence[_Found], roles: Mapping[str, str], place: str) -> Reading:
@@ -154,8 +169,13 @@ def _checked(found: Sequence[_Found], roles: Mapping[str, str], place: str) -> R
             continue
         if not text.strip() and role != "tool" and not _has_more(role, message.fields):
             raise UnusableRow("empty_message", f"{place} {message.number} ({message.speaker}) is {text[:20]!r}")
-        messages.append({"role": role, "content": text, **message.fields})
+        messages.append({"role": role, "content": text, **_finite(message.fields)})
     return Reading(messages, len(found) - len(messages))
+
+
+def _finite(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are not nan or infinity: of these a table would hold null, and a null is no field."""
+    return {name: value for name, value in fields.items() if type(value) is not float or math.isfinite(value)}
 
 
 def _unknown_role(messages: Sequence[_Found], place: str) -> UnusableRow:
@@ -164,10 +184,14 @@ def _unknown_role(messages: Sequence[_Found], place: str) -> UnusableRow:
     detail = f"{place} {first.number} has the role {first.speaker!r:.40}"
     if first.speaker is None:
         detail += _keys_in_words(first, "role or from")
-    # A speaker that is not a string is counted under its literal.
-    names = [message.speaker if isinstance(message.speaker, str) else repr(message.speaker) for message in messages]
+    # A speaker that is not Unicode text is counted under its literal.
+    names = [message.speaker if _is_unicode(message.speaker) else repr(message.speaker) for message in messages]
     present = [name for name, message in zip(names, messages, strict=True) if message.speaker is not None]
     return UnusableRow("unknown_role", detail, tuple(dict.fromkeys(present)))
+
+
+def _is_unicode(speaker: Any) -> bool:
+    return isinstance(speaker, str) and is_unicode_text(speaker)
 
 
 def _keys_in_words(message: _Found, read: str) -> str:
@@ -189,7 +213,7 @@ def _with_call(message: _Found, roles: Mapping[str, str], place: str) -> _Found:
     speaker, fields, where = message.speaker.lower(), message.fields, f"{place} {message.number}"
     if speaker == CALL_SPEAKER and CALL_SPEAKER not in roles:
         return message._replace(text="", fields={**fields, "tool_calls": _calls(message.text, where)})
-    if fields.get("tool_calls"):
+    if "tool_calls" in fields:
         return message._replace(fields={**fields, "tool_calls": _tool_calls(fields["tool_calls"], where)})
     if roles[speaker] == "assistant" and "function_call" in fields:
         others = {name: value for name, value in fields.items() if name != "function_call"}
@@ -227,6 +251,7 @@ def _text(message: _Found, roles: Mapping[str, str], place: str) -> str:
     if not is_unicode_text(text):
         raise UnusableRow("not_text", f"{where} holds a lone surrogate, which is not Unicode text")
     for name, value in message.fields.items():
+        check_storable(name, f"the name of field {name!r} of {where}")
         check_storable(value, f"{where}, field {name!r}")
     return text
 

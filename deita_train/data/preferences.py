@@ -3,7 +3,7 @@
 Formats differ in where the prompt is:
 
 - ultrafeedback: ``chosen`` and ``rejected`` are whole conversations that share everything but their last message, the
-  prompt. A column ``prompt`` repeats it and is not read.
+  prompt. A column ``prompt`` repeats it; of it a system message is read that both conversations leave out.
 - sharegpt_pairs: the prompt is ``conversations``, and each answer is one message.
 - prompt_pairs: the prompt is ``prompt``, a string or a list of messages; so is each answer.
 - question_pairs, instruction_pairs: the prompt is a question, or an instruction with an input; earlier exchanges may
@@ -15,6 +15,8 @@ In each of them a system message may come from a column, and schemas of tools fr
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -187,6 +189,9 @@ def detect_pair_format(row: Mapping[str, Any]) -> PairFormat:
 def _format_with_answers(row: Mapping[str, Any]) -> PairFormat | None:
     """The format of a row that has both answers."""
     answers = [row[side] for side in _SIDES]
+    # So are tables of ours, whatever columns their rows had of their own.
+    if isinstance(row.get("prompt"), list) and all(isinstance(answer, str) for answer in answers):
+        return "prompt_pairs"
     if "conversations" in row:
         return "sharegpt_pairs"
     if any(isinstance(answer, list) and len(answer) > 1 for answer in answers):
@@ -347,7 +352,23 @@ def _split_conversations(
     prompts = [reading.messages[:-1] for reading in (chosen, rejected)]
     if list(map(_said, prompts[0])) != list(map(_said, prompts[1])):
         raise _unusable("prompts_differ", _first_difference(*prompts))
-    return Reading(prompts[0], chosen.num_left_out), answers[0], answers[1]
+    before = _system_of_prompt(row, prompts[0], roles) if format == "ultrafeedback" else Reading([])
+    return Reading([*before.messages, *prompts[0]], before.num_left_out + chosen.num_left_out), answers[0], answers[1]
+
+
+def _system_of_prompt(row: Mapping[str, Any], messages: Sequence[Message], roles: Mapping[str, str]) -> Reading:
+    """The system messages at the beginning of a list in ``prompt``, where the conversations have none."""
+    value = row.get("prompt")
+    if not isinstance(value, list) or any(message["role"] == "system" for message in messages):
+        return Reading([])
+    leading = list(takewhile(partial(_is_system, roles), value))
+    return _messages({"prompt": leading}, "prompt", roles) if leading else Reading([])
+
+
+def _is_system(roles: Mapping[str, str], message: Any) -> bool:
+    speakers = [message.get(key) for key in ("from", "role")] if isinstance(message, dict) else []
+    speaker = next((speaker for speaker in speakers if speaker is not None), None)
+    return isinstance(speaker, str) and roles.get(speaker.lower()) == "system"
 
 
 def _said(message: Message) -> list[Any]:

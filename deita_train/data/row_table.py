@@ -77,12 +77,16 @@ class RowTable:
         """The columns of a row that the table will keep, all but those in ``consumed``.
 
         Raises:
-            UnusableRow: one holds a lone surrogate.
+            UnusableRow: one holds a lone surrogate, or has one in its name.
         """
         columns = {}
         for name, value in row.row.items():
             if name == "id" or name in consumed:
                 continue
+            if not is_unicode_text(name):
+                raise UnusableRow(
+                    "not_text", f"the name of column {name!r} holds a lone surrogate, which is not Unicode text"
+                )
             if name in self.reserved:
                 self.left_out.add(name)
             if name in self.left_out and name != "source":

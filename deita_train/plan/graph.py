@@ -41,13 +41,18 @@ SECTIONS: Mapping[str, Callable[[Builder, Any], None]] = {
 }
 
 
-def build_graph(recipe: Recipe, inputs: Inputs) -> dict[str, Node]:
+def build_graph(recipe: Recipe, inputs: Inputs, *, models_are_swept: bool = False) -> dict[str, Node]:
     """The stages of one recipe by label, in the order of the run.
+
+    Args:
+        recipe: of one cell.
+        inputs: what the recipe names.
+        models_are_swept: whether the sweep's cells train different models or by different chat templates.
 
     Raises:
         UserError: with the problem of each section, except those that only miss a section with a problem.
     """
-    builder = Builder(recipe, inputs)
+    builder = Builder(recipe, inputs, models_are_swept=models_are_swept)
     problems: list[str] = []
     for name, add in SECTIONS.items():
         section = getattr(recipe, name)

@@ -13,7 +13,7 @@ from deita_train.plan.identity import with_implied
 from deita_train.plan.inputs import Inputs
 from deita_train.plan.node import Node, stages_until
 from deita_train.plan.select_fields import check_select_fields
-from deita_train.recipe.loading import LoadedRecipe, load_recipe
+from deita_train.recipe.loading import LoadedRecipe, load_recipe, models_are_swept
 from deita_train.store.artefacts import Store
 from deita_train.store.attempt import AttemptError
 from deita_train.store.run_record import STAGES, RecordedCell, RecordedNode, RunRecord
@@ -44,11 +44,12 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """A loaded recipe, its cells as graphs, and where everything lies."""
+    """A loaded recipe, its cells as graphs, and where everything lies; `until` is the last stage of a part of it."""
 
     loaded: LoadedRecipe
     cells: tuple[Cell, ...]
     runs_dir: Path
+    until: str | None = None
 
     @property
     def store(self) -> Store:
@@ -143,8 +144,9 @@ def make_plan(
     inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus, loaded.problem)
     inputs.check_reporting(loaded.recipe.report_to or ())
     cells: list[Cell] = []
+    swept = models_are_swept(loaded)
     for cell in loaded.cells:
-        nodes = build_graph(cell.recipe, inputs)
+        nodes = build_graph(cell.recipe, inputs, models_are_swept=swept)
         if not cell.is_base:
             try:
                 nodes = stages_until(nodes, loaded.sweep_until)
@@ -154,7 +156,7 @@ def make_plan(
         cells.append(Cell(cell.label, cell.settings, cell.is_base, nodes))
     inputs.check_trusted(dict.fromkeys(name for cell in loaded.cells for name in cell.recipe.trust_remote_code or ()))
     inputs.save()
-    return Plan(loaded, tuple(cells), runs_dir)
+    return Plan(loaded, tuple(cells), runs_dir, until)
 
 
 def _cut(nodes: dict[str, Node], until: str | None, of_base: Mapping[str, Node] | None) -> dict[str, Node]:

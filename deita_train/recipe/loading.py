@@ -120,6 +120,19 @@ def _check(section: str, training: Training) -> list[str]:
     return problems
 
 
+def models_are_swept(loaded: LoadedRecipe) -> bool:
+    """Whether the cells train different models, or by different chat templates, so that each may lack other tokens."""
+    started_from = {
+        tuple(
+            (name, *(getattr(training, field, None) for field in ("model", "revision", "chat_template")))
+            for name, training in trainings(cell.recipe)
+            if isinstance(training, Tuning)
+        )
+        for cell in loaded.cells
+    }
+    return len(started_from) > 1
+
+
 def trainings(recipe: Recipe) -> Iterator[tuple[str, Training]]:
     """Yield every section of the recipe that trains, with its dotted path."""
     if recipe.base is not None:

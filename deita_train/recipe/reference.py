@@ -29,7 +29,7 @@ _INTRODUCTION = """\
 
 Written by `python -m deita_train.recipe.reference` from the docstrings of the schema (`deita_train/recipe/`); a test
 compares the two. `deita-train validate RECIPE` checks a recipe against it. A key without a default may be left out
-unless it is required; its text says what happens then.
+unless it is required; its text says what happens then. Paths are relative to the folder in which a command is given.
 
 `deita-train schema` prints the same as a JSON Schema, with the trainer and peft fields of the installed trl and peft.
 The shipped recipes begin with a line that names `recipes/recipe.schema.json`, which is that output: an editor with

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from deita_train.errors import UserError
 from deita_train.recipe.overrides import override_path
+from deita_train.recipe.trainer_fields import refused_fields, trainer_fields
 from deita_train.recipe.wording import (
     BOOLEAN,
     LIST,
@@ -18,6 +19,7 @@ from deita_train.recipe.wording import (
     TEXT,
     WHOLE_NUMBER,
     describe,
+    name_here,
     nearest,
     not_allowed,
     wrong_value,
@@ -132,7 +134,7 @@ def _text(keys: KeyPath, errors: Sequence[ErrorDetails], model: type[BaseModel])
         case "missing":
             return "missing key"
         case "extra_forbidden":
-            return _unknown_key(str(keys[-1]), _allowed_keys(keys[:-1], model))
+            return _unknown_key(keys, _allowed_keys(keys[:-1], model))
         case "literal_error":
             expected = error["ctx"]["expected"]
             choices = re.findall(r"'([^']*)'", expected)
@@ -142,9 +144,19 @@ def _text(keys: KeyPath, errors: Sequence[ErrorDetails], model: type[BaseModel])
     return f"{describe(value)}; {error['msg']}"
 
 
-def _unknown_key(key: str, allowed: Sequence[str]) -> str:
-    near = nearest(key, allowed)
+def _unknown_key(keys: KeyPath, allowed: Sequence[str]) -> str:
+    key = str(keys[-1])
+    near = _trainer_field(keys) if "trainer" in allowed else None
+    near = near or nearest(key, allowed)
     return f"unknown key (did you mean {near}?)" if near else f"unknown key; allowed: {', '.join(allowed)}"
+
+
+def _trainer_field(keys: KeyPath) -> str | None:
+    """Return the field of a section's `trainer:` that a key beside it means, as ``trainer.learning_rate``."""
+    section, name = ".".join(map(str, keys[:-1])), str(keys[-1])
+    fields = trainer_fields("dpo" if section == "dpo" else "sft").keys() - refused_fields(section).keys()
+    field = next((field for field in (name, name_here(name)) if field in fields), None)
+    return None if field is None else f"trainer.{field}"
 
 
 def _allowed_keys(keys: KeyPath, model: type[BaseModel]) -> list[str]:

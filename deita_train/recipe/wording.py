@@ -18,21 +18,41 @@ NULL = "null"
 _OLD_BOOLEANS = frozenset({"yes", "no", "on", "off", "y", "n"})
 _NUMBER_TEXT = re.compile(r"[-+]?[0-9_.]+([eE][-+]?[0-9]+)?")
 _LONGEST_VALUE = 80
+# What other tools and habits call a setting (docs/names.md) -> its name here.
+_OTHER_NAMES = {
+    "adapter": "peft", "base_model": "model", "batch_size": "global_batch_size", "cutoff_len": "max_length",
+    "epochs": "num_train_epochs", "lora": "peft", "lora_modules_to_save": "modules_to_save", "lora_r": "r",
+    "lora_rank": "r", "lora_target": "target_modules", "lora_target_modules": "target_modules", "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type", "max_seq_len": "max_length", "max_seq_length": "max_length",
+    "micro_batch_size": "per_device_train_batch_size", "model_name_or_path": "model", "neat_packing": "packing",
+    "num_epochs": "num_train_epochs", "optimizer": "optim", "pref_beta": "beta", "sample_packing": "packing",
+    "sequence_len": "max_length", "steps": "max_steps", "template": "chat_template",
+}  # fmt: skip
 _MOST_CHOICES = 15
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
     """Return the name in ``allowed`` that is most like ``name``, ignoring case; None when none is close.
 
-    A name of at least three letters that is the beginning of allowed names gives the shortest of them.
+    A name of at least three letters that is the beginning of allowed names gives the shortest of them. What other tools
+    call a setting gives its name here.
     """
+    allowed = list(allowed)
     folded = name.casefold()
+    here = name_here(name)
+    if here in allowed:
+        return here
     by_folded = {candidate.casefold(): candidate for candidate in allowed}
     longer = [candidate for candidate in by_folded if len(folded) > 2 and candidate.startswith(folded)]
     if longer:
         return by_folded[min(longer, key=lambda candidate: (len(candidate), candidate))]
     found = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.6)
     return by_folded[found[0]] if found else None
+
+
+def name_here(name: str) -> str | None:
+    """Return what a setting of another tool is called here; None for a name that we do not know."""
+    return _OTHER_NAMES.get(name.casefold())
 
 
 def either(choices: Sequence[str]) -> str:

@@ -7,11 +7,11 @@ from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, is_current
 from deita_train.run.failures import run_lock
 from deita_train.store.locks import hold
-from deita_train.store.model_links import CELLS, LINKED, cell_folders, place_link, remove_links_except
+from deita_train.store.model_links import CELLS, LINKED, cell_folders, place_link, remove_dead_links
 
 
 def link_models(plan: Plan, without: Collection[str] = ()) -> list[Path]:
-    """Let every cell's links lead to its models, and remove those whose model is not made.
+    """Let every cell's links lead to its models; others stay as long as the models of earlier runs are there.
 
     Args:
         plan: the run's plan.
@@ -26,7 +26,7 @@ def link_models(plan: Plan, without: Collection[str] = ()) -> list[Path]:
             for link, node in _links(plan)
             if node.id not in without and is_current(plan.store, node) and _model(plan, node).is_dir()
         }
-        remove_links_except(plan.run_dir, made)
+        remove_dead_links(plan.run_dir, without)
         return [link for link, node in made.items() if not place_link(link, _model(plan, node))]
 
 

@@ -24,6 +24,7 @@ from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.locks import hold
+from deita_train.store.run_record import STAGES, RunRecord
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     _check_machines(nodes, missing | rebuilt)
     display = Display(console, total=len(nodes) + 2)
     children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display)
-    _write_record(plan)
+    keeps_report = _is_part_of_reported(plan)
+    if not keeps_report:
+        _write_record(plan)
     update_failures(plan, missing, tried=[node.id for node in nodes])
     link_models(plan, without=rebuilt)
     executor = Executor(plan, children, display, rebuilt, waits=cell is not None)
@@ -69,7 +72,18 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     _warn_of_fewer(plan, nodes, missing, display)
     if cell is not None and not _is_complete(plan, missing, display):
         return Outcome(None, executor.error(None))
+    if keeps_report:
+        why = "kept: it is of the whole run, of which --until makes a part; without --until it is written anew"
+        display.skip("report", "", why)
+        return Outcome(None, executor.error(None))
     return _outcome_with_report(plan, executor)
+
+
+def _is_part_of_reported(plan: Plan) -> bool:
+    """Whether `--until` leaves out stages that the run's report has."""
+    if plan.until is None or not (plan.run_dir / "report").is_dir() or not (plan.run_dir / STAGES).exists():
+        return False
+    return set(plan.cells[0].nodes) < set(RunRecord.read(plan.run_dir).base_cell.stages)
 
 
 def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], missing: Collection[str], display: Display) -> None:
@@ -101,8 +115,8 @@ def _check_machines(nodes: Sequence[Node], missing: Collection[str]) -> None:
         if node.id in missing and launch is not None and launch["num_machines"] > 1:
             raise UserError(
                 f"{node.label}: {launch['config_file']} is for {launch['num_machines']} machines, and this command "
-                "starts processes on this one only. Run the line that `deita-train plan` prints for it on each one "
-                "(docs/slurm.md), or name another launch:."
+                "starts processes on this one only. Run the line that `deita-train plan --stages` prints for it on "
+                "each one (docs/slurm.md), or name another launch:."
             )
 
 
@@ -158,6 +172,8 @@ def _outcome_with_report(plan: Plan, executor: Executor) -> Outcome:
     log = plan.run_dir / "report.log"
     code = _report(plan, executor.children, executor.display, log)
     if code == 0:
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
         return Outcome(plan.run_dir / "report" / "report.html", executor.error(None))
     mistake = user_error_in(log) if code == 2 else None
     failed = f"report: {mistake}" if mistake else f"report failed: its log is {log}"

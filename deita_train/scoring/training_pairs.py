@@ -7,6 +7,7 @@ from typing import Any
 
 from deita_train.data.conversations import UnusableRow, detect_format, merge_roles, to_messages, user_turns
 from deita_train.data.intake import instruction_fraction
+from deita_train.data.plain_values import is_unicode_text
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 from deita_train.scoring.prompts import COMPLEXITY_PROMPT, DIGITS, QUALITY_PROMPT
@@ -92,14 +93,15 @@ def rank_levels(values: list[float], levels: int = LEVELS) -> list[int]:
 def _from_row(row: SourceRow, dimension: str) -> ScorerExample:
     values = row.row
     if "input" in values and "target" in values:
-        instruction, response = _split_prompt(str(values["input"]), dimension, row.where)
+        instruction, response = _split_prompt(_unicode(str(values["input"]), "input", row.where), dimension, row.where)
         return ScorerExample(row.where, instruction, response, _score(values["target"], row.where))
     wanted = ("instruction", "score") if dimension == "complexity" else ("instruction", "response", "score")
     missing = [name for name in wanted if name not in values]
     if missing:
         raise UserError(
             f"{row.where}: a scorer's row has input and target, or {', '.join(wanted)}; {', '.join(missing)} "
-            f"is missing (columns: {', '.join(values)}). For conversations with a label column, state label:."
+            f"is missing (columns: {', '.join(map(repr, values))}). For conversations with a label column, state "
+            "label:."
         )
     response = None if dimension == "complexity" else _text(row, "response")
     return ScorerExample(row.where, _text(row, "instruction"), response, _score(values["score"], row.where))
@@ -109,7 +111,15 @@ def _text(row: SourceRow, name: str) -> str:
     value = row.row[name]
     if not isinstance(value, str):
         raise UserError(f"{row.where}: {name} {value!r} is not a string; fix the row or leave it out")
-    return value
+    return _unicode(value, name, row.where)
+
+
+def _unicode(text: str, name: str, where: str) -> str:
+    if not is_unicode_text(text):
+        raise UserError(
+            f"{where}: {name} holds a lone surrogate, which is not Unicode text; fix the row or leave it out"
+        )
+    return text
 
 
 def _split_prompt(text: str, dimension: str, where: str) -> tuple[str, str | None]:
@@ -168,7 +178,9 @@ def _labelled_turns(rows: Iterable[SourceRow], label: LabelColumn) -> Iterator[t
             if not low <= instruction_fraction(messages) < high:
                 continue
         if row.row.get(label.name) is None:
-            raise UserError(f"{row.where}: the label column {label.name} is missing; columns: {', '.join(row.row)}")
+            raise UserError(
+                f"{row.where}: the label column {label.name} is missing; columns: {', '.join(map(repr, row.row))}"
+            )
         answered = [(instruction, response) for instruction, response in user_turns(messages) if response is not None]
         if not answered:
             raise UserError(f"{row.where}: the label has no answered turn to belong to; leave the row out")

@@ -104,9 +104,9 @@ _RENDERED = {"unsupported_fields": "drop"}
 _CUT = {"cut_at_context": True}
 
 STAGE_KINDS: dict[str, StageKind] = {
-    "pool": StageKind(3, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
+    "pool": StageKind(4, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
     "preferences": StageKind(
-        2, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
+        3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
     "scores_file": StageKind(
         1, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
@@ -184,13 +184,18 @@ STAGE_KINDS: dict[str, StageKind] = {
         1, "deita_train.stages.asking.direct_score", validations=(_FORECAST,), describe=facts.of_direct_scores
     ),
     "instag": StageKind(1, "deita_train.stages.asking.instag", validations=(_FORECAST,), describe=facts.of_tags),
-    "lengths": StageKind(2, "deita_train.stages.inference.lengths", implied={**_CODE, **_RENDERED, "resize": False}),
+    "lengths": StageKind(
+        2,
+        "deita_train.stages.inference.lengths",
+        validations=(_ROW_CHECK,),
+        implied={**_CODE, **_RENDERED, "resize": False},
+    ),
     "select": StageKind(
         2,
         "deita_train.stages.selecting.select",
         reuses="walk",
         has_budget=True,
-        validations=("deita_train.stages.selecting.column_check",),
+        validations=("deita_train.stages.selecting.column_check", "deita_train.stages.selecting.budget_check"),
         implied={"score_turns": "sum", "only_trained_turns": False, **_CUT},
     ),
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),

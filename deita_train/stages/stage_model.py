@@ -23,7 +23,8 @@ def model_path(context: StageContext) -> Path:
         return source
     from deita_train.stages.resized_model import resized_folder
 
-    return resized_folder(source, context.prepared_dir / "resized", context.identity.get("chat_template"))
+    template = context.identity.get("chat_template")
+    return resized_folder(source, context.prepared_dir / "resized", template, context.runtime["resizing"])
 
 
 def _source_path(context: StageContext) -> Path:

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.errors import UserError, raise_machine_fault
-from deita_train.store.atomic_io import fsync_folder, fsync_tree, read_json, remove_tree, write_json_atomically
+from deita_train.store.atomic_io import (
+    allow_reading,
+    fsync_folder,
+    fsync_tree,
+    read_json,
+    remove_tree,
+    write_json_atomically,
+)
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
@@ -107,6 +114,7 @@ class Store:
         write_json_atomically(work / METRICS, metrics)
         for name in ("data", "trace", "model"):
             if (work / name).exists():
+                allow_reading(work / name, like=work / METRICS)
                 fsync_tree(work / name)
         write_json_atomically(work / MANIFEST, asdict(manifest))
         self.finish_publishing(manifest.id)

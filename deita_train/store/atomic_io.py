@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,19 @@ def fsync_tree(path: Path) -> None:
             finally:
                 os.close(descriptor)
         fsync_folder(Path(folder))
+
+
+def allow_reading(folder: Path, like: Path) -> None:
+    """Let whoever may read or write the file `like`, made with the user's umask, do so with every file below `folder`.
+
+    safetensors and others make files that their owner alone may read.
+    """
+    wanted = stat.S_IMODE(like.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode | wanted != mode:
+                path.chmod(mode | wanted)
 
 
 def remove_tree(path: Path) -> None:

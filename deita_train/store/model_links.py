@@ -1,14 +1,15 @@
 """Where a run's folder leads to its models: `runs/<name>/sft`, and `runs/<name>/cells/<cell>/sft` for a sweep's cells.
 
 A link is a relative symbolic link to the model's folder in the store; on a file system without such links it is a text
-file that names the folder. It is replaced in one rename, and never leads to a folder that is not there.
+file that names the folder. It is replaced in one rename once another model of its stage is there, and
+removed once its own is gone.
 """
 
 import errno
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,11 +62,15 @@ def remove_link(link: Path) -> None:
         link.unlink(missing_ok=True)
 
 
-def remove_links_except(run_dir: Path, kept: Iterable[Path]) -> None:
-    """Remove all links of a run but those in `kept`, and the folders of cells that are empty then."""
-    kept = set(kept)
+def remove_dead_links(run_dir: Path, without: Collection[str] = ()) -> None:
+    """Remove the links of a run whose model is gone, and the folders of cells that are empty then.
+
+    Args:
+        run_dir: the run's folder.
+        without: ids of artefacts whose models count as gone.
+    """
     for link in links_of(run_dir):
-        if link not in kept:
+        if artefact_of(link) in without or not (link.parent / _way(link)).is_dir():
             remove_link(link)
     for folder in [*(run_dir / CELLS).glob("*"), run_dir / CELLS]:
         with suppress(OSError):  # it is not empty, or no folder
@@ -79,6 +84,19 @@ def links_of(run_dir: Path) -> Iterator[Path]:
             link = folder / label
             if os.path.lexists(link) and _is_free(link):
                 yield link
+
+
+def artefact_of(link: Path) -> str:
+    """The id of the artefact to whose model a link leads."""
+    return Path(_way(link)).parent.name
+
+
+def _way(link: Path) -> str:
+    """Where a link leads, seen from its folder."""
+    if link.is_symlink():
+        return str(link.readlink())
+    begin, end = _TEXT.split("{}")
+    return link.read_text(encoding="utf-8").removeprefix(begin).removesuffix(end)
 
 
 def base_links(run_dir: Path) -> Mapping[str, Path]:

@@ -1,15 +1,17 @@
 """Training rows as token ids, written to disk before any rank starts."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import datasets
 
+from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import IGNORED, RenderedPair
-from deita_train.errors import UserError
 
 # Not model inputs: the row's id, and the number of real tokens the model sees.
 _BESIDE = {"id": datasets.Value("string"), "tokens": datasets.Value("int32")}
@@ -34,6 +36,7 @@ PAIR_FEATURES = datasets.Features(
 )
 """A preference pair in the columns of trl's DPOTrainer; `length` is that of the longer sequence."""
 _NAMED = 5
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass
@@ -70,11 +73,16 @@ class PairRow:
     reference_rejected: float
 
 
-def write_training_rows(rows: Iterable[LabelledRow], folder: Path) -> RowCount:
+def write_training_rows(rows: Iterable[LabelledRow], folder: Path, refused: Mapping[str, int] = _NONE) -> RowCount:
     """Write the rows that have a loss to a `save_to_disk` folder.
 
     A row whose labels are all -100, such as one whose answer lies beyond the length limit, is left out, and its id is
     printed with the reason.
+
+    Args:
+        rows: those that can be rendered.
+        folder: to write.
+        refused: the others by reason, complete once `rows` are read.
 
     Returns:
         The counts, including the rows left out.
@@ -82,16 +90,21 @@ def write_training_rows(rows: Iterable[LabelledRow], folder: Path) -> RowCount:
     Raises:
         UserError: If no row is left.
     """
-    count = RowCount()
-    kept = [_row(row, count) for row in rows if _has_loss(row.id, _silence(row), count)]
-    return _write(kept, FEATURES, folder, count)
+    count, silent = RowCount(), Counter[str]()
+    kept = [_row(row, count) for row in rows if _has_loss(row.id, silence(row), count, silent)]
+    return _write(kept, FEATURES, folder, count, {**refused, **silent})
 
 
-def write_pair_rows(rows: Iterable[PairRow], folder: Path) -> RowCount:
+def write_pair_rows(rows: Iterable[PairRow], folder: Path, refused: Mapping[str, int] = _NONE) -> RowCount:
     """Write the pairs whose answers differ to a `save_to_disk` folder.
 
     A pair whose answers are equal up to the length limit, or do not fit within it, is left out, and its id is printed
     with the reason.
+
+    Args:
+        rows: the pairs that can be rendered.
+        folder: to write.
+        refused: the others by reason, complete once `rows` are read.
 
     Returns:
         The counts, including the pairs left out.
@@ -99,9 +112,9 @@ def write_pair_rows(rows: Iterable[PairRow], folder: Path) -> RowCount:
     Raises:
         UserError: If no pair is left.
     """
-    count = RowCount()
-    kept = [_pair(row, count) for row in rows if _has_loss(row.id, _pair_silence(row.pair), count)]
-    return _write(kept, PAIR_FEATURES, folder, count)
+    count, silent = RowCount(), Counter[str]()
+    kept = [_pair(row, count) for row in rows if _has_loss(row.id, pair_silence(row.pair), count, silent)]
+    return _write(kept, PAIR_FEATURES, folder, count, {**refused, **silent})
 
 
 def loss_mask(labels: Sequence[int]) -> list[bool]:
@@ -109,14 +122,14 @@ def loss_mask(labels: Sequence[int]) -> list[bool]:
     return [place > 0 and label != IGNORED for place, label in enumerate(labels)]
 
 
-def _silence(row: LabelledRow) -> str | None:
+def silence(row: LabelledRow) -> str | None:
     """Return why a row has no loss; None if it has one."""
     if any(loss_mask(row.labels)):
         return None
     return "no_answer_within_max_length" if row.truncated else "no_answer"
 
 
-def _pair_silence(pair: RenderedPair) -> str | None:
+def pair_silence(pair: RenderedPair) -> str | None:
     """Return why a pair has no loss; None if it has one."""
     if pair.differs:
         return None
@@ -125,10 +138,11 @@ def _pair_silence(pair: RenderedPair) -> str | None:
     return "no_answer_within_max_length" if pair.truncated else "no_answer"
 
 
-def _has_loss(row_id: str, silence: str | None, count: RowCount) -> bool:
-    if silence is None:
+def _has_loss(row_id: str, reason: str | None, count: RowCount, silent: Counter[str]) -> bool:
+    if reason is None:
         return True
-    sys.stdout.write(f"{row_id} has no loss and is left out: {silence}\n")
+    sys.stdout.write(f"{row_id} has no loss and is left out: {reason}\n")
+    silent[reason] += 1
     count.without_loss += 1
     if len(count.without_loss_ids) < _NAMED:
         count.without_loss_ids.append(row_id)
@@ -164,12 +178,14 @@ def _pair(row: PairRow, count: RowCount) -> dict[str, Any]:
     }
 
 
-def _write(kept: list[dict[str, Any]], features: datasets.Features, folder: Path, count: RowCount) -> RowCount:
+def _write(
+    kept: list[dict[str, Any]],
+    features: datasets.Features,
+    folder: Path,
+    count: RowCount,
+    left_out: Mapping[str, int],
+) -> RowCount:
     if not kept:
-        raise UserError(
-            f"none of {count.without_loss} rows has a token to learn from; the first are "
-            f"{', '.join(count.without_loss_ids)}. Raise max_length as far as the model's context allows, or check the "
-            "rows' answers."
-        )
+        raise no_row_left("has a token to learn from", left_out, count.without_loss_ids)
     datasets.Dataset.from_list(kept, features=features).save_to_disk(str(folder))
     return count

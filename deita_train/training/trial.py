@@ -126,7 +126,8 @@ class _Trial:
             stated["optim_target_modules"] = "all-linear"  # a tiny copy has the first layers only
         if not settings.use_cpu:
             stated = _without_kernels(stated)
-        self._settings = replace(settings, trainer=stated, use_cpu=True, quantization=None)
+        precision = settings.mixed_precision if settings.use_cpu else None
+        self._settings = replace(settings, trainer=stated, use_cpu=True, quantization=None, mixed_precision=precision)
         self._model, self._out = folder / "model", folder / "out"
         tiny_copy(stand_in_config() if config is None else config).save_pretrained(self._model)
         self._rows = _pairs() if settings.kind == "dpo" else _conversations()

@@ -98,7 +98,7 @@ DATA = [
     Case(
         "the same file twice in a pool",
         "validate recipe.yaml",
-        ("the sources of a pool need different names", "rename a file"),
+        ("recipe.yaml: pool.sources: pool.jsonl is named twice", "leave one out"),
         {DATASET: "sources:\n  - {dataset: pool.jsonl}\n  - {dataset: pool.jsonl}"},
     ),
     # Rows

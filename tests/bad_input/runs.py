@@ -11,7 +11,7 @@ from bad_input.folder import LABELS, POOL, UsersFolder, labelled, lines, no_file
 from deita_train.store.artefacts import Store
 from deita_train.store.locks import hold
 
-PUBLISHED = ("pool", "heldout_data")
+PUBLISHED = ("pool",)
 FULL = ("file too large", "raise the limit on the size of a file", "--runs", "Then run again")
 LONG_ROWS = pool_rows(*({**row, "note": "x" * 9000} for row in POOL))
 
@@ -151,7 +151,7 @@ RUNS = [
     Case(
         "a budget above the pool",
         "stage select",
-        ("only 8 of the budget of 100 rows were found", "lower select.budget"),
+        ("the budget is 100 rows, but only 8 of 8 can be selected", "lower select.budget"),
         {"budget: 4": "budget: 100"},
         made=("pool",),
     ),
@@ -182,7 +182,7 @@ RUNS = [
         "run recipe.yaml --until select",
         (
             "1 stage failed",
-            "select: only 8 of the budget of 100",
+            "select: the budget is 100 rows, but only 8 of 8",
             "cells: ",
             "budget 100",
             "tries the failed stages again",

@@ -67,7 +67,7 @@ def test_a_published_selection_is_what_sft_reads(tmp_path):
     shown = inspect_row(made, "sft", None)
     assert facts(shown)["row"].startswith(chosen["id"])
     assert facts(shown)["data"] == f"select, {made.cells[0].nodes['select'].id}, 1 rows"
-    with pytest.raises(UserError, match=r"--row no: sft has no such row .*; the first are " + chosen["id"]):
+    with pytest.raises(UserError, match=r"--row no: sft has no such row. Its rows: .*; the first are " + chosen["id"]):
         inspect_row(made, "sft", "no")
 
 
@@ -106,7 +106,9 @@ def test_a_stated_length_is_shown(tmp_path):
 def test_an_unknown_row_names_the_nearest(tmp_path):
     made = planned(tmp_path)
     known = [row["id"] for row in make_pool(ROWS, SEED)]
-    with pytest.raises(UserError, match=f"--row {known[3]}x: embed has no such row .*; the nearest are {known[3]}; "):
+    with pytest.raises(
+        UserError, match=f"--row {known[3]}x: embed has no such row. Its rows: .*; the nearest are {known[3]}; "
+    ):
         inspect_row(made, "embed", known[3] + "x")
     with pytest.raises(UserError, match=f"; the first are {known[0]}; {known[1]}; {known[2]}\\.$"):
         inspect_row(made, "embed", "QQQQ")

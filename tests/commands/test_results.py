@@ -9,13 +9,11 @@ from tiny_recipe import no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.commands.results import print_plan, print_results
 from deita_train.commands.stage_list import StageLine, print_stages
+from deita_train.plan.unread import unread_lines
 from deita_train.table import Table, numbers, words
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
-MODELS = {
-    "base", "train_scorer.complexity", "score.complexity", "train_scorer.quality", "score.quality", "embed", "sft",
-    "evaluate.base", "evaluate.sft",
-}  # fmt: skip
+STAGES_HINT = "`--stages` prints the commands of the stages that are not done."
 HINT = "`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster."
 
 
@@ -30,20 +28,15 @@ def table(lines):
     return [[text.strip() for text in line.strip("│┃").replace("┃", "│").split("│")] for line in lines if "│" in line]
 
 
-def commands(lines):
-    return [line.rsplit(" ", 1)[1] for line in lines if line.startswith("  accelerate launch ")]
-
-
-def test_a_recipe_of_one_cell_has_no_column_for_cells_and_the_command_of_each_model_stage(tmp_path):
+def test_a_recipe_of_one_cell_has_no_column_for_cells(tmp_path):
     made = plan(tmp_path, recipe())
     lines = shown(made)
     assert lines[0].strip() == "tiny: 13 stages"
     assert all(len(row) == 5 for row in table(lines)) and len(table(lines)) == 13
-    assert "The model stages by hand, in this order:" in lines and HINT not in lines
-    assert set(commands(lines)) == {made.cells[0].nodes[label].id for label in MODELS}
+    assert lines[-1] == STAGES_HINT and HINT not in lines
 
 
-def test_a_sweep_names_the_cells_and_prints_the_commands_of_the_recipe_as_written_alone(tmp_path):
+def test_a_sweep_names_the_cells(tmp_path):
     sweep = {"select.method": ["random"], "select.seed,sft.seed": [1, 2], "until": "sft"}
     made = plan(tmp_path, recipe(sweep=sweep))
     lines = shown(made)
@@ -56,9 +49,7 @@ def test_a_sweep_names_the_cells_and_prints_the_commands_of_the_recipe_as_writte
         ["sft", "random, seed 2"],
     ]
     assert len(rows) == 13 + 4
-    assert "The model stages of the base run by hand, in this order:" in lines
-    assert set(commands(lines)) == {made.cells[0].nodes[label].id for label in MODELS}
-    assert lines[-1] == HINT
+    assert lines[-2:] == [STAGES_HINT, HINT]
 
 
 def test_brackets_of_a_recipe_are_no_markup(tmp_path):
@@ -146,10 +137,22 @@ def test_a_long_reason_goes_on_in_its_own_column(tmp_path):
     ]
 
 
-def test_a_terminal_wraps_sentences_at_words_and_never_a_command(tmp_path):
+def test_a_terminal_wraps_sentences_at_words(tmp_path):
     made = plan(tmp_path, recipe(sweep=SWEEP))
     console = Console(file=io.StringIO(), width=60, force_terminal=True, no_color=True, highlight=False)
     print_plan(console, made)
     lines = console.file.getvalue().splitlines()
     assert " ".join(line.strip() for line in lines[-2:]) == HINT and len(lines[-2]) <= 60
-    assert len(commands(lines)) == len(MODELS)
+
+
+def test_a_section_that_no_stage_reads_is_told(tmp_path):
+    made = plan(tmp_path, recipe(perplexity={"model": "base"}, select__method="ifd"))
+    expected = [
+        f"{name}: no stage reads it (select.method ifd needs none)" for name in ("embedding", "scorers.quality")
+    ]
+    told = [line for line in shown(made) if "no stage reads it" in line]
+    assert set(told) >= {f"{line}." for line in expected} and not any(line.startswith("perplexity") for line in told)
+    assert unread_lines(plan(tmp_path, recipe())) == []
+    read_by_a_cell = recipe(select__method="random", sweep={"select.method": ["deita"]})
+    assert unread_lines(plan(tmp_path, read_by_a_cell)) == []
+    assert unread_lines(plan(tmp_path, recipe(), until="embed")) == []

@@ -3,6 +3,7 @@ import json
 import pytest
 from tiny_recipe import data_lines, no_gpus, plan, recipe  # noqa: F401
 
+from deita_train.commands.validation import grouped
 from deita_train.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -59,7 +60,7 @@ def test_what_rows_hold_beside_the_conversation_is_told_once(tmp_path):
         {"messages": turns, "rating": None},
     ]
     (tmp_path / "pool.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    told = lines(tmp_path, pool={"dataset": str(tmp_path / "pool.jsonl")})
+    told = lines(tmp_path, pool={"dataset": str(tmp_path / "pool.jsonl")}, select__budget=3)
     place = told.index("pool: 3 rows read, 3 usable")
     where = f"{tmp_path}/pool.jsonl"
     assert told[place + 1 : place + 7] == [
@@ -85,3 +86,30 @@ def test_pairs_that_would_stop_the_run(tmp_path):
     good = {"prompt": "q", "chosen": "yes", "rejected": "no"}
     with pytest.raises(UserError, match="3 pairs are asked for, and pairs has 1 usable"):
         lines(tmp_path, dpo=with_pairs(tmp_path, [good], sample=3))
+
+
+def test_a_budget_beyond_the_pool_is_told_before_the_run(tmp_path):
+    def told(**changes):
+        return [line for line in lines(tmp_path, **changes) if line.startswith("select: ")]
+
+    more = "select: the budget is {} rows, and the pool has only 60 usable ones"
+    assert told() == told(select__budget=60) == told(select__budget={"share": 1.0}) == []
+    assert told(select__budget=61) == [f"{more.format(61)}, so that fewer are selected"]
+    with pytest.raises(UserError) as caught:
+        lines(tmp_path, select__budget=121)
+    ways = "Add rows to the pool, lower select.budget, or state select.allow_fewer: true."
+    assert str(caught.value) == f"{more.format(121)}. {ways}"
+    assert told(select__budget=121, select__allow_fewer=True) == [f"{more.format(121)}, so that fewer are selected"]
+
+
+def test_a_batch_of_more_rows_than_there_are_is_told(tmp_path):
+    told = lines(tmp_path, select__budget=10, sft__global_batch_size=16)
+    assert "sft: global_batch_size 16 is more than the 10 rows to train on; an epoch is one step" in told
+    assert not any("global_batch_size" in line for line in lines(tmp_path, select__budget=16))
+
+
+def test_one_problem_of_several_sections_is_told_once():
+    problem = "{0}.model: no good. State {0}.model."
+    found = [("embedding", problem.format("embedding")), ("sft", problem.format("sft")), ("pool", "pool: empty")]
+    assert grouped(found) == [f"{problem.format('embedding')} The same holds for sft.", "pool: empty"]
+    assert grouped([found[1], found[1]]) == [problem.format("sft")]

@@ -50,3 +50,44 @@ def test_a_syntax_error_has_its_line(text, line):
 def test_a_template_that_writes_the_date_is_refused():
     with pytest.raises(UserError, match="writes the current date"):
         check_chat_template("{{ strftime_now('%d %b %Y') }}", marked=False)
+
+
+@pytest.mark.parametrize(
+    "comment", ["{#- Added {% generation %} / {% endgeneration %} -#}\n", "{# {% generation %} #}"]
+)
+def test_marks_in_a_comment_mark_nothing(comment):
+    check_chat_template(comment + UNMARKED, marked=False)
+    with pytest.raises(UserError, match="does not mark what the assistant writes"):
+        check_chat_template(comment + UNMARKED, marked=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("\n{{ messages[0].content | nosuch }}", "^line 2 is not valid Jinja: No filter named 'nosuch'; fix"),
+        ("\n\n{{ messages is nosuch }}", "^line 3 is not valid Jinja: No test named 'nosuch'"),
+        ("\n{% include 'x' %}", r"^line 2 reads another file \(include, import or extends\)"),
+        ("{% from 'x' import y %}", "^line 1 reads another file"),
+        ("\n{{ now().strftime('%Y') }}", "^line 2 uses now, which neither Jinja nor transformers gives"),
+        ("{{ today.year }}", "^line 1 uses today, "),
+        ("{{ env['HOME'] }}", "^line 1 uses env, "),
+        ("{% for m in messages %}{% generation %}{% break %}{% endgeneration %}{% endfor %}", "'break' outside loop"),
+    ],
+)
+def test_a_template_that_no_row_can_fill_is_refused(text, problem):
+    with pytest.raises(UserError, match=problem):
+        check_chat_template(text, marked=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% if date_string is defined %}{{ date_string.upper() }}{% endif %}",
+        "{% if tool_choice %}{{ tool_choice.name }}{% endif %}",
+        "{% macro write(m) %}{{ m.content }}{% endmacro %}{% for m in messages %}{{ write(m) }}{% endfor %}",
+        "{% set ns = namespace(found=false) %}{{ ns.found }}{{ range(2) | list | tojson }}{{ eos_token.strip() }}",
+        "{% for message in messages %}{% endfor %}{{ message.content }}",
+    ],
+)
+def test_names_that_may_be_given_or_are_defined_are_no_fault(text):
+    check_chat_template(text, marked=False)

@@ -28,7 +28,7 @@ def drop(row, format="messages", roles=DEFAULT_ROLES):
     ("columns", "format"),
     [
         (("id", "conversations", "source"), "sharegpt"),
-        (("conversations", "messages"), "sharegpt"),
+        (("conversations", "messages"), "messages"),
         (("prompt", "prompt_id", "messages"), "messages"),
         (("prompt", "chosen", "rejected", "messages"), "messages"),
         (("instruction", "input", "output"), "alpaca"),

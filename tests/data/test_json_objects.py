@@ -82,3 +82,11 @@ def test_a_malformed_object_is_located(tmp_path, content, said):
     with pytest.raises(UserError) as caught:
         list(iter_rows(str(path)))
     assert str(caught.value).startswith(f"{path}{said}")
+
+
+def test_the_column_of_a_line_that_ends_too_early_is_in_that_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for end in ("\n", "\r\n", ""):
+        path.write_bytes(b'{"a": 1}\n{"a": ' + end.encode())
+        with pytest.raises(UserError, match=r"rows.jsonl:2: malformed JSON: Expecting value at column 7;"):
+            list(iter_rows(str(path)))

@@ -105,3 +105,11 @@ def test_json_inside_other_types():
         "a": [{"b": {"x": 1}}, {"b": None}],
         "c": '"kept"',
     }
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_number_that_is_not_finite_is_null_at_any_depth(value):
+    assert json_text(value) == "null"
+    assert json_text({"role": "user", "score": value, "n": 2}) == '{"role": "user", "score": null, "n": 2}'
+    assert json_text([1, {"a": [value]}]) == '[1, {"a": [null]}]'
+    assert json_text("Infinity NaN") == '"Infinity NaN"'

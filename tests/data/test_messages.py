@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 
 import pytest
 from messages import assistant, system, tool, user
@@ -66,6 +67,61 @@ def test_nulls_that_parquet_filled_in_do_not_exist():
         user("q"),
         assistant("a") | {"train": False},
     ]
+
+
+EMPTY = [
+    ("tool_calls", [[], "", "[]", " [ ] ", "null", {}]),
+    ("function_call", ["", {}, "null"]),
+    ("reasoning_content", ["", " \n", []]),
+    ("thinking", [""]),
+    ("reasoning", ["", {}]),
+    ("tool_call_id", [""]),
+    ("name", [""]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in EMPTY for value in values])
+def test_fields_that_libraries_write_empty_do_not_exist(name, value):
+    turns = [user("q") | {name: value}, assistant("a") | {name: value}, tool("r") | {name: value}]
+    assert read(*turns).messages == [user("q"), assistant("a"), tool("r")]
+    assert refused(user("q"), assistant("") | {name: value}).reason == "empty_message"
+    other = assistant("a") | {name: value, "weight": 0, "own": ""}
+    assert read(user("q"), other).messages[1] == assistant("a") | {"weight": 0, "own": ""}
+
+
+def test_zero_and_false_are_not_empty():
+    assert read(user("q") | {"name": 0}, assistant("a")).messages[0] == user("q") | {"name": 0}
+    assert refused(user("q"), assistant("a") | {"tool_calls": False}).reason == "bad_tool_calls"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_lacks_do_not_exist_either(value):
+    found = read(user("q") | {"score": value}, assistant("a") | {"meta": {"p": 1}, "score": value}).messages
+    assert found == [user("q"), assistant("a") | {"meta": {"p": 1}}]
+    assert refused(user("q"), assistant("a") | {"weight": value}).reason == "bad_weight"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "detail"),
+    [
+        ({"role": "\ud800x", "content": "q"}, "unknown_role", r"message 1 has the role '\ud800x'"),
+        (user("\ud800"), "not_text", "message 1 holds a lone surrogate, which is not Unicode text"),
+        (
+            user("q") | {"\ud800f": 1},
+            "not_text",
+            r"the name of field '\ud800f' of message 1 holds a lone surrogate, which is not Unicode text",
+        ),
+        (
+            user("q") | {"meta": {"\ud800f": 1}},
+            "not_text",
+            "message 1, field 'meta' holds a lone surrogate, which is not Unicode text",
+        ),
+    ],
+)
+def test_a_lone_surrogate_anywhere_refuses_the_message_in_unicode_text(message, reason, detail):
+    verdict = refused(message, assistant("a"))
+    assert (verdict.reason, verdict.detail) == (reason, detail)
+    assert verdict.unknown_roles == ((r"'\ud800x'",) if reason == "unknown_role" else ())
 
 
 def test_a_speaker_and_a_text_that_stand_twice():

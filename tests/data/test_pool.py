@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deita_train.data.as_text import conversation_as_text, message_text
-from deita_train.data.conversations import FORMATS
+from deita_train.data.conversations import FORMAT_COLUMNS, FORMATS
 from deita_train.data.pool import PoolSource, build_pool, unique_ids
 from deita_train.data.row_table import MESSAGES_TYPE
 from deita_train.data.sources import SourceRow
@@ -137,6 +137,19 @@ def test_a_lone_surrogate_drops_its_row(tags, column):
     assert report.drops == {"not_text": 1}
     assert report.examples["not_text"] == [f"p:1: column '{column}' holds a lone surrogate, which is not Unicode text"]
     assert pool["id"][:] == ["p:1"]
+
+
+def test_a_lone_surrogate_in_a_name_drops_its_row_and_the_report_is_unicode():
+    fields = {"messages": [TURNS[0] | {"\ud800f": 1}, TURNS[1]]}
+    speaker = {"messages": [{"role": "\ud800x", "content": "q"}, TURNS[1]]}
+    pool, report = build_pool([source("p", [row(), row() | {"\ud800c": 1}, fields, speaker])])
+    assert (pool["id"][:], report.drops) == (["p:0"], {"not_text": 2, "unknown_role": 1})
+    assert report.unknown_roles == {r"'\ud800x'": 1}
+    assert report.examples["not_text"] == [
+        r"p:2: the name of column '\ud800c' holds a lone surrogate, which is not Unicode text",
+        r"p:3: the name of field '\ud800f' of message 1 holds a lone surrogate, which is not Unicode text",
+    ]
+    json.dumps(report.as_dict(), ensure_ascii=False).encode()
 
 
 def test_a_source_column_that_is_no_string_is_replaced_and_listed():
@@ -403,8 +416,8 @@ ANYTHING = st.recursive(
     ),
     max_leaves=4,
 )
-KEYS = ("role", "from", "content", "value", "tool_calls", "function_call", "weight", "thinking", "own")
-SPEAKERS = ("user", "assistant", "tool", "system", "function_call", "observation", "gpt", "human")
+KEYS = ("role", "from", "content", "value", "tool_calls", "function_call", "weight", "thinking", "own", "\ud800")
+SPEAKERS = ("\ud800", "user", "assistant", "tool", "system", "function_call", "observation", "gpt", "human")
 MESSAGES = st.lists(
     ANYTHING
     | st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4)
@@ -420,7 +433,10 @@ COLUMNS = ("conversations", "messages", "instruction", "input", "output", "promp
 @settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from(FORMATS),
-    st.lists(st.dictionaries(st.sampled_from((*COLUMNS, "tools", "source", "own")), ANYTHING | MESSAGES), max_size=3),
+    st.lists(
+        st.dictionaries(st.sampled_from((*COLUMNS, "tools", "source", "own", "\ud800")), ANYTHING | MESSAGES),
+        max_size=3,
+    ),
 )
 def test_no_row_stops_a_run_and_what_is_kept_can_be_read(format, rows):
     good = {"conversations": TURNS, "messages": TURNS, "instruction": "q", "input": "", "output": "a", "prompt": "q"}
@@ -429,12 +445,38 @@ def test_no_row_stops_a_run_and_what_is_kept_can_be_read(format, rows):
     pool, report = build_pool([source("p", read, format=format)])
     assert report.rows_in == len(read) == report.rows_out + sum(report.drops.values())
     assert len(pool.to_list()) == report.rows_out >= 1
+    json.dumps(report.as_dict(), ensure_ascii=False).encode()
     for messages in pool["messages"]:
         for message in messages:
             assert message["role"] in ("system", "user", "assistant", "tool")
             assert isinstance(message["content"], str) and None not in message.values()
             assert isinstance(message_text(message), str)
         assert isinstance(conversation_as_text(messages), list)
+    again, report = build_pool([source("p", pool.to_list())])
+    assert (again["messages"][:], report.drops) == (pool["messages"][:], {})
+    assert [row.get("tools") for row in again] == [row.get("tools") for row in pool]
+
+
+def test_rows_whose_fields_are_empty_make_the_same_table_as_rows_without_them():
+    empty = {"tool_calls": [], "reasoning_content": "", "weight": None, "function_call": None, "name": ""}
+    filled, report = build_pool([source("p", [{"messages": [turn | empty for turn in TURNS], "tools": []}])])
+    plain, _ = build_pool([source("p", [{"messages": TURNS}])])
+    assert filled.to_list() == plain.to_list() and filled.features == plain.features
+    assert (report.message_fields, report.json_columns) == ({}, {})
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_pool_is_read_again_with_the_same_messages_whatever_columns_its_rows_had(format):
+    columns = {name for names in FORMAT_COLUMNS.values() for name in names} | {"chosen", "rejected"}
+    rows = [{name: f"{name} of {i}" for name in columns} for i in range(2)]
+    for i, row in enumerate(rows):
+        row["conversations"] = [{"from": "human", "value": f"old {i}"}, {"from": "gpt", "value": "old"}]
+        row["messages"] = [{"role": "user", "content": f"new {i}"}, {"role": "assistant", "content": "new"}]
+    pool, _ = build_pool([source("p", rows, format=format)])
+    again, report = build_pool([source("p", pool.to_list())])
+    assert report.formats == {"p": "messages"}
+    assert again["messages"][:] == pool["messages"][:]
+    assert set(again.column_names) == set(pool.column_names)
 
 
 REAL_FILES = [

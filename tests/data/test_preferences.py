@@ -13,6 +13,7 @@ from deita_train.data.conversations import DEFAULT_ROLES, UnusableRow
 from deita_train.data.intake import instruction_fraction
 from deita_train.data.preferences import (
     PAIR_DROP_REASONS,
+    PAIR_FORMAT_COLUMNS,
     PAIR_FORMATS,
     PreferencePair,
     PreferenceSource,
@@ -141,6 +142,20 @@ def test_pairs_with_fields_are_read_again_as_they_were_written():
     assert (report.columns_left_out, report_again.columns_left_out) == ([], [])
 
 
+@pytest.mark.parametrize("format", PAIR_FORMATS)
+def test_pairs_are_read_again_whatever_columns_their_rows_had(format):
+    row = {name: f"own {name}" for names in PAIR_FORMAT_COLUMNS.values() for name in names}
+    row |= {"conversations": [said("human", "old")], "messages": [user("older"), assistant("a")]}
+    if format == "ultrafeedback":
+        row |= chats([*LONG_PROMPT, GOOD], [*LONG_PROMPT, BAD])
+    elif format == "transcript_pairs":
+        row |= chats("\n\nHuman: q\n\nAssistant: good", "\n\nHuman: q\n\nAssistant: bad")
+    pairs, _ = build_preferences(source([row], format=format))
+    again, report = build_preferences(source(pairs.to_list()))
+    assert report.format == "prompt_pairs"
+    assert again.to_list() == pairs.to_list()
+
+
 def test_plain_pairs_keep_their_types():
     pairs, _ = build_preferences(source([pair_row(), pair_row(tools=None, chosen_fields=None)]))
     assert pairs.column_names == ["id", "prompt", "chosen", "rejected", "source"]
@@ -152,6 +167,15 @@ def test_answers_that_say_the_same_are_equal_whatever_else_they_have():
         row = pair_row(chosen=[assistant("same") | fields], rejected=[assistant("same")])
         _, report = build_preferences(source([pair_row(), row]))
         assert report.drops == ({"answers_equal": 1} if equal else {})
+
+
+def test_empty_calls_and_reasoning_are_no_difference():
+    empty = {"tool_calls": [], "reasoning_content": ""}
+    with pytest.raises(UnusableRow) as caught:
+        to_pair(chats([user("q"), GOOD | empty], [user("q"), GOOD]), "ultrafeedback")
+    assert caught.value.reason == "answers_equal"
+    pair = to_pair(chats([user("q") | empty, GOOD | empty], [user("q"), BAD]), "ultrafeedback")
+    assert (pair.prompt, pair.chosen_fields, pair.rejected_fields) == ([user("q")], None, None)
 
 
 def test_prompts_that_say_the_same_are_equal_whatever_else_they_have():
@@ -175,6 +199,23 @@ def test_the_prompt_column_of_ultrafeedback_does_not_decide(columns):
     row = chats([user("q"), assistant("good")], [user("q"), assistant("bad")], **columns)
     assert detect_pair_format(row) == "ultrafeedback"
     assert to_pair(row, "ultrafeedback") == PreferencePair([user("q")], "good", "bad")
+
+
+@pytest.mark.parametrize("leading", [[system("s")], [said("system", "s")], [system(" "), said("developer", "s")]])
+def test_a_system_message_in_the_prompt_of_ultrafeedback_alone_is_read(leading):
+    row = chats([user("q"), GOOD], [user("q"), BAD], prompt=[*leading, user("q")])
+    assert to_pair(row, detect_pair_format(row)).prompt == [system("s"), user("q")]
+    assert build_preferences(source([row]))[1].system_messages_left_out == len(leading) - 1
+    beside = to_pair({**row, "system": "other"}, "ultrafeedback")
+    assert beside.prompt == [system("s"), user("q")]
+
+
+def test_the_conversations_system_message_counts_before_the_prompts():
+    row = chats([system("own"), user("q"), GOOD], [system("own"), user("q"), BAD], prompt=[system("s"), user("q")])
+    assert to_pair(row, "ultrafeedback").prompt == [system("own"), user("q")]
+    for prompt in ("q", [user("q")], [None], []):
+        row = chats([user("q"), GOOD], [user("q"), BAD], prompt=prompt)
+        assert to_pair(row, "ultrafeedback").prompt == [user("q")]
 
 
 def test_names_of_speakers_are_no_difference_between_prompts():
@@ -326,6 +367,14 @@ def test_several_pairs_of_one_prompt_are_all_kept():
     rows = [pair_row(prompt_id="p"), pair_row(), pair_row(prompt_id="p")]
     pairs, _ = build_preferences(source(rows, name="s"))
     assert pairs["id"][:] == ["p", "s:1", "p:2"]
+
+
+def test_a_lone_surrogate_in_a_name_drops_its_pair():
+    fields = pair_row([user("q") | {"\ud800f": 1}])
+    answer = pair_row(chosen={"role": "\ud800x", "content": "good"})
+    pairs, report = build_preferences(source([pair_row(), pair_row() | {"\ud800c": 1}, fields, answer]))
+    assert (pairs["id"][:], report.drops) == (["p:0"], {"not_text": 2, "unknown_role": 1})
+    json.dumps(report.as_dict(), ensure_ascii=False).encode()
 
 
 def test_a_repeated_id_is_an_error():

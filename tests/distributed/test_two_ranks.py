@@ -97,15 +97,19 @@ PROMISED = {"cpu_ddp": "MULTI_GPU", "cpu_zero3": "DEEPSPEED"}
 
 
 def printed_command(artefact, *arguments):
-    """The line that `plan` prints for a stage, as a list that starts with this interpreter's accelerate."""
-    line = next(line for line in command_here("plan", *arguments).splitlines() if line.endswith(f"--stage {artefact}"))
+    """The line that `plan --stages` prints for a stage, as a list that starts with this interpreter's accelerate."""
+    line = next(
+        line
+        for line in command_here("plan", *arguments, "--stages").splitlines()
+        if line.endswith(f"--stage {artefact}")
+    )
     program, *rest = shlex.split(line)
     assert program == "accelerate"
     return [sys.executable, "-m", "accelerate.commands.accelerate_cli", *rest]
 
 
 def fork_printed(processes, folder, artefact, *arguments):
-    """Carry out the line that `plan` prints for a stage on two forked ranks, in place of the launcher's."""
+    """Carry out the line that `plan --stages` prints for a stage on two forked ranks, in place of the launcher's."""
     command = printed_command(artefact, *arguments)
     assert "accelerate_configs/cpu_ddp.yaml" in command
     stage = command[command.index("deita_train.cli") + 1 :]

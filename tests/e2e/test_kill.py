@@ -60,9 +60,9 @@ def kill_during(runs, artefact, whom, delay, *arguments, sign="*"):
 
 
 def artefact_of(runs, kind, *arguments):
-    """The id that `plan` prints for a stage of that kind."""
+    """The id that `plan --stages` prints for a stage of that kind."""
     plan = subprocess.run(
-        [sys.executable, "-m", "deita_train.cli", "plan", *run_command(runs, *arguments)[4:]],
+        [sys.executable, "-m", "deita_train.cli", "plan", *run_command(runs, *arguments)[4:], "--stages"],
         cwd=ROOT,
         capture_output=True,
         text=True,

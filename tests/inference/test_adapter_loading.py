@@ -20,6 +20,7 @@ from deita_train.inference.forward import (
     pad_batch,
     summed_loss,
 )
+from deita_train.inference.greedy import greedy_answers
 from deita_train.models.adapter_files import (
     AdapterBase,
     is_adapter,
@@ -118,6 +119,8 @@ def test_the_passes_work_on_an_adapter_as_on_a_whole_model(adapter, base):
         torch.testing.assert_close(logits[index], output.logits[0, -1], atol=1e-5, rtol=1e-5)
         loss = torch.nn.functional.cross_entropy(output.logits[0, :-1], torch.tensor(row[1:]), reduction="sum")
         assert sums[index] == pytest.approx(float(loss), rel=1e-4)
+        likeliest = int(output.logits[0, -1].argmax())
+        assert greedy_answers(whole, [row], 1, stop_ids=[]) == [[likeliest]]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -6,12 +6,12 @@ import threading
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llm.asking_children import add_forty, add_in_a_fork
 
 from deita_train.errors import UserError, machine_fault
 from deita_train.llm import answers
 from deita_train.llm.answers import Answer, AnswerStore, Failure
 from deita_train.llm.requests import ChatRequest
+from llm.asking_children import add_forty, add_in_a_fork
 
 
 def request(text):

@@ -5,13 +5,13 @@ import logging
 import traceback
 
 import pytest
-from llm.fake_server import FakeServer, Reply, completion, error
 
 from deita_train.errors import UserError
 from deita_train.llm.answers import AnswerStore, Failure
 from deita_train.llm.client import Asker
 from deita_train.llm.endpoint import Endpoint
 from deita_train.llm.requests import ChatRequest
+from llm.fake_server import FakeServer, Reply, completion, error
 
 KEY = "sk-planted-7d3f9a1c5b2e"
 KEY_BEGINS = KEY[:14]

@@ -67,30 +67,28 @@ def test_without_the_option_the_error_names_it(tmp_path, command):
     answer = command_line(command, path, "--runs", tmp_path / "runs")
     told = answer.stderr.removeprefix("error: ").strip() if command == "validate" else str(answer.exception)
     assert told == (
-        f"{path}: scorers.quality.train.launch: zero3_offload needs GPUs and this machine has none; cpu, cpu_ddp, "
+        f"{path}:57: scorers.quality.train.launch: zero3_offload needs GPUs and this machine has none; cpu, cpu_ddp, "
         "cpu_zero2, cpu_zero3 do without. To plan or validate for a machine that has some, state how many: --gpus N."
     )
 
 
 def test_plan_prints_the_commands_for_them(tmp_path):
     path = write(tmp_path, recipe(**ON_GPUS))
-    answer = command_line("plan", path, "--runs", tmp_path / "runs", "--gpus", 8)
+    answer = command_line("plan", path, "--runs", tmp_path / "runs", "--gpus", 8, "--stages")
     assert answer.exit_code == 0, answer.output
-    commands = [line for line in answer.output.splitlines() if "accelerate launch" in line]
+    by_id = {line.split("--stage ")[1]: line for line in answer.output.splitlines()}
     plan = make_plan(path, (), tmp_path / "runs", planned_gpus=8)
-    assert len(commands) == len(launches(plan)) == 10
+    commands = [by_id[node.id] for node in plan.nodes if "launch" in node.runtime]
+    assert len(commands) == len(launches(plan)) == 10 and list(by_id) == [node.id for node in plan.nodes]
     assert not any("--gpus" in line for line in commands)
     assert [" --num_processes 8 " in line for line in commands] == [label != "select" for label in launches(plan)]
-    assert [line.split("--stage ")[1] for line in commands] == [
-        node.id for node in plan.nodes if "launch" in node.runtime
-    ]
 
 
 def test_validate_takes_it_too(tmp_path):
     path = write(tmp_path, recipe(**ON_GPUS))
     answer = command_line("validate", path, "--runs", tmp_path / "runs", "--gpus", 4)
     assert answer.exit_code == 0, answer.output
-    assert "is valid: 13 stages in 1 cells." in " ".join(answer.output.split())
+    assert "is valid: 13 stages." in " ".join(answer.output.split())
 
 
 @pytest.mark.parametrize("number", ["-1", "two", "1.5"])

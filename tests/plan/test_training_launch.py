@@ -1,6 +1,7 @@
 """What of precision, launch file and micro-batch decides a training's content is in its key, or is refused."""
 
 import json
+import re
 
 import pytest
 from tiny_recipe import dpo_recipe, no_gpus, recipe, write  # noqa: F401
@@ -23,7 +24,7 @@ def sft(folder, gpus=0, **changes):
 def refusal(folder, gpus=0, **changes):
     with pytest.raises(UserError) as caught:
         sft(folder, gpus, **changes)
-    return str(caught.value).partition("recipe.yaml: ")[2]
+    return re.sub(r"^.*recipe\.yaml:(\d+:)? ", "", str(caught.value))
 
 
 def launch_file(folder, *lines, kind="MULTI_GPU"):

@@ -11,6 +11,8 @@ from deita_train.recipe.loading import load_recipe
 from deita_train.recipe.schema import Recipe
 
 ONE_ORIGIN = "state either dataset: (a file, a folder or a Hub id) or builtin:, and not both"
+SFT = {"model": "m", "global_batch_size": 8}
+DPO = {"global_batch_size": 8, "preferences": {"dataset": "x"}}
 NO_EFFECT = "would have no effect here, because a dataset: is read whole; leave it out"
 NOT_GENERATED = "would have no effect here, because builtin: data is generated; leave it out"
 TWICE = "rows and fraction say twice how many rows are drawn; state one of them"
@@ -135,6 +137,11 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
         ({"seed": 1.5}, "seed: 1.5 is a decimal number; expected a whole number"),
         ({"seed": True}, "seed: true is a boolean; expected a whole number"),
         ({"sfft": {}}, "sfft: unknown key (did you mean sft?)"),
+        ({"sft": {**SFT, "lr": 1e-5}}, "sft.lr: unknown key (did you mean trainer.learning_rate?)"),
+        ({"sft": {**SFT, "max_steps": 2}}, "sft.max_steps: unknown key (did you mean trainer.max_steps?)"),
+        ({"dpo": {**DPO, "beta": 0.2}}, "dpo.beta: unknown key (did you mean trainer.beta?)"),
+        ({"sft": {**SFT, "lora": {}}}, "sft.lora: unknown key (did you mean peft?)"),
+        ({"sft": {**SFT, "max_seq_length": 9}}, "sft.max_seq_length: unknown key (did you mean trainer.max_length?)"),
         ({"pool": "x"}, "pool: 'x' is text; expected a mapping"),
         ({"pool": {"sources": []}}, "pool.sources: [] is a list; expected at least 1 items"),
         (

@@ -66,3 +66,9 @@ def test_a_long_list_of_choices_is_left_out_when_one_is_near():
     assert not_allowed("deitaa", ["deita", "random"]) == (
         "'deitaa' is not allowed (did you mean deita?); expected deita or random"
     )
+
+
+def test_what_other_tools_call_a_setting_gives_its_name_here():
+    assert nearest("LR", ["lr_scheduler_type", "learning_rate"]) == "learning_rate"
+    assert nearest("max_seq_length", iter(["max_length", "max_steps"])) == "max_length"
+    assert nearest("lr", ["optim"]) is None

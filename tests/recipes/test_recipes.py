@@ -107,7 +107,7 @@ REPORTED = {
     "deita/deita-llama1-13b-sft-from-pool.yaml": ("6.60", "78.01", "6.46", "77.08"),
     "budget_sweep.yaml": ("6.46", "6.60", "6.03"),
 }
-OWN = ("quickstart.yaml", "real_pool.yaml", "smoke.yaml", "sweep_demo.yaml")
+OWN = ("own_data.yaml", "quickstart.yaml", "real_pool.yaml", "smoke.yaml", "sweep_demo.yaml")
 FILES = sorted([*PAPER, *OWN])
 SELECTING = ["pool", "score.complexity", "score.quality", "embed", "select"]
 PREFERRING = ["dpo_data", "reference", "dpo"]
@@ -166,6 +166,8 @@ def data(tmp_path, monkeypatch):
     ]
     for name, rows in {"real_pool_sharegpt": judged, "my_pool": SHAREGPT_ROWS, "my_heldout": SHAREGPT_ROWS}.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train_tokenizer([], 259, "", tmp_path / "my_model")
+    (tmp_path / "my_model" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -203,7 +205,7 @@ def commands(file):
 def test_every_file_is_known_here():
     found = [str(path.relative_to(RECIPES)) for path in RECIPES.rglob("*.y*ml")]
     assert sorted(found) == FILES
-    assert len(FILES) == 14
+    assert len(FILES) == 15
     assert set(STAGES) == set(PAPER) == set(REPORTED)
 
 
@@ -262,13 +264,15 @@ def test_its_data_is_read_as_the_run_will(file, hub, data, monkeypatch, tmp_path
 
     monkeypatch.setattr(sources, "hub_rows", published)
     sets = ["dpo.preferences.sample=2"] if "dpo" in STAGES.get(file, []) else []
+    if load_recipe(RECIPES / file).recipe.select is not None:
+        sets.append("select.allow_fewer=true")  # the pools here are far smaller than the budgets
     lines = data_lines(planned(file, data, 8, *sets))
     # Of a row with a conversation and a pair, one is read and the other kept.
     expected = ("  not_sampled", "  note: Column", "  note: Columns")
     assert lines and not any(line.startswith(" ") and not line.startswith(expected) for line in lines)
     values = PAPER.get(file, {})
     wanted = {(values[path], COMMIT, None) for path in ("pool.dataset", "sft.data.dataset") if path in values}
-    wanted |= {(PAIRS, COMMIT, "train_prefs")} if sets else set()
+    wanted |= {(PAIRS, COMMIT, "train_prefs")} if "dpo" in STAGES.get(file, []) else set()
     wanted |= {(PAIRS, COMMIT, "test_prefs")} if file == "budget_sweep.yaml" else set()
     assert set(read) == wanted
 
@@ -291,6 +295,7 @@ def test_the_checked_sections_are_all_there_are():
         file: ["sft", "dpo"] if "dpo.trainer" in PAPER[file] else ["sft"] for file in PAPER
     }
     assert found["real_pool.yaml"] == ["base.pretrain", "scorers.quality.train", "sft"]
+    assert found["own_data.yaml"] == ["sft"]
     assert found["quickstart.yaml"][:4] == [
         "base.pretrain",
         "scorers.complexity.train",
@@ -386,6 +391,7 @@ def test_the_headers_have_as_many_commands_as_by_hand():
         "deita/deita-llama1-13b-sft-from-pool.yaml": 5,
         "deita/deita-llama1-13b-sft.yaml": 3,
         "deita/deita-llama2-13b-sft.yaml": 4,
+        "own_data.yaml": 1,
         "quickstart.yaml": 1,
         "real_pool.yaml": 1,
         "smoke.yaml": 1,

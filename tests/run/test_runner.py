@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -524,15 +525,20 @@ def test_a_run_leaves_links_to_the_models_of_each_cell(tmp_path, trainings):
 
 
 def test_links_follow_the_recipe(tmp_path, trainings):
-    run(plan(tmp_path, dpo_recipe(sweep=SWEEP)))
+    former = plan(tmp_path, dpo_recipe(sweep=SWEEP))
+    run(former)
+    before = links(former)
     changed = plan(tmp_path, recipe(sft__seed=9, sweep={**SWEEP, "select.method": ["random"]}))
     trainings.fails = {("base run", "sft"): USERS}
     run(changed)
-    assert trainings.links_before["base run", "sft"] == {}, "of the model before the change"
-    assert links(changed) == {"cells/random/sft": node(changed, "random", "sft").id}
+    assert trainings.links_before["base run", "sft"] == before, "those of the models before the change"
+    assert links(changed) == before | {"cells/random/sft": node(changed, "random", "sft").id}
     trainings.fails = {}
     run(changed)
-    assert links(changed)["sft"] == node(changed, "base run", "sft").id
+    assert links(changed)["sft"] == node(changed, "base run", "sft").id != before["sft"]
+    shutil.rmtree(changed.store.path(before["dpo"]))
+    run(changed)
+    assert set(links(changed)) == {"sft", "cells/random/sft", "cells/longest_response/sft"}
 
 
 def test_a_model_that_could_not_be_rebuilt_has_no_link(tmp_path, trainings):
@@ -553,3 +559,25 @@ def test_what_stands_in_the_place_of_a_link_is_told(tmp_path, trainings):
         f"warning: {made.run_dir / 'sft'} stays, though it is no link of a run; move it away for a link to the model "
         "there"
     ]
+
+
+def test_a_part_of_a_run_keeps_its_links_and_its_report(tmp_path, trainings):
+    made = plan(tmp_path, recipe())
+    run(made)
+    whole, reports = (made.run_dir / "stages.json").read_bytes(), trainings.reports
+    (made.run_dir / "report").mkdir()
+    for part in (plan(tmp_path, recipe(), until="pool"), plan(tmp_path, recipe(select__seed=9), until="select")):
+        outcome, said = run(part)
+        assert outcome.page is None and trainings.reports == reports
+        assert any("kept: it is of the whole run" in line for line in said)
+        assert "sft" in links(made) and (made.run_dir / "stages.json").read_bytes() == whole
+    assert run(made)[0].page is not None and trainings.reports == reports + 1
+
+
+def test_a_link_stays_until_the_other_model_is_made(tmp_path, trainings):
+    made = plan(tmp_path, recipe())
+    run(made)
+    before = links(made)["sft"]
+    other = plan(tmp_path, recipe(sft__seed=5))
+    run(other)
+    assert trainings.links_before["base run", "sft"]["sft"] == before != links(other)["sft"]

@@ -45,6 +45,13 @@ def test_published_rows_byte_for_byte():
     ]
 
 
+@pytest.mark.parametrize("row", [{"input": "\ud800", "target": 1}, {"instruction": "\ud800", "score": 1}])
+def test_a_lone_surrogate_is_refused_by_its_place_in_unicode_text(row):
+    message = refusal(rows(row))
+    assert message.startswith(f"data.jsonl:1: {next(iter(row))} holds a lone surrogate, which is not Unicode text")
+    assert "instruction is missing" in refusal(rows({"\ud800": 1, "score": 1})).encode().decode()
+
+
 @given(st.text(), st.integers(1, 6))
 def test_published_complexity_rows_round_trip(instruction, score):
     row = {"input": render("complexity", instruction, None), "target": str(score)}
@@ -104,7 +111,7 @@ def test_a_plain_row_without_a_column_is_refused():
     message = refusal(rows({"instruction": "I", "score": 3}), "quality")
     assert message.startswith("data.jsonl:1:")
     assert "response is missing" in message
-    assert "columns: instruction, score" in message
+    assert "columns: 'instruction', 'score'" in message
 
 
 @pytest.mark.parametrize("column", ["instruction", "response"])

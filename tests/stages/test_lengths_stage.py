@@ -102,4 +102,4 @@ def test_a_template_that_joins_answers_is_refused(made):
     )
     tokenizer = load_tokenizer(str(folder / "model"), text)
     with pytest.raises(RowRefused, match=r"answer_not_separable: for 2 answers to be trained .* marks 1 spans"):
-        lengths.row_lengths(tokenizer, conversations(2)[1])
+        lengths.row_lengths(tokenizer, conversations(2)[1], on_text=lambda: None)

@@ -246,12 +246,10 @@ def test_a_gpu_takes_what_its_free_memory_holds(tmp_path, monkeypatch):
     assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 31_508
 
 
-def test_a_pool_without_a_turn_to_score(work):
+def test_a_pool_without_a_turn_to_score_is_refused(work):
     rows = [{"id": "a", "messages": [{"role": "user", "content": "Only a question"}]}]
-    table, result = carry_out(score, pass_context("score", work, rows, min_digit_mass=0.1))
-    assert table["quality_scores"] == [[None]]
-    assert (result.metrics["digit_mass_mean"], result.metrics["digit_mass_turns"]) == (None, 0)
-    assert (result.metrics["real_token_share"], result.metrics["tokens_per_second"]) == (1.0, None)
+    with pytest.raises(UserError, match=r"none of 1 turns can be scored \(no_response: 1\)\. Check the rows' answers"):
+        carry_out(score, pass_context("score", work, rows))
 
 
 def test_hours_in_bfloat16_on_a_cpu_are_refused_before_the_first_batch(work, monkeypatch):

@@ -85,7 +85,9 @@ def test_rows_without_a_token_of_the_assistant_are_null_with_the_reason(work):
 
 
 def test_a_pool_without_any_token_of_the_assistant_is_refused(work):
-    with pytest.raises(UserError, match=r"within max_length 3; .* Raise perplexity.max_length"):
+    with pytest.raises(
+        UserError, match=rf"none of {len(ROWS)} rows is left .*no_answer_within_max_length: .* Raise max_l"
+    ):
         carry_out(perplexity, pass_context("perplexity", work, ROWS, max_length=3))
 
 

@@ -189,8 +189,89 @@ def test_validate_tells_all_problems_at_once_and_exits_with_2(tmp_path, model):
     report = json.loads(found.stdout)
     assert (found.exit_code, report["valid"]) == (2, False)
     sections = [problem.partition(":")[0] for problem in report["problems"]]
-    assert sections == ["embedding", "perplexity", "sft", "evaluate"]
+    assert sections == ["embedding", "perplexity"]
+    assert report["problems"][1].endswith(" The same holds for sft, evaluate.")
     assert "writes <|start_header_id|>" in report["problems"][0]
     plain = CliRunner().invoke(app, ["validate", str(path), "--runs", str(tmp_path / "runs")])
     assert plain.exit_code == 2 and "is valid" not in plain.stdout
-    assert plain.stderr.count("error: ") == 4 and "pool: 4 rows read, 4 usable" in plain.stdout
+    assert plain.stderr.count("error: ") == 2 and "pool: 4 rows read, 4 usable" in plain.stdout
+
+
+TAKEN = "none of 2 rows {} (refused_by_template: 1, fields_not_written: 1). Choose another chat_template, or state"
+
+
+def of_none(folder, model):
+    """A recipe whose pool, held-out rows and pairs the template refuses to the last, as each section allows."""
+    named = {"model": str(model), "chat_template": "zephyr", "max_refused_share": 1.0}
+    rows = {"dataset": write_lines(folder / "none.jsonl", ROWS[2:])}
+    trainer = {"max_steps": 1, "max_length": 128}
+    pairs = {"dataset": write_lines(folder / "pairs.jsonl", PAIRS[1:])}
+    read_as = {"tokenizer": str(model), "chat_template": "zephyr", "max_refused_share": 1.0}
+    path = folder / "none.yaml"
+    data = {
+        "name": "none",
+        "pool": rows,
+        "embedding": named,
+        "perplexity": named,
+        "select": {"method": "random", "budget": {"tokens": 9}, "read_as": read_as},
+        "sft": {**named, "data": rows, "global_batch_size": 1, "trainer": trainer},
+        "evaluate": {"heldout": rows, "max_refused_share": 1.0},
+    }
+    write_json_atomically(path, data)
+    dpo = {**named, "chat_template": "tokenizer", "preferences": pairs, "global_batch_size": 1, "trainer": trainer}
+    write_json_atomically(folder / "pairs.yaml", {"name": "pairs", "dpo": dpo})
+    return path, folder / "pairs.yaml"
+
+
+def test_a_stage_that_is_left_without_a_row_says_what_took_them(tmp_path, model):
+    path, of_pairs = of_none(tmp_path, model)
+    carried_out(tmp_path, path, "pool", "sft_data", "heldout_data")
+    left = {
+        "embed": "is left to embed", "perplexity": "is left to measure", "lengths": "has a length",
+        "sft": "has a token to learn from", "evaluate.base": "is left to measure",
+    }  # fmt: skip
+    for label, what in left.items():
+        with pytest.raises(UserError) as caught:
+            carried_out(tmp_path, path, label)
+        assert TAKEN.format(what) in str(caught.value), label
+    carried_out(tmp_path, of_pairs, "dpo_data")
+    with pytest.raises(UserError, match=r"none of 1 rows is left to measure \(prompt_not_prefix: 1\)\. Choose another"):
+        carried_out(tmp_path, of_pairs, "reference")
+
+
+def test_validate_tells_that_no_row_is_usable(tmp_path, model):
+    for path, sections in zip(
+        of_none(tmp_path, model),
+        (["embedding", "perplexity", "select.read_as", "sft", "evaluate"], ["dpo"]),
+        strict=True,
+    ):
+        found = CliRunner().invoke(app, ["validate", str(path), "--runs", str(tmp_path / "runs"), "--json"])
+        problems = json.loads(found.stdout)["problems"]
+        assert found.exit_code == 2
+        named = "".join(problem.partition(":")[0] + problem.partition("The same holds for")[2] for problem in problems)
+        assert all(section in named for section in sections), problems
+        assert all("rows is usable (" in problem for problem in problems)
+
+
+def test_validate_tells_that_no_row_has_an_answer_within_max_length(tmp_path, model):
+    path = recipe(tmp_path, model)
+    write_lines(tmp_path / "pool.jsonl", ROWS[:1])
+    data = {"name": "cut", "evaluate": {"model": str(model), "chat_template": "zephyr", "max_length": 3}}
+    data["evaluate"]["heldout"] = {"dataset": str(tmp_path / "pool.jsonl")}
+    write_json_atomically(path, data)
+    found = CliRunner().invoke(app, ["validate", str(path), "--runs", str(tmp_path / "runs"), "--json"])
+    assert json.loads(found.stdout)["problems"] == [
+        "evaluate: none of 1 rows is usable (without_token: 1). Raise max_length as far as the model's context allows, "
+        "or check the rows' answers."
+    ]
+
+
+def test_validate_tries_the_rows_of_a_selection_that_counts_tokens(tmp_path, model):
+    path, _ = of_none(tmp_path, model)
+    data = read_json(path)
+    kept = {name: data[name] for name in ("name", "pool", "select")}
+    kept["select"]["read_as"].pop("max_refused_share")
+    write_json_atomically(path, kept)
+    found = CliRunner().invoke(app, ["validate", str(path), "--runs", str(tmp_path / "runs"), "--json"])
+    (problem,) = json.loads(found.stdout)["problems"]
+    assert found.exit_code == 2 and problem.startswith("select.read_as: the chat template cannot write 2 of 2 rows")

@@ -20,6 +20,7 @@ from deita_train.stages.resized_model import resized_folder
 from deita_train.store.atomic_io import write_json_atomically
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
+OF_SFT = {"section": "sft", "is_swept": False}
 CHATML = ["<|im_start|>", "<|im_end|>"]
 
 
@@ -35,7 +36,7 @@ def embeddings(folder):
 
 
 def test_new_tokens_begin_at_the_mean_and_the_old_ones_stay(folder, tmp_path):
-    resized = resized_folder(folder, tmp_path / "resized", shipped_template("chatml"))
+    resized = resized_folder(folder, tmp_path / "resized", shipped_template("chatml"), OF_SFT)
     before, after = (AutoTokenizer.from_pretrained(path) for path in (folder, resized))
     added = after.convert_tokens_to_ids(CHATML)
     assert added == [len(before), len(before) + 1]
@@ -55,10 +56,10 @@ def plain(tokenizer, text):
 def test_what_a_tokenizer_has_beyond_the_model_is_added_to_the_model(folder, tmp_path):
     add_pad(folder)
     assert not vocabulary(folder).fits
-    resized = resized_folder(folder, tmp_path / "resized", shipped_template("vicuna_v1.1"))
+    resized = resized_folder(folder, tmp_path / "resized", shipped_template("vicuna_v1.1"), OF_SFT)
     assert vocabulary(resized).fits and vocabulary(resized).tokens == vocabulary(folder).tokens
     assert (resized / "tokenizer.json").read_bytes() != b""
-    assert resized_folder(folder, resized, None) == resized, "made once"
+    assert resized_folder(folder, resized, None, OF_SFT) == resized, "made once"
 
 
 def add_pad(folder):
@@ -72,16 +73,18 @@ def test_rows_that_a_model_has_beyond_its_tokens_are_taken_first(folder, tmp_pat
     tokens = vocabulary(folder).tokens
     model.resize_token_embeddings(tokens + 8)
     model.save_pretrained(folder)
-    resized = resized_folder(folder, tmp_path / "resized", shipped_template("chatml"))
+    resized = resized_folder(folder, tmp_path / "resized", shipped_template("chatml"), OF_SFT)
     for old, new in zip(embeddings(folder), embeddings(resized), strict=True):
         assert new.shape == old.shape
         torch.testing.assert_close(new[tokens : tokens + 2], old[:tokens].mean(dim=0).expand(2, -1))
 
 
 def test_where_nothing_is_missing_it_would_have_no_effect(folder, tmp_path):
-    with pytest.raises(UserError, match=r"resize: true would have no effect: the model of .* has a row for each"):
-        resized_folder(folder, tmp_path / "resized", shipped_template("vicuna_v1.1"))
+    with pytest.raises(UserError, match=r"^sft\.resize: true would have no effect: the model of .* has a row"):
+        resized_folder(folder, tmp_path / "resized", shipped_template("vicuna_v1.1"), OF_SFT)
     assert not (tmp_path / "resized").exists()
+    swept = {"section": "sft", "is_swept": True}
+    assert resized_folder(folder, tmp_path / "resized", shipped_template("vicuna_v1.1"), swept) == folder
 
 
 def test_a_model_without_a_row_for_each_token_is_refused_with_the_way_out(folder, tmp_path):
@@ -91,6 +94,23 @@ def test_a_model_without_a_row_for_each_token_is_refused_with_the_way_out(folder
     with pytest.raises(UserError, match=r"embedding\.model: .* State resize: true where it is trained"):
         graph(tmp_path, recipe(embedding={"model": str(folder)}))
     assert graph(tmp_path, recipe(sft__model=str(folder), sft__resize=True))["sft"].identity["resize"]
+
+
+def test_a_stage_knows_the_section_that_resizes_its_model(folder, tmp_path):
+    made = graph(tmp_path, recipe(sft__model=str(folder), sft__resize=True, scorers__quality__train__resize=True))
+    found = {label: node.runtime["resizing"] for label, node in made.items() if "resizing" in node.runtime}
+    assert found == {
+        "train_scorer.quality": {"section": "scorers.quality.train", "is_swept": False},
+        "sft": OF_SFT,
+        "evaluate.base": OF_SFT,
+    }
+
+
+def swept_over_templates(folder, data):
+    path = folder / "swept.yaml"
+    longer = {**data["sft"], "trainer": {"max_steps": 1, "max_length": 512}}
+    write_json_atomically(path, {**data, "sft": longer, "sweep": {"sft.chat_template": ["chatml", "vicuna_v1.1"]}})
+    return validate_data(make_plan(path, (), folder / "runs"))
 
 
 def test_a_whole_recipe_with_chatml_on_a_model_without_its_tokens(folder, tmp_path):
@@ -111,6 +131,10 @@ def test_a_whole_recipe_with_chatml_on_a_model_without_its_tokens(folder, tmp_pa
     write_json_atomically(tmp_path / "recipe.yaml", data)
     made = make_plan(tmp_path / "recipe.yaml", (), tmp_path / "runs")
     assert validate_data(made).problems == []
+    found = swept_over_templates(tmp_path, data)
+    assert found.problems == []
+    idle = "resize: true changes nothing in this cell of the sweep: the model lacks no token"
+    assert [line.partition(": ")[0] for line in found.lines if idle in line] == ["sft", "evaluate.base"]
     for node in made.nodes:
         run_stage(made.loaded.path, [], tmp_path / "runs", node.id)
     published = made.store.path(made.cells[0].nodes["sft"].id) / "model"

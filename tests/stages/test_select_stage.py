@@ -101,8 +101,8 @@ def test_nothing_to_rank_and_too_little_of_it(carry_out):
     with pytest.raises(UserError) as caught:
         carry_out(method="ifd", budget=7, column="value")
     assert str(caught.value) == (
-        "select: only 3 of the budget of 7 rows were found among 3 (1 have no number in the column, 2 have an IFD of 1 "
-        "or more). Add rows to the pool, lower select.budget, or allow_fewer: true."
+        "select: the budget is 7 rows, but only 3 of 6 can be selected (1 have no number in the column, 2 have an IFD "
+        "of 1 or more). Add rows to the pool, lower select.budget, or state select.allow_fewer: true."
     )
     _, kept, _ = carry_out(method="ifd", budget=7, column="value", allow_fewer=True)
     assert kept == ["b", "a", "c"]
@@ -328,7 +328,8 @@ def test_less_than_half_of_the_budget_names_the_threshold_too(carry_out):
         "select: only 1 of the budget of 5 rows were found among 5. Similarity to the nearest kept row by quantile: "
         "0: 0.000, 0.1: 0.000, 0.25: 0.000, 0.5: 0.000, 0.75: 0.000, 0.9: 0.000, 1: 0.000. A threshold of 0.000 would "
         "meet the budget (found in 11 walks). Where all similarities are close to 1, centring the embeddings helps "
-        "more. Raise select.threshold, lower select.budget, set embedding.center: true, or allow_fewer: true."
+        "more. Raise select.threshold, lower select.budget, set embedding.center: true, or state "
+        "select.allow_fewer: true."
     )
 
 

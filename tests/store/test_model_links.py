@@ -2,18 +2,20 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from deita_train.store.keys import ContentHashes
 from deita_train.store.model_links import (
+    artefact_of,
     base_links,
     cell_folders,
     links_of,
     place_link,
+    remove_dead_links,
     remove_link,
-    remove_links_except,
 )
 
 
@@ -80,7 +82,7 @@ def test_what_is_no_link_of_ours_stays(runs, how):
     before = occupy(place, how, runs)
     assert not place_link(place, model(runs, "sft-1"))
     remove_link(place)
-    remove_links_except(place.parent, ())
+    remove_dead_links(place.parent)
     assert place.lstat().st_ino == before and not list(links_of(place.parent))
 
 
@@ -94,6 +96,8 @@ def test_without_symbolic_links_a_file_says_where(runs, monkeypatch, number):
     for name in ("sft-1", "sft-2"):
         assert place_link(link, model(runs, name))
         assert link.read_text() == f"The model is in ../store/{name}/model, seen from this folder.\n"
+    assert artefact_of(link) == "sft-2"
+    remove_dead_links(link.parent)
     assert base_links(link.parent) == {"sft": link} and len(list(link.parent.iterdir())) == 1
     monkeypatch.undo()
     assert place_link(link, model(runs, "sft-1")) and link.is_symlink()
@@ -110,17 +114,20 @@ def test_a_full_disk_is_no_lack_of_links(runs, monkeypatch):
         place_link(runs / "mine" / "sft", model(runs, "sft-1"))
 
 
-def test_links_that_are_not_kept_go_with_the_folders_of_their_cells(runs):
+def test_links_go_with_their_models_and_the_folders_of_their_cells_with_them(runs):
     run_dir = runs / "mine"
     links = [run_dir / place for place in ("sft", "dpo", "cells/a/sft", "cells/b/sft", "cells/b/dpo")]
-    for link in links:
-        place_link(link, model(runs, "sft-1"))
+    for number, link in enumerate(links):
+        place_link(link, model(runs, f"sft-{1 + number % 2}"))
     (run_dir / "stages.json").touch()
+    remove_dead_links(run_dir)
     assert list(links_of(run_dir)) == links and list(base_links(run_dir)) == ["sft", "dpo"]
-    remove_links_except(run_dir, [links[0], links[3]])
-    assert list(links_of(run_dir)) == [links[0], links[3]]
+    assert [artefact_of(link) for link in links[:2]] == ["sft-1", "sft-2"]
+    shutil.rmtree(model(runs, "sft-1"))
+    remove_dead_links(run_dir)
+    assert list(links_of(run_dir)) == [links[1], links[3]]
     assert not (run_dir / "cells" / "a").exists()
-    remove_links_except(run_dir, ())
+    remove_dead_links(run_dir, without=["sft-2"])
     assert [path.name for path in run_dir.iterdir()] == ["stages.json"]
 
 

@@ -5,6 +5,8 @@ from forked_ranks import fork_ranks
 from global_batches import Draw, check_draw, drawn, make_rows, train_draws
 from transformers import LlamaForCausalLM
 
+from deita_train.errors import UserError
+
 # By the number of ranks, so that each is started once.
 ALONE = [
     Draw("per_token", 13, 1, 2, 4, 2),
@@ -43,6 +45,11 @@ def test_a_model_whose_forward_takes_no_count_of_tokens_trains_as_by_hand(folder
     for draw in (Draw("per_token", 7, 1, 2, 2), Draw("per_conversation", 7, 1, 2, 2)):
         train_draws(folder, [draw])
         check_draw(folder, draw)
+
+
+def test_rows_that_fill_no_global_batch_are_not_all_left_out(folder):
+    with pytest.raises(UserError, match="3 rows do not fill a global batch of 8"):
+        train_draws(folder, [Draw("per_token", 3, 1, 2, 4, drop=True)])
 
 
 @pytest.mark.parametrize("draws", [OF_TWO, OF_THREE], ids=["two ranks", "three ranks"])

@@ -62,10 +62,32 @@ def test_the_output_names_every_silent_pair_with_the_reason(tmp_path, capsys):
     ]
 
 
+def test_no_row_left_tells_what_took_them_and_what_to_do(tmp_path):
+    refused = {}
+
+    def rows():
+        yield WITHOUT_LOSS
+        refused["refused_by_template"] = 2  # known once all rows were tried
+
+    with pytest.raises(UserError) as caught:
+        write_training_rows(rows(), tmp_path / "rows", refused)
+    assert str(caught.value) == (
+        "none of 3 rows has a token to learn from (refused_by_template: 2, no_answer: 1); the first are silent. Check "
+        "the rows' answers, or choose another chat_template, or state unsupported_fields: text, which writes them as "
+        "text."
+    )
+    with pytest.raises(UserError) as caught:
+        write_pair_rows([], tmp_path / "rows", {"prompt_not_prefix": 4})
+    assert str(caught.value) == (
+        "none of 4 rows has a token to learn from (prompt_not_prefix: 4). Choose another chat_template."
+    )
+
+
 @pytest.mark.parametrize(("rows", "part"), [([WITHOUT_LOSS] * 2, "none of 2 rows"), ([], "none of 0 rows")])
 def test_no_row_left_is_the_users_error(tmp_path, rows, part):
     with pytest.raises(UserError, match=part) as caught:
         write_training_rows(rows, tmp_path / "rows")
+    assert "max_length" not in str(caught.value)
     assert not (tmp_path / "rows").exists()
     assert ("silent" in str(caught.value)) == bool(rows)
 

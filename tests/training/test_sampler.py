@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+from accelerate.data_loader import SeedableRandomSampler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_train.training.sampler import BATCHES_PER_GROUP, LengthGroupedBatches
+from deita_train.training.sampler import BATCHES_PER_GROUP, LengthGroupedBatches, RandomOrder
 
 LENGTHS = [(7 * row) % 101 + 1 for row in range(1003)]
 
@@ -42,6 +43,14 @@ def test_batches_do_not_drift_from_long_to_short():
     means = batch_means(epoch_order(0))[:BATCHES_PER_GROUP]
     falls = sum(earlier > later for earlier, later in pairwise(means))
     assert 12 < falls < 37, "half of the steps, give or take, go down in a random order of 50"
+
+
+def test_the_random_order_is_that_of_transformers():
+    ours, theirs = RandomOrder(LENGTHS, 8, 3), SeedableRandomSampler(LENGTHS, data_seed=3)
+    for epoch in (0, 2):
+        ours.set_epoch(epoch)
+        theirs.set_epoch(epoch)
+        assert list(ours) == list(theirs)
 
 
 def test_seed_and_epoch_decide_alone():

@@ -51,6 +51,8 @@ def test_largest_divisor_divides_and_nothing_larger_does(number, limit):
         (100, 32, {"num_train_epochs": 1, "max_steps": -1}, 4),
         (100, 32, {"num_train_epochs": 1, "max_steps": 0}, 4),
         (3, 32, {"num_train_epochs": 1}, 1),
+        (513, 512, {"num_train_epochs": 2, "dataloader_drop_last": True}, 2),
+        (100, 32, {"num_train_epochs": 1, "dataloader_drop_last": False}, 4),
     ],
 )
 def test_planned_steps_by_hand(num_rows, batch, trainer, steps):

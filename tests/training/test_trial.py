@@ -136,6 +136,14 @@ def test_what_only_a_gpu_can_do_is_left_out_for_a_launch_on_gpus():
     assert [*problems(use_cpu=False, model_init_kwargs={"dtype": "bf16"})] == ["trainer.model_init_kwargs"]
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_precision_of_a_launch_on_gpus_is_not_tried_on_the_cpu(monkeypatch, precision):
+    made, make = [], trial.training_arguments
+    monkeypatch.setattr(trial, "training_arguments", lambda *how: made.append(make(*how)) or made[-1])
+    assert problems(use_cpu=False, how={"mixed_precision": precision}, **{precision: True}) == {}
+    assert {arguments.mixed_precision for arguments in made} == {"no"}
+
+
 def test_what_fails_without_any_field_too_is_no_mistake_of_the_recipe(monkeypatch):
     def fails(*arguments, **named):
         raise RuntimeError("this architecture\nis new")

@@ -1,6 +1,7 @@
 """What sections build their stages with: the stages so far, models, data, and what decides a training's result."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,15 +43,25 @@ class Model(NamedTuple):
 class Builder:
     """A recipe, its inputs, and the stages added so far by label."""
 
-    def __init__(self, recipe: Recipe, inputs: Inputs) -> None:
+    def __init__(self, recipe: Recipe, inputs: Inputs, *, models_are_swept: bool = False) -> None:
         self.recipe = recipe
+        self._models_are_swept = models_are_swept
         self.inputs = inputs
         self.nodes: dict[str, Node] = {}
 
     def add(self, node: Node) -> Node:
         """Add a stage; returns it."""
+        if node.identity.get("resize"):
+            resizing = {"section": self._resizing_section(node), "is_swept": self._models_are_swept}
+            node = replace(node, runtime={**node.runtime, "resizing": resizing})
         self.nodes[node.label] = node
         return node
+
+    def _resizing_section(self, node: Node) -> str:
+        """The section whose `resize: true` a stage follows."""
+        if node.kind == "train_scorer":
+            return f"scorers.{node.identity['dimension']}.train"
+        return "sft" if self.recipe.sft is not None and node.label not in ("reference", "dpo") else "dpo"
 
     def required(self, label: str, section: str, wanted: str) -> Node:
         """The stage with that label; `wanted` names the section to add where it is missing."""
@@ -69,6 +80,9 @@ class Builder:
     def add_pool(self, label: str, sources: Sequence[Source], where: str) -> Node:
         """Add the stage that reads conversations."""
         identities, locations = [], []
+        twice = _named_twice(sources)
+        if twice is not None:
+            raise self.inputs.error(f"{where}.sources", f"{twice} is named twice; leave one out.")
         for number, (source, prefix) in enumerate(zip(sources, _id_prefixes(sources), strict=True)):
             path = f"{where}.sources.{number}" if len(sources) > 1 else where
             identity, location = self.inputs.source(source, default_seed=self.recipe.seed, where=path)
@@ -227,6 +241,12 @@ class Builder:
             "packing": isinstance(training, Packable) and training.packing,
             "checkpoint_minutes": training.checkpoint_minutes,
         }
+
+
+def _named_twice(sources: Sequence[Source]) -> str | None:
+    """A dataset of which two sources read the same."""
+    read = [(source.dataset, source.name, source.split, tuple(source.patterns)) for source in sources]
+    return next((one[0] for one in read if one[0] is not None and read.count(one) > 1), None)
 
 
 def _id_prefixes(sources: Sequence[Source]) -> list[str | None]:

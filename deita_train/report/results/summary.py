@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from deita_train.errors import UserError
-from deita_train.store.model_links import links_of
+from deita_train.store.model_links import artefact_of, links_of
 from deita_train.store.run_record import RecordedCell, RunRecord, read_failures
 
 NUM_REJECTION_EXAMPLES = 5
@@ -177,7 +177,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         trace=read_trace(base.stages["select"].folder) if "select" in base.stages else None,
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
         failures=tuple(failure for failure in failures if failure.artefact in planned),
-        links=tuple(link.relative_to(run_dir).as_posix() for link in links_of(run_dir)),
+        links=tuple(link.relative_to(run_dir).as_posix() for link in links_of(run_dir) if artefact_of(link) in planned),
     )
 
 

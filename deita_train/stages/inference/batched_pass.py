@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -18,6 +19,7 @@ from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedModel
 
+from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import IGNORED, load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batch_inference import Pass
@@ -272,6 +274,23 @@ def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: b
         context.progress.update(number + 1, len(table), "rows rendered")
     refusals.check(len(table))
     return replace(rendered, as_text=refusals.as_text)
+
+
+def check_measurable(refused: Iterable[str], silent: Iterable[str | None]) -> None:
+    """Refuse a stage of which no row is left to measure.
+
+    Args:
+        refused: the reason of each row that the template cannot write.
+        silent: of each other row why it has nothing to measure; None for one that has.
+
+    Raises:
+        UserError: with the number of rows by reason.
+    """
+    reasons = Counter(refused)
+    silent = list(silent)
+    if None not in silent:
+        reasons.update(reason for reason in silent if reason is not None)
+        raise no_row_left("is left to measure", reasons)
 
 
 def prepare_rows(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from deita_train.data.embeddings import write_embeddings
+from deita_train.data.no_rows import no_row_left
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, read_plan
 from deita_train.inference.shards import Columns
@@ -41,7 +42,7 @@ def keep_inputs(
     were written as text, None where no chat template writes them.
     """
     if not inputs:
-        raise UserError(f"{context.label}: the chat template can write no row of the pool; choose another.")
+        raise no_row_left("is left to embed", Counter(refused.values()))
     pq.write_table(pa.table({"input_ids": pa.array(inputs, pa.list_(pa.int32()))}), context.prepared_dir / ROWS)
     facts = {"truncated": truncated, "refused": {str(position): reason for position, reason in refused.items()}}
     plan_missing(context, inputs, _STORED, facts if as_text is None else {**facts, "as_text": as_text})

@@ -5,11 +5,11 @@ from collections import Counter
 
 import datasets
 
-from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import (
     PLAN,
+    check_measurable,
     load_pass_model,
     losses_under,
     prepare_rows,
@@ -18,12 +18,14 @@ from deita_train.stages.inference.batched_pass import (
 )
 from deita_train.stages.inference.sample_answers import keep_prompts, sample_answers
 from deita_train.store.atomic_io import read_json
+from deita_train.training.rows import silence
 
 
 def prepare(context: StageContext) -> None:
     """Render every held-out conversation once, and plan the batches."""
     heldout = datasets.load_from_disk(str(context.parents["data"] / "data"))
     rendered = rendered_rows(context, heldout)
+    check_measurable(rendered.refused.values(), map(silence, rendered.rows))
     ids, labels = [row.input_ids for row in rendered.rows], [row.labels for row in rendered.rows]
     refused = dict(Counter(rendered.refused.values()))
     names = [row.id for row in rendered.rows]
@@ -43,8 +45,7 @@ def run(context: StageContext) -> StageResult | None:
     values = {"id": rows, "loss": losses.sums.tolist(), "tokens": losses.counts.tolist()}
     datasets.Dataset.from_dict(values).save_to_disk(str(context.data_dir))
     tokens = int(losses.counts.sum())
-    if tokens == 0:
-        raise UserError("the held-out rows have no assistant token within max_length; nothing can be measured.")
+    assert tokens > 0, "a held-out row with an assistant token was prepared"
     loss = math.fsum(losses.sums.tolist()) / tokens
     metrics = {
         "heldout": {"rows": len(rows), "tokens": tokens, "loss_per_token": loss, "perplexity": math.exp(loss)},

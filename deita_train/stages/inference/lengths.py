@@ -1,6 +1,6 @@
 """Stage `lengths`: the SFT tokens of each row of the pool, and where each turn's answer ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
@@ -11,6 +11,7 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.conversations import is_trained
+from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import load_tokenizer
 from deita_train.data.row_refusal import RowRefused
 from deita_train.stages.context import StageContext, StageResult
@@ -40,30 +41,45 @@ def run(context: StageContext) -> StageResult:
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     measured, refusals = [], Refusals.of(context)
-    how = context.identity.get("unsupported_fields", "drop")
+    how = {
+        "unsupported_fields": context.identity.get("unsupported_fields", "drop"),
+        "on_text": refusals.count_text,
+    }
     for number, row in enumerate(pool):
         context.progress.update(number + 1, len(pool), "rows rendered")
-        lengths = refusals.unless_refused(row["id"], partial(row_lengths, tokenizer, row, unsupported_fields=how))
+        lengths = refusals.unless_refused(row["id"], partial(row_lengths, tokenizer, row, **how))
         if lengths is not None:
             measured.append({"id": row["id"], **lengths})
     drops = refusals.check(len(pool))
+    if not measured:
+        raise no_row_left("has a length", drops)
     datasets.Dataset.from_list(measured, features=FEATURES).save_to_disk(str(context.data_dir))
     tokens = sum(row["num_tokens"] for row in measured)
     longest = max((row["num_tokens"] for row in measured), default=0)
     readable = asdict(Readable.by(folder, trust_code=trusted))
-    metrics = {"rows": len(measured), "tokens": tokens, "longest": longest, "readable": readable}
+    metrics = {
+        "rows": len(measured),
+        "tokens": tokens,
+        "longest": longest,
+        "readable": readable,
+        "rows_as_text": refusals.as_text,
+    }
     return StageResult(len(pool), len(measured), drops, metrics)
 
 
 def row_lengths(
-    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], *, unsupported_fields: UnsupportedFields = "drop"
+    tokenizer: PreTrainedTokenizerBase,
+    row: Mapping[str, Any],
+    *,
+    unsupported_fields: UnsupportedFields = "drop",
+    on_text: Callable[[], None],
 ) -> dict[str, Any]:
-    """The row's values of ``FEATURES`` except its id.
+    """The row's values of ``FEATURES`` except its id; `on_text` is called if it is written as text.
 
     Raises:
         RowRefused: the template cannot write the row, or does not mark each answer separately.
     """
-    rendered = conversation_row(tokenizer, row, None, unsupported_fields=unsupported_fields)
+    rendered = conversation_row(tokenizer, row, None, unsupported_fields=unsupported_fields, on_text=on_text)
     mask = loss_mask(rendered.labels)
     return {
         "num_tokens": len(mask),
@@ -105,4 +121,5 @@ def _tokenizer(context: StageContext) -> Path:
     source = tokenizer_path(context.identity["model"], context.runtime["model"], context.label)
     if not context.identity.get("resize"):
         return source
-    return resized_folder(source, context.prepared_dir / "resized", context.identity["chat_template"], weights=False)
+    target, template = context.prepared_dir / "resized", context.identity["chat_template"]
+    return resized_folder(source, target, template, context.runtime["resizing"], weights=False)

@@ -9,13 +9,13 @@ import datasets
 import numpy as np
 
 from deita_train.data.rendering import IGNORED, RenderedPair
-from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import PLAN, prepare_rows, token_losses
+from deita_train.stages.inference.batched_pass import PLAN, check_measurable, prepare_rows, token_losses
 from deita_train.stages.intake.pairs import rendered_pairs
 from deita_train.stages.refusals import Refusals
 from deita_train.store.atomic_io import read_json
+from deita_train.training.rows import pair_silence
 
 Columns = dict[str, np.ndarray]
 
@@ -23,10 +23,13 @@ Columns = dict[str, np.ndarray]
 def prepare(context: StageContext) -> None:
     """Render every pair once, as two rows, and plan the batches."""
     rows, truncated, refusals, ids = [], 0, Refusals.of(context), []
+    silent: list[str | None] = []
     for row_id, pair in rendered_pairs(context, refusals):
         ids.append(row_id)
         rows += [_sequence(pair, pair.chosen_ids), _sequence(pair, pair.rejected_ids)]
         truncated += pair.truncated
+        silent.append(pair_silence(pair))
+    check_measurable(refusals.counts.elements(), silent)
     facts = {"truncated": truncated, "refused": dict(refusals.counts), "pairs": ids, "as_text": refusals.as_text}
     prepare_rows(context, [ids for ids, _ in rows], [labels for _, labels in rows], facts)
 
@@ -56,11 +59,7 @@ def _sequence(pair: RenderedPair, answer: list[int]) -> tuple[list[int], list[in
 
 def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
     usable = (columns["chosen_tokens"] > 0) & (columns["rejected_tokens"] > 0)
-    if not usable.any():
-        raise UserError(
-            f"{context.label}: no pair has tokens of both answers within max_length {context.identity['max_length']}; "
-            "nothing can be measured. Raise max_length."
-        )
+    assert usable.any(), "a pair with tokens of both answers was prepared"
     margins = (columns["chosen_log_prob"] - columns["rejected_log_prob"])[usable]
     metrics = {
         "pairs": {

@@ -15,19 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import (
     PLAN,
     TokenLosses,
+    check_measurable,
     prepare_rows,
     rendered_rows,
     token_losses,
 )
 from deita_train.stages.row_limit import stage_limit
 from deita_train.stages.rows import answers_alone
-from deita_train.training.rows import loss_mask
+from deita_train.training.rows import loss_mask, silence
 
 COLUMNS = ("perplexity", "ifd")
 _SEQUENCES = "sequences.parquet"
@@ -37,14 +37,9 @@ def prepare(context: StageContext) -> None:
     """Render every conversation and each of its answers alone, and plan batches over both."""
     pool = _pool(context)
     rendered = rendered_rows(context, pool)
+    check_measurable(rendered.refused.values(), map(silence, rendered.rows))
     placed = zip(rendered.positions, rendered.rows, strict=True)
     rows = [(number, row) for number, row in placed if any(loss_mask(row.labels))]
-    if not rows:
-        raise UserError(
-            f"{context.label}: no row of the pool has a token of the assistant within max_length "
-            f"{stage_limit(context).tokens}; nothing can be measured. Raise "
-            "perplexity.max_length, or check the pool's answers."
-        )
     alone = [(number, answer) for number, row in rows for answer in answers_alone(row)]
     sequences = [*rows, *alone]
     marks = {"row": [number for number, _ in sequences], "alone": [False] * len(rows) + [True] * len(alone)}

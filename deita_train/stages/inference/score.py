@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, plan_batches, read_plan
@@ -57,6 +58,8 @@ def prepare(context: StageContext) -> None:
     table = pa.Table.from_pylist(turns, schema=_SCHEMA)
     pq.write_table(table, context.prepared_dir / _TURNS)
     prompts = [turn["input_ids"] for turn in turns if turn["input_ids"] is not None]
+    if not prompts:
+        raise no_row_left("can be scored", Counter(turn["reason"] for turn in turns), unit="turns")
     stored = Stored("input_hashes", _column(context))
     plan_missing(context, prompts, stored, {"digit_ids": encoder.digit_ids, "max_length": max_length})
 
@@ -69,11 +72,9 @@ def run(context: StageContext) -> StageResult | None:
     plan = read_plan(context.prepared_dir / PLAN)
     missing = [prompts[item] for item in plan.facts["missing"]]
     model = load_pass_model(context, device, head=True)
-    tried = np.empty(0)
-    if prompts:
-        check_logits(model, prompts[0], device)
-        # Even if nothing is missing: the limit may differ from that of the reused scores.
-        tried = _try_digits(context, model, missing or prompts, plan)
+    check_logits(model, prompts[0], device)
+    # Even if nothing is missing: the limit may differ from that of the reused scores.
+    tried = _try_digits(context, model, missing or prompts, plan)
     digit_ids, sampled = plan.facts["digit_ids"], _sampled(plan)
 
     def compute(positions: Sequence[int]) -> Columns:

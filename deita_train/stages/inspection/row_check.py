@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from deita_train.budget import budget_rows
+from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter
 from deita_train.models.model_limits import vocabulary_problem
+from deita_train.stages.inference.lengths import row_lengths
 from deita_train.stages.intake.scorer_data import read_scorer_data
 from deita_train.stages.kinds import STAGE_KINDS, ShownRows
 from deita_train.stages.refusals import Refusals
@@ -56,7 +59,10 @@ def validate(stage: StageToValidate) -> Iterator[str]:
         tokenizer = _tokenizer(stage, folder)
         if stage.kind == "sft":
             _prefixed(stage, partial(check_answer_marks, tokenizer), "chat_template: ")
-        yield from _tried(stage, tokenizer, rows, total, row_limit(stage.identity, _readable(stage, folder)))
+        if _resizing(stage) is not None and Path(tokenizer.name_or_path) == folder:
+            yield f"{stage.label}: resize: true changes nothing in this cell of the sweep: the model lacks no token"
+        yield from _small_data(stage, total)
+        yield from _tried(stage, tokenizer, rows, total, _limit(stage, folder))
 
 
 def _rendering(stage: StageToValidate) -> dict[str, Any]:
@@ -67,13 +73,23 @@ def _rendering(stage: StageToValidate) -> dict[str, Any]:
         "unsupported_fields", "dimension",
     )  # fmt: skip
     return {
-        "how": vars(_shown(stage)) | {name: stage.identity.get(name) for name in names},
+        "how": {**_marks(stage), "form": _form(stage)} | {name: stage.identity.get(name) for name in names},
         "cut": stage.identity.get("trainer", {}).get("max_length"),
         "resized": any(made.identity.get("resize") for made in _line(stage)),
         "share": stage.runtime.get("max_refused_share"),
         "model": source.identity.get("model", source.identity.get("architecture")),
         "data": stage.identity["data"] if data is None else data.identity,
     }
+
+
+def _form(stage: StageToValidate) -> str:
+    """How the stage reads its rows. One that counts their tokens gives them to no model, so `inspect` shows none."""
+    return "lengths" if stage.kind == "lengths" else _shown(stage).form
+
+
+def _marks(stage: StageToValidate) -> dict[str, Any]:
+    """What becomes of the marked tokens."""
+    return {} if stage.kind == "lengths" else vars(_shown(stage))
 
 
 def _shown(stage: StageToValidate) -> ShownRows:
@@ -146,11 +162,13 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
     """
     section = _section(stage)
     template = stage.identity.get("pairs_template") or stage.identity.get("chat_template")
-    if any(made.identity.get("resize") for made in _line(stage)):
+    resizing = _resizing(stage)
+    if resizing is not None:
         with tempfile.TemporaryDirectory() as resized:
-            folder = resized_folder(folder, Path(resized) / "resized", template, weights=False)
+            folder = resized_folder(folder, Path(resized) / "resized", template, resizing, weights=False)
             return load_tokenizer(str(folder), template)
-    problem = None if is_adapter(folder) else vocabulary_problem(folder)
+    counts_only = stage.kind == "lengths"  # such a stage needs no embeddings
+    problem = None if counts_only or is_adapter(folder) else vocabulary_problem(folder)
     if problem is not None:
         trains = STAGE_KINDS[stage.kind].trains
         way = "State resize: true, or resize" if trains else "Resize"
@@ -161,6 +179,30 @@ def _tokenizer(stage: StageToValidate, folder: Path) -> PreTrainedTokenizerBase:
     return _prefixed(stage, load)
 
 
+def _limit(stage: StageToValidate, folder: Path) -> RowLimit:
+    """Where the stage cuts its rows; one that counts their tokens does not."""
+    if stage.kind == "lengths":
+        return RowLimit(None, None)
+    return row_limit(stage.identity, _readable(stage, folder))
+
+
+def _small_data(stage: StageToValidate, total: int) -> Iterator[str]:
+    """A line for a training whose batch holds more rows than it trains on, at most `total`."""
+    if not STAGE_KINDS[stage.kind].trains:
+        return
+    data, batch = stage.parents.get("data"), stage.identity["global_batch_size"]
+    budget = None if data is None else data.identity.get("budget")
+    rows = min(total, total if budget is None else budget_rows(budget, total) or total)
+    if batch > rows:
+        more = f"global_batch_size {batch:,} is more than the {rows:,} rows to train on"
+        yield f"{stage.label}: {more}; an epoch is one step"
+
+
+def _resizing(stage: StageToValidate) -> Mapping[str, Any] | None:
+    """Who adds tokens to the stage's model; None where nobody does."""
+    return next((made.runtime["resizing"] for made in _line(stage) if made.identity.get("resize")), None)
+
+
 def _tried(
     stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, rows: list[Any], total: int, limit: RowLimit
 ) -> Iterator[str]:
@@ -169,8 +211,9 @@ def _tried(
     Raises:
         UserError: more rows were refused than the recipe allows, or a row would stop the stage.
     """
+    section = _section(stage)
     refusals = Refusals.of_stage(stage.label, stage.identity, stage.runtime, is_logged=False)
-    make = _MAKERS[_shown(stage).form](stage, tokenizer, limit.tokens, refusals)
+    make = _MAKERS[_form(stage)](stage, tokenizer, limit.tokens, refusals)
     made = [
         refusals.unless_refused(row["id"] if isinstance(row, Mapping) else row.where, partial(make, row))
         for row in rows
@@ -182,6 +225,9 @@ def _tried(
         yield f"{stage.label}: {limit.note}"
     left_out = "".join(f", {count:,} {reason}" for reason, count in refusals.counts.items())
     silent = len(rows) - usable - refused
+    if rows and not usable:
+        which = "is usable" if len(rows) == total else f"tried of {total:,} is usable"
+        raise UserError(f"{section}: {no_row_left(which, {**refusals.counts, 'without_token': silent})}")
     without = f", {silent:,} without a token to learn from or to measure" if silent else ""
     as_text = f", {refusals.as_text:,} of them with fields written as text" if refusals.as_text else ""
     template = stage.runtime.get("template")
@@ -264,12 +310,23 @@ def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length
     return make
 
 
+def _lengths(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, _: int | None, refusals: Refusals) -> Maker:
+    how = stage.identity.get("unsupported_fields", "drop")
+
+    def make(row: Any) -> _Made:
+        lengths = row_lengths(tokenizer, row, unsupported_fields=how, on_text=refusals.count_text)
+        return _Made(lengths["first_trained"] is not None, False, lengths["num_tokens"])
+
+    return make
+
+
 _MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase, int | None, Refusals], Maker]] = {
     "conversation": _conversations,
     "text": _text,
     "pair": _pairs,
     "scored_turns": _turns,
     "labelled": _labelled,
+    "lengths": _lengths,
 }
 
 

@@ -48,7 +48,8 @@ def run(context: StageContext) -> StageResult | None:
     walked = walk(context, rankable, tokens, len(pool.rows), device, group)
     if context.rank != 0:
         return None
-    fewer = shortfall(context, rankable, tokens, walked, f" ({_counts(drops)})" if drops else "", device)
+    dropped = f" ({_counts(drops)})" if drops else ""
+    fewer = shortfall(context, rankable, tokens, walked, len(pool.rows), dropped, device)
     return _write(context, pool, rankable, drops, walked, fewer, device)
 
 

@@ -21,6 +21,7 @@ def shortfall(
     candidates: Candidates,
     tokens: np.ndarray | None,
     walked: Walked,
+    pool_rows: int,
     dropped: str,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def shortfall(
         candidates: the N rows that could be ranked.
         tokens: `[N]` int64, the training tokens of each row, for a budget of tokens.
         walked: the selection.
+        pool_rows: how many rows the pool has.
         dropped: which rows could not be ranked, for the message.
         device: where the walks for a sufficient threshold multiply.
 
@@ -43,7 +45,7 @@ def shortfall(
     assert walked.wanted is not None
     sufficient = _sufficient(context, candidates, tokens, walked.wanted, device)
     if walked.found * 2 < walked.wanted and not context.runtime["allow_fewer"]:
-        raise UserError(_too_few(context, len(candidates.ids), walked, dropped, sufficient))
+        raise UserError(_too_few(context, len(candidates.ids), pool_rows, walked, dropped, sufficient))
     return {"sufficient_threshold": sufficient}
 
 
@@ -74,19 +76,30 @@ def _sufficient(
 
 
 def _too_few(
-    context: StageContext, num_rows: int, walked: Walked, dropped: str, sufficient: Mapping[str, Any] | None
+    context: StageContext,
+    num_rows: int,
+    pool_rows: int,
+    walked: Walked,
+    dropped: str,
+    sufficient: Mapping[str, Any] | None,
 ) -> str:
     summary, budget = nearest_summary(walked.trace), context.identity["budget"]
     found = f"{context.label}: only {_found(budget, walked)} were found among {num_rows}"
     if not summary["num_rejected"]:
-        return f"{found}{dropped}. Add rows to the pool, lower select.budget, or allow_fewer: true."
+        if form_of(budget) != TOKENS:
+            share = f" ({in_words(budget)})" if form_of(budget) == SHARE else ""
+            found = (
+                f"{context.label}: the budget is {walked.wanted} rows{share}, but only {walked.found} of {pool_rows} "
+                "can be selected"
+            )
+        return f"{found}{dropped}. Add rows to the pool, lower select.budget, or state select.allow_fewer: true."
     quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items())
     fix = "Add rows to the pool, lower select.budget"
     if sufficient is not None:
         fix = "Raise select.threshold, lower select.budget, set embedding.center: true"
     return (
         f"{found}. Similarity to the nearest kept row by quantile: {quantiles}.{sufficient_in_words(sufficient)} "
-        f"{fix}, or allow_fewer: true."
+        f"{fix}, or state select.allow_fewer: true."
     )
 
 

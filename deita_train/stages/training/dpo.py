@@ -22,7 +22,7 @@ def prepare(context: StageContext) -> None:
     check_outside_model(context)
     keep_end_of_turn(context, datasets.load_from_disk(str(context.parents["data"] / "data")))
     refusals = Refusals.of(context)
-    count = write_pair_rows(_rows(context, refusals), context.prepared_dir / ROWS)
+    count = write_pair_rows(_rows(context, refusals), context.prepared_dir / ROWS, refusals.counts)
     count.refused = dict(refusals.counts)
     write_count(context, count, refusals.as_text)
 

@@ -32,7 +32,7 @@ def prepare(context: StageContext) -> None:
         trained, held_out = public_split(len(rows))
         rows = rows.select(trained)
     refusals = Refusals.of(context)
-    count = write_training_rows(_rendered(context, rows, refusals), context.prepared_dir / ROWS)
+    count = write_training_rows(_rendered(context, rows, refusals), context.prepared_dir / ROWS, refusals.counts)
     count.held_out = len(held_out)
     count.refused = dict(refusals.counts)
     write_count(context, count, refusals.as_text)
