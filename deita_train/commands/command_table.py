@@ -194,7 +194,8 @@ COMMANDS = (
             _seed("evolve"),
         ),
         "table",
-        fixed={"evolve.llm": "judge"},
+        names={"llm.judge": "--base-url, --model, --local"},
+        fixed={"evolve.llm": "judge", "llm.judge": {}},
     ),
     SingleCommand(
         "train-scorer",

@@ -10,9 +10,12 @@ import datasets
 import pytest
 from llm.fake_server import FakeServer
 from tiny_recipe import no_gpus  # noqa: F401
+from typer.testing import CliRunner
 
+from deita_train.cli import app
 from deita_train.commands.validation import validate_data
 from deita_train.data.quickstart import make_scorer_rows
+from deita_train.errors import UserError
 from deita_train.number_text import count, decimals, share
 from deita_train.plan.plan import make_plan, run_record
 from deita_train.report.page import write_report
@@ -243,3 +246,31 @@ def test_validate_says_what_will_be_asked_and_that_a_key_is_missing(tmp_path, pr
     monkeypatch.delenv("JUDGES_KEY", raising=False)
     (problem, *_) = validate_data(make_plan(path, ("llm.judge.api_key_env=JUDGES_KEY",), tmp_path / "runs")).problems
     assert "llm.judge: the environment variable JUDGES_KEY is not set" in problem
+
+
+def test_the_command_writes_the_labels(tmp_path, prompts):
+    recipe(tmp_path, prompts, "http://localhost:1/v1")
+    command = [
+        "evolve", str(tmp_path / "seeds.jsonl"), "--dimension", "complexity", "--model", "truth", "--evolutions", "3",
+        "--set", f"evolve.complexity.prompts={prompts}", "--runs", str(tmp_path / "runs"),
+        "--output", str(tmp_path / "labels.jsonl"),
+    ]  # fmt: skip
+    with FakeServer(knows) as server:
+        made = CliRunner().invoke(app, [*command, "--base-url", server.url])
+        asked = len(server.requests)
+        again = CliRunner().invoke(app, [*command, "--base-url", server.url, "--overwrite"])
+        assert len(server.requests) == asked
+    assert made.exit_code == 0, made.output
+    rows = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    assert len(rows) > SEEDS and all(int(row["target"]) == TRUTH[row["instruction"]] for row in rows)
+    assert again.exit_code == 0 and f"{len(rows):,} rows" in again.stdout
+
+
+def test_it_needs_a_place_where_the_model_answers(tmp_path, prompts):
+    recipe(tmp_path, prompts, "http://localhost:1/v1")
+    made = CliRunner().invoke(
+        app,
+        ["evolve", str(tmp_path / "seeds.jsonl"), "--dimension", "complexity", "--output", str(tmp_path / "x.jsonl")],
+    )
+    assert isinstance(made.exception, UserError)
+    assert "--base-url, --model, --local: state either base_url: (a server) or local:" in str(made.exception)
