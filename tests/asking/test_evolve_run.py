@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import datasets
@@ -274,3 +274,27 @@ def test_it_needs_a_place_where_the_model_answers(tmp_path, prompts):
     )
     assert isinstance(made.exception, UserError)
     assert "--base-url, --model, --local: state either base_url: (a server) or local:" in str(made.exception)
+
+
+def test_a_scorer_is_trained_on_the_labels_and_measured_on_those_of_other_seeds(tmp_path, prompts):
+    with FakeServer(knows) as server:
+        path = recipe(tmp_path, prompts, server.url, seeds=40)
+        data = read_json(path)
+        trainer = {"learning_rate": 5e-3, "num_train_epochs": 1}
+        data["base"] = {
+            "builtin": "miniature",
+            "architecture": {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 600},
+            "pretrain": {
+                "data": {"builtin": "quickstart_pretraining", "rows": 100}, "max_length": 512,
+                "global_batch_size": 16, "trainer": {"num_train_epochs": 1},
+            },
+        }  # fmt: skip
+        train = {"data": "evolve", "model": "base", "max_length": 512, "global_batch_size": 8, "trainer": trainer}
+        data["scorers"] = {"complexity": {"train": train}}
+        write_json_atomically(path, data)
+        made = carried_out(tmp_path, path)
+    trained = read_json(made["train_scorer.complexity"] / "metrics.json")
+    splits = Counter(datasets.load_from_disk(str(made["rank.complexity"] / "data"))["split"])
+    assert splits["train"] > splits["heldout"] == trained["heldout"]["rows"] > 0
+    steps_of_epoch = sum(step["epoch"] <= 1 for step in trained["history"])
+    assert steps_of_epoch == -(-splits["train"] // 8)

@@ -35,7 +35,7 @@ def ranked_examples(labels: Path, split: str) -> list[ScorerExample]:
     """The rows of one split, "train" or "heldout", of a table of `rank`."""
     rows = datasets.load_from_disk(str(labels / "data"))
     return [
-        ScorerExample(row["id"], row["instruction"], row["response"], row["target"])
+        ScorerExample(row["id"], row["instruction"], row["response"], int(row["target"]))
         for row in rows
         if row["split"] == split
     ]
