@@ -28,6 +28,27 @@ SMOLLM = (
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# As Mistral and Mixtral, Granite 3 and OLMo 2 publish theirs, without their tools; none is known to trl.
+MISTRAL = (
+    "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ ' [INST] ' + message['content'] + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+GRANITE = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|start_of_role|>system<|end_of_role|>You are Granite, developed by "
+    "IBM.<|end_of_text|>\n' }}{% endif %}{% for message in messages %}{{ '<|start_of_role|>' + message['role'] + "
+    "'<|end_of_role|>' + message['content'] + '<|end_of_text|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_of_role|>assistant<|end_of_role|>' }}{% endif %}"
+)
+OLMO = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{{ '<|system|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'user' %}"
+    "{{ '<|user|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'assistant' %}"
+    "{{ '<|assistant|>\n'  + message['content'] + eos_token }}{% if not loop.last %}{{ '\n' }}{% endif %}{% endif %}"
+    "{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +56,7 @@ class Family:
     """Settings of a family's tokenizer.
 
     Attributes:
-        template: its template's name in trl, or its text.
+        template: its template's name in trl, or its text; empty for a base model without one.
         names: its special tokens by their role.
         added: more control tokens.
         pieces: whether its vocabulary has SentencePiece's form instead of bytes.
@@ -52,8 +73,8 @@ class Family:
 
     @property
     def chat_template(self) -> str:
-        """The template that the family publishes."""
-        if "{" in self.template:
+        """The template that the family publishes; empty for none."""
+        if not self.template or "{" in self.template:
             return self.template
         return (TRL_TEMPLATES / f"{self.template}.jinja").read_text(encoding="utf-8")
 
@@ -74,6 +95,11 @@ FAMILIES = {
     "gpt-oss": Family("gptoss", {"bos_token": "<|startoftext|>", "eos_token": "<|return|>"}),
     "deepseek": Family("deepseekv3", {"bos_token": _BAR.format("begin"), "eos_token": _BAR.format("end")}),
     "cohere": Family("cohere2", {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>"}),
+    "mistral": Family(MISTRAL, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, pieces=True),
+    "granite": Family(GRANITE, {"bos_token": "<|end_of_text|>", "eos_token": "<|end_of_text|>"}),
+    "olmo2": Family(OLMO, {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}),
+    "qwen3.5": Family("qwen3_5_nothink", _QWEN),
+    "gpt2": Family("", {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}),
 }
 
 
@@ -93,7 +119,7 @@ def make_tokenizer(family: Family, folder: Path | None = None) -> PreTrainedToke
             single=f"{bos} $A", special_tokens=[(bos, made.token_to_id(bos))]
         )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **family.names)
-    tokenizer.chat_template = family.chat_template
+    tokenizer.chat_template = family.chat_template or None
     if folder is not None:
         tokenizer.save_pretrained(folder)
     return tokenizer

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from deita_train.models.adapter_files import is_adapter, locate_base
 from deita_train.models.hub import hub_folder
@@ -27,6 +27,18 @@ def whole_config(folder: Path, trust_code: bool = False) -> Any:
         folder = base.folder or hub_folder(base.hub, base.revision, str(folder), allow=["config.json"])
     with own_code(folder, trust_code):
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code)
+
+
+def causal_problem(config: Any) -> str | None:
+    """Why transformers gives no causal language model for a whole configuration; None where it does."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return (
+            f"transformers has no causal language model of the type {config.model_type}; choose one that "
+            "AutoModelForCausalLM loads, such as the family's model for text alone."
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        return f"{config.model_type} is an encoder with a decoder; choose a causal language model."
+    return None
 
 
 def context_length(config: Any) -> int | None:

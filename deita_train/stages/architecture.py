@@ -7,7 +7,7 @@ from typing import Any
 
 from deita_train.errors import UserError
 from deita_train.inference.architecture import try_architecture
-from deita_train.models.model_shape import whole_config
+from deita_train.models.model_shape import causal_problem, whole_config
 from deita_train.stages.context import StageContext
 from deita_train.stages.stage_model import model_path, trusts_code
 
@@ -41,11 +41,16 @@ def check_architecture(
         A line on what could not be tried; None if everything was.
 
     Raises:
-        UserError: the model does something else to its logits, or packed conversations would see each other.
+        UserError: it is no causal language model, it does something else to its logits, or packed conversations would
+            see each other.
     """
     if trusts_code(identity):
         return None  # its code is executed where the model is loaded, and nowhere else
-    found = try_architecture(whole_config(folder))
+    config = whole_config(folder)
+    problem = causal_problem(config)
+    if problem is not None:
+        raise UserError(f"{section}: {problem}")
+    found = try_architecture(config)
     packing = bool(runtime.get("packing"))
     if found.untried is not None:
         if packing:

@@ -71,7 +71,7 @@ def check_model(model_dir: Path) -> None:
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             raise UserError(f"the trained weight {name} is not finite: training diverged. Lower trainer.learning_rate.")
-    ids = torch.arange(1, 9).remainder(model.config.vocab_size)[None]
+    ids = torch.arange(1, 9).remainder(model.config.get_text_config().vocab_size)[None]
     with torch.inference_mode():
         assert bool(torch.isfinite(model(input_ids=ids).logits).all()), "the saved model's logits are not finite"
 

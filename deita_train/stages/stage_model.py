@@ -12,6 +12,7 @@ from deita_train.inference.forward import load_model
 from deita_train.models.adapter_files import ADAPTER_CONFIG, is_adapter
 from deita_train.models.hub import NOT_SAFETENSORS, hub_folder
 from deita_train.models.model_folder import check_model_folder
+from deita_train.models.model_shape import causal_problem, whole_config
 from deita_train.models.published_files import TEMPLATE_FILE, TOKENIZER_FILES
 from deita_train.stages.context import StageContext
 
@@ -47,9 +48,16 @@ def _source_path(context: StageContext) -> Path:
 
 
 def load_stage_model(context: StageContext, device: torch.device, *, head: bool) -> PreTrainedModel:
-    """The stage's model in its dtype, loaded by `load_model`."""
-    trusted = trusts_code(context.identity)
-    return load_model(str(model_path(context)), context.identity["dtype"], device, head=head, trust_code=trusted)
+    """The stage's model in its dtype, loaded by `load_model`.
+
+    Raises:
+        UserError: an output head is wanted of what is no causal language model.
+    """
+    trusted, folder = trusts_code(context.identity), model_path(context)
+    problem = causal_problem(whole_config(folder)) if head and not trusted else None
+    if problem is not None:
+        raise UserError(f"{context.label}: {problem}")
+    return load_model(str(folder), context.identity["dtype"], device, head=head, trust_code=trusted)
 
 
 def trusts_code(identity: Mapping[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """trl's trainers on prepared token ids: our own batches, the loss per conversation, precomputed references."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import Any, cast
@@ -145,6 +145,7 @@ class OwnBatches(Trainer):
             for config, base in self._configs:
                 own = {name: getattr(base, name) for name in _SET_BY_TRAINERS if hasattr(base, name)}
                 stack.enter_context(replaced(config, own))
+                stack.enter_context(without(config, [name for name in _SET_BY_TRAINERS if name not in own]))
             super().save_model(*arguments, **named)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -261,6 +262,18 @@ def replaced(target: Any, values: Mapping[str, Any]) -> Iterator[None]:
     """Replace attributes for a while."""
     own = {name: getattr(target, name) for name in values}
     vars(target).update(values)
+    try:
+        yield
+    finally:
+        vars(target).update(own)
+
+
+@contextmanager
+def without(target: Any, names: Collection[str]) -> Iterator[None]:
+    """Take attributes away for a while."""
+    own = {name: value for name, value in vars(target).items() if name in names}
+    for name in own:
+        del vars(target)[name]
     try:
         yield
     finally:
