@@ -50,6 +50,7 @@ def test_one_row_for_each_of_the_pool(made):
         "tokens": sum(table["num_tokens"]),
         "longest": max(table["num_tokens"]),
         "readable": {"context": 1024, "positions": None},
+        "rows_as_text": 0,
     }
 
 

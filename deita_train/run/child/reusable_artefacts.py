@@ -61,7 +61,7 @@ def _walk(stage: Node | Manifest) -> str:
 
 def _only_of_budget(config: Mapping[str, Any]) -> set[str]:
     """The fields and parents that only count a budget of tokens; with `only_trained_turns` they decide scores too."""
-    return set() if config.get("only_trained_turns") else {"lengths", "max_length"}
+    return set() if config.get("only_trained_turns") else {"lengths", "max_length", "cut_at_context"}
 
 
 def _without(entries: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
