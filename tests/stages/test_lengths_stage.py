@@ -49,6 +49,7 @@ def test_one_row_for_each_of_the_pool(made):
         "rows": 10,
         "tokens": sum(table["num_tokens"]),
         "longest": max(table["num_tokens"]),
+        "rows_as_text": 0,
         "readable": {"context": 1024, "positions": None},
         "rows_as_text": 0,
     }
