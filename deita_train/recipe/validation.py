@@ -160,7 +160,7 @@ def _trainer_field(keys: KeyPath) -> str | None:
 
 
 def _allowed_keys(keys: KeyPath, model: type[BaseModel]) -> list[str]:
-    """Return the fields of the section at ``keys``; in a mapping of sections (``llm``) a key is a name of the user's."""
+    """Return the fields of the section at ``keys``; in a mapping of sections (``llm``), a key is the name of one."""
     is_own_name = False
     for key in keys:
         if isinstance(key, str) and not is_own_name:

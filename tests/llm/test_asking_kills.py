@@ -11,10 +11,10 @@ import time
 from collections import Counter
 
 import pytest
-from llm.asking_children import IN_FLIGHT, ask, request
-from llm.fake_server import FakeServer
 
 from deita_train.llm.answers import AnswerStore
+from llm.asking_children import IN_FLIGHT, ask, request
+from llm.fake_server import FakeServer
 
 NUMBER = 60
 ANSWERS = [f"answer {place}" for place in range(NUMBER)]

@@ -6,7 +6,6 @@ import json
 
 import httpx2
 import pytest
-from llm.fake_server import completion
 
 from deita_train.errors import UserError
 from deita_train.llm.answers import Answer, Failure
@@ -14,6 +13,7 @@ from deita_train.llm.calls import Caller
 from deita_train.llm.endpoint import Endpoint
 from deita_train.llm.replies import Trouble
 from deita_train.llm.requests import ChatRequest
+from llm.fake_server import completion
 
 REQUEST = ChatRequest(({"role": "user", "content": "Really?"},), temperature=0.25, max_tokens=9)
 YES = Answer("Yes.", "stop", 11, 7)

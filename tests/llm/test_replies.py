@@ -3,10 +3,10 @@ import time
 from email.utils import formatdate
 
 import pytest
-from llm.fake_server import completion
 
 from deita_train.llm.answers import Answer, Failure
 from deita_train.llm.replies import Trouble, pause_before, read_reply, shown, wait_asked_for
+from llm.fake_server import completion
 
 NOW = 1_800_000_000
 

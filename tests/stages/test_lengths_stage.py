@@ -51,7 +51,6 @@ def test_one_row_for_each_of_the_pool(made):
         "longest": max(table["num_tokens"]),
         "rows_as_text": 0,
         "readable": {"context": 1024, "positions": None},
-        "rows_as_text": 0,
     }
 
 
