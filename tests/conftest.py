@@ -50,6 +50,16 @@ def shared() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(autouse=True)
+def _environment():
+    """Take back the variables that a training inside the test process has set, before a child gets them."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        if name.startswith("ACCELERATE_"):
+            del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def processes():
     """The context of children forked from a process that has imported everything.

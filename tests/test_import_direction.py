@@ -16,7 +16,7 @@ import deita_train
 
 PACKAGE = Path(deita_train.__file__).parent
 SMOKE = PACKAGE.parent / "recipes" / "smoke.yaml"
-COMPONENTS = frozenset({"data", "models", "inference", "scoring", "selection", "training", "report"})
+COMPONENTS = frozenset({"data", "models", "inference", "llm", "evolve", "scoring", "selection", "training", "report"})
 # From the ground up: a room imports those before it, and components each other.
 ABOVE_COMPONENTS = frozenset({"stages", "recipe", "plan", "run", "commands", "cli"})
 GROUND = ("errors", "budget", "number_text", "table", "__init__")
@@ -56,8 +56,12 @@ HEAVY = frozenset(
         "wandb",
         "huggingface_hub",
         "jinja2",
+        "openai",
+        "httpx2",
     ]
 )
+# Of the components, what asks servers: a stage that asks one needs no torch, and openai takes two seconds.
+LIGHT_OF_LLM = frozenset(PACKAGE.glob("llm/*.py")) - {PACKAGE / "llm" / "local.py"}
 # The command line as another process's program is not imported.
 MODULE = re.compile(r"deita_train(?!\.cli$)(\.\w+)+")
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -147,11 +151,11 @@ def run_python(program, *arguments):
     return answer.stdout
 
 
-def test_importing_cli_recipe_and_run_loads_nothing_heavy():
+def test_importing_cli_recipe_run_and_the_client_of_servers_loads_nothing_heavy():
     modules = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         for path in FILES
-        if area(path) in LIGHT
+        if area(path) in LIGHT or path in LIGHT_OF_LLM
     ]
     program = """
 import importlib, json, sys
@@ -160,7 +164,7 @@ for module in json.loads(sys.argv[1]):
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
     loaded = set(json.loads(run_python(program, json.dumps(modules))))
-    assert "deita_train" in loaded and "deita_train.run.runner" in modules
+    assert "deita_train" in loaded and {"deita_train.run.runner", "deita_train.llm.client"} <= set(modules)
     assert loaded & HEAVY == set()
 
 

@@ -107,12 +107,13 @@ def _check_inputs(recipe: Recipe, select: Select, named: str) -> None:
         )
     if rules.embeddings and recipe.embeddings is None and recipe.embedding is None:
         raise UserError(f"--embeddings: {named} needs it. Name what `deita-train embed` wrote.")
-    is_measured = rules.measured and recipe.perplexity is not None
+    is_measured = rules.measured is not None and getattr(recipe, rules.measured) is not None
     if rules.column is not None and select.column is None and not is_measured:
-        measured = ", or the model that measures it: --set perplexity.model=MODEL"
+        can_measure = rules.measured == "perplexity"
+        measured = ", or the model that measures it: --set perplexity.model=MODEL" if can_measure else ""
         raise UserError(
             f"{named}: reads a column. Name the pool's own: --set select.column=NAME"
-            f"{measured if rules.measured else ''}."
+            f"{measured if rules.measured == 'perplexity' else ''}."
         )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Single:
         """The recipe's data, without its name."""
         data: dict[str, Any] = {}
         for field, value in self.fields.items():
-            _put(data, field.split("."), value)
+            _put(data, field.split("."), deepcopy(value))
         return apply_overrides(data, self.sets)
 
 

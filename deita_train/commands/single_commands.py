@@ -39,7 +39,7 @@ def _function(command: SingleCommand) -> Callable[..., None]:
             names[field] = spec.name
             stated |= spec.stated(values[spec.parameter_name], field)
         names |= {field: name for field, (name, _) in stated.items()}
-        fields = {field: value for field, (_, value) in stated.items()} | dict(command.fixed)
+        fields = {**command.fixed, **{field: value for field, (_, value) in stated.items()}}
         label = None if command.label is None else command.label.format(**values)
         FINISH[command.gives](Single(command.name, label, fields, names, tuple(values["sets"] or ())), values)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
+from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
 from deita_train.models.hub import hub_folder
 from deita_train.models.remote_code import own_code
@@ -21,12 +22,23 @@ def load_config(folder: Path, trust_code: bool = False) -> Any:
 
 
 def whole_config(folder: Path, trust_code: bool = False) -> Any:
-    """The transformers configuration of a model or of an adapter's base, with every part of a multimodal one."""
+    """The transformers configuration of a model or of an adapter's base, with every part of a multimodal one.
+
+    Raises:
+        UserError: transformers does not know the architecture.
+    """
     if is_adapter(folder):
         base = locate_base(folder)
         folder = base.folder or hub_folder(base.hub, base.revision, str(folder), allow=["config.json"])
-    with own_code(folder, trust_code):
-        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code)
+    try:
+        with own_code(folder, trust_code):
+            return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_code)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".: ")
+        raise UserError(
+            f"{folder}: transformers cannot tell the architecture from its config.json ({reason}); copy the "
+            "model's own config.json there, or install the version of transformers that knows it."
+        ) from error
 
 
 def causal_problem(config: Any) -> str | None:

@@ -12,6 +12,7 @@ from deita_train.plan.sections.compare import add_compare
 from deita_train.plan.sections.dpo import add_dpo
 from deita_train.plan.sections.embedding import add_embedding
 from deita_train.plan.sections.evaluate import add_evaluate
+from deita_train.plan.sections.evolve import add_direct_score, add_evolve, add_instag
 from deita_train.plan.sections.given_files import add_embedding_file, add_score_files
 from deita_train.plan.sections.perplexity import add_perplexity
 from deita_train.plan.sections.pool import add_pool
@@ -23,12 +24,15 @@ from deita_train.recipe.schema import Recipe
 # Field of the recipe -> what adds its stages. A section finds the stages that it reads, so it comes after theirs.
 SECTIONS: Mapping[str, Callable[[Builder, Any], None]] = {
     "base": add_base,
+    "evolve": add_evolve,
     "pool": add_pool,
     "scorers": add_scorers,
     "scores": add_score_files,
     "embedding": add_embedding,
     "embeddings": add_embedding_file,
     "perplexity": add_perplexity,
+    "direct_score": add_direct_score,
+    "instag": add_instag,
     "select": add_select,
     "compare": add_compare,
     "sft": add_sft,

@@ -56,6 +56,7 @@ class Inputs:
             problem: the error for a dotted path and a message; by default it names no line.
         """
         self._hashes = ContentHashes(store_dir / "content_hashes.json")
+        self.answers_dir = store_dir.parent / "answers"
         self._pins_file = run_dir / "revisions.json"
         self._pins: dict[str, str] = read_json(self._pins_file) if self._pins_file.exists() else {}
         self._recipe_path = recipe_path

@@ -154,10 +154,11 @@ class Base(Section):
 class ScorerTraining(Packable):
     """Training of one scorer [paper 2.3, 2.4]: next-token prediction of one digit after the scorer's prompt."""
 
-    data: ScorerData
-    """Labelled rows to train on."""
+    data: ScorerData | Literal["evolve"]
+    """Labelled rows to train on; `evolve` for those that the section of that name makes."""
     heldout: ScorerData | None = None
-    """Labelled rows on which the scorer is measured after training. Generated ones have a seed of their own."""
+    """Labelled rows on which the scorer is measured after training. Generated ones have a seed of their own; with
+    `data: evolve` the held-out seeds serve by default."""
     model: str
     """The model to start from: a folder, a Hub id, or `base`."""
     revision: str | None = None

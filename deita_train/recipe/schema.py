@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from deita_train.recipe.data_sections import Count, Pool, Section
+from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
 from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
@@ -152,8 +153,16 @@ class Recipe(Section):
     """Default of every section's seed."""
     base: Base | None = None
     """A base model that the run makes itself."""
+    llm: dict[str, LlmEndpoint] | None = None
+    """Chat models by a name of yours, for `evolve`, `direct_score` and `instag` (docs/evolve.md)."""
+    evolve: Evolve | None = None
+    """Labels for the scorers, made by a chat model [paper 2.3, 2.4]."""
     pool: Pool | None = None
     """The conversations to select from."""
+    direct_score: DirectScore | None = None
+    """Ratings of the pool's rows by a chat model."""
+    instag: Instag | None = None
+    """Tags of the pool's rows by a chat model."""
     scorers: Scorers | None = None
     """Models that score complexity and quality [paper 2.3, 2.4]."""
     scores: ScoreFiles | None = None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -160,12 +160,17 @@ def _trainer_field(keys: KeyPath) -> str | None:
 
 
 def _allowed_keys(keys: KeyPath, model: type[BaseModel]) -> list[str]:
-    """Return the fields of the section at ``keys``."""
+    """Return the fields of the section at ``keys``; in a mapping of sections (``llm``), a key is the name of one."""
+    is_own_name = False
     for key in keys:
-        if isinstance(key, str):
-            section = _section(model.model_fields[key].annotation)
+        if isinstance(key, str) and not is_own_name:
+            annotation = model.model_fields[key].annotation
+            section = _section(annotation)
             assert section is not None, keys
             model = section
+            is_own_name = any(get_origin(member) is dict for member in get_args(annotation))
+        else:
+            is_own_name = False
     return list(model.model_fields)
 
 

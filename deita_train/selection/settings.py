@@ -32,7 +32,7 @@ class Method:
         embeddings: whether it reads them.
         column: what it reads from the column that the user names; None for no column. A row without a value is left
             out.
-        measured: whether `perplexity:` measures that column, under the method's name.
+        measured: the section of a recipe that can measure that column; None for none.
         has_budget: whether it stops at a budget.
         prefixes: whether a smaller budget keeps the first rows of a larger one.
         expensive: whether an earlier selection with another budget is worth looking for.
@@ -46,7 +46,7 @@ class Method:
     score: Score | None = None
     embeddings: bool = False
     column: Literal["numbers", "numbers_below_one", "tags"] | None = None
-    measured: bool = False
+    measured: str | None = None
     has_budget: bool = True
     prefixes: bool = True
     expensive: bool = False
@@ -77,11 +77,13 @@ METHODS: dict[str, Method] = {
     "random": Method("baselines.ranking.random", settings=("seed",)),
     "longest_response": Method("baselines.ranking.longest_response"),
     "longest_instruction": Method("baselines.ranking.longest_instruction"),
-    "direct_score": Method("baselines.ranking.highest_number", column="numbers"),
-    "perplexity": Method("baselines.ranking.perplexity", settings=("order",), column="numbers", measured=True),
-    "ifd": Method("baselines.ranking.highest_number", column="numbers_below_one", measured=True),
-    "instag": Method("baselines.tags.instag", column="tags"),
-    "mig": Method("baselines.tags.mig", settings=("label_similarity",), column="tags", scores="required"),
+    "direct_score": Method("baselines.ranking.highest_number", column="numbers", measured="direct_score"),
+    "perplexity": Method("baselines.ranking.perplexity", settings=("order",), column="numbers", measured="perplexity"),
+    "ifd": Method("baselines.ranking.highest_number", column="numbers_below_one", measured="perplexity"),
+    "instag": Method("baselines.tags.instag", column="tags", measured="instag"),
+    "mig": Method(
+        "baselines.tags.mig", settings=("label_similarity",), column="tags", scores="required", measured="instag"
+    ),
     "k_center": Method("baselines.coverage.k_center", scores="if_any", embeddings=True, expensive=True),
     "kmeans": Method(
         "baselines.clusters.kmeans",

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deita_train.number_text import plural
+
 
 def of_scores(metrics: Mapping[str, Any]) -> str:
     """How many turns were scored, and why others were not."""
@@ -64,3 +66,54 @@ def of_perplexities(metrics: Mapping[str, Any]) -> str:
         f"{metrics['measured']:,} of {metrics['rows']:,} rows measured{f' ({nulls})' if nulls else ''}; mean "
         f"perplexity {metrics['mean_perplexity']:.3f}, mean IFD {metrics['mean_ifd']:.3f}"
     )
+
+
+def of_evolutions(metrics: Mapping[str, Any]) -> str:
+    """How many evolved texts were kept, why others were not, and what was asked."""
+    return (
+        f"{metrics['kept']:,} of {metrics['evolutions']:,} evolved texts of {metrics['seeds']:,} seeds kept"
+        f"{_by_reason('dropped', metrics['drops'])}; {_asked(metrics)}"
+    )
+
+
+def of_rankings(metrics: Mapping[str, Any]) -> str:
+    """How many labels the rankings gave, what was asked, and the warnings by name."""
+    warnings = ", ".join(warning["name"] for warning in metrics["warnings"])
+    rows = sum(metrics["splits"].values())
+    return (
+        f"{rows:,} labelled rows of {metrics['seeds_ranked']:,} of {metrics['seeds']:,} seeds"
+        f"{_by_reason('seeds dropped', metrics['seeds_dropped'])}; {_asked(metrics)}"
+        f"{f'; warnings: {warnings}' if warnings else ''}"
+    )
+
+
+def of_direct_scores(metrics: Mapping[str, Any]) -> str:
+    """How many rows were rated, why others were not, and what was asked."""
+    return f"{_answered(metrics)} rated, mean score {metrics['mean']:.2f}; {_asked(metrics)}"
+
+
+def of_tags(metrics: Mapping[str, Any]) -> str:
+    """How many rows were tagged, with how many different tags, and what was asked."""
+    return f"{_answered(metrics)} tagged, {plural(metrics['tags'], 'different tag')}; {_asked(metrics)}"
+
+
+def _answered(metrics: Mapping[str, Any]) -> str:
+    """`9 of 10 rows (without a value: no_scores 1)`."""
+    rows, nulls = metrics["rows"], metrics["nulls"]
+    return f"{rows - sum(nulls.values()):,} of {rows:,} rows{_by_reason('without a value', nulls)}"
+
+
+def _by_reason(words: str, numbers: Mapping[str, int]) -> str:
+    """` (dropped: copy 4, empty 1)`; empty where there is no reason."""
+    found = ", ".join(f"{reason} {number:,}" for reason, number in numbers.items())
+    return f" ({words}: {found})" if found else ""
+
+
+def _asked(metrics: Mapping[str, Any]) -> str:
+    """Calls, tokens and, with a price, their cost; and how many answers were there before."""
+    spending = metrics["spending"]
+    tokens, stored = spending["prompt_tokens"] + spending["completion_tokens"], spending["answered_from_store"]
+    about = "about " if spending["answers_with_estimated_tokens"] else ""
+    cost = "" if spending["cost"] is None else f", cost {about}{spending['cost']:,.4f}"
+    kept = f", {plural(stored, 'answer')} from before" if stored else ""
+    return f"{plural(spending['calls'], 'call')}, {about}{tokens:,} tokens{cost}{kept}"

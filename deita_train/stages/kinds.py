@@ -64,6 +64,7 @@ class StageKind:
     implied: Mapping[str, Any] = field(default_factory=dict)
 
 
+_FORECAST = "deita_train.stages.asking.forecast"
 _ROW_CHECK = "deita_train.stages.inspection.row_check"
 _MODEL_CHECK = "deita_train.stages.inspection.model_check"
 _CODE = {"model.trust_remote_code": False}
@@ -177,6 +178,12 @@ STAGE_KINDS: dict[str, StageKind] = {
         describe=facts.of_perplexities,
         implied={**_CODE, **_SHORTENED, **_RENDERED},
     ),
+    "evolve": StageKind(1, "deita_train.stages.asking.evolve", validations=(_FORECAST,), describe=facts.of_evolutions),
+    "rank": StageKind(1, "deita_train.stages.asking.rank", validations=(_FORECAST,), describe=facts.of_rankings),
+    "direct_score": StageKind(
+        1, "deita_train.stages.asking.direct_score", validations=(_FORECAST,), describe=facts.of_direct_scores
+    ),
+    "instag": StageKind(1, "deita_train.stages.asking.instag", validations=(_FORECAST,), describe=facts.of_tags),
     "lengths": StageKind(
         2,
         "deita_train.stages.inference.lengths",

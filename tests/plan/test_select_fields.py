@@ -116,7 +116,8 @@ def test_facility_location_without_a_weight_needs_no_scores(tmp_path):
 @pytest.mark.parametrize("method", [name for name, rules in METHODS.items() if rules.column])
 def test_a_missing_column_is_asked_for(tmp_path, method):
     with pytest.raises(
-        UserError, match=rf"r.yaml: select.column: method {method} needs (column|perplexity):, (the|which|or).* column"
+        UserError,
+        match=rf"r.yaml: select.column: method {method} needs \w+:, (the|which|or).* column",
     ):
         graph(tmp_path, recipe(select__method=method))
 
@@ -198,6 +199,7 @@ def test_validate_reads_the_column(tmp_path):
 
     def told(**changes):
         changes = {f"select__{name}": value for name, value in changes.items()}
+        changes["select__budget"] = {"share": 0.3}
         lines = data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
         return lines[[line.startswith("select") for line in lines].index(True) :]
 

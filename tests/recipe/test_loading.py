@@ -209,3 +209,22 @@ def test_a_whole_pool_cell_is_a_valid_recipe_without_a_budget(write):
 def test_an_error_in_the_sweep_names_the_file(write):
     path = write(RECIPE + "sweep: {dpo.seed: [1]}\n")
     assert refusal(path) == f"{path}: sweep.dpo.seed: the recipe has no section dpo to set seed in"
+
+
+def test_mistakes_in_the_sections_that_ask_a_chat_model_have_their_place(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: a\n"
+        "llm:\n"
+        "  judge: {base_url: http://x/v1, mdel: q}\n"
+        "evolve: {seeds: {dataset: s.jsonl}, llm: judge, complexity: {evolutons: 3}}\n"
+        "scorers:\n"
+        "  complexity: {train: {data: {datast: x.jsonl}, model: m, global_batch_size: 4}}\n"
+    )
+    with pytest.raises(UserError) as caught:
+        load_recipe(path)
+    assert str(caught.value).splitlines() == [
+        f"{path}:3: llm.judge.mdel: unknown key (did you mean model?)",
+        f"{path}:4: evolve.complexity.evolutons: unknown key (did you mean evolutions?)",
+        f"{path}:6: scorers.complexity.train.data.datast: unknown key (did you mean dataset?)",
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_recipe import data_lines
-from transformers import MistralConfig
+from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 import deita_train
@@ -168,7 +168,7 @@ def data(tmp_path, monkeypatch):
     for name, rows in {"real_pool_sharegpt": judged, "my_pool": SHAREGPT_ROWS, "my_heldout": SHAREGPT_ROWS}.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_tokenizer([], 259, "", tmp_path / "my_model")
-    MistralConfig().save_pretrained(tmp_path / "my_model")
+    LlamaConfig().save_pretrained(tmp_path / "my_model")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -255,7 +255,7 @@ def test_the_stages_are_these(file, hub, data):
 def test_its_data_is_read_as_the_run_will(file, hub, data, monkeypatch, tmp_path):
     read = []
     train_tokenizer([], 259, "", tmp_path)
-    MistralConfig().save_pretrained(tmp_path)
+    LlamaConfig().save_pretrained(tmp_path)
     monkeypatch.setattr(stage_models, "hub_folder", lambda *named, **how: tmp_path)
 
     def published(dataset, *, revision, split, config, data_files, streaming):

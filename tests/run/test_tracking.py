@@ -541,7 +541,7 @@ def test_what_is_not_installed_is_refused_when_the_run_is_planned(tmp_path, monk
         monkeypatch.setattr(inputs, "find_spec", lambda name, spec=spec: spec)
         with pytest.raises(UserError) as caught:
             plan(tmp_path, data)
-        assert str(caught.value) == (
+        assert re.sub(r"(recipe\.yaml):\d+:", r"\1:", str(caught.value)) == (
             f"{tmp_path / 'recipe.yaml'}: report_to: {service} is not installed: pip install 'deita-train[{service}]'."
         )
     assert make_plan(tmp_path / "recipe.yaml", (), tmp_path / "runs", planned_gpus=1).nodes, "for another machine"

@@ -91,7 +91,7 @@ def test_a_model_without_a_row_for_each_token_is_refused_with_the_way_out(folder
     add_pad(folder)
     with pytest.raises(UserError, match=r"sft\.model: the tokenizer of .* has 343 tokens and the model 342 embeddings"):
         graph(tmp_path, recipe(sft__model=str(folder)))
-    with pytest.raises(UserError, match=r"embedding\.model: .* State resize: true where it is trained"):
+    with pytest.raises(UserError, match=r"embedding\.model: .* Resize it once and save it"):
         graph(tmp_path, recipe(embedding={"model": str(folder)}))
     assert graph(tmp_path, recipe(sft__model=str(folder), sft__resize=True))["sft"].identity["resize"]
 

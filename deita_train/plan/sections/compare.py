@@ -81,4 +81,5 @@ def _column_of(recipe: Recipe, compare: Compare, method: SelectMethod) -> str | 
     assert recipe.select is not None
     if method in compare.columns:
         return compare.columns[method]
-    return None if METHODS[method].measured and recipe.perplexity is not None else recipe.select.column
+    measured = METHODS[method].measured
+    return None if measured is not None and getattr(recipe, measured) is not None else recipe.select.column

@@ -53,7 +53,14 @@ def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where
     stated = train.max_length if "max_length" in train.model_fields_set else None
     builder.check_limits(model, where, ("max_length", stated), resize=train.resize)
     seed = builder.recipe.seed
-    data, data_location = builder.inputs.source(train.data, default_seed=seed, where=f"{where}.data")
+    parents = {**model.parents}
+    data_location: dict[str, Any] = {}
+    if train.data == "evolve":
+        wanted = f"evolve.{dimension}: (the section says data: evolve)"
+        parents["labels"] = builder.required(f"rank.{dimension}", where, wanted)
+        data: dict[str, Any] = {"evolve": "train"}
+    else:
+        data, data_location = builder.inputs.source(train.data, default_seed=seed, where=f"{where}.data")
     heldout: dict[str, Any] | None = None
     heldout_location: dict[str, Any] | None = None
     if train.heldout is not None:
@@ -61,6 +68,8 @@ def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where
         heldout, heldout_location = builder.inputs.source(
             train.heldout, default_seed=seed + 1, where=f"{where}.heldout"
         )
+    elif "labels" in parents and parents["labels"].identity["heldout_share"] > 0:
+        heldout, heldout_location = {"evolve": "heldout"}, {}
     identity = {
         **model.identity,
         "dimension": dimension,
@@ -77,5 +86,5 @@ def _add_training(builder: Builder, dimension: str, train: ScorerTraining, where
         **builder.training_runtime(train, where),
     }
     return builder.add(
-        Node(f"train_scorer.{dimension}", "train_scorer", identity, runtime, model.parents, stated_fields(train))
+        Node(f"train_scorer.{dimension}", "train_scorer", identity, runtime, parents, stated_fields(train))
     )

@@ -67,13 +67,13 @@ def _read_column(
     """The column that the method reads: one of the pool's own, or the one that `perplexity:` measures."""
     if select.column is not None:
         identity["column"] = select.column
-    elif rules.measured and builder.recipe.perplexity is not None:
-        parents["perplexity"] = builder.required("perplexity", "select", "perplexity:")
-        identity["column"] = select.method
+    elif rules.measured and getattr(builder.recipe, rules.measured) is not None:
+        parents[rules.measured] = builder.required(rules.measured, "select", f"{rules.measured}:")
+        identity["column"] = "tags" if rules.measured == "instag" else select.method
     elif rules.measured:
         raise builder.inputs.error(
             where,
-            f"method {select.method} needs perplexity:, which measures it, or {where}: with a column of the pool",
+            f"method {select.method} needs {rules.measured}:, which measures it, or {where}: with a column of the pool",
         )
     else:
         raise builder.inputs.error(where, f"method {select.method} needs column:, the column of the pool to read")

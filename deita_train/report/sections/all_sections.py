@@ -9,6 +9,7 @@ from deita_train.report.results.summary import RunSummary
 from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
+from deita_train.report.sections.label_section import label_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
 from deita_train.report.sections.run_sections import (
     cards_section,
@@ -26,6 +27,7 @@ _SECTIONS = (
     selection_section,
     comparison_section,
     scorer_section,
+    label_section,
     training_section,
     answer_section,
     pool_section,

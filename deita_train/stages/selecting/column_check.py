@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.settings import SelectionSettings
 from deita_train.selection.unrankable import unrankable_by_column
+from deita_train.stages.selecting.scored_pool import MEASURED_BY
 from deita_train.stages.validation import StageToValidate, drop_lines, read_once
 
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """How many rows have a value in the column; nothing for a column that another stage measures."""
-    if "column" not in stage.identity or "perplexity" in stage.parents:
+    if "column" not in stage.identity or any(section in stage.parents for section in MEASURED_BY):
         return
     pool, _ = read_once(stage.parents["pool"])
     candidates = Candidates(pool, SelectionSettings.of_stage(stage.identity))  # without scores, which are not made yet

@@ -11,6 +11,9 @@ from deita_train.selection.candidates import Candidates
 from deita_train.selection.settings import DIMENSIONS
 from deita_train.stages.context import StageContext
 
+MEASURED_BY = ("perplexity", "direct_score", "instag")
+"""The sections whose stages measure a column that a method reads."""
+
 
 def scored_pool(context: StageContext) -> datasets.Dataset:
     """The pool with the columns that the method reads from other stages, joined by id."""
@@ -19,8 +22,9 @@ def scored_pool(context: StageContext) -> datasets.Dataset:
         if dimension in context.parents:
             turns = datasets.List(datasets.Value("float32"))
             pool = _joined(pool, context.parents[dimension], f"{dimension}_scores", turns)
-    if "perplexity" in context.parents:
-        pool = _with_measured(pool, context)
+    for section in MEASURED_BY:
+        if section in context.parents:
+            pool = _with_measured(pool, context, section)
     return pool
 
 
@@ -35,15 +39,16 @@ def with_evol_score(candidates: Candidates) -> datasets.Dataset:
     return rows.add_column("evol_score", scores, feature=datasets.Value("float64"))
 
 
-def _with_measured(pool: datasets.Dataset, context: StageContext) -> datasets.Dataset:
-    """The pool with the column that the stage `perplexity` measured and the method reads."""
+def _with_measured(pool: datasets.Dataset, context: StageContext, section: str) -> datasets.Dataset:
+    """The pool with the column that the stage of `section` measured and the method reads."""
     column = context.identity["column"]
     if column in pool.column_names:
         raise UserError(
-            f"{context.label}: the pool has a column {column!r}, and perplexity: measures one. State select.column: "
+            f"{context.label}: the pool has a column {column!r}, and {section}: measures one. State select.column: "
             f"{column} to take the pool's, or rename it in the data."
         )
-    return _joined(pool, context.parents["perplexity"], column, datasets.Value("float64"))
+    feature = datasets.Value("float64") if section != "instag" else datasets.List(datasets.Value("string"))
+    return _joined(pool, context.parents[section], column, feature)
 
 
 def _joined(pool: datasets.Dataset, artefact: Path, column: str, feature: Any) -> datasets.Dataset:

@@ -31,7 +31,7 @@ def prepare(context: StageContext) -> None:
     """Encode prompt ids + digit id + end of sequence for every labelled row."""
     check_adapter(context)
     check_outside_model(context)
-    examples = read_scorer_data(context.identity, context.runtime, "data")
+    examples = read_scorer_data(context.identity, context.runtime, "data", context.parents.get("labels"))
     count = write_training_rows(_rows(context, examples), context.prepared_dir / ROWS)
     write_count(context, count)
 
@@ -46,7 +46,7 @@ def finish(context: StageContext) -> dict[str, Any]:
     metrics = {"dimension": context.identity["dimension"], **finish_adapter(context)}
     if context.identity["heldout"] is None:
         return {**metrics, "heldout": None}
-    examples = read_scorer_data(context.identity, context.runtime, "heldout")
+    examples = read_scorer_data(context.identity, context.runtime, "heldout", context.parents.get("labels"))
     scores = _score(context, examples)
     truth = np.array([example.score for example in examples], dtype=np.float64)
     try:

@@ -1,0 +1,91 @@
+"""The chat model of a stage: where it answers, within which limits, and the store of what it has answered."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deita_train.llm.answers import Answer, AnswerStore, Failure
+from deita_train.llm.client import Asker
+from deita_train.llm.endpoint import Endpoint, Price
+from deita_train.llm.requests import ChatRequest
+from deita_train.stages.context import StageContext
+from deita_train.stages.stage_model import model_path
+from deita_train.store.keys import canonical_json
+
+Item = TypeVar("Item")
+Judged = TypeVar("Judged")
+
+
+def stage_asker(context: StageContext) -> Asker:
+    """The stage's chat model, with every answer kept in the runs folder, so that none is paid twice."""
+    store = AnswerStore(Path(context.runtime["answers"]))
+    return Asker(stage_endpoint(context), store, lambda done, total, note: _tick(context, done, total, note), _log)
+
+
+def stage_endpoint(context: StageContext) -> Endpoint:
+    """The endpoint that a stage's runtime describes."""
+    stated = context.runtime["endpoint"]
+    if "base_url" in stated:
+        return served_endpoint(stated)
+    model = canonical_json(context.identity["model"])
+    return Endpoint(**_named_fields(stated), model=model, local=model_path(context))
+
+
+def served_endpoint(stated: Mapping[str, Any]) -> Endpoint:
+    """The endpoint of a model behind a server."""
+    return Endpoint(**_named_fields(stated))
+
+
+def _named_fields(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's fields of an endpoint by the endpoint's own names."""
+    fields = {name: value for name, value in stated.items() if name not in ("deadline_seconds", "price")}
+    price = stated.get("price")
+    return {**fields, "deadline_s": stated["deadline_seconds"], "price": None if price is None else Price(**price)}
+
+
+def asked_until_usable(
+    asker: Asker,
+    items: Sequence[Item],
+    request: Callable[[Item, int], ChatRequest],
+    judge: Callable[[Item, int, Answer | Failure], Judged],
+    is_usable: Callable[[Judged], bool],
+    ask_again: int,
+) -> list[list[Judged]]:
+    """Ask for every item, and again for those whose answer cannot be used.
+
+    Args:
+        asker: the chat model.
+        items: what to ask about.
+        request: of an item and the number of attempts before.
+        judge: makes something of the answer.
+        is_usable: whether that is enough.
+        ask_again: how often an item is asked again at most.
+
+    Returns:
+        For each item what became of its attempts, in their order.
+    """
+    attempts: list[list[Judged]] = [[] for _ in items]
+    waiting = list(range(len(items)))
+    for attempt in range(ask_again + 1):
+        answers = asker.ask([request(items[place], attempt) for place in waiting])
+        for place, answer in zip(waiting, answers, strict=True):
+            attempts[place].append(judge(items[place], attempt, answer))
+        waiting = [place for place in waiting if not is_usable(attempts[place][-1])]
+        if not waiting:
+            break
+    return attempts
+
+
+def spent(asker: Asker) -> dict[str, Any]:
+    """What a stage asked and what that cost, as metrics."""
+    return {"spending": asker.spending.as_dict()}
+
+
+def _tick(context: StageContext, done: int, total: int, note: str) -> None:
+    context.progress.update(done, total, "answers", note)
+
+
+def _log(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

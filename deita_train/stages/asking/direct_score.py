@@ -1,0 +1,57 @@
+"""Stage `direct_score`: a chat model rates each turn alone, from 1 to 6; a row has the mean (the paper's baseline)."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+
+from deita_train.evolve.direct_score import direct_score_request, judge_direct_score
+from deita_train.evolve.prompts import DIRECT_SCORE, Prompts
+from deita_train.evolve.ranking import nearest_level
+from deita_train.evolve.score_reading import HIGHEST, LOWEST
+from deita_train.stages.asking.asker import asked_until_usable, stage_asker
+from deita_train.stages.asking.rated_rows import leave_column, pool_of, turns_of
+from deita_train.stages.context import StageContext, StageResult
+
+COLUMN = "direct_score"
+
+
+def run(context: StageContext) -> StageResult:
+    """Ask about every turn, for quality about those that have an answer."""
+    identity = context.identity
+    asker = stage_asker(context)
+    pool = pool_of(context)
+    prompts = Prompts(identity["dimension"], {DIRECT_SCORE: identity["prompt"]})
+    turns = [turn for turn in turns_of(pool) if identity["dimension"] == "complexity" or turn[2] is not None]
+    attempts = asked_until_usable(
+        asker,
+        turns,
+        lambda turn, attempt: direct_score_request(
+            prompts, turn[1], turn[2], attempt=attempt, max_tokens=identity["max_tokens"]
+        ),
+        lambda turn, attempt, answer: judge_direct_score(answer),
+        lambda score: isinstance(score, int),
+        identity["ask_again"],
+    )
+    scores: list[list[int]] = [[] for _ in pool]
+    reasons: list[str | None] = ["no_response"] * len(pool)
+    for (row, _, _), of_turn in zip(turns, attempts, strict=True):
+        last = of_turn[-1]
+        if isinstance(last, int):
+            scores[row].append(last)
+        else:
+            reasons[row] = last.reason
+    values = [sum(of_row) / len(of_row) if of_row else None for of_row in scores]
+    reasons = [None if value is not None else reason for value, reason in zip(values, reasons, strict=True)]
+    found = _distribution([of_row for of_row in scores if of_row])
+    return leave_column(context, asker, COLUMN, datasets.Value("float64"), values, reasons, found)
+
+
+def _distribution(scores: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """The mean over the rated rows, and how many of them have which level; nothing where no row was rated."""
+    if not scores:
+        return {}
+    counted = Counter(map(nearest_level, scores))
+    mean = sum(sum(of_row) / len(of_row) for of_row in scores) / len(scores)
+    return {"mean": mean, "scores": {str(level): counted[level] for level in range(LOWEST, HIGHEST + 1)}}
