@@ -17,6 +17,7 @@ from smoke_run import run_smoke
 
 from deita_train.store.locks import PARENT_VARIABLE
 
+_INHERITED = frozenset(os.environ)
 # The files that take longest. Those with the undisturbed run do not come first on both workers, where one would wait.
 SLOWEST = [
     f"tests/{name}.py"
@@ -53,9 +54,13 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _environment():
     """Take back the variables that a training inside the test process has set, before a child gets them."""
-    before = dict(os.environ)
+    _forget_trainings()
     yield
-    for name in os.environ.keys() - before.keys():
+    _forget_trainings()
+
+
+def _forget_trainings():
+    for name in os.environ.keys() - _INHERITED:
         if name.startswith("ACCELERATE_"):
             del os.environ[name]
 

@@ -135,7 +135,7 @@ def test_a_pasted_command_carries_out_its_cell_alone(carried_out):
 def test_a_task_of_the_script_fails_with_its_cell(carried_out):
     task = carried_out["task"]
     assert task.returncode == 2
-    assert task.stderr.startswith("error: select: only 24 of the budget of 400 rows were found among 24.")
+    assert task.stderr.startswith("error: select: the budget is 400 rows, but only 24 of 24 can be selected.")
     assert [entry["cells"] for entry in carried_out["failures after the task"]] == [["budget 400, seed 1"]]
 
 
@@ -151,7 +151,7 @@ def test_the_run_makes_the_rest_and_reports_what_there_is(carried_out, folder):
         "  cells:   budget 400, seed 2",
     ]
     page = (folder / "my runs" / "budgets" / "report" / "report.html").read_text()
-    assert "budget 400, seed 1" in page and "only 24 of the budget of 400 rows" in page
+    assert "budget 400, seed 1" in page and "the budget is 400 rows, but only 24 of 24" in page
 
 
 def test_the_logs_and_commands_of_the_list_are_real(carried_out, folder, shell):
