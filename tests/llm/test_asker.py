@@ -158,9 +158,10 @@ class Waits:
         self.passed = max(self.passed, wake)
 
 
-@pytest.mark.parametrize("asked", ["7200", formatdate(time.time() + 7200, usegmt=True)])
-def test_retry_after_is_honoured_however_long_and_shown(tmp_path, asked):
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured_however_long_and_shown(tmp_path, form):
     lines, progress, waits = [], [], Waits()
+    asked = "7200" if form == "seconds" else formatdate(time.time() + 7200, usegmt=True)
     with FakeServer(shout, at_first(error(429, retry_after=asked))) as server:
         endpoint = Endpoint("judge", "m", base_url=server.url, max_in_flight=1, max_attempts=2)
         asker = Asker(

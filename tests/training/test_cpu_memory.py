@@ -10,7 +10,15 @@ SIZE, TIMES = 64 * 2**20, 20
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_a_large_tensor_gets_the_memory_of_the_one_before_it():
+def test_a_large_tensor_gets_the_memory_of_the_one_before_it(processes):
+    """In a new process, as a stage is one: late in a long one, the heap may have no room left to grow into."""
+    child = processes.Process(target=check_reuse)
+    child.start()
+    child.join()
+    assert child.exitcode == 0, "what went wrong stands in the child's output"
+
+
+def check_reuse():
     """At first the heap grows by some tensors; by default the kernel would clear every page of every one."""
     keep_freed_memory()
     grown = pages_of(TIMES)
