@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from deita_train.data.as_text import message_text
+from deita_train.data.formats import ConversationFormat
 from deita_train.data.messages import (
     TRAINED_FIELDS,
     Message,
@@ -17,18 +18,9 @@ from deita_train.data.messages import (
 )
 from deita_train.errors import UserError
 
-Format = Literal[
-    "sharegpt",
-    "messages",
-    "alpaca",
-    "prompt_completion",
-    "instruction_response",
-    "question_answer",
-    "query_response",
-]
-FORMATS: tuple[Format, ...] = get_args(Format)
+FORMATS: tuple[ConversationFormat, ...] = get_args(ConversationFormat)
 
-FORMAT_COLUMNS: Mapping[Format, tuple[str, ...]] = MappingProxyType(
+FORMAT_COLUMNS: Mapping[ConversationFormat, tuple[str, ...]] = MappingProxyType(
     {
         "messages": ("messages",),
         "sharegpt": ("conversations",),
@@ -46,7 +38,7 @@ FORMAT_COLUMNS: Mapping[Format, tuple[str, ...]] = MappingProxyType(
 
 _OPTIONAL_COLUMNS = ("input", "context")
 
-ASKED: Mapping[Format, tuple[str, ...]] = MappingProxyType(
+ASKED: Mapping[ConversationFormat, tuple[str, ...]] = MappingProxyType(
     {
         "alpaca": ("instruction", "input", "context"),
         "instruction_response": ("instruction", "input", "context"),
@@ -56,12 +48,12 @@ ASKED: Mapping[Format, tuple[str, ...]] = MappingProxyType(
 )
 """Of the formats with one exchange in columns: those of the user's message, which has the later ones after it."""
 
-_ANSWER: Mapping[Format, str] = MappingProxyType(
+_ANSWER: Mapping[ConversationFormat, str] = MappingProxyType(
     {"alpaca": "output", "instruction_response": "response", "question_answer": "answer", "query_response": "response"}
 )
 SYSTEM_COLUMNS = ("system", "system_prompt")
 
-_CONSUMED: Mapping[Format, tuple[str, ...]] = MappingProxyType(
+_CONSUMED: Mapping[ConversationFormat, tuple[str, ...]] = MappingProxyType(
     {
         name: (*((*ASKED[name], _ANSWER[name], "history") if name in ASKED else columns), "tools")
         for name, columns in FORMAT_COLUMNS.items()
@@ -143,8 +135,8 @@ def is_trained(message: Message) -> bool:
     return message["role"] != "assistant" or all(message.get(name, 1) for name in TRAINED_FIELDS)
 
 
-def require_format(name: str) -> Format:
-    """``name`` as a ``Format``.
+def require_format(name: str) -> ConversationFormat:
+    """``name`` as a ``ConversationFormat``.
 
     Raises:
         UserError: if there is no such format.
@@ -155,7 +147,7 @@ def require_format(name: str) -> Format:
     raise UserError(f"format {name!r} is unknown; allowed are {', '.join(FORMATS)}")
 
 
-def detect_format(row: Mapping[str, Any]) -> Format:
+def detect_format(row: Mapping[str, Any]) -> ConversationFormat:
     """The first of ``FORMAT_COLUMNS`` whose columns ``row`` has (``input`` and ``context`` may be absent).
 
     Raises:

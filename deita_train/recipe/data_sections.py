@@ -8,21 +8,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from deita_train.data.formats import ConversationFormat, PairFormat
+
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Role = Literal["user", "assistant", "system", "tool"]
-ConversationFormat = Literal[
-    "sharegpt",
-    "messages",
-    "alpaca",
-    "prompt_completion",
-    "instruction_response",
-    "question_answer",
-    "query_response",
-]
-PairFormat = Literal[
-    "ultrafeedback", "sharegpt_pairs", "prompt_pairs", "question_pairs", "instruction_pairs", "transcript_pairs"
-]
 
 
 class Section(BaseModel):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from deita_train.data.conversations import UnusableRow, detect_format
 from deita_train.data.intake import Account, RowIds, RowSource, chosen_format, instruction_fraction
 from deita_train.data.intake_notes import intake_notes
-from deita_train.data.preferences import detect_pair_format
+from deita_train.data.pairs import detect_pair_format
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 

@@ -11,16 +11,15 @@ from messages import assistant, system, tool, user
 
 from deita_train.data.conversations import DEFAULT_ROLES, UnusableRow
 from deita_train.data.intake import instruction_fraction
-from deita_train.data.preferences import (
+from deita_train.data.pairs import (
     PAIR_DROP_REASONS,
     PAIR_FORMAT_COLUMNS,
     PAIR_FORMATS,
     PreferencePair,
-    PreferenceSource,
-    build_preferences,
     detect_pair_format,
     to_pair,
 )
+from deita_train.data.preferences import PreferenceSource, build_preferences
 from deita_train.data.row_table import MESSAGES_TYPE
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
