@@ -11,7 +11,12 @@ _ENDS_IN_EOS = re.compile(r"(\{\{[-+]?|[+~])\s*eos_token\s*[-+]?\}\}\s*$")
 
 def marked_answers(template: str) -> list[str]:
     """The parts of a template between its generation markers, without comments, which may speak of the markers."""
-    return _ANSWER.findall(_COMMENT.sub("", template))
+    return _ANSWER.findall(without_comments(template))
+
+
+def without_comments(template: str) -> str:
+    """The template as Jinja writes it, without its comments."""
+    return _COMMENT.sub("", template)
 
 
 def with_answers_between(template: str, start: str, end: str) -> str:

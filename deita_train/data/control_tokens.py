@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from deita_train.data.answer_marks import marked_answers
+from deita_train.data.answer_marks import marked_answers, without_comments
 from deita_train.data.training_templates import training_form
 from deita_train.errors import UserError
 
@@ -18,7 +18,6 @@ Span = tuple[int, int]
 
 # The start of two Unicode planes reserved for private use.
 _PRIVATE = 0xF0000
-_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 _PLAIN_TEXT = re.compile(r"\{#[-+]?\s*plain text:(.*?)[-+]?#\}", re.DOTALL)
 # As spelled by published formats: ChatML and Llama 3, DeepSeek (with a wide bar), LLaMA and Mistral, Gemma.
 _WRITTEN = re.compile(r"<[|\uff5c][^<>|\uff5c\s]+[|\uff5c]>|</?s>|<(?:start|end)_of_turn>")
@@ -51,7 +50,7 @@ def missing_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) ->
     is_own = isinstance(own, str) and template in (own, training_form(own))
     looked_at = "".join(marked_answers(template)) if is_own else template
     plain = {token for tokens in _PLAIN_TEXT.findall(template) for token in tokens.split()}
-    written = dict.fromkeys(_WRITTEN.findall(_COMMENT.sub("", looked_at)))
+    written = dict.fromkeys(_WRITTEN.findall(without_comments(looked_at)))
     return [token for token in written if token not in plain and not _is_one_token(tokenizer, token)]
 
 

@@ -179,12 +179,13 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 def _check_written(template: _Template, messages: Sequence[Message], text: str, prompt: bool) -> None:
     """Refuse a conversation of which the template leaves something out."""
+    last_question = _last_question(messages)
     for number, message in enumerate(messages, start=1):
-        if any(words not in text for words in _words(message, is_earlier=number <= _last_question(messages))):
+        if any(words not in text for words in _words(message, is_earlier=number <= last_question)):
             raise RowRefused(
                 "text_not_written", f"the template does not write the text of message {number} ({message['role']})"
             )
-    named, fields = _named_fields(messages, template.tools)
+    named, fields = _named_fields(messages, template.tools, last_question)
     if not fields:
         return
     try:
@@ -216,7 +217,7 @@ def _words(message: Message, *, is_earlier: bool) -> list[str]:
 
 
 def _named_fields(
-    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None
+    messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, last_question: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The same conversation with a name of its own in each field that a template has to write, and what each names.
 
@@ -232,7 +233,7 @@ def _named_fields(
     for number, message in enumerate(messages, start=1):
         named = dict(message)
         for field in _REASONING:
-            if field in message and number > _last_question(messages):
+            if field in message and number > last_question:
                 named[field] = name(f"the reasoning of message {number}")
         if "tool_calls" in message:
             field = f"a tool call of message {number}"

@@ -13,7 +13,7 @@ from deita_train.data.control_tokens import control_tokens
 from deita_train.data.messages import Message
 from deita_train.data.rendering import IGNORED, render
 from deita_train.data.row_refusal import MARK_THE_ANSWERS, RowRefused
-from deita_train.data.template_text import rendered_text
+from deita_train.data.template_text import RenderedText, rendered_text
 from deita_train.data.training_templates import name_of_training_form
 from deita_train.errors import UserError
 
@@ -43,13 +43,13 @@ def check_answer_marks(tokenizer: PreTrainedTokenizerBase) -> None:
     """
     for probe in _PROBES:
         try:
-            rendered_text(tokenizer, probe)
+            rendered = rendered_text(tokenizer, probe)
         except RowRefused as refusal:
             if refusal.reason == "answers_not_found" and probe is _PROBES[0]:
                 raise UserError(f"{refusal.detail}; {MARK_THE_ANSWERS}.") from refusal
             continue  # a template for other conversations; its rows are checked one by one
-        _check_places(tokenizer, probe)
-        _check_headers(tokenizer, probe)
+        _check_places(tokenizer, probe, rendered)
+        _check_headers(tokenizer, probe, rendered)
         _check_ends(tokenizer, probe)
 
 
@@ -78,12 +78,11 @@ _PROBES: tuple[tuple[Message, ...], ...] = (
 )
 
 
-def _check_places(tokenizer: PreTrainedTokenizerBase, probe: Sequence[Message]) -> None:
+def _check_places(tokenizer: PreTrainedTokenizerBase, probe: Sequence[Message], rendered: RenderedText) -> None:
     """Compare where transformers says the marked answers are with where they are."""
     template: str = tokenizer.get_chat_template()
     if not marked_answers(template):
         return
-    rendered = rendered_text(tokenizer, probe)
     # Two characters that no template writes.
     start, end = "\U00100000", "\U00100001"
     around: Any = tokenizer.apply_chat_template(
@@ -108,11 +107,10 @@ def _between(text: str, start: str, end: str) -> Iterator[tuple[str, bool]]:
             yield character, depth > 0
 
 
-def _check_headers(tokenizer: PreTrainedTokenizerBase, probe: Sequence[Message]) -> None:
+def _check_headers(tokenizer: PreTrainedTokenizerBase, probe: Sequence[Message], rendered: RenderedText) -> None:
     """Check that no answer begins with the header that asks for it."""
     if name_of_training_form(tokenizer.get_chat_template()) is not None:
         return  # trl's own; that of gpt-oss, for one, has to train its header, which names the channel
-    rendered = rendered_text(tokenizer, probe)
     for place, message in enumerate(probe):
         if message["role"] != "assistant":
             continue
