@@ -56,7 +56,9 @@ class LlmEndpoint(Section):
             raise ValueError("state either base_url: (a server) or local: (a model's folder), and not both")
         if self.base_url is not None and self.model is None:
             raise ValueError("base_url: needs model:, the name by which the server knows the model")
-        of_servers = ("model", "api_key_env", "requests_per_minute", "tokens_per_minute", "price", "max_cost")
+        of_servers = (
+            "model", "api_key_env", "requests_per_minute", "tokens_per_minute", "price", "max_cost", "max_tokens_total"
+        )  # fmt: skip
         ignored = [name for name in of_servers if self.local is not None and name in self.model_fields_set]
         if ignored:
             raise ValueError(f"{', '.join(ignored)} would have no effect beside local:; leave it out")

@@ -1,9 +1,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import deita_train
 from deita_train.errors import UserError
+from deita_train.llm.endpoint import _ONLY_FOR_SERVERS
+from deita_train.recipe.llm_sections import LlmEndpoint
 from deita_train.recipe.loading import load_recipe, trainings
 from deita_train.recipe.trainer_fields import GONE, OWNED_FIELDS, trainer_fields
 
@@ -228,3 +231,10 @@ def test_mistakes_in_the_sections_that_ask_a_chat_model_have_their_place(tmp_pat
         f"{path}:4: evolve.complexity.evolutons: unknown key (did you mean evolutions?)",
         f"{path}:6: scorers.complexity.train.data.datast: unknown key (did you mean dataset?)",
     ]
+
+
+@pytest.mark.parametrize("field", [name for name in _ONLY_FOR_SERVERS if name != "base_url"])
+def test_what_the_client_would_refuse_of_a_local_model_is_refused_in_the_recipe(field):
+    values = {"api_key_env": "KEY", "price": {"input": 1.0, "output": 1.0}, "max_cost": 5.0}
+    with pytest.raises(ValidationError, match=f"{field} would have no effect beside local:"):
+        LlmEndpoint.model_validate({"local": "m", field: values.get(field, 5)})
