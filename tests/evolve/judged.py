@@ -30,6 +30,35 @@ def ranking_of(seed_id, scores, round=0, attempt=0, status="ok"):
     return Ranking(seed_id, round, attempt, order, kept, status, f"answer {round}")
 
 
+def stepped(seed_id, text, *steps):
+    """A chain of the seed's text and (operation, status) for each step."""
+    first = Version(seed_id, 0, None, text, None, "ok", None)
+    later = [
+        Version(seed_id, n, name, f"{seed_id} {n}", None, status, "r") for n, (name, status) in enumerate(steps, 1)
+    ]
+    return [first, *later]
+
+
+def three_chains(text):
+    """Chains of which one is ranked in two orders, one in one, and one is nothing but its seed."""
+    return {
+        "a": stepped("a", text, ("deepen", "ok"), ("concretize", "copy"), ("deepen", "ok")),
+        "b": stepped("b", text, ("concretize", "ok"), ("concretize", "empty"), ("deepen", "copy")),
+        "c": stepped("c", text, ("deepen", "copy"), ("deepen", "failed_deadline"), ("deepen", "copy")),
+    }
+
+
+def rankings_of_three():
+    """The rankings of `three_chains`."""
+    return [
+        ranking_of("a", [1, 3, 6], 0),
+        ranking_of("a", [1, 4, 5], 1),
+        ranking_of("b", [2, 2, 2], 0, 0, "all_tied"),
+        ranking_of("b", [2, 1], 0, 1),
+        ranking_of("b", [2, 1], 1, 0, "no_scores"),
+    ]
+
+
 def random_scores(rng: random.Random, count=6):
     while True:
         scores = [rng.randint(1, 6) for _ in range(count)]

@@ -1,32 +1,14 @@
 import json
 
-from judged import chain_of, ranking_of
+from judged import chain_of, ranking_of, rankings_of_three, stepped, three_chains
 
-from deita_train.evolve.chains import Version
 from deita_train.evolve.summary import chain_examples, evolve_summary, rank_summary
 
-
-def stepped(seed_id, *steps):
-    """A chain of the seed and (operation, status) for each step."""
-    first = Version(seed_id, 0, None, f"{seed_id} seed", None, "ok", None)
-    later = [
-        Version(seed_id, n, name, f"{seed_id} {n}", None, status, "r") for n, (name, status) in enumerate(steps, 1)
-    ]
-    return [first, *later]
-
-
-CHAINS = {
-    "a": stepped("a", ("deepen", "ok"), ("concretize", "copy"), ("deepen", "ok")),
-    "b": stepped("b", ("concretize", "ok"), ("concretize", "empty"), ("deepen", "copy")),
-    "c": stepped("c", ("deepen", "copy"), ("deepen", "failed_deadline"), ("deepen", "copy")),
-    "d": stepped("d", ("deepen", "ok"), ("deepen", "ok"), ("deepen", "ok")),
+CHAINS = three_chains("a seed") | {
+    "d": stepped("d", "a seed", ("deepen", "ok"), ("deepen", "ok"), ("deepen", "ok")),
 }
 RANKINGS = [
-    ranking_of("a", [1, 3, 6], 0),
-    ranking_of("a", [1, 4, 5], 1),
-    ranking_of("b", [2, 2, 2], 0, 0, "all_tied"),
-    ranking_of("b", [2, 1], 0, 1),
-    ranking_of("b", [2, 1], 1, 0, "no_scores"),
+    *rankings_of_three(),
     ranking_of("d", [0] * 4, 0, 0, "no_scores"),
     ranking_of("d", [0] * 4, 0, 1, "missing_item"),
     ranking_of("d", [0] * 4, 1, 0, "cut_off"),

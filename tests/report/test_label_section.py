@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from evolve.judged import ranking_of
+from evolve.judged import ranking_of, rankings_of_three, three_chains
 from fake_run import FakeRun
 
 from deita_train.evolve.chains import Version
@@ -13,27 +13,8 @@ from deita_train.report.sections.label_section import TITLE, label_section
 NAUGHTY = "Tell <b>me</b> | `x`\n<script>alert(1)</script>"
 
 
-def chain(seed_id, *steps):
-    """A seed with a naughty text, and (operation, status) for each step."""
-    first = Version(seed_id, 0, None, NAUGHTY, None, "ok", None)
-    later = [
-        Version(seed_id, n, name, f"{seed_id} {n}", None, status, "r") for n, (name, status) in enumerate(steps, 1)
-    ]
-    return [first, *later]
-
-
-CHAINS = {
-    "a": chain("a", ("deepen", "ok"), ("concretize", "copy"), ("deepen", "ok")),
-    "b": chain("b", ("concretize", "ok"), ("concretize", "empty"), ("deepen", "copy")),
-    "c": chain("c", ("deepen", "copy"), ("deepen", "failed_deadline"), ("deepen", "copy")),
-}
-RANKINGS = [
-    ranking_of("a", [1, 3, 6], 0),
-    ranking_of("a", [1, 4, 5], 1),
-    ranking_of("b", [2, 2, 2], 0, 0, "all_tied"),
-    ranking_of("b", [2, 1], 0, 1),
-    ranking_of("b", [2, 1], 1, 0, "no_scores"),
-]
+CHAINS = three_chains(NAUGHTY)
+RANKINGS = rankings_of_three()
 
 
 def spending(calls, cost):
