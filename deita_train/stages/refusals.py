@@ -2,9 +2,12 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self, TypeVar
+
+import datasets
 
 from deita_train.data.row_refusal import MARK_THE_ANSWERS, WRITABLE_AS_TEXT, RowRefused
 from deita_train.errors import UserError
@@ -48,6 +51,24 @@ class Refusals:
         share = runtime.get("max_refused_share", 0.0)
         writes_text = identity.get("unsupported_fields") == "text"
         return cls(runtime.get("section", label), share, writes_text=writes_text, **fields)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How rows are written: the arguments by which functions of `stages/rows.py` differ between recipes."""
+        return {"unsupported_fields": "text" if self.writes_text else "drop", "on_text": self.count_text}
+
+    def rows_of(
+        self, context: StageContext, table: datasets.Dataset, write: Callable[[Any], Made], what: str = "rows rendered"
+    ) -> Iterator[tuple[int, str, Made | None]]:
+        """The number and id of each row, and what `write` makes of it; None for a row that the template refuses.
+
+        Raises:
+            UserError: after the last row, if more were refused than the limit allows.
+        """
+        for number, row in enumerate(table):
+            context.progress.update(number + 1, len(table), what)
+            yield number, row["id"], self.unless_refused(row["id"], partial(write, row))
+        self.check(len(table))
 
     def unless_refused(self, row_id: str, make: Callable[[], Made]) -> Made | None:
         """What `make` returns, or None for a row that the template refuses, which is counted and named in the log."""

@@ -64,7 +64,7 @@ def is_centered(builder: Builder) -> bool:
 def _read_column(
     builder: Builder, select: Select, rules: Method, where: str, identity: dict[str, Any], parents: dict[str, Node]
 ) -> None:
-    """The column that the method reads: one of the pool's own, or the one that `perplexity:` measures."""
+    """The column that the method reads: one of the pool's own, or what a section measures, such as `perplexity:`."""
     if select.column is not None:
         identity["column"] = select.column
     elif rules.measured and getattr(builder.recipe, rules.measured) is not None:

@@ -259,20 +259,16 @@ def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: b
         conversation_row,
         load_tokenizer(str(model), context.identity["chat_template"], trust_code=trusted),
         max_length=told_limit(context).tokens,
-        unsupported_fields=context.identity.get("unsupported_fields", "drop"),
         labelled=labelled,
-        on_text=refusals.count_text,
+        **refusals.how,
     )
     rendered = RenderedTable([], [], {})
-    for number, row in enumerate(table):
-        made = refusals.unless_refused(row["id"], partial(render, row))
+    for number, _, made in refusals.rows_of(context, table, render):
         if made is None:
             rendered.refused[number] = refusals.last_reason
         else:
             rendered.rows.append(made)
             rendered.positions.append(number)
-        context.progress.update(number + 1, len(table), "rows rendered")
-    refusals.check(len(table))
     return replace(rendered, as_text=refusals.as_text)
 
 

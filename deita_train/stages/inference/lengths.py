@@ -41,16 +41,10 @@ def run(context: StageContext) -> StageResult:
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     measured, refusals = [], Refusals.of(context)
-    how = {
-        "unsupported_fields": context.identity.get("unsupported_fields", "drop"),
-        "on_text": refusals.count_text,
-    }
-    for number, row in enumerate(pool):
-        context.progress.update(number + 1, len(pool), "rows rendered")
-        lengths = refusals.unless_refused(row["id"], partial(row_lengths, tokenizer, row, **how))
+    for _, row_id, lengths in refusals.rows_of(context, pool, partial(row_lengths, tokenizer, **refusals.how)):
         if lengths is not None:
-            measured.append({"id": row["id"], **lengths})
-    drops = refusals.check(len(pool))
+            measured.append({"id": row_id, **lengths})
+    drops = dict(refusals.counts)
     if not measured:
         raise no_row_left("has a length", drops)
     datasets.Dataset.from_list(measured, features=FEATURES).save_to_disk(str(context.data_dir))

@@ -253,11 +253,10 @@ Maker = Callable[[Any], _Made]
 def _conversations(
     stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, refusals: Refusals
 ) -> Maker:
-    how = stage.identity.get("unsupported_fields", "drop")
-    labelled, on_text = bool(_shown(stage).verb), refusals.count_text
+    labelled = bool(_shown(stage).verb)
 
     def make(row: Any) -> _Made:
-        made = conversation_row(tokenizer, row, length, unsupported_fields=how, labelled=labelled, on_text=on_text)
+        made = conversation_row(tokenizer, row, length, labelled=labelled, **refusals.how)
         usable = any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
         return _Made(usable, made.truncated, len(made.input_ids))
 
@@ -273,10 +272,8 @@ def _text(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: in
 
 
 def _pairs(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, refusals: Refusals) -> Maker:
-    how = stage.identity.get("unsupported_fields", "drop")
-
     def make(row: Any) -> _Made:
-        pair = pair_row(tokenizer, row, length, unsupported_fields=how, on_text=refusals.count_text)
+        pair = pair_row(tokenizer, row, length, **refusals.how)
         answer = max(len(pair.chosen_ids), len(pair.rejected_ids))
         return _Made(pair.differs, pair.truncated, len(pair.prompt_ids) + answer)
 
@@ -311,10 +308,8 @@ def _labelled(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length
 
 
 def _lengths(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, _: int | None, refusals: Refusals) -> Maker:
-    how = stage.identity.get("unsupported_fields", "drop")
-
     def make(row: Any) -> _Made:
-        lengths = row_lengths(tokenizer, row, unsupported_fields=how, on_text=refusals.count_text)
+        lengths = row_lengths(tokenizer, row, **refusals.how)
         return _Made(lengths["first_trained"] is not None, False, lengths["num_tokens"])
 
     return make

@@ -25,12 +25,8 @@ def rendered_pairs(context: StageContext, refusals: Refusals) -> Iterator[tuple[
         pair_row,
         tokenizer,
         max_length=told_limit(context).tokens,
-        unsupported_fields=context.identity.get("unsupported_fields", "drop"),
-        on_text=refusals.count_text,
+        **refusals.how,
     )
-    for number, row in enumerate(pairs):
-        context.progress.update(number + 1, len(pairs), "pairs rendered")
-        pair = refusals.unless_refused(row["id"], partial(render, row))
+    for _, pair_id, pair in refusals.rows_of(context, pairs, render, "pairs rendered"):
         if pair is not None:
-            yield row["id"], pair
-    refusals.check(len(pairs))
+            yield pair_id, pair

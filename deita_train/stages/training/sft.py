@@ -54,12 +54,8 @@ def _rendered(context: StageContext, rows: datasets.Dataset, refusals: Refusals)
         conversation_row,
         tokenizer,
         max_length=told_limit(context).tokens,
-        unsupported_fields=context.identity.get("unsupported_fields", "drop"),
-        on_text=refusals.count_text,
+        **refusals.how,
     )
-    for number, row in enumerate(rows):
-        context.progress.update(number + 1, len(rows), "rows rendered")
-        rendered = refusals.unless_refused(row["id"], partial(render, row))
+    for _, _, rendered in refusals.rows_of(context, rows, render):
         if rendered is not None:
             yield rendered
-    refusals.check(len(rows))
