@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
 from progress import add_time_limit, say
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -108,7 +109,7 @@ def run_engine(
     lengths = [len(row) for row in ids]
     max_batch_tokens = MAX_BATCH_TOKENS[device.type]
     started = time.perf_counter()
-    plan = BatchPlan(plan_batches(lengths, max_batch_tokens), lengths, max_batch_tokens)
+    plan = BatchPlan(plan_batches(lengths, max_batch_tokens), np.array(lengths), max_batch_tokens)
     speed = Speed(flops_per_token(model), peak_flops(device, model.dtype))
     with tempfile.TemporaryDirectory() as folder:
         shards = Path(folder)

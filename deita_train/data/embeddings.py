@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import datasets
 import numpy as np
@@ -13,9 +14,10 @@ from deita_train.data.row_table import fingerprint
 STORED_TYPES = ("float32", "float16")
 
 
-def write_embeddings(
-    folder: Path, ids: Sequence[str], matrix: np.ndarray, texts: Mapping[str, Sequence[str]] | None = None
-) -> None:
+Texts: TypeAlias = Sequence[str] | pa.Array | pa.ChunkedArray
+
+
+def write_embeddings(folder: Path, ids: Texts, matrix: np.ndarray, texts: Mapping[str, Texts] | None = None) -> None:
     """Write a `save_to_disk` folder with the rows of `matrix`, float32 or float16 [N, D], N at least 1.
 
     `matrix` may be a mapped file; it is never copied in memory. `texts` are further columns, with one text per row.
@@ -46,17 +48,23 @@ def embeddings_of(folder: Path, ids: Sequence[str]) -> np.ndarray:
     return matrix[[places[row_id] for row_id in ids]]
 
 
-def _as_table(texts: Mapping[str, Sequence[str]], matrix: np.ndarray) -> pa.Table:
+def _as_table(texts: Mapping[str, Texts], matrix: np.ndarray) -> pa.Table:
     """The text columns, and the matrix as an Arrow column that shares its memory."""
     rows, width = matrix.shape
     numbers = pa.Array.from_buffers(
         pa.from_numpy_dtype(matrix.dtype), rows * width, [None, pa.py_buffer(np.ascontiguousarray(matrix))]
     )
     column = pa.FixedSizeListArray.from_arrays(numbers, width)
-    columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    columns = {name: _one_array(values) for name, values in texts.items()}
     table = pa.table({**columns, "embedding": column})
     # datasets reads a table's types from this metadata.
     return table.replace_schema_metadata(datasets.Features.from_arrow_schema(table.schema).arrow_schema.metadata)
+
+
+def _one_array(texts: Texts) -> pa.Array:
+    if isinstance(texts, pa.ChunkedArray):
+        return texts.combine_chunks()
+    return texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
 
 
 def _as_matrix(chunk: pa.FixedSizeListArray) -> np.ndarray:

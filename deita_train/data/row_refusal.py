@@ -30,6 +30,9 @@ class RowRefused(Exception):
     """
 
     def __init__(self, reason: Refusal, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(reason, detail)  # both, so that another process can hand it on
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"

@@ -5,16 +5,79 @@ Batches are planned once, from the lengths alone, so every world size computes t
 
 import heapq
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
 
 # A batch of this many tokens keeps a device busy; beyond that, padding wastes more.
 _BUSY_TOKENS = 4096
 _MAX_PADDING_SHARE = 0.05
 # The length at which attention costs as much per token as the matrix products: see `BatchPlan.cost`.
 _ATTENTION_LENGTH = 24_576
+_NUMBERS_AT_ONCE = 1 << 16
+# Begins the names of the facts that are arrays, in the file of a plan.
+_FACT = "fact."
+
+
+class Batches(Sequence[list[int]]):
+    """The positions of the rows of each batch, held as two columns of numbers.
+
+    Attributes:
+        order: the positions batch by batch, int64 [N].
+        starts: where in `order` each batch begins, and the end, int64 [B + 1].
+    """
+
+    def __init__(self, order: np.ndarray, starts: np.ndarray) -> None:
+        self.order = order
+        self.starts = starts
+
+    @classmethod
+    def of(cls, batches: Sequence[Sequence[int]]) -> "Batches":
+        """The same from lists."""
+        order = [position for batch in batches for position in batch]
+        starts = np.cumsum([0, *map(len, batches)])
+        return cls(np.array(order, np.int64), starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[list[int]]: ...
+    def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        number %= len(self)
+        positions: list[int] = self.order[self.starts[number] : self.starts[number + 1]].tolist()
+        return positions
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def totals(self, values: np.ndarray) -> np.ndarray:
+        """The sum of `values` [N] over each batch, int64 [B]."""
+        return np.add.reduceat(values[self.order].astype(np.int64), self.starts[:-1]) if len(self) else _NO_NUMBERS
+
+    def longest(self, lengths: np.ndarray) -> np.ndarray:
+        """The length of each batch's first row, which is its longest, int64 [B]."""
+        return lengths[self.order[self.starts[:-1]]].astype(np.int64)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The rows of each batch, int64 [B]."""
+        return np.diff(self.starts)
+
+
+_NO_NUMBERS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -23,19 +86,19 @@ class BatchPlan:
 
     Attributes:
         batches: positions of the rows of each batch.
-        lengths: of each position's row, in tokens.
+        lengths: of each position's row, in tokens, int32 [N].
         max_batch_tokens: the budget they were planned for.
-        facts: whatever else the preparation found out.
+        facts: whatever else the preparation found out; what is JSON, and arrays.
     """
 
-    batches: list[list[int]]
-    lengths: list[int]
+    batches: Batches
+    lengths: np.ndarray
     max_batch_tokens: int
     facts: dict[str, Any] = field(default_factory=dict)
 
     def tokens(self, number: int) -> int:
         """Number of tokens in a batch, without padding."""
-        return sum(self.lengths[position] for position in self.batches[number])
+        return int(self._tokens[number])
 
     def cost(self, number: int) -> int:
         """The relative cost of a batch of B rows padded to T tokens: B x T x (24,576 + T).
@@ -44,11 +107,19 @@ class BatchPlan:
         products (half of it is masked, but kernels that are given a mask compute all of it). So attention costs T / 6D
         of the rest, and 6D is 24,576 at the width 4,096 of a 7B model.
         """
-        longest = self.lengths[self.batches[number][0]]
-        return len(self.batches[number]) * longest * (_ATTENTION_LENGTH + longest)
+        return int(self._costs[number])
+
+    @cached_property
+    def _tokens(self) -> np.ndarray:
+        return self.batches.totals(self.lengths)
+
+    @cached_property
+    def _costs(self) -> np.ndarray:
+        longest = self.batches.longest(self.lengths)
+        return self.batches.sizes * longest * (_ATTENTION_LENGTH + longest)
 
 
-def plan_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
+def plan_batches(lengths: Sequence[int] | np.ndarray, max_batch_tokens: int) -> Batches:
     """Group items so that rows x longest length stays within `max_batch_tokens`, longest items first.
 
     Items are sorted by (length descending, position), which keeps padding small. A batch that is large enough to keep a
@@ -58,17 +129,23 @@ def plan_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int
     Returns:
         The positions in each batch; every position exactly once.
     """
-    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
-    batches: list[list[int]] = []
-    tokens = 0
-    for position in order:
-        if batches and _fits(lengths[batches[-1][0]], len(batches[-1]), tokens, lengths[position], max_batch_tokens):
-            batches[-1].append(position)
-            tokens += lengths[position]
+    sizes = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    starts: list[int] = []
+    longest = tokens = 0
+    for place, length in enumerate(_one_by_one(sizes[order])):
+        if starts and _fits(longest, place - starts[-1], tokens, length, max_batch_tokens):
+            tokens += length
         else:
-            batches.append([position])
-            tokens = lengths[position]
-    return batches
+            starts.append(place)
+            longest = tokens = length
+    return Batches(order, np.array([*starts, len(order)] if starts else [0], np.int64))
+
+
+def _one_by_one(numbers: np.ndarray) -> Iterator[int]:
+    """The numbers as Python's, without holding all of them."""
+    for start in range(0, len(numbers), _NUMBERS_AT_ONCE):
+        yield from numbers[start : start + _NUMBERS_AT_ONCE].tolist()
 
 
 def _fits(longest: int, rows: int, tokens: int, length: int, max_batch_tokens: int) -> bool:
@@ -78,10 +155,10 @@ def _fits(longest: int, rows: int, tokens: int, length: int, max_batch_tokens: i
     return computed <= max_batch_tokens and (small or tokens + length >= (1 - _MAX_PADDING_SHARE) * computed)
 
 
-def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+def padding_share(lengths: np.ndarray, batches: Batches) -> float:
     """The share of computed tokens that are padding."""
-    computed = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
-    return 1 - sum(lengths) / computed if computed else 0.0
+    computed = int((batches.longest(lengths) * batches.sizes).sum())
+    return 1 - int(lengths.sum(dtype=np.int64)) / computed if computed else 0.0
 
 
 def share_batches(costs: Mapping[int, int], world_size: int) -> list[list[int]]:
@@ -101,9 +178,19 @@ def share_batches(costs: Mapping[int, int], world_size: int) -> list[list[int]]:
 
 def write_plan(path: Path, plan: BatchPlan) -> None:
     """Write the planned batches beside the prepared data."""
-    path.write_text(json.dumps(asdict(plan)))
+    arrays = {name: value for name, value in plan.facts.items() if isinstance(value, np.ndarray)}
+    rest = {name: value for name, value in plan.facts.items() if name not in arrays}
+    about = json.dumps({"max_batch_tokens": plan.max_batch_tokens, "facts": rest})
+    columns: dict[str, Any] = {f"{_FACT}{name}": value for name, value in arrays.items()}
+    columns |= {"order": plan.batches.order, "starts": plan.batches.starts, "lengths": plan.lengths}
+    with path.open("wb") as file:
+        np.savez(file, about=np.array(about), **columns)
 
 
 def read_plan(path: Path) -> BatchPlan:
     """Read the planned batches."""
-    return BatchPlan(**json.loads(path.read_text()))
+    with np.load(path) as found:
+        about = json.loads(str(found["about"]))
+        arrays = {name.removeprefix(_FACT): found[name] for name in found if name.startswith(_FACT)}
+        batches = Batches(found["order"], found["starts"])
+        return BatchPlan(batches, found["lengths"], about["max_batch_tokens"], {**about["facts"], **arrays})

@@ -14,6 +14,9 @@ from deita_train.inference.logit_rule import LogitRule
 from deita_train.models.adapter_files import is_adapter
 from deita_train.models.remote_code import own_code
 
+# Token ids of one row.
+Row = Sequence[int] | np.ndarray
+
 # Positions per product with the output head: [chunk, V] logits instead of [B, T, V].
 _HEAD_CHUNK_TOKENS = 1024
 
@@ -63,7 +66,7 @@ class PaddedBatch:
     on_the_right: bool = False
 
 
-def pad_batch(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedBatch:
+def pad_batch(rows: Sequence[Row], device: torch.device) -> PaddedBatch:
     """Pad on the right with id 0, which need not be the tokenizer's padding id because it is never read."""
     input_ids = pad_right(rows, 0).to(device)
     lengths = torch.tensor([len(row) for row in rows]).to(device)
@@ -71,12 +74,12 @@ def pad_batch(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedBatc
     return PaddedBatch(input_ids, mask, lengths - 1, on_the_right=True)
 
 
-def pad_right(rows: Sequence[Sequence[int]], filling: int) -> torch.Tensor:
+def pad_right(rows: Sequence[Row], filling: int) -> torch.Tensor:
     """The rows as one int64 tensor [B, T] on the CPU, so that a batch is one copy to the device."""
-    assert all(rows), "an empty row has no last token"
+    assert all(len(row) for row in rows), "an empty row has no last token"
     padded = torch.full((len(rows), max(map(len, rows))), filling, dtype=torch.long)
     for index, row in enumerate(rows):
-        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        padded[index, : len(row)] = torch.from_numpy(np.array(row, dtype=np.int64))
     return padded
 
 
@@ -158,7 +161,7 @@ def summed_loss(model: PreTrainedModel, batch: PaddedBatch, labels: torch.Tensor
     return sums.cpu().numpy(), counts.cpu().numpy()
 
 
-def check_logits(model: PreTrainedModel, input_ids: Sequence[int], device: torch.device) -> None:
+def check_logits(model: PreTrainedModel, input_ids: Row, device: torch.device) -> None:
     """Check that the model's own logits are those that `head_logits` makes of its last hidden state.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 import datasets
 
+from deita_train.data.parallel import in_parallel
 from deita_train.data.row_refusal import MARK_THE_ANSWERS, WRITABLE_AS_TEXT, RowRefused
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext
@@ -65,10 +66,33 @@ class Refusals:
         Raises:
             UserError: after the last row, if more were refused than the limit allows.
         """
-        for number, row in enumerate(table):
-            context.progress.update(number + 1, len(table), what)
-            yield number, row["id"], self.unless_refused(row["id"], partial(write, row))
+        number = 0
+        for written, as_text in in_parallel(len(table), partial(self._written, table, write)):
+            self.as_text += as_text
+            for row_id, made in written:
+                context.progress.update(number + 1, len(table), what)
+                if isinstance(made, RowRefused):
+                    self._count(row_id, made)
+                yield number, row_id, None if isinstance(made, RowRefused) else made
+                number += 1
         self.check(len(table))
+
+    def _written(
+        self, table: datasets.Dataset, write: Callable[[Any], Made], part: range
+    ) -> tuple[list[tuple[str, Made | RowRefused]], int]:
+        """The ids of some rows with what `write` makes of them, or why it refuses, and how many are written as text.
+
+        Called in any process, so it must not change what is counted here.
+        """
+        before = self.as_text
+        written: list[tuple[str, Made | RowRefused]] = []
+        for row in table.select(part):
+            try:
+                written.append((row["id"], write(row)))
+            except RowRefused as refusal:
+                written.append((row["id"], refusal))
+        as_text, self.as_text = self.as_text - before, before
+        return written, as_text
 
     def unless_refused(self, row_id: str, make: Callable[[], Made]) -> Made | None:
         """What `make` returns, or None for a row that the template refuses, which is counted and named in the log."""

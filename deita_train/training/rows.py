@@ -12,6 +12,7 @@ import datasets
 
 from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import IGNORED, RenderedPair
+from deita_train.inference.row_file import write_dataset
 
 # Not model inputs: the row's id, and the number of real tokens the model sees.
 _BESIDE = {"id": datasets.Value("string"), "tokens": datasets.Value("int32")}
@@ -91,8 +92,8 @@ def write_training_rows(rows: Iterable[LabelledRow], folder: Path, refused: Mapp
         UserError: If no row is left.
     """
     count, silent = RowCount(), Counter[str]()
-    kept = [_row(row, count) for row in rows if _has_loss(row.id, silence(row), count, silent)]
-    return _write(kept, FEATURES, folder, count, {**refused, **silent})
+    kept = (_row(row, count) for row in rows if _has_loss(row.id, silence(row), count, silent))
+    return _write(kept, FEATURES, folder, count, refused, silent)
 
 
 def write_pair_rows(rows: Iterable[PairRow], folder: Path, refused: Mapping[str, int] = _NONE) -> RowCount:
@@ -113,8 +114,8 @@ def write_pair_rows(rows: Iterable[PairRow], folder: Path, refused: Mapping[str,
         UserError: If no pair is left.
     """
     count, silent = RowCount(), Counter[str]()
-    kept = [_pair(row, count) for row in rows if _has_loss(row.id, pair_silence(row.pair), count, silent)]
-    return _write(kept, PAIR_FEATURES, folder, count, {**refused, **silent})
+    kept = (_pair(row, count) for row in rows if _has_loss(row.id, pair_silence(row.pair), count, silent))
+    return _write(kept, PAIR_FEATURES, folder, count, refused, silent)
 
 
 def loss_mask(labels: Sequence[int]) -> list[bool]:
@@ -179,13 +180,13 @@ def _pair(row: PairRow, count: RowCount) -> dict[str, Any]:
 
 
 def _write(
-    kept: list[dict[str, Any]],
+    kept: Iterable[Mapping[str, Any]],
     features: datasets.Features,
     folder: Path,
     count: RowCount,
-    left_out: Mapping[str, int],
+    refused: Mapping[str, int],
+    silent: Mapping[str, int],
 ) -> RowCount:
-    if not kept:
-        raise no_row_left("has a token to learn from", left_out, count.without_loss_ids)
-    datasets.Dataset.from_list(kept, features=features).save_to_disk(str(folder))
+    if not write_dataset(kept, features, folder):
+        raise no_row_left("has a token to learn from", {**refused, **silent}, count.without_loss_ids)
     return count

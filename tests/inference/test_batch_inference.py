@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from deita_train.errors import UserError
 from deita_train.inference.batch_inference import Pass
-from deita_train.inference.batches import BatchPlan, share_batches
+from deita_train.inference.batches import Batches, BatchPlan, share_batches
 from deita_train.inference.shards import check_shards, collect, split_batches
 from deita_train.inference.speed import Speed
 
 BATCHES = [[6, 1], [0], [5, 3, 2], [4], [7, 8], [9], [10]]
 NUM_ITEMS = 11
-PLAN = BatchPlan(BATCHES, [4, 8, 2, 3, 3, 4, 8, 2, 1, 1, 1], 16)
+PLAN = BatchPlan(Batches.of(BATCHES), np.array([4, 8, 2, 3, 3, 4, 8, 2, 1, 1, 1]), 16)
 COLUMNS = ("score", "vector")
 
 
@@ -135,7 +135,7 @@ def test_what_was_computed_is_counted_and_reported_after_each_batch(tmp_path):
 
 def test_a_batch_too_large_for_the_memory_is_computed_in_halves(tmp_path):
     positions = [3, 1, 4, 0, 5, 2, 6]
-    plan = BatchPlan([positions], [4] * 7, 28)
+    plan = BatchPlan(Batches.of([positions]), np.array([4] * 7), 28)
     compute = Counted(memory=2)
     make_pass(tmp_path, compute, plan).run([0])
     # 7 rows do not fit: 3 and 4. Three fail likewise (12 tokens), and after that the four (16) are not even tried.
@@ -147,7 +147,7 @@ def test_a_batch_too_large_for_the_memory_is_computed_in_halves(tmp_path):
 
 def test_a_batch_as_large_as_one_that_failed_is_halved_without_a_try(tmp_path):
     # 16, 12 and 8 tokens; what failed with 16 is not tried above 12.
-    plan = BatchPlan([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]], [4] * 11, 16)
+    plan = BatchPlan(Batches.of([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]), np.array([4] * 11), 16)
     compute = Counted(memory=3)
     make_pass(tmp_path, compute, plan).run([0, 1, 2])
     assert compute.calls == [[0, 1, 2, 3], [0, 1], [2, 3], [4, 5], [6, 7], [8, 9, 10]]
@@ -157,7 +157,7 @@ def test_a_batch_as_large_as_one_that_failed_is_halved_without_a_try(tmp_path):
 def test_the_cache_is_emptied_before_the_halves(tmp_path, monkeypatch):
     compute, emptied_at = Counted(memory=1), []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied_at.append(len(compute.calls)))
-    make_pass(tmp_path, compute, BatchPlan([[0, 1]], [4, 4], 8)).run([0])
+    make_pass(tmp_path, compute, BatchPlan(Batches.of([[0, 1]]), np.array([4, 4]), 8)).run([0])
     assert emptied_at == [1]
     assert compute.calls == [[0, 1], [0], [1]]
 
@@ -177,12 +177,12 @@ def test_the_failed_attempts_tensors_are_gone_before_the_halves(tmp_path):
             raise torch.cuda.OutOfMemoryError
         return {"score": np.zeros(1)}
 
-    make_pass(tmp_path, compute, BatchPlan([[0, 1, 2]], [4, 4, 4], 12)).run([0])
+    make_pass(tmp_path, compute, BatchPlan(Batches.of([[0, 1, 2]]), np.array([4, 4, 4]), 12)).run([0])
     assert len(collect(tmp_path, 3)["score"]) == 3
 
 
 def test_a_row_too_large_alone_is_the_users(tmp_path):
-    plan = BatchPlan([[0, 1]], [4000, 3000], 8192)
+    plan = BatchPlan(Batches.of([[0, 1]]), np.array([4000, 3000]), 8192)
     with pytest.raises(UserError, match=r"a row of 4,000 tokens is too large .* \(max_batch_tokens was 8,192\)"):
         make_pass(tmp_path, Counted(memory=0), plan).run([0])
 

@@ -2,12 +2,14 @@ import json
 from fractions import Fraction
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from deita_train.inference.batches import (
+    Batches,
     BatchPlan,
     padding_share,
     plan_batches,
@@ -28,7 +30,7 @@ def test_by_hand():
 
 def test_nothing_gives_no_batch():
     assert plan_batches([], 10) == []
-    assert padding_share([], []) == 0.0
+    assert padding_share(np.array([]), Batches.of([])) == 0.0
 
 
 def test_an_item_beyond_the_budget_stands_alone():
@@ -55,8 +57,8 @@ def test_a_batch_ends_only_where_one_more_item_would_not_fit(lengths, budget):
 
 def test_padding_share_by_hand():
     # 2 x 4 + 3 x 2 = 14 computed tokens, of which 4 + 1 + 2 + 2 + 1 = 10 are real.
-    assert padding_share([4, 1, 2, 2, 1], [[0, 1], [2, 3, 4]]) == pytest.approx(4 / 14)
-    assert padding_share([3, 3, 7], [[0, 1], [2]]) == 0.0
+    assert padding_share(np.array([4, 1, 2, 2, 1]), Batches.of([[0, 1], [2, 3, 4]])) == pytest.approx(4 / 14)
+    assert padding_share(np.array([3, 3, 7]), Batches.of([[0, 1], [2]])) == 0.0
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(1, 120))
@@ -65,7 +67,7 @@ def test_padding_share_against_counting_cells(lengths, budget):
     cells = [[column < lengths[p] for column in range(lengths[batch[0]])] for batch in batches for p in batch]
     padded = sum(row.count(False) for row in cells)
     expected = Fraction(padded, sum(map(len, cells)))
-    assert padding_share(lengths, batches) == pytest.approx(float(expected))
+    assert padding_share(np.array(lengths), batches) == pytest.approx(float(expected))
 
 
 def test_a_busy_batch_ends_where_padding_begins_to_cost():
@@ -96,18 +98,18 @@ def test_of_the_real_pool_hardly_anything_is_padding(shared, budget):
     assert len(turns) == 1932
     texts = [render("quality", *turn) for turn in turns]
     lengths = [min(len(encoding.ids), 2048) for encoding in tokenizer.backend_tokenizer.encode_batch(texts)]
-    assert padding_share(lengths, plan_batches(lengths, budget)) < 0.05
+    assert padding_share(np.array(lengths), plan_batches(lengths, budget)) < 0.05
 
 
 def test_cost_by_hand():
-    plan = BatchPlan([[1, 0], [2]], [3, 5, 7], 10)
+    plan = BatchPlan(Batches.of([[1, 0], [2]]), np.array([3, 5, 7]), 10)
     # 2 rows of 5 tokens and 1 of 7: B x T x (24,576 + T).
     assert [plan.cost(0), plan.cost(1)] == [2 * 5 * 24_581, 7 * 24_583]
     assert [plan.tokens(0), plan.tokens(1)] == [8, 7]
 
 
 def test_at_the_length_24576_a_token_costs_twice_what_a_first_one_does():
-    short, long = BatchPlan([[0]], [1], 1), BatchPlan([[0]], [24_576], 1)
+    short, long = BatchPlan(Batches.of([[0]]), np.array([1]), 1), BatchPlan(Batches.of([[0]]), np.array([24_576]), 1)
     assert long.cost(0) / 24_576 == pytest.approx(2 * short.cost(0), rel=1e-4)
 
 
@@ -148,6 +150,10 @@ def test_the_longest_rank_is_near_the_best_that_is_possible(costs, world_size):
 
 
 def test_plan_round_trip(tmp_path):
-    plan = BatchPlan([[1, 0], [2]], [3, 5, 7], 10, {"digit_ids": [5, 6]})
-    write_plan(tmp_path / "batches.json", plan)
-    assert read_plan(tmp_path / "batches.json") == plan
+    facts = {"digit_ids": [5, 6], "missing": np.array([0, 4, 9])}
+    plan = BatchPlan(Batches.of([[1, 0], [2]]), np.array([3, 5, 7], np.int32), 10, facts)
+    write_plan(tmp_path / "plan", plan)
+    found = read_plan(tmp_path / "plan")
+    assert (found.batches, found.max_batch_tokens) == (plan.batches, 10)
+    assert found.lengths.tolist() == [3, 5, 7] and found.lengths.dtype == np.int32
+    assert found.facts["digit_ids"] == [5, 6] and found.facts["missing"].tolist() == [0, 4, 9]

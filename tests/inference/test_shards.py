@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deita_train.inference.batches import BatchPlan
+from deita_train.inference.batches import Batches, BatchPlan
 from deita_train.inference.shards import (
     batch_table,
     check_shards,
@@ -16,7 +16,7 @@ from deita_train.inference.shards import (
     write_shard,
 )
 
-PLAN = BatchPlan([[6, 1], [0], [5, 3, 2], [4]], [3, 5, 4, 4, 2, 6, 9], 12)
+PLAN = BatchPlan(Batches.of([[6, 1], [0], [5, 3, 2], [4]]), np.array([3, 5, 4, 4, 2, 6, 9]), 12)
 COLUMNS = ("score", "vector")
 
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import datasets
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from pass_stages import carry_out, conversations, make_model, pass_context
 from transformers import AutoModel, AutoTokenizer
 
 from deita_train.errors import UserError
+from deita_train.inference.row_file import RowFile
 from deita_train.stages.inference import embed
 
 ROWS = conversations(9)
@@ -52,7 +52,7 @@ def test_the_models_own_template_needs_no_marks(made, tmp_path):
     rows = [{"id": "a", "messages": [{"role": "user", "content": "Hi"}]}]
     context = context_of("embed", tmp_path, rows, chat_template=own)
     embed.prepare(context)
-    prepared = pq.read_table(context.prepared_dir / "rows.parquet")["input_ids"].to_pylist()
+    prepared = [ids.tolist() for ids in RowFile(context.prepared_dir / "rows.arrow").each()]
     tokenizer = AutoTokenizer.from_pretrained(made / "model")
     assert prepared == [tokenizer("<|turn|>Hi</s>", add_special_tokens=False)["input_ids"]]
 

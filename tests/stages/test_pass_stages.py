@@ -17,6 +17,7 @@ from deita_train.inference import cpu_bfloat16
 from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import read_plan
 from deita_train.inference.forward import load_model
+from deita_train.inference.row_file import RowFile
 from deita_train.scoring.prompts import render
 from deita_train.stages.inference import batched_pass as passes
 from deita_train.stages.inference import embed, evaluate, score
@@ -60,7 +61,7 @@ def test_torn_shards_are_named_removed_and_computed_again(work, one_shard_per_ba
     assert f"{folder / first} is not trusted: it cannot be read" in log
     assert f"{folder / second} is not trusted" in log
     assert log.count("is not trusted") == 2
-    plan = read_plan(context.prepared_dir / "batches.json")
+    plan = read_plan(context.prepared_dir / "batches.npz")
     rows = sum(len(plan.batches[int(name.split("-")[0])]) for name in (first, second, third))
     assert f"rank 0: {rows} of {rows} rows, " in log
     assert again.metrics["tokens"] == result.metrics["tokens"] == sum(plan.lengths)
@@ -73,7 +74,7 @@ def test_the_speed_is_measured_and_reported(work, capsys):
     context = pass_context("evaluate", work, ROWS, max_length=2048, max_batch_tokens=900)
     _, result = carry_out(evaluate, context)
     metrics = result.metrics
-    plan = read_plan(context.prepared_dir / "batches.json")
+    plan = read_plan(context.prepared_dir / "batches.npz")
     computed = sum(len(batch) * max(plan.lengths[position] for position in batch) for batch in plan.batches)
     assert metrics["real_token_share"] == pytest.approx(sum(plan.lengths) / computed)
     assert (metrics["max_batch_tokens"], metrics["split_batches"], metrics["mfu"]) == (900, [], None)
@@ -90,7 +91,7 @@ def test_without_a_terminal_a_line_comes_at_times(work, monkeypatch, capsys):
     context = pass_context("embed", work, ROWS, max_batch_tokens=900)
     carry_out(embed, context)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rank 0: ")]
-    num_batches = len(read_plan(context.prepared_dir / "batches.json").batches)
+    num_batches = len(read_plan(context.prepared_dir / "batches.npz").batches)
     assert len(lines) == num_batches + 1
     done = [int(line.split()[2]) for line in lines]
     assert done == sorted(done) and done[-1] == 30
@@ -99,7 +100,7 @@ def test_without_a_terminal_a_line_comes_at_times(work, monkeypatch, capsys):
 def test_batches_too_large_for_the_memory_are_counted(work, monkeypatch):
     context = pass_context("score", work, ROWS, max_batch_tokens=1500)
     whole, _ = carry_out(score, context)
-    plan = read_plan(context.prepared_dir / "batches.json")
+    plan = read_plan(context.prepared_dir / "batches.npz")
     most = 4
     own = score.last_hidden_states
 
@@ -123,13 +124,13 @@ def test_batches_too_large_for_the_memory_are_counted(work, monkeypatch):
 def test_the_mass_on_the_digits_is_read_on_every_tenth_batch(work, made, capsys):
     context = pass_context("score", work, ROWS, max_batch_tokens=500)
     _, result = carry_out(score, context)
-    plan = read_plan(context.prepared_dir / "batches.json")
+    plan = read_plan(context.prepared_dir / "batches.npz")
     sampled = [position for number in range(0, len(plan.batches), 10) for position in plan.batches[number]]
     assert len(plan.batches) > 10 and 2 < len(sampled) < TURNS / 4
     metrics = result.metrics
     assert (metrics["digit_mass_turns"], metrics["scored"]) == (len(sampled), TURNS)
     model = load_model(str(made / "model"), "float32", torch.device("cpu"), head=True)
-    turns = score.pq.read_table(context.prepared_dir / "turns.parquet")["input_ids"].to_pylist()
+    turns = [ids.tolist() for ids in RowFile(context.prepared_dir / "prompts.arrow").each()]
     masses = []
     for position in sampled:
         with torch.no_grad():
@@ -168,7 +169,7 @@ def test_prompts_are_shortened_to_the_models_context(work, stated, kept):
     _, result = carry_out(score, context)
     assert result.metrics["max_length"] == kept
     assert result.metrics["shortened"] > 0
-    assert max(read_plan(context.prepared_dir / "batches.json").lengths) == kept
+    assert max(read_plan(context.prepared_dir / "batches.npz").lengths) == kept
 
 
 def with_parity(work, rows, **changes):
@@ -187,7 +188,7 @@ def test_with_parity_no_prompt_is_shortened_and_none_is_longer_than_the_context(
         [reason is not None for reason in row] for row in reasons
     ]
     left = [length for row in whole for length in row if length <= 220]
-    assert 0 < len(left) < TURNS and read_plan(work / "work" / "prepared" / "batches.json").lengths == left
+    assert 0 < len(left) < TURNS and read_plan(work / "work" / "prepared" / "batches.npz").lengths.tolist() == left
     assert (result.metrics["max_length"], result.metrics["shortened"]) == (220, 0)
     assert result.metrics["nulls"] == {"prompt_longer_than_context": TURNS - len(left)}
 
@@ -203,7 +204,7 @@ def test_with_parity_the_whole_context_is_used(tmp_path):
     rows = [{"id": "a", "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "Fine"}]}]
     context = with_parity(tmp_path, rows)
     _, result = carry_out(score, context)
-    (length,) = read_plan(context.prepared_dir / "batches.json").lengths
+    (length,) = read_plan(context.prepared_dir / "batches.npz").lengths
     assert length == len(tokenizer(render("quality", question, "Fine"))["input_ids"]) > 2048
     assert (result.metrics["max_length"], result.metrics["shortened"]) == (32_768, 0)
 
@@ -211,7 +212,7 @@ def test_with_parity_the_whole_context_is_used(tmp_path):
 def test_conversations_are_cut_to_the_models_context(work):
     context = pass_context("embed", work, ROWS)
     _, result = carry_out(embed, context)
-    lengths = read_plan(context.prepared_dir / "batches.json").lengths
+    lengths = read_plan(context.prepared_dir / "batches.npz").lengths.tolist()
     assert result.metrics["max_length"] == max(lengths) == 220
     assert result.metrics["truncated"] == lengths.count(220) > 0
 
@@ -225,10 +226,10 @@ def test_a_longer_context_is_not_used_beyond_2048(tmp_path):
 def test_a_cpu_takes_4096_tokens_and_a_stated_number_counts_everywhere(work):
     context = pass_context("embed", work, ROWS)
     plan_pass(context, [5, 3], {})
-    assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 4_096
+    assert read_plan(context.prepared_dir / "batches.npz").max_batch_tokens == 4_096
     context.runtime["max_batch_tokens"] = 77
     plan_pass(context, [5, 3], {})
-    assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 77
+    assert read_plan(context.prepared_dir / "batches.npz").max_batch_tokens == 77
 
 
 def test_a_gpu_takes_what_its_free_memory_holds(tmp_path, monkeypatch):
@@ -243,7 +244,7 @@ def test_a_gpu_takes_what_its_free_memory_holds(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (24 * 2**30, 80 * 2**30))
     plan_pass(context, [2048, 3], {})
-    assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 31_508
+    assert read_plan(context.prepared_dir / "batches.npz").max_batch_tokens == 31_508
 
 
 def test_a_pool_without_a_turn_to_score_is_refused(work):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from pass_stages import carry_out, conversations, make_model, pass_context
 
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
+from deita_train.inference.row_file import RowFile
 from deita_train.run.child.preparation import prepare
 from deita_train.stages.checks import content_digest
 from deita_train.stages.inference import embed, score
@@ -59,8 +59,8 @@ def by_id(table, column):
 
 def prompts(context):
     """The inputs of the pass: of a score's turns or of an embedding's rows."""
-    name = "turns.parquet" if context.kind == "score" else "rows.parquet"
-    return [ids for ids in pq.read_table(context.prepared_dir / name)["input_ids"].to_pylist() if ids is not None]
+    name = "prompts.arrow" if context.kind == "score" else "rows.arrow"
+    return [ids.tolist() for ids in RowFile(context.prepared_dir / name).each()]
 
 
 def test_the_hash_is_of_the_ids_as_int32():
@@ -143,7 +143,7 @@ def test_of_a_hundred_rows_more_than_a_thousand_a_hundred_are_scored(model, tmp_
 
 def test_the_hashes_are_those_of_the_inputs(first):
     artefact, table = first["embed"]
-    kept = pq.read_table(artefact / "prepared" / "rows.parquet")["input_ids"].to_pylist()
+    kept = [ids.tolist() for ids in RowFile(artefact / "prepared" / "rows.arrow").each()]
     expected = [hashlib.blake2b(struct.pack(f"<{len(ids)}i", *ids), digest_size=16).hexdigest() for ids in kept]
     assert table["input_hash"][:] == expected
 
@@ -225,9 +225,9 @@ def test_a_restart_keeps_the_plan_although_a_reusable_artefact_appeared_or_went(
         (tmp_path / name).mkdir()
     alone = with_parents(stage(kind, tmp_path / "appeared", model, OLD[:20]))
     prepare(module, alone)
-    plan = (alone.prepared_dir / "batches.json").read_bytes()
+    plan = (alone.prepared_dir / "batches.npz").read_bytes()
     prepare(module, replace(alone, reusable=(artefact,)))
-    assert (alone.prepared_dir / "batches.json").read_bytes() == plan
+    assert (alone.prepared_dir / "batches.npz").read_bytes() == plan
     assert module.run(alone).metrics["rows_reused"] == 0
     helped = with_parents(stage(kind, tmp_path / "went", model, OLD[:20], artefact))
     prepare(module, helped)
@@ -236,7 +236,7 @@ def test_a_restart_keeps_the_plan_although_a_reusable_artefact_appeared_or_went(
     assert module.run(module_again).metrics["rows_reused"] == len(prompts(helped))
     table = datasets.load_from_disk(str(helped.data_dir))
     assert by_id(table, column).items() <= by_id(old, column).items()
-    assert read_plan(helped.prepared_dir / "batches.json").batches == []
+    assert read_plan(helped.prepared_dir / "batches.npz").batches == []
 
 
 def test_a_restart_that_may_reuse_nothing_plans_anew(model, first, tmp_path):

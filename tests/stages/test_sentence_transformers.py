@@ -68,7 +68,9 @@ def test_embeddings_are_those_of_the_library_row_by_row(work, stated, limit):
         lengths.append(length)
     assert (result.metrics["dimensions"], result.metrics["max_length"]) == (32, limit)
     assert result.metrics["truncated"] == sum(length > limit for length in lengths) > 0
-    assert read_plan(context.prepared_dir / "batches.json").lengths == [min(length, limit) for length in lengths]
+    assert read_plan(context.prepared_dir / "batches.npz").lengths.tolist() == [
+        min(length, limit) for length in lengths
+    ]
 
 
 def test_what_a_published_artefact_holds_is_not_embedded_again(work):
@@ -87,7 +89,7 @@ def test_a_gpu_without_a_stated_batch_takes_65536_tokens(work):
     context = pass_context("sentence_embed", work, ROWS)
     context.runtime["launch"] = {**context.runtime["launch"], "use_cpu": False}
     sentence_embed.prepare(context)
-    assert read_plan(context.prepared_dir / "batches.json").max_batch_tokens == 65_536
+    assert read_plan(context.prepared_dir / "batches.npz").max_batch_tokens == 65_536
 
 
 def test_the_numbers_are_of_the_dtype_that_is_asked_for(work):
@@ -106,7 +108,7 @@ def test_hours_in_bfloat16_on_a_cpu_are_refused(work, monkeypatch):
     tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
     weights = load_file(work / "model" / "model.safetensors")
     products = sum(weight.numel() for name, weight in weights.items() if not any(table in name for table in tables))
-    tokens = sum(read_plan(context.prepared_dir / "batches.json").lengths)
+    tokens = sum(read_plan(context.prepared_dir / "batches.npz").lengths)
     assert refused == [2 * products * tokens]
 
 

@@ -2,25 +2,19 @@
 
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs
 from transformers import PreTrainedModel
 
-from deita_train.data.no_rows import no_row_left
-from deita_train.data.rendering import IGNORED, load_tokenizer
+from deita_train.data.rendering import IGNORED
 from deita_train.errors import UserError
 from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import (
@@ -33,18 +27,15 @@ from deita_train.inference.batches import (
 )
 from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
 from deita_train.inference.forward import check_logits, pad_batch, pad_right, summed_loss
+from deita_train.inference.row_file import LABELS, RowFile
 from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 from deita_train.models.model_shape import automatic_batch_tokens, load_config
 from deita_train.stages.context import StageContext
-from deita_train.stages.refusals import Refusals
-from deita_train.stages.row_limit import told_limit
-from deita_train.stages.rows import conversation_row
 from deita_train.stages.stage_model import load_stage_model, model_path, trusts_code
-from deita_train.training.rows import LabelledRow
 
-PLAN = "batches.json"
-ROWS = "rows.parquet"
+PLAN = "batches.npz"
+ROWS = "rows.arrow"
 # Ranks meet only at the end; the slowest may arrive hours after the first.
 _MEETING_TIMEOUT = timedelta(days=7)
 _SHARDS = "shards"
@@ -90,7 +81,7 @@ def check_dtype(context: StageContext, flops: int | None) -> None:
         UserError: with the measured ratio of the two precisions.
     """
     if flops is not None and context.use_cpu and context.identity["dtype"] == "bfloat16":
-        tokens = sum(read_plan(context.prepared_dir / PLAN).lengths)
+        tokens = int(read_plan(context.prepared_dir / PLAN).lengths.sum(dtype=np.int64))
         refuse_slow_bfloat16(flops * tokens / context.world_size, _FLOAT32)
 
 
@@ -128,7 +119,7 @@ def run_pass(
     if context.rank != 0:
         return None
     metrics = {
-        "tokens": sum(plan.lengths),
+        "tokens": int(plan.lengths.sum(dtype=np.int64)),
         "real_token_share": 1 - padding_share(plan.lengths, plan.batches),
         "max_batch_tokens": plan.max_batch_tokens,
         "split_batches": split_batches(shard_dir),
@@ -172,7 +163,7 @@ class _Watch:
     ) -> None:
         self._context = context
         self._speed = speed
-        self._total = sum(plan.lengths)
+        self._total = int(plan.lengths.sum(dtype=np.int64))
         self._missing = sum(plan.tokens(number) for number in missing)
         self._own = sum(plan.tokens(number) for number in numbers)
         self._rows = sum(len(plan.batches[number]) for number in numbers)
@@ -201,10 +192,11 @@ def log(line: str) -> None:
     sys.stdout.flush()
 
 
-def plan_pass(context: StageContext, lengths: Sequence[int], facts: dict[str, Any]) -> None:
+def plan_pass(context: StageContext, lengths: Sequence[int] | np.ndarray, facts: dict[str, Any]) -> None:
     """Plan batches over rows of these lengths, and write them with `facts` found by the preparation."""
-    max_batch_tokens = _batch_tokens(context, max(lengths, default=0))
-    plan = BatchPlan(plan_batches(lengths, max_batch_tokens), list(lengths), max_batch_tokens, facts)
+    counts = np.asarray(lengths, dtype=np.int32)
+    max_batch_tokens = _batch_tokens(context, int(counts.max(initial=0)))
+    plan = BatchPlan(plan_batches(counts, max_batch_tokens), counts, max_batch_tokens, facts)
     write_plan(context.prepared_dir / PLAN, plan)
 
 
@@ -224,81 +216,9 @@ def _batch_tokens(context: StageContext, longest: int) -> int:
     return automatic_batch_tokens(config, context.identity["dtype"], free_bytes, longest)
 
 
-@dataclass(frozen=True)
-class RenderedTable:
-    """Conversations as a stage's model reads them.
-
-    Attributes:
-        rows: those that the template can write, cut on the right, in the table's order.
-        positions: their positions in the table.
-        refused: the others, by position, with the reason.
-        as_text: how many rows were written as text.
-    """
-
-    rows: list[LabelledRow]
-    positions: list[int]
-    refused: dict[int, str]
-    as_text: int = 0
-
-    @property
-    def truncated(self) -> int:
-        """How many rows were cut."""
-        return sum(row.truncated for row in self.rows)
-
-
-def rendered_rows(context: StageContext, table: datasets.Dataset, *, labelled: bool = True) -> RenderedTable:
-    """All conversations as the stage's model reads them.
-
-    Raises:
-        UserError: the template cannot write more rows than the recipe allows.
-    """
-    model = model_path(context)
-    trusted = trusts_code(context.identity)
-    refusals = Refusals.of(context)
-    render = partial(
-        conversation_row,
-        load_tokenizer(str(model), context.identity["chat_template"], trust_code=trusted),
-        max_length=told_limit(context).tokens,
-        labelled=labelled,
-        **refusals.how,
-    )
-    rendered = RenderedTable([], [], {})
-    for number, _, made in refusals.rows_of(context, table, render):
-        if made is None:
-            rendered.refused[number] = refusals.last_reason
-        else:
-            rendered.rows.append(made)
-            rendered.positions.append(number)
-    return replace(rendered, as_text=refusals.as_text)
-
-
-def check_measurable(refused: Iterable[str], silent: Iterable[str | None]) -> None:
-    """Refuse a stage of which no row is left to measure.
-
-    Args:
-        refused: the reason of each row that the template cannot write.
-        silent: of each other row why it has nothing to measure; None for one that has.
-
-    Raises:
-        UserError: with the number of rows by reason.
-    """
-    reasons = Counter(refused)
-    silent = list(silent)
-    if None not in silent:
-        reasons.update(reason for reason in silent if reason is not None)
-        raise no_row_left("is left to measure", reasons)
-
-
-def prepare_rows(
-    context: StageContext, input_ids: list[list[int]], labels: list[list[int]], facts: dict[str, Any]
-) -> None:
-    """Write ids and labels of every row, and plan batches over them; `facts` hold at least `truncated`."""
-    columns = {
-        "input_ids": pa.array(input_ids, pa.list_(pa.int32())),
-        "labels": pa.array(labels, pa.list_(pa.int32())),
-    }
-    pq.write_table(pa.table(columns), context.prepared_dir / ROWS)
-    plan_pass(context, [len(ids) for ids in input_ids], facts)
+def prepare_rows(context: StageContext, truncated: int, facts: dict[str, Any]) -> None:
+    """Plan batches over the rows in `ROWS`, with `facts` found by the preparation."""
+    plan_pass(context, RowFile(context.prepared_dir / ROWS).lengths, {**facts, "truncated": truncated})
 
 
 @dataclass(frozen=True)
@@ -326,13 +246,12 @@ def token_losses(context: StageContext) -> TokenLosses | None:
 def losses_under(context: StageContext, model: PreTrainedModel) -> TokenLosses | None:
     """The same with the stage's model, already loaded on this rank's device."""
     device = model.device
-    table = pq.read_table(context.prepared_dir / ROWS)
-    rows, labels = table["input_ids"].to_pylist(), table["labels"].to_pylist()
-    check_logits(model, rows[0], device)
+    table = RowFile(context.prepared_dir / ROWS)
+    check_logits(model, table.tokens(0), device)
 
     def compute(positions: Sequence[int]) -> Columns:
-        batch = pad_batch([rows[position] for position in positions], device)
-        wanted = pad_right([labels[position] for position in positions], IGNORED)
+        batch = pad_batch(table.rows(positions), device)
+        wanted = pad_right(table.rows(positions, LABELS), IGNORED)
         loss, tokens = summed_loss(model, batch, wanted.to(device))
         return {"loss": loss, "tokens": tokens}
 

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from deita_train.inference.forward import last_hidden_states, mean_hidden_states, pad_batch
 from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import load_pass_model, rendered_rows, run_pass, start_ranks
+from deita_train.stages.inference.batched_pass import ROWS, load_pass_model, run_pass, start_ranks
 from deita_train.stages.inference.embedding_table import (
     VECTORS,
     Inputs,
     as_stored,
-    keep_inputs,
     leave_embeddings,
+    plan_inputs,
     pool_rows,
 )
+from deita_train.stages.inference.rendered_table import rendered_rows
 from deita_train.stages.row_limit import stage_limit
 
 _POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
@@ -21,10 +22,8 @@ _POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
 
 def prepare(context: StageContext) -> None:
     """Render every conversation once, cut on the right, and plan batches over those not embedded before."""
-    rendered = rendered_rows(context, pool_rows(context), labelled=False)
-    keep_inputs(
-        context, [row.input_ids for row in rendered.rows], rendered.truncated, rendered.refused, rendered.as_text
-    )
+    rendered = rendered_rows(context, pool_rows(context), ROWS, labelled=False)
+    plan_inputs(context, rendered.truncated, rendered.refused, rendered.as_text)
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -36,7 +35,7 @@ def run(context: StageContext) -> StageResult | None:
 
     def compute(positions: Sequence[int]) -> Columns:
         rows = inputs.rows(positions)
-        return as_stored(context, pooled(trunk, pad_batch([inputs.token_ids[row] for row in rows], device)), rows)
+        return as_stored(context, pooled(trunk, pad_batch(inputs.tokens.rows(rows), device)), rows)
 
     result = run_pass(context, trunk, compute, (VECTORS,))
     if result is None:

@@ -8,17 +8,17 @@ from types import MappingProxyType
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from deita_train.data.embeddings import write_embeddings
 from deita_train.data.no_rows import no_row_left
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, read_plan
+from deita_train.inference.row_file import RowFile
 from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, ROWS, PassResult, rows_as_text, truncated_rows
-from deita_train.stages.inference.row_reuse import Stored, input_hash, join_reused, plan_missing
+from deita_train.stages.inference.row_reuse import Stored, input_hashes, join_reused, plan_missing
 
 VECTORS = "embedding"
 _STORED = Stored("input_hash", VECTORS)
@@ -29,21 +29,20 @@ def pool_rows(context: StageContext) -> datasets.Dataset:
     return datasets.load_from_disk(str(context.parents["pool"] / "data"))
 
 
-def keep_inputs(
+def plan_inputs(
     context: StageContext,
-    inputs: Sequence[Sequence[int]],
     truncated: int,
     refused: Mapping[int, str] = MappingProxyType({}),
     as_text: int | None = None,
 ) -> None:
-    """Write the token ids of every row, and plan batches over those not embedded before.
+    """Plan batches over those of the rows in `ROWS` that were not embedded before.
 
     Rows of the pool that are `refused`, by position, have no inputs and will have no embedding; `as_text` is how many
     were written as text, None where no chat template writes them.
     """
-    if not inputs:
+    inputs = RowFile(context.prepared_dir / ROWS)
+    if not len(inputs):
         raise no_row_left("is left to embed", Counter(refused.values()))
-    pq.write_table(pa.table({"input_ids": pa.array(inputs, pa.list_(pa.int32()))}), context.prepared_dir / ROWS)
     facts = {"truncated": truncated, "refused": {str(position): reason for position, reason in refused.items()}}
     plan_missing(context, inputs, _STORED, facts if as_text is None else {**facts, "as_text": as_text})
 
@@ -52,7 +51,7 @@ def keep_inputs(
 class Inputs:
     """The token ids of every row, and the plan, whose positions count only the missing rows."""
 
-    token_ids: list[list[int]]
+    tokens: RowFile
     plan: BatchPlan
 
     @property
@@ -62,13 +61,13 @@ class Inputs:
 
     @classmethod
     def read(cls, context: StageContext) -> "Inputs":
-        """What :func:`keep_inputs` left."""
-        table = pq.read_table(context.prepared_dir / ROWS)
-        return cls(table["input_ids"].to_pylist(), read_plan(context.prepared_dir / PLAN))
+        """What :func:`plan_inputs` left."""
+        return cls(RowFile(context.prepared_dir / ROWS), read_plan(context.prepared_dir / PLAN))
 
     def rows(self, positions: Sequence[int]) -> list[int]:
         """The numbers of the rows at positions of the plan."""
-        return [self.plan.facts["missing"][position] for position in positions]
+        rows: list[int] = self.plan.facts["missing"][list(positions)].tolist()
+        return rows
 
 
 def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int]) -> Columns:
@@ -82,7 +81,7 @@ def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int])
         stored = values.astype(context.identity.get("storage", "float32"))
     lost = np.flatnonzero((np.isinf(stored) & np.isfinite(values)).any(axis=1))
     if len(lost):
-        row_id = _embedded_ids(context, Inputs.read(context))[rows[int(lost[0])]]
+        row_id = _embedded_ids(context, Inputs.read(context))[rows[int(lost[0])]].as_py()
         raise UserError(
             f"{context.label}: row {row_id!r} has {np.abs(values[lost[0]]).max():,.0f} in its embedding, and float16 "
             "holds at most 65,504. Set embedding.storage: float32."
@@ -90,20 +89,22 @@ def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int])
     return {VECTORS: stored}
 
 
-def _embedded_ids(context: StageContext, inputs: Inputs) -> list[str]:
+def _embedded_ids(context: StageContext, inputs: Inputs) -> pa.ChunkedArray:
     """The ids of the rows that have inputs, in the pool's order."""
-    refused = inputs.refused
-    return [row_id for position, row_id in enumerate(pool_rows(context)["id"]) if position not in refused]
+    ids = pool_rows(context).data.column("id")
+    embedded = np.ones(len(ids), dtype=bool)
+    embedded[list(inputs.refused)] = False
+    return ids.filter(pa.array(embedded))
 
 
 def leave_embeddings(
     context: StageContext, inputs: Inputs, result: PassResult, max_length: int | None, device: str
 ) -> StageResult:
     """Write the table with the vectors of all rows; the matrix stays memory-mapped until then."""
-    num_rows = len(inputs.token_ids)
+    num_rows = len(inputs.tokens)
     matrix, reused = join_reused(context, inputs.plan, result.columns.get(VECTORS), num_rows)
-    hashes = [input_hash(ids) for ids in inputs.token_ids]
-    write_embeddings(context.data_dir, _embedded_ids(context, inputs), matrix, {_STORED.hashes: hashes})
+    hashes = {_STORED.hashes: input_hashes(inputs.tokens)}
+    write_embeddings(context.data_dir, _embedded_ids(context, inputs), matrix, hashes)
     metrics = {
         "rows": num_rows,
         "dimensions": matrix.shape[1],

@@ -9,28 +9,25 @@ from deita_train.inference.batches import read_plan
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import (
     PLAN,
-    check_measurable,
+    ROWS,
     load_pass_model,
     losses_under,
     prepare_rows,
-    rendered_rows,
     start_ranks,
 )
+from deita_train.stages.inference.rendered_table import rendered_rows
 from deita_train.stages.inference.sample_answers import keep_prompts, sample_answers
 from deita_train.store.atomic_io import read_json
-from deita_train.training.rows import silence
 
 
 def prepare(context: StageContext) -> None:
     """Render every held-out conversation once, and plan the batches."""
-    heldout = datasets.load_from_disk(str(context.parents["data"] / "data"))
-    rendered = rendered_rows(context, heldout)
-    check_measurable(rendered.refused.values(), map(silence, rendered.rows))
-    ids, labels = [row.input_ids for row in rendered.rows], [row.labels for row in rendered.rows]
+    heldout = _heldout(context)
+    rendered = rendered_rows(context, heldout, ROWS)
+    rendered.check_measurable()
     refused = dict(Counter(rendered.refused.values()))
-    names = [row.id for row in rendered.rows]
-    facts = {"truncated": rendered.truncated, "refused": refused, "rows": names, "as_text": rendered.as_text}
-    prepare_rows(context, ids, labels, facts)
+    facts = {"refused": refused, "rows": rendered.positions, "as_text": rendered.as_text}
+    prepare_rows(context, rendered.truncated, facts)
     keep_prompts(context, heldout, rendered)
 
 
@@ -42,7 +39,11 @@ def run(context: StageContext) -> StageResult | None:
         return None
     facts = read_plan(context.prepared_dir / PLAN).facts
     rows, refused = facts["rows"], facts["refused"]
-    values = {"id": rows, "loss": losses.sums.tolist(), "tokens": losses.counts.tolist()}
+    values = {
+        "id": list(_heldout(context).select(rows)["id"]),
+        "loss": losses.sums.tolist(),
+        "tokens": losses.counts.tolist(),
+    }
     datasets.Dataset.from_dict(values).save_to_disk(str(context.data_dir))
     tokens = int(losses.counts.sum())
     assert tokens > 0, "a held-out row with an assistant token was prepared"
@@ -55,3 +56,7 @@ def run(context: StageContext) -> StageResult | None:
     if "before" in context.parents:
         metrics["before"] = read_json(context.parents["before"] / "metrics.json")["heldout"]
     return StageResult(len(rows) + sum(refused.values()), len(rows), refused, metrics, losses.device)
+
+
+def _heldout(context: StageContext) -> datasets.Dataset:
+    return datasets.load_from_disk(str(context.parents["data"] / "data"))

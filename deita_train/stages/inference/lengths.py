@@ -1,6 +1,6 @@
 """Stage `lengths`: the SFT tokens of each row of the pool, and where each turn's answer ends."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.conversations import is_trained
 from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import load_tokenizer
 from deita_train.data.row_refusal import RowRefused
+from deita_train.inference.row_file import write_dataset
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.resized_model import resized_folder
@@ -40,25 +42,29 @@ def run(context: StageContext) -> StageResult:
     tokenizer = load_tokenizer(str(folder), context.identity["chat_template"], trust_code=trusted)
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    measured, refusals = [], Refusals.of(context)
-    for _, row_id, lengths in refusals.rows_of(context, pool, partial(row_lengths, tokenizer, **refusals.how)):
-        if lengths is not None:
-            measured.append({"id": row_id, **lengths})
+    refusals = Refusals.of(context)
+    num_rows = write_dataset(_measured(context, refusals, tokenizer, pool), FEATURES, context.data_dir)
     drops = dict(refusals.counts)
-    if not measured:
+    if not num_rows:
         raise no_row_left("has a length", drops)
-    datasets.Dataset.from_list(measured, features=FEATURES).save_to_disk(str(context.data_dir))
-    tokens = sum(row["num_tokens"] for row in measured)
-    longest = max((row["num_tokens"] for row in measured), default=0)
+    lengths = datasets.load_from_disk(str(context.data_dir)).data.column("num_tokens").to_numpy()
     readable = asdict(Readable.by(folder, trust_code=trusted))
     metrics = {
-        "rows": len(measured),
-        "tokens": tokens,
-        "longest": longest,
+        "rows": num_rows,
+        "tokens": int(lengths.sum(dtype=np.int64)),
+        "longest": int(lengths.max()),
         "readable": readable,
         "rows_as_text": refusals.as_text,
     }
-    return StageResult(len(pool), len(measured), drops, metrics)
+    return StageResult(len(pool), num_rows, drops, metrics)
+
+
+def _measured(
+    context: StageContext, refusals: Refusals, tokenizer: PreTrainedTokenizerBase, pool: datasets.Dataset
+) -> Iterator[dict[str, Any]]:
+    for _, row_id, lengths in refusals.rows_of(context, pool, partial(row_lengths, tokenizer, **refusals.how)):
+        if lengths is not None:
+            yield {"id": row_id, **lengths}
 
 
 def row_lengths(

@@ -3,35 +3,40 @@
 Used as DPO's reference, and for evaluation: how often the chosen answer is the likelier one.
 """
 
+from collections import Counter
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from deita_train.data.rendering import IGNORED, RenderedPair
 from deita_train.inference.batches import read_plan
+from deita_train.inference.row_file import IDS, IDS_TYPE, LABELS, RowFile, RowWriter
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import PLAN, check_measurable, prepare_rows, token_losses
+from deita_train.stages.inference.batched_pass import PLAN, ROWS, prepare_rows, token_losses
+from deita_train.stages.inference.rendered_table import check_measurable
 from deita_train.stages.intake.pairs import rendered_pairs
 from deita_train.stages.refusals import Refusals
 from deita_train.store.atomic_io import read_json
 from deita_train.training.rows import pair_silence
 
 Columns = dict[str, np.ndarray]
+_COLUMNS = {"id": pa.string(), IDS: IDS_TYPE, LABELS: IDS_TYPE}
 
 
 def prepare(context: StageContext) -> None:
     """Render every pair once, as two rows, and plan the batches."""
-    rows, truncated, refusals, ids = [], 0, Refusals.of(context), []
-    silent: list[str | None] = []
-    for row_id, pair in rendered_pairs(context, refusals):
-        ids.append(row_id)
-        rows += [_sequence(pair, pair.chosen_ids), _sequence(pair, pair.rejected_ids)]
-        truncated += pair.truncated
-        silent.append(pair_silence(pair))
-    check_measurable(refusals.counts.elements(), silent)
-    facts = {"truncated": truncated, "refused": dict(refusals.counts), "pairs": ids, "as_text": refusals.as_text}
-    prepare_rows(context, [ids for ids, _ in rows], [labels for _, labels in rows], facts)
+    refusals, silent, truncated = Refusals.of(context), Counter[str](), 0
+    with RowWriter(context.prepared_dir / ROWS, _COLUMNS) as writer:
+        for row_id, pair in rendered_pairs(context, refusals):
+            for answer in (pair.chosen_ids, pair.rejected_ids):
+                writer.append(id=row_id, **_sequence(pair, answer))
+            truncated += pair.truncated
+            reason = pair_silence(pair)
+            silent.update([] if reason is None else [reason])
+    check_measurable(refusals.counts + silent, writer.num_rows // 2 - silent.total())
+    prepare_rows(context, truncated, {"refused": dict(refusals.counts), "as_text": refusals.as_text})
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -39,8 +44,8 @@ def run(context: StageContext) -> StageResult | None:
     losses = token_losses(context)
     if losses is None:
         return None
-    facts = read_plan(context.prepared_dir / PLAN).facts
-    pairs, refused = facts["pairs"], facts["refused"]
+    pairs = _ids(context)
+    refused = read_plan(context.prepared_dir / PLAN).facts["refused"]
     columns = {
         "chosen_log_prob": 0.0 - losses.sums[0::2],
         "rejected_log_prob": 0.0 - losses.sums[1::2],
@@ -53,8 +58,14 @@ def run(context: StageContext) -> StageResult | None:
     return StageResult(len(pairs) + sum(refused.values()), len(pairs), refused, metrics, losses.device)
 
 
-def _sequence(pair: RenderedPair, answer: list[int]) -> tuple[list[int], list[int]]:
-    return pair.prompt_ids + answer, [IGNORED] * len(pair.prompt_ids) + answer
+def _ids(context: StageContext) -> list[str]:
+    """The pairs' ids; each pair has two rows."""
+    ids: list[str] = RowFile(context.prepared_dir / ROWS).column("id").to_pylist()[::2]
+    return ids
+
+
+def _sequence(pair: RenderedPair, answer: list[int]) -> dict[str, list[int]]:
+    return {IDS: pair.prompt_ids + answer, LABELS: [IGNORED] * len(pair.prompt_ids) + answer}
 
 
 def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
@@ -81,7 +92,7 @@ def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
 def _rewards(context: StageContext, margins: np.ndarray, usable: np.ndarray) -> dict[str, float]:
     """DPO's implicit reward: beta times how much likelier an answer has become than under the model before."""
     before = datasets.load_from_disk(str(context.parents["before"] / "data")).with_format("numpy")
-    assert list(before["id"][:]) == read_plan(context.prepared_dir / PLAN).facts["pairs"], "the pairs before are others"
+    assert list(before["id"][:]) == _ids(context), "the pairs before are others"
     margins_before = (before["chosen_log_prob"][:] - before["rejected_log_prob"][:])[usable]
     rewards = context.identity["beta"] * (margins - margins_before)
     return {"accuracy": float((rewards > 0).mean()), "margin": float(rewards.mean())}

@@ -7,47 +7,50 @@ turns together. Above 1 the instruction does not help the model.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from deita_train.inference.batches import read_plan
+from deita_train.inference.row_file import IDS, IDS_TYPE, LABELS, RowFile, RowWriter
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import (
-    PLAN,
-    TokenLosses,
-    check_measurable,
-    prepare_rows,
-    rendered_rows,
-    token_losses,
-)
+from deita_train.stages.inference.batched_pass import PLAN, ROWS, TokenLosses, prepare_rows, token_losses
+from deita_train.stages.inference.rendered_table import RenderedTable, rendered_rows
 from deita_train.stages.row_limit import stage_limit
 from deita_train.stages.rows import answers_alone
-from deita_train.training.rows import loss_mask, silence
+from deita_train.training.rows import LabelledRow, loss_mask
 
 COLUMNS = ("perplexity", "ifd")
-_SEQUENCES = "sequences.parquet"
+_RENDERED = "rendered.arrow"
+# A sequence is a conversation, or one of its answers `alone`; `row` is its number in the pool.
+_COLUMNS = {"row": pa.int64(), "alone": pa.bool_(), IDS: IDS_TYPE, LABELS: IDS_TYPE}
 
 
 def prepare(context: StageContext) -> None:
     """Render every conversation and each of its answers alone, and plan batches over both."""
-    pool = _pool(context)
-    rendered = rendered_rows(context, pool)
-    check_measurable(rendered.refused.values(), map(silence, rendered.rows))
-    placed = zip(rendered.positions, rendered.rows, strict=True)
-    rows = [(number, row) for number, row in placed if any(loss_mask(row.labels))]
-    alone = [(number, answer) for number, row in rows for answer in answers_alone(row)]
-    sequences = [*rows, *alone]
-    marks = {"row": [number for number, _ in sequences], "alone": [False] * len(rows) + [True] * len(alone)}
-    pq.write_table(pa.table(marks), context.prepared_dir / _SEQUENCES)
+    rendered = rendered_rows(context, _pool(context), _RENDERED)
+    rendered.check_measurable()
+    with RowWriter(context.prepared_dir / ROWS, _COLUMNS) as writer:
+        for number, row in _measured(rendered):
+            writer.append(row=number, alone=False, input_ids=row.input_ids, labels=row.labels)
+        for number, row in _measured(rendered):
+            for answer in answers_alone(row):
+                writer.append(row=number, alone=True, input_ids=answer.input_ids, labels=answer.labels)
+    (context.prepared_dir / _RENDERED).unlink()
     refused = {str(number): reason for number, reason in rendered.refused.items()}
-    ids, labels = [row.input_ids for _, row in sequences], [row.labels for _, row in sequences]
-    facts = {"truncated": rendered.truncated, "refused": refused, "as_text": rendered.as_text}
-    prepare_rows(context, ids, labels, facts)
+    prepare_rows(context, rendered.truncated, {"refused": refused, "as_text": rendered.as_text})
+
+
+def _measured(rendered: RenderedTable) -> Iterator[tuple[int, LabelledRow]]:
+    """The rows with something to measure, each with its number in the pool."""
+    sequences = zip(rendered.positions.tolist(), rendered.rows.each(), rendered.rows.each(LABELS), strict=True)
+    for number, ids, labels in sequences:
+        row = LabelledRow("", ids.tolist(), labels.tolist())
+        if any(loss_mask(row.labels)):
+            yield number, row
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -85,8 +88,8 @@ def _pool(context: StageContext) -> datasets.Dataset:
 
 def _by_row(context: StageContext, losses: TokenLosses, num_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The summed losses of each row's answers given the conversation and alone, float64 [N], and their tokens [N]."""
-    table = pq.read_table(context.prepared_dir / _SEQUENCES)
-    rows, alone = table["row"].to_numpy(), table["alone"].to_numpy(zero_copy_only=False)
+    file = RowFile(context.prepared_dir / ROWS)
+    rows, alone = file.numbers("row"), file.numbers("alone")
     sums = [np.bincount(rows[part], losses.sums[part], num_rows) for part in (~alone, alone)]
     counts = [np.bincount(rows[part], losses.counts[part], num_rows).astype(np.int64) for part in (~alone, alone)]
     assert (counts[0] == counts[1]).all(), "an answer alone has other tokens than in its conversation"

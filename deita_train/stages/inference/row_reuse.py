@@ -5,11 +5,12 @@ An item is one model input, identified by the hash of its token ids. The run say
 """
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from deita_train.errors import UserError, raise_machine_fault
 from deita_train.inference.batches import BatchPlan
+from deita_train.inference.row_file import RowFile
 from deita_train.inference.shards import allocate
 from deita_train.stages.context import StageContext
 from deita_train.stages.inference.batched_pass import log, plan_pass
@@ -25,8 +27,10 @@ from deita_train.stages.inference.batched_pass import log, plan_pass
 _REUSED = "reused.parquet"
 _JOINED = "joined.matrix"
 _ROWS_PER_PART = 1024
-# An item's position in the other artefact's table, and its number here.
-Found = tuple[int, int]
+Item = TypeVar("Item")
+# 32 hex digits.
+_HASH = "S32"
+_HASHES_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -37,20 +41,24 @@ class Stored:
     values: str
 
 
-def input_hash(ids: Sequence[int]) -> str:
+def input_hash(ids: Sequence[int] | np.ndarray) -> str:
     """32 hex digits: BLAKE2b with 16 bytes over the token ids as little-endian int32."""
     return hashlib.blake2b(np.asarray(ids, dtype="<i4").tobytes(), digest_size=16).hexdigest()
 
 
-def plan_missing(context: StageContext, inputs: Sequence[Sequence[int]], stored: Stored, facts: dict[str, Any]) -> None:
+def input_hashes(inputs: RowFile) -> pa.Array:
+    """The hash of each item, as text [N]."""
+    return pa.chunked_array([_hashes_of(part) for part in _parts(inputs.each())], pa.string()).combine_chunks()
+
+
+def plan_missing(context: StageContext, inputs: RowFile, stored: Stored, facts: dict[str, Any]) -> None:
     """Copy the items that other artefacts hold, and plan batches over the rest.
 
     The plan's positions count the missing items; `facts["missing"]` has their numbers among all. A restart that finds
     the preparation complete does not repeat this, so the missing items never change while a stage runs.
     """
-    reused = _keep(context, [input_hash(ids) for ids in inputs], stored)
-    missing = [item for item in range(len(inputs)) if item not in reused]
-    plan_pass(context, [len(inputs[item]) for item in missing], {**facts, "missing": missing})
+    missing = np.flatnonzero(~_keep(context, inputs, stored))
+    plan_pass(context, inputs.lengths[missing], {**facts, "missing": missing})
 
 
 def join_reused(
@@ -83,44 +91,70 @@ def join_reused(
 
 
 def find_items(
-    hashes: Sequence[str], tables: Iterable[tuple[Path, Iterable[str | None]]]
-) -> Iterator[tuple[Path, list[Found]]]:
-    """For each table (its folder and its items' hashes) the wanted items that no earlier table has, by position."""
-    wanted: dict[str | None, list[int]] = defaultdict(list)
-    for item, wanted_hash in enumerate(hashes):
-        wanted[wanted_hash].append(item)
+    hashes: Sequence[str] | pa.Array, tables: Iterable[tuple[Path, Iterable[str | None]]]
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """For each table (its folder and its items' hashes) the wanted items that no earlier table has.
+
+    Yields:
+        The folder, and pairs of a position in its table and the number of the wanted item, int64 [N, 2], by position.
+    """
+    wanted = np.array(hashes, dtype=_HASH)
+    order = np.argsort(wanted, kind="stable")
+    wanted = wanted[order]
+    left = len(wanted)
+    taken = np.zeros(len(wanted), dtype=bool)  # by the first place of equal hashes
     for folder, there in tables:
-        if not wanted:
+        if not left:
             return
-        found = [(place, item) for place, known in enumerate(there) for item in wanted.pop(known, ())]
+        found = [*_matches(wanted, order, taken, there)]
         if found:
-            yield folder, found
+            pairs = np.concatenate(found)
+            left -= len(pairs)
+            yield folder, pairs
 
 
-def _keep(context: StageContext, hashes: Sequence[str], stored: Stored) -> set[int]:
-    """Copy the items found into the prepared data; returns their numbers."""
+def _matches(
+    wanted: np.ndarray, order: np.ndarray, taken: np.ndarray, there: Iterable[str | None]
+) -> Iterator[np.ndarray]:
+    """The pairs of one table, [n, 2] each; marks in `taken` what was found."""
+    start = 0
+    for part in _parts(there):
+        known = np.array([text or "" for text in part], dtype=_HASH)
+        first, beyond = np.searchsorted(wanted, known, "left"), np.searchsorted(wanted, known, "right")
+        for place in np.flatnonzero(first < beyond):
+            if not taken[first[place]]:
+                taken[first[place]] = True
+                items = order[first[place] : beyond[place]]
+                yield np.column_stack([np.full(len(items), start + place), items])
+        start += len(part)
+
+
+def _keep(context: StageContext, inputs: RowFile, stored: Stored) -> np.ndarray:
+    """Copy the items found into the prepared data; returns which were, bool [N]."""
+    reused = np.zeros(len(inputs), dtype=bool)
+    if not context.reusable:
+        return reused
     tables = ((artefact, _hashes(context, artefact, stored.hashes)) for artefact in context.reusable)
     writer: pq.ParquetWriter | None = None
     counts: dict[str, int] = {}
-    reused: set[int] = set()
-    for artefact, found in find_items(hashes, tables):
+    for artefact, found in find_items(input_hashes(inputs), tables):
         for table in _taken(_chunks(context, artefact, stored.values), found, artefact.name):
             if writer is None:
                 path = context.prepared_dir / _REUSED
                 writer = pq.ParquetWriter(path, table.schema, write_page_checksum=True)
             writer.write_table(table)
         counts[artefact.name] = len(found)
-        reused.update(item for _, item in found)
+        reused[found[:, 1]] = True
     if writer is not None:
         writer.close()
         places = ", ".join(f"{count:,} in {name}" for name, count in counts.items())
-        log(f"{context.label}: {len(reused):,} of {len(hashes):,} inputs were computed before: {places}")
+        log(f"{context.label}: {reused.sum():,} of {len(inputs):,} inputs were computed before: {places}")
     return reused
 
 
-def _taken(chunks: Iterable[pa.Array], found: Sequence[Found], source: str) -> Iterator[pa.Table]:
+def _taken(chunks: Iterable[pa.Array], found: np.ndarray, source: str) -> Iterator[pa.Table]:
     """The values of the items found, part by part; only these rows of a memory-mapped table are read."""
-    places, items = np.array(found, dtype=np.int64).T
+    places, items = found.T
     start = 0
     for chunk in chunks:
         first, last = np.searchsorted(places, (start, start + len(chunk)))
@@ -130,6 +164,17 @@ def _taken(chunks: Iterable[pa.Array], found: Sequence[Found], source: str) -> I
             sources = pa.array([source] * len(values))
             yield pa.table({"item": pa.array(items[first:last]), "source": sources, "value": values})
         start += len(chunk)
+
+
+def _hashes_of(inputs: Sequence[np.ndarray]) -> pa.Array:
+    return pa.array([input_hash(ids) for ids in inputs], pa.string())
+
+
+def _parts(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items, a bounded number at once."""
+    left = iter(items)
+    while part := list(islice(left, _HASHES_AT_ONCE)):
+        yield part
 
 
 def _hashes(context: StageContext, artefact: Path, column: str) -> Iterator[str | None]:

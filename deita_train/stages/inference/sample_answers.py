@@ -12,13 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from deita_train.data.rendering import load_tokenizer, render_prompt
 from deita_train.data.row_refusal import RowRefused
 from deita_train.inference.greedy import greedy_answers
+from deita_train.inference.row_file import LABELS
 from deita_train.stages.context import StageContext
-from deita_train.stages.inference.batched_pass import RenderedTable
+from deita_train.stages.inference.rendered_table import RenderedTable
 from deita_train.stages.row_limit import stage_limit
 from deita_train.stages.rows import answers_of
 from deita_train.stages.stage_model import model_path, trusts_code
 from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.training.end_of_turn import end_of_turn_ids
+from deita_train.training.rows import LabelledRow
 
 _FILE = "prompts.json"
 _ENDS = 200  # answers in which the end of a turn is looked for
@@ -29,10 +31,15 @@ def keep_prompts(context: StageContext, heldout: datasets.Dataset, rendered: Ren
     if not context.identity.get("samples"):
         return
     tokenizer = _tokenizer(context)
-    ends = end_of_turn_ids(tokenizer, islice((answer for row in rendered.rows for answer in answers_of(row)), _ENDS))
+    ends = end_of_turn_ids(tokenizer, islice(_answers(rendered), _ENDS))
     table = heldout.select(rendered.positions)
     prompts = list(islice(_prompts(context, tokenizer, table), context.identity["samples"]))
     write_json_atomically(context.prepared_dir / _FILE, {"prompts": prompts, "ends": ends})
+
+
+def _answers(rendered: RenderedTable) -> Iterator[list[int]]:
+    for ids, labels in zip(rendered.rows.each(), rendered.rows.each(LABELS), strict=True):
+        yield from answers_of(LabelledRow("", ids.tolist(), labels.tolist()))
 
 
 def sample_answers(context: StageContext, model: PreTrainedModel) -> dict[str, dict[str, Any]]:

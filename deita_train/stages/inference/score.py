@@ -6,16 +6,18 @@ message is not scored; a trailing user turn has a complexity and a null quality.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import torch
 from transformers import PreTrainedModel
 
 from deita_train.data.no_rows import no_row_left
+from deita_train.data.parallel import in_parallel
 from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, plan_batches, read_plan
@@ -26,17 +28,21 @@ from deita_train.inference.forward import (
     last_logits,
     pad_batch,
 )
+from deita_train.inference.row_file import IDS, IDS_TYPE, RowFile, RowWriter
 from deita_train.inference.shards import Columns
 from deita_train.scoring.digits import digit_expectation, digit_mass
 from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, PassResult, load_pass_model, log, run_pass, start_ranks
-from deita_train.stages.inference.row_reuse import Stored, input_hash, join_reused, plan_missing
+from deita_train.stages.inference.row_reuse import Stored, input_hashes, join_reused, plan_missing
 from deita_train.stages.row_limit import told_limit
 from deita_train.stages.rows import scoring_encoder, turn_prompts
 from deita_train.stages.stage_model import model_path, trusts_code
 
-_TURNS = "turns.parquet"
+# Every user turn, and the prompts of those that can be scored, in the same order.
+_TURNS, _PROMPTS = "turns.arrow", "prompts.arrow"
+# Its prompt or None, whether that is shortened, and why there is none.
+_Turn = tuple[list[int] | None, bool, str | None]
 _HISTOGRAM_EDGES = [1 + 0.25 * step for step in range(21)]
 # The probability on the digits needs the whole output head, so it is read only on every tenth batch.
 _SAMPLED_BATCHES = 10
@@ -52,14 +58,11 @@ def prepare(context: StageContext) -> None:
     assert max_length is not None, "a scorer has a limit"
     tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.identity))
     encoder = scoring_encoder(tokenizer, context.identity, max_length)
-    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    turns = _encode(pool, encoder, context)
-    _check_share(context, Counter(turn["reason"] for turn in turns if turn["reason"] is not None), len(turns))
-    table = pa.Table.from_pylist(turns, schema=_SCHEMA)
-    pq.write_table(table, context.prepared_dir / _TURNS)
-    prompts = [turn["input_ids"] for turn in turns if turn["input_ids"] is not None]
-    if not prompts:
-        raise no_row_left("can be scored", Counter(turn["reason"] for turn in turns), unit="turns")
+    reasons = _encode(context, encoder)
+    prompts = RowFile(context.prepared_dir / _PROMPTS)
+    _check_share(context, reasons, len(prompts) + reasons.total())
+    if not len(prompts):
+        raise no_row_left("can be scored", reasons, unit="turns")
     stored = Stored("input_hashes", _column(context))
     plan_missing(context, prompts, stored, {"digit_ids": encoder.digit_ids, "max_length": max_length})
 
@@ -67,40 +70,42 @@ def prepare(context: StageContext) -> None:
 def run(context: StageContext) -> StageResult | None:
     """Score this rank's batches; rank 0 joins the results by row."""
     device = start_ranks(context)
-    table = pq.read_table(context.prepared_dir / _TURNS)
-    prompts = _prompts(table)
+    prompts = RowFile(context.prepared_dir / _PROMPTS)
     plan = read_plan(context.prepared_dir / PLAN)
-    missing = [prompts[item] for item in plan.facts["missing"]]
+    missing = plan.facts["missing"]
     model = load_pass_model(context, device, head=True)
-    check_logits(model, prompts[0], device)
+    check_logits(model, prompts.tokens(0), device)
     # Even if nothing is missing: the limit may differ from that of the reused scores.
-    tried = _try_digits(context, model, missing or prompts, plan)
+    tried = _try_digits(context, model, prompts, plan)
     digit_ids, sampled = plan.facts["digit_ids"], _sampled(plan)
 
     def compute(positions: Sequence[int]) -> Columns:
-        hidden = last_hidden_states(model.base_model, pad_batch([missing[position] for position in positions], device))
+        hidden = last_hidden_states(model.base_model, pad_batch(prompts.rows(missing[positions]), device))
         score = digit_expectation(head_logits(model, hidden, digit_ids))
         mass = torch.full_like(score, torch.nan)
-        if positions[0] in sampled:
+        if sampled[positions[0]]:
             mass = digit_mass(head_logits(model, hidden), digit_ids)
         return {"score": score.cpu().numpy(), "mass": mass.cpu().numpy()}
 
     result = run_pass(context, model, compute, ("score", "mass"))
-    return None if result is None else _finish(context, table, result, tried, device.type)
+    return None if result is None else _finish(context, prompts, result, tried, device.type)
 
 
-def _sampled(plan: BatchPlan) -> set[int]:
-    """The positions in every tenth batch by number, the first included."""
-    return {position for batch in plan.batches[::_SAMPLED_BATCHES] for position in batch}
+def _sampled(plan: BatchPlan) -> np.ndarray:
+    """Which positions are in every tenth batch by number, the first included: bool [N]."""
+    sampled = np.zeros(len(plan.lengths), dtype=bool)
+    for batch in plan.batches[::_SAMPLED_BATCHES]:
+        sampled[batch] = True
+    return sampled
 
 
-def _try_digits(
-    context: StageContext, model: PreTrainedModel, prompts: Sequence[Sequence[int]], plan: BatchPlan
-) -> np.ndarray:
+def _try_digits(context: StageContext, model: PreTrainedModel, prompts: RowFile, plan: BatchPlan) -> np.ndarray:
     """The probability on the digits for up to 16 turns, float32 [<= 16]."""
-    batches = plan.batches or plan_batches([len(ids) for ids in prompts], plan.max_batch_tokens)
+    missing = plan.facts["missing"]
+    items = missing if len(missing) else np.arange(len(prompts))
+    batches = plan.batches if len(missing) else plan_batches(prompts.lengths, plan.max_batch_tokens)
     positions = batches[len(batches) // 2][:_TRIED_TURNS]
-    logits = last_logits(model, pad_batch([prompts[position] for position in positions], model.device))
+    logits = last_logits(model, pad_batch(prompts.rows(items[positions]), model.device))
     masses: np.ndarray = digit_mass(logits, plan.facts["digit_ids"]).cpu().numpy()
     _check_mass(context, masses)
     return masses
@@ -124,92 +129,85 @@ def _check_mass(context: StageContext, masses: np.ndarray) -> None:
         log(f"{found}. This looks like the wrong model: check {where}.")
 
 
-def _encode(pool: datasets.Dataset, encoder: PromptEncoder, context: StageContext) -> list[dict[str, Any]]:
-    """One entry per user turn; `input_ids` is None, with a reason, if the turn cannot be scored."""
-    turns = []
-    for number, row in enumerate(pool):
-        for turn in turn_prompts(encoder, context.identity["dimension"], row["messages"]):
-            ids, shortened = (turn.prompt.input_ids, turn.prompt.shortened) if turn.prompt else (None, False)
-            turns.append({"row": number, "input_ids": ids, "shortened": shortened, "reason": turn.reason})
-        context.progress.update(number + 1, len(pool), "rows encoded")
-    return turns
+def _encode(context: StageContext, encoder: PromptEncoder) -> Counter[str]:
+    """Write an entry for each user turn, and the prompts of those that can be scored; counts the others by reason."""
+    pool, reasons, number = _pool(context), Counter[str](), 0
+    turns = RowWriter(
+        context.prepared_dir / _TURNS, {"row": pa.int64(), "shortened": pa.bool_(), "reason": pa.string()}
+    )
+    with turns, RowWriter(context.prepared_dir / _PROMPTS, {IDS: IDS_TYPE}) as prompts:
+        for part in in_parallel(len(pool), partial(_encoded, pool, encoder, context.identity["dimension"])):
+            for of_row in part:
+                for ids, shortened, reason in of_row:
+                    turns.append(row=number, shortened=shortened, reason=reason)
+                    if ids is not None:
+                        prompts.append(input_ids=ids)
+                    reasons.update([] if reason is None else [reason])
+                number += 1
+                context.progress.update(number, len(pool), "rows encoded")
+    return reasons
 
 
-_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("input_ids", pa.list_(pa.int32())),
-        ("shortened", pa.bool_()),
-        ("reason", pa.string()),
+def _encoded(pool: datasets.Dataset, encoder: PromptEncoder, dimension: str, part: range) -> list[list[_Turn]]:
+    """The turns of some rows."""
+    return [
+        [
+            (turn.prompt.input_ids, turn.prompt.shortened, None) if turn.prompt else (None, False, turn.reason)
+            for turn in turn_prompts(encoder, dimension, row["messages"])
+        ]
+        for row in pool.select(part)
     ]
-)
 
 
-def _prompts(table: pa.Table) -> list[list[int]]:
-    """The prompts of all scorable turns, in order."""
-    return [ids for ids in table["input_ids"].to_pylist() if ids is not None]
+def _pool(context: StageContext) -> datasets.Dataset:
+    return datasets.load_from_disk(str(context.parents["pool"] / "data"))
 
 
 def _column(context: StageContext) -> str:
     return f"{context.identity['dimension']}_scores"
 
 
-def _finish(context: StageContext, table: pa.Table, result: PassResult, tried: np.ndarray, device: str) -> StageResult:
-    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    prompts = _prompts(table)
+def _finish(context: StageContext, prompts: RowFile, result: PassResult, tried: np.ndarray, device: str) -> StageResult:
     plan = read_plan(context.prepared_dir / PLAN)
     scores, reused = join_reused(context, plan, result.columns.get("score"), len(prompts))
     masses = result.columns.get("mass", tried)
     masses = masses[~np.isnan(masses)]
     if len(masses):
         _check_mass(context, masses)
-    rows = table["row"].to_pylist()
-    shortened = [False] * len(pool)
-    for row, cut in zip(rows, table["shortened"].to_pylist(), strict=True):
-        shortened[row] |= cut
-    reasons = table["reason"].to_pylist()
-    per_row = _by_row(len(pool), rows, reasons, scores.tolist())
-    hashes = _by_row(len(pool), rows, reasons, [input_hash(ids) for ids in prompts])
-    of_row: list[list[str | None]] = [[] for _ in range(len(pool))]
-    for row, reason in zip(rows, reasons, strict=True):
-        of_row[row].append(reason)
-    _write(
-        context,
-        {
-            "id": list(pool["id"]),
-            _column(context): per_row,
-            "reasons": of_row,
-            "input_hashes": hashes,
-            "shortened": shortened,
-        },
-    )
-    nulls = Counter(reason for reason in reasons if reason is not None)
+    turns, ids = RowFile(context.prepared_dir / _TURNS), _pool(context).data.column("id")
+    rows, reasons = turns.numbers("row"), turns.column("reason").combine_chunks()
+    shortened = np.zeros(len(ids), dtype=bool)
+    shortened[rows[turns.numbers("shortened")]] = True
+    of_rows = _Lists(np.bincount(rows, minlength=len(ids)))
+    is_scored = reasons.is_null().to_numpy(zero_copy_only=False)
+    columns = {
+        "id": ids,
+        _column(context): of_rows.of(_spread(pa.array(scores.astype(np.float32, copy=False)), is_scored)),
+        "reasons": of_rows.of(reasons),
+        "input_hashes": of_rows.of(_spread(input_hashes(prompts), is_scored)),
+        "shortened": pa.array(shortened),
+    }
+    datasets.Dataset(pa.table(columns)).save_to_disk(str(context.data_dir))
+    counted = pc.value_counts(reasons.drop_null())
+    nulls = Counter({str(entry["values"]): entry["counts"].as_py() for entry in counted})
     metrics = {**_metrics(context, scores, masses, nulls, shortened), **reused, **result.metrics}
-    return StageResult(len(pool), len(pool), {}, metrics, device)
+    return StageResult(len(ids), len(ids), {}, metrics, device)
 
 
-def _by_row(
-    num_rows: int, rows: Sequence[int], reasons: Sequence[str | None], values: Sequence[Any]
-) -> list[list[Any]]:
-    """The values of the scored turns as one list per row; None for turns with a reason."""
-    per_row: list[list[Any]] = [[] for _ in range(num_rows)]
-    left = iter(values)
-    for row, reason in zip(rows, reasons, strict=True):
-        per_row[row].append(next(left) if reason is None else None)
-    return per_row
+def _spread(values: pa.Array, is_there: np.ndarray) -> pa.Array:
+    """The values at the places that have one, in order; null at the others."""
+    places = pa.array(np.cumsum(is_there) - 1, mask=~is_there)
+    return values.take(places)
 
 
-def _write(context: StageContext, columns: dict[str, list[Any]]) -> None:
-    features = datasets.Features(
-        {
-            "id": datasets.Value("string"),
-            _column(context): datasets.List(datasets.Value("float32")),
-            "reasons": datasets.List(datasets.Value("string")),
-            "input_hashes": datasets.List(datasets.Value("string")),
-            "shortened": datasets.Value("bool"),
-        }
-    )
-    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(context.data_dir))
+class _Lists:
+    """Makes a list for each row out of the values of all turns."""
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self._offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+
+    def of(self, values: pa.Array) -> pa.Array:
+        return pa.ListArray.from_arrays(self._offsets, values)
 
 
 def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> None:
@@ -226,7 +224,7 @@ def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> 
 
 
 def _metrics(
-    context: StageContext, scores: np.ndarray, masses: np.ndarray, nulls: Counter[str], shortened: list[bool]
+    context: StageContext, scores: np.ndarray, masses: np.ndarray, nulls: Counter[str], shortened: np.ndarray
 ) -> dict[str, Any]:
     counts, edges = np.histogram(scores, bins=_HISTOGRAM_EDGES)
     mass = float(masses.mean()) if len(masses) else None
@@ -237,7 +235,7 @@ def _metrics(
         "turns": len(scores) + sum(nulls.values()),
         "scored": len(scores),
         "nulls": dict(nulls),
-        "shortened": sum(shortened),
+        "shortened": int(shortened.sum()),
         "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
         "mean": float(scores.mean()) if len(scores) else None,
         "digit_mass_mean": mass,

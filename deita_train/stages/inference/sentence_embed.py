@@ -6,23 +6,27 @@ library decides what the model reads of it: if the tokenizer has a chat template
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import datasets
 import torch
 
 from deita_train.data.as_text import message_text
 from deita_train.data.messages import Message
+from deita_train.data.parallel import in_parallel
 from deita_train.errors import UserError
+from deita_train.inference.row_file import IDS, IDS_TYPE, RowWriter
 from deita_train.inference.shards import Columns
 from deita_train.models.remote_code import own_code
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import check_dtype, run_pass, start_ranks
+from deita_train.stages.inference.batched_pass import ROWS, check_dtype, run_pass, start_ranks
 from deita_train.stages.inference.embedding_table import (
     VECTORS,
     Inputs,
     as_stored,
-    keep_inputs,
     leave_embeddings,
+    plan_inputs,
     pool_rows,
 )
 from deita_train.stages.stage_model import model_path, trusts_code
@@ -41,17 +45,17 @@ def conversation_text(messages: Sequence[Message]) -> str:
 def prepare(context: StageContext) -> None:
     """Encode every text once, cut as the library cuts it, and plan batches over those not embedded before."""
     encoder = _load(context, torch.device("cpu"))
-    pool = pool_rows(context)
-    inputs, truncated = [], 0
-    for number, row in enumerate(pool):
-        text = conversation_text(row["messages"])
-        inputs.append(_token_ids(encoder, text))
-        truncated += len(inputs[-1]) < _whole_length(encoder, text)
-        context.progress.update(number + 1, len(pool), "rows encoded")
+    pool, truncated = pool_rows(context), 0
+    with RowWriter(context.prepared_dir / ROWS, {IDS: IDS_TYPE}) as writer:
+        for part in in_parallel(len(pool), partial(_encoded, encoder, pool)):
+            for ids, is_cut in part:
+                writer.append(input_ids=ids)
+                truncated += is_cut
+            context.progress.update(writer.num_rows, len(pool), "rows encoded")
     stated = context.runtime["max_batch_tokens"]
     if stated is None and not context.use_cpu:
         stated = _GPU_BATCH_TOKENS
-    keep_inputs(replace(context, runtime={**context.runtime, "max_batch_tokens": stated}), inputs, truncated)
+    plan_inputs(replace(context, runtime={**context.runtime, "max_batch_tokens": stated}), truncated)
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -60,11 +64,11 @@ def run(context: StageContext) -> StageResult | None:
     inputs = Inputs.read(context)
     encoder = _load(context, device)
     check_dtype(context, _flops_per_token(encoder))
-    texts = [conversation_text(messages) for messages in pool_rows(context)["messages"]]
+    pool = pool_rows(context)
 
     def compute(positions: Sequence[int]) -> Columns:
         rows = inputs.rows(positions)
-        batch = [texts[row] for row in rows]
+        batch = [conversation_text(messages) for messages in pool[rows]["messages"]]
         vectors = encoder.encode(batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False)
         return as_stored(context, vectors, rows)
 
@@ -72,6 +76,13 @@ def run(context: StageContext) -> StageResult | None:
     if result is None:
         return None
     return leave_embeddings(context, inputs, result, encoder.max_seq_length, device.type)
+
+
+def _encoded(encoder: Any, pool: datasets.Dataset, part: range) -> list[tuple[list[int], bool]]:
+    """The token ids of some rows, and whether they are cut."""
+    texts = [conversation_text(row["messages"]) for row in pool.select(part)]
+    encoded = [(_token_ids(encoder, text), _whole_length(encoder, text)) for text in texts]
+    return [(ids, len(ids) < whole) for ids, whole in encoded]
 
 
 def _token_ids(encoder: Any, text: str) -> list[int]:
