@@ -1,8 +1,9 @@
 """Rows collected into Arrow tables: columns of fixed types, and extra ones typed by their values."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import datasets
@@ -15,6 +16,7 @@ from deita_train.data.plain_values import is_unicode_text
 from deita_train.data.sources import SourceRow
 
 ROWS_PER_CHUNK = 1000
+_MOST_IN_MEMORY = 1 << 26
 
 MESSAGES_TYPE = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 """The type of messages as long as none in the table has further fields; else they are lists of JSON."""
@@ -51,6 +53,8 @@ class OwnColumn(NamedTuple):
 class RowTable:
     """Rows collected into Arrow tables of ``ROWS_PER_CHUNK`` rows, so no Python copy of the data is held.
 
+    Tables beyond 64 MiB lie in files, which are memory-mapped and have no name, so they go with the table.
+
     Columns: ``id``, those of ``types``, ``source``, then the rows' own. A column is typed if its values are scalars of
     one type (whole numbers mixed with fractions become fractions), lists of texts or lists of fractions. Anything else,
     such as objects, values of several types and numbers beyond 64 bits, is kept as JSON, and ``json_columns`` says why.
@@ -72,6 +76,7 @@ class RowTable:
         self.left_out: set[str] = set()
         self.pending: list[dict[str, Any]] = []
         self.chunks: list[pa.Table] = []
+        self.in_memory: list[int] = []  # bytes of the last chunks
 
     def own_columns(self, row: SourceRow, consumed: Collection[str]) -> dict[str, OwnColumn]:
         """The columns of a row that the table will keep, all but those in ``consumed``.
@@ -155,6 +160,15 @@ class RowTable:
             columns[name] = self._own_array(name, [row.get(name) for row in self.pending])
         self.chunks.append(pa.table(columns))
         self.pending.clear()
+        self.in_memory.append(self.chunks[-1].nbytes)
+        if sum(self.in_memory) > _MOST_IN_MEMORY:
+            self._to_disk()
+
+    def _to_disk(self) -> None:
+        """Write the tables that are still in memory to files."""
+        first = len(self.chunks) - len(self.in_memory)
+        self.chunks[first:] = _mapped(self.chunks[first:])
+        self.in_memory.clear()
 
     def _own_array(self, name: str, values: list[Any]) -> pa.Array:
         try:
@@ -207,6 +221,18 @@ class RowTable:
         if kind == JSON and chunk[name].type != JSON_TYPE:
             return json_array([_as_json(value) for value in chunk[name].to_pylist()])
         return chunk[name].cast(_ARROW_TYPES[kind])
+
+
+def _mapped(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables in memory-mapped files without a name."""
+    for schema, alike in groupby(tables, key=lambda table: table.schema):
+        with tempfile.NamedTemporaryFile(prefix="deita-rows-", suffix=".arrow") as file:
+            with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+                for table in alike:
+                    writer.write_table(table.combine_chunks())
+            reader = pa.ipc.open_file(pa.memory_map(file.name))
+            for number in range(reader.num_record_batches):
+                yield pa.Table.from_batches([reader.get_batch(number)])
 
 
 def _own_column(value: Any) -> OwnColumn:

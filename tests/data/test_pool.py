@@ -5,10 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deita_train.data import row_table
 from deita_train.data.as_text import conversation_as_text, message_text
 from deita_train.data.conversations import FORMAT_COLUMNS, FORMATS
 from deita_train.data.pool import PoolSource, build_pool, unique_ids
@@ -548,3 +550,29 @@ def test_real_files_merged_and_split_by_instruction():
     asked = [{turns[0]["content"] for turns in part["messages"]} for part in parts]
     assert sum(map(len, parts)) == 9658
     assert len(asked[0]) + len(asked[1]) == len(asked[0] | asked[1]) == 805
+
+
+@pytest.mark.parametrize("most", [0, 300_000])
+def test_a_pool_on_disk_is_the_pool_in_memory(tmp_path, monkeypatch, most):
+    """Types that widen late, messages that get fields late, and optional columns are cast from mapped files too."""
+
+    def rows():
+        for number in range(4500):
+            message = {"role": "user", "content": f"question {number}"}
+            answer = {"role": "assistant", "content": "x" * (number % 40)}
+            if number == 3100:
+                answer["reasoning_content"] = "because"
+            late = {"score": 0.5 if number > 2000 else 1, "extra": {"a": 1}} if number > 500 else {"score": 3}
+            yield SourceRow(number, f"row {number}", {"messages": [message, answer], **late})
+
+    def pool():
+        return build_pool([PoolSource("p", rows())])
+
+    in_memory, report = pool()
+    monkeypatch.setattr(row_table, "_MOST_IN_MEMORY", most)
+    before = pa.total_allocated_bytes()
+    on_disk, same_report = pool()
+    assert on_disk.data.schema == in_memory.data.schema and on_disk.to_list() == in_memory.to_list()
+    assert report == same_report
+    assert pa.total_allocated_bytes() - before < in_memory.data.nbytes
+    assert not list(tmp_path.iterdir())
