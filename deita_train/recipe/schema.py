@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from deita_train.recipe.data_sections import Count, Pool, Section
+from deita_train.recipe.evaluation_sections import Evaluate
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
-from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
+from deita_train.recipe.model_sections import Base, Dpo, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
 from deita_train.selection.settings import METHODS, SelectionSettings, check_budget

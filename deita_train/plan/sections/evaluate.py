@@ -6,7 +6,7 @@ from typing import Any
 from deita_train.plan.chat_templates import ChatTemplate, made_template
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
-from deita_train.recipe.model_sections import Evaluate
+from deita_train.recipe.evaluation_sections import Evaluate
 
 # Answers to read, unless the recipe states a number, and the most tokens of each.
 SAMPLES, SAMPLE_TOKENS = 3, 128
