@@ -9,6 +9,8 @@ from deita_train.recipe.llm_sections import Temperature
 from deita_train.recipe.model_sections import Pass, RenderedLikeSft
 
 TunedOrBase = Literal["base", "sft", "dpo"]
+# The sections of `evaluate:` that have questions of their own, and so can be found in the data.
+QUESTION_SETS = ("mt_bench", "alpaca_eval", "judged")
 
 
 class QuestionSet(Origin):
@@ -127,6 +129,9 @@ class Evaluate(Pass, RenderedLikeSft):
     """MT-Bench."""
     alpaca_eval: AlpacaEval | None = None
     """AlpacaEval."""
+    contamination: bool | None = None
+    """Looks for the benchmarks' questions in the pool, the selected rows, what is trained on and the held-out rows; by
+    default wherever there is a benchmark (docs/evaluation.md)."""
     models: Annotated[list[TunedOrBase], Field(min_length=1)] | None = None
     """The models that answer and that lm_eval measures; all of the recipe by default."""
     model: str | None = None
@@ -143,6 +148,8 @@ class Evaluate(Pass, RenderedLikeSft):
         measures = ("heldout", "preferences", "lm_eval", "answers", "judged", "mt_bench", "alpaca_eval")
         if all(getattr(self, name) is None for name in measures):
             raise ValueError(f"state one or more of {', '.join(f'{name}:' for name in measures)}")
+        if self.contamination is not None and all(getattr(self, name) is None for name in (*QUESTION_SETS, "lm_eval")):
+            raise ValueError("contamination: would have no effect without a benchmark, whose questions are looked for")
         if self.samples and self.heldout is None:
             raise ValueError("samples: are answers to the prompts of heldout:; state it, or leave samples: out")
         if self.models is not None and len(set(self.models)) < len(self.models):

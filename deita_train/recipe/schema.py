@@ -80,6 +80,9 @@ class Select(Section):
     """Seed of `random` and `kmeans`; the recipe's `seed` by default."""
     launch: str | None = None
     """A file of accelerate_configs/ or a path, of `deita`. By default one GPU, or one process on a CPU."""
+    decontaminate: Annotated[list[str], Field(min_length=1)] | None = None
+    """Removes the rows that repeat a question: of question sets of `evaluate` (`mt_bench`, `alpaca_eval`, `judged`), or of
+    files of prompts (docs/evaluation.md)."""
     allow_fewer: bool = False
     """Accepts a selection of less than half the budget, which is otherwise an error."""
 
@@ -89,6 +92,13 @@ class Select(Section):
         if isinstance(budget, str | float):
             raise ValueError(wrong_value(budget, [WHOLE_NUMBER, "{share: 0.1}", "{tokens: 5000000}"]))
         return budget
+
+    @field_validator("decontaminate")
+    @classmethod
+    def _each_set_once(cls, named: list[str] | None) -> list[str] | None:
+        if named is not None and len(set(named)) < len(named):
+            raise ValueError(f"{', '.join(named)}: name each once")
+        return named
 
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:

@@ -68,6 +68,13 @@ def of_perplexities(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def of_contamination(metrics: Mapping[str, Any]) -> str:
+    """How many rows repeat a question, and of which benchmarks."""
+    found = {name: of["rows"] for name, of in metrics["benchmarks"].items() if of["rows"]}
+    rows = plural(metrics["rows"], "row")
+    return f"{metrics['found']:,} of {rows} repeat a benchmark's question{_by_reason('rows by benchmark', found)}"
+
+
 def of_evolutions(metrics: Mapping[str, Any]) -> str:
     """How many evolved texts were kept, why others were not, and what was asked."""
     return (

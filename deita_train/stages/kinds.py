@@ -199,6 +199,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={"score_turns": "sum", "only_trained_turns": False, **_CUT},
     ),
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
+    "contamination": StageKind(1, "deita_train.stages.evaluating.contamination", describe=facts.of_contamination),
     "sft": StageKind(
         3,
         "deita_train.stages.training.sft",

@@ -6,6 +6,7 @@ from typing import Any
 from deita_train.plan.chat_templates import ChatTemplate, made_template
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
+from deita_train.plan.sections.contamination import add_contamination
 from deita_train.recipe.evaluation_sections import Evaluate
 
 # Answers to read, unless the recipe states a number, and the most tokens of each.
@@ -21,6 +22,7 @@ def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
     if evaluate.preferences is not None:
         data = builder.add_preferences("heldout_pairs", evaluate.preferences, "evaluate.preferences")
         _add_passes(builder, "evaluate_pairs", "log_probs", data, models, template)
+    add_contamination(builder, evaluate)
 
 
 def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], ChatTemplate]:
