@@ -132,7 +132,6 @@ _SELECT = (
     OptionSpec(
         "--decontaminate", "select.decontaminate",
         "A file of questions; rows that repeat one are removed. May be repeated.", list[str], read=_places,
-        entries="--decontaminate",
     ),
     _launch("select"),
     _seed("select"),

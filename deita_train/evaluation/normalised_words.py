@@ -1,9 +1,9 @@
 """Texts as the words by which two of them are compared: without case, spaces, punctuation and ways of encoding."""
 
 import re
-import sys
 import unicodedata
 from functools import cache, lru_cache
+from itertools import chain
 
 # Scripts written without spaces between words: Thai, Lao, Myanmar, Khmer, Han, kana and their extensions.
 _UNSPACED = (
@@ -11,6 +11,8 @@ _UNSPACED = (
     (0x3021, 0x3029), (0x3038, 0x303C), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
     (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F), (0xF900, 0xFAFF), (0xFF66, 0xFF9D), (0x1AFF0, 0x1B16F), (0x20000, 0x3FFFF),
 )  # fmt: skip
+# Where Unicode has letters, numbers, marks and format characters; between and above lie private and empty planes.
+_ASSIGNED = (range(0x40000), range(0xE0000, 0xE1000))
 # The marks of half-width kana, which Unicode counts as letters.
 _KANA_MARKS = frozenset((0xFF9E, 0xFF9F))
 _ASCII_WORDS = re.compile(r"[A-Za-z0-9]+")
@@ -53,7 +55,7 @@ def _pattern() -> re.Pattern[str]:
     spaced: list[int] = []
     unspaced: list[int] = []
     joined: list[int] = []
-    for code in range(sys.maxunicode + 1):
+    for code in chain(*_ASSIGNED):
         category = unicodedata.category(chr(code))
         if category[0] == "M" or category == "Cf" or code in _KANA_MARKS:
             joined.append(code)

@@ -81,7 +81,7 @@ class Select(Section):
     launch: str | None = None
     """A file of accelerate_configs/ or a path, of `deita`. By default one GPU, or one process on a CPU."""
     decontaminate: Annotated[list[str], Field(min_length=1)] | None = None
-    """Removes the rows that repeat a question: of question sets of `evaluate` (`mt_bench`, `alpaca_eval`, `judged`), or of
+    """Removes the rows that repeat a question first: of sets of `evaluate` (`mt_bench`, `alpaca_eval`, `judged`), or of
     files of prompts (docs/evaluation.md)."""
     allow_fewer: bool = False
     """Accepts a selection of less than half the budget, which is otherwise an error."""

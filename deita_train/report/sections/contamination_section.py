@@ -35,7 +35,7 @@ _TEXT = (
 )
 _COUNTS = "Looked for are the questions that are long enough; found are those that at least one row repeats."
 _EXAMPLES = (
-    "For each benchmark, questions from the longest common text to the shortest, with the text as it stands in the row. "
+    "For each benchmark, questions from the longest common text to the shortest; the text is as it stands in the row. "
     "The share is that of the question's words. Judge the shortest ones yourself: a turn of phrase can be common to "
     "both by chance. The artefacts list all."
 )
