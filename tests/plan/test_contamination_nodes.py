@@ -17,11 +17,6 @@ pytestmark = pytest.mark.usefixtures("no_gpus")
 JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
 
 
-@pytest.fixture(autouse=True)
-def kinds(monkeypatch):
-    monkeypatch.setitem(KINDS, "questions", KINDS["compare"])
-
-
 @pytest.fixture
 def sets(tmp_path):
     """Changes of a recipe that give it MT-Bench and questions of its own; and a file of prompts."""
