@@ -21,8 +21,9 @@ def traced_pool(
     Args:
         pool: what was selected from.
         trace: of the selection.
-        contaminated: the table of a stage `contamination` whose rows were removed first. They have a `drop_reason`, the
-            question that they repeat (`contaminated_by`), and the text that they share (`contaminated_span`).
+        contaminated: the table of a stage `contamination` over the pool, whose rows with hits were removed first. They
+            have a `drop_reason`, the question that they repeat (`contaminated_by`), and the text that they share
+            (`contaminated_span`).
     """
     rows, traced = _table(pool), _table(trace)
     places = pc.index_in(rows["id"], value_set=traced["id"].combine_chunks())
@@ -38,8 +39,10 @@ def traced_pool(
 
 def _with_contamination(rows: pa.Table, contaminated: datasets.Dataset) -> pa.Table:
     """The rows with the longest hit of each that was removed, null for the others."""
-    longest = {row_id: hits[0] for row_id, hits in zip(contaminated["id"], contaminated["hits"], strict=True)}
-    hits = [longest.get(row_id) for row_id in rows["id"].to_pylist()]
+    longest = {
+        row_id: hits[0] if hits else None for row_id, hits in zip(contaminated["id"], contaminated["hits"], strict=True)
+    }
+    hits = [longest[row_id] for row_id in rows["id"].to_pylist()]
     columns = {
         "drop_reason": [None if hit is None else CONTAMINATED for hit in hits],
         "contaminated_by": [None if hit is None else f"{hit['benchmark']}/{hit['question']}" for hit in hits],

@@ -1,6 +1,7 @@
 """Stage `contamination`: the rows that repeat a question of a benchmark, each with the words that they share.
 
-Its table has a row for each row of the data that does, with a hit for each question, the longest common text first.
+Its table has a row for each row of the data, with a hit for each question that it repeats, the longest common text
+first.
 """
 
 from collections import defaultdict
@@ -16,7 +17,6 @@ from deita_train.data.pairs import SIDES
 from deita_train.evaluation.contamination import Hit, Index, Passage, Question
 from deita_train.stages.context import StageContext, StageResult
 
-NO_OVERLAP = "no_overlap"
 _EXAMPLES = 3
 _KINDS = {str: "string", int: "int32", float: "float64"}
 _HITS = datasets.List({field.name: datasets.Value(_KINDS[field.type]) for field in fields(Hit)})  # type: ignore[index]
@@ -25,18 +25,18 @@ _Found = list[tuple[str, list[Hit]]]
 
 
 def run(context: StageContext) -> StageResult:
-    """Index the questions, look through the rows, and write those that repeat one."""
+    """Index the questions, look through the rows, and write what each repeats."""
     index = Index(_questions(context))
     rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
-    ids, found = rows["id"], []
-    for number, hits in enumerate(index.find(_passages(rows)), start=1):
-        if hits:
-            found.append((ids[number - 1], hits))
-        context.progress.update(number, len(rows), "rows")
-    columns = {"id": [row_id for row_id, _ in found], "hits": [list(map(asdict, hits)) for _, hits in found]}
+    of_rows: list[list[Hit]] = []
+    for hits in index.find(_passages(rows)):
+        of_rows.append(hits)
+        context.progress.update(len(of_rows), len(rows), "rows")
+    ids = list(rows["id"])
+    columns = {"id": ids, "hits": [list(map(asdict, hits)) for hits in of_rows]}
     datasets.Dataset.from_dict(columns, features=_FEATURES).save_to_disk(str(context.data_dir))
-    drops = {NO_OVERLAP: len(rows) - len(found)} if len(found) < len(rows) else {}
-    return StageResult(len(rows), len(found), drops, _metrics(index, len(rows), found))
+    found = [(row_id, hits) for row_id, hits in zip(ids, of_rows, strict=True) if hits]
+    return StageResult(len(rows), len(rows), metrics=_metrics(index, len(rows), found))
 
 
 def _questions(context: StageContext) -> dict[str, list[Question]]:

@@ -113,10 +113,11 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Coun
 
 def _contaminated(context: StageContext, ids: Sequence[str]) -> Reasons:
     """For each row whether it repeats a question that the selection must not keep."""
-    found: set[str] = set()
-    if "contamination" in context.parents:
-        found.update(datasets.load_from_disk(str(context.parents["contamination"] / "data"))["id"])
-    return [CONTAMINATED if row_id in found else None for row_id in ids]
+    if "contamination" not in context.parents:
+        return [None] * len(ids)
+    table = datasets.load_from_disk(str(context.parents["contamination"] / "data"))
+    hits = dict(zip(table["id"], table["hits"], strict=True))
+    return [CONTAMINATED if hits[row_id] else None for row_id in ids]
 
 
 def _lacking(context: StageContext, ids: Sequence[str]) -> Reasons:
