@@ -1,5 +1,6 @@
 """Rows that repeat questions: against a brute force, by planted copies, and where the rule ends."""
 
+import json
 import random
 from collections import defaultdict
 
@@ -297,3 +298,33 @@ def test_nothing_to_look_for_and_nowhere():
     assert find([question("q")], user(numbered(20)), []) == [[], []]
     assert Index({"b": [question("q")]}).benchmarks["b"].left_out == {"too_short": 1}
     assert find([question("q", numbered(20))]) == []
+
+
+# Of the first turns of MT-Bench's questions, how many are found after each change; docs/evaluation.md has them.
+RECALL = {
+    "verbatim": 80, "case and spaces": 80, "punctuation": 80, "quoted line by line": 80,
+    "one word changed in the middle": 48, "cut at both ends": 54,
+}  # fmt: skip
+
+
+def test_recall_on_real_questions_in_real_rows(shared):
+    """Each is planted in the answer of a real conversation of which nothing is found before."""
+    lines = (shared / "data" / "mt_bench_questions.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = [Question(str(row["question_id"]), tuple(row["turns"])) for row in map(json.loads, lines)]
+    alpaca = json.loads((shared / "data" / "real_alpaca.json").read_text(encoding="utf-8"))[: len(questions)]
+    assert found(questions, *(user(row["instruction"], row["output"]) for row in alpaca)) == [[]] * 80
+    counts = {}
+    for name in RECALL:
+        planted_in = [
+            user(row["instruction"], f"{row['output']} {CHANGES[name](of.texts[0].split())} {row['output']}")
+            for row, of in zip(alpaca, questions, strict=True)
+        ]
+        hits = found(questions, *planted_in)
+        counts[name] = sum(of.id in of_row for of, of_row in zip(questions, hits, strict=True))
+    assert counts == RECALL
+    texts = [of.texts[0].split() for of in questions]
+    halves = [(words[: len(words) // 2], words[len(words) // 2 + 1 :]) for words in texts]
+    lengths = [max(len(normalised_words(" ".join(half))) for half in both) for both in halves]
+    assert sum(length >= 13 for length in lengths) == RECALL["one word changed in the middle"]
+    left = [len(normalised_words(" ".join(words[5:-5]))) for words in texts]
+    assert sum(length >= 13 for length in left) == RECALL["cut at both ends"]

@@ -144,7 +144,7 @@ def test_a_sweep_keeps_it_also_for_the_whole_pool(tmp_path, sets):
             {"select__decontaminate": ["mt_bench"]},
             r"select\.decontaminate\.0: mt_bench is the question set of evaluate\.mt_bench, which the recipe has not",
         ),
-        ({"select__decontaminate": ["nothing/here.jsonl"]}, r"select\.decontaminate\.0"),
+        ({"select__decontaminate": ["nothing/here.jsonl"]}, r"decontaminate\.0: nothing/here\.jsonl does not exist"),
         ({"select__decontaminate": ["judged", "judged"]}, "judged, judged: name each once"),
         ({"select__decontaminate": []}, "decontaminate"),
     ],

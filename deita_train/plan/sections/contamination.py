@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deita_train.data.places import source_name
+from deita_train.errors import UserError
 from deita_train.plan.node import Node
 from deita_train.plan.sections.answers import add_questions
 from deita_train.plan.sections.builder import Builder
@@ -50,7 +51,7 @@ def add_decontamination(builder: Builder, select: Select, pool: Node) -> Node | 
             benchmarks[f"questions.{name}"] = name, _stated_questions(builder, name, where)
         else:
             role = f"questions.file{files.index(name) + 1}"
-            benchmarks[role] = source_name(name), add_questions(builder, role, QuestionSet(dataset=name), where)
+            benchmarks[role] = source_name(name), _file_questions(builder, role, name, where)
     return _add(builder, "decontaminate", pool, benchmarks)
 
 
@@ -78,6 +79,13 @@ def _stated_questions(builder: Builder, name: str, where: str) -> Node:
             where, f"{name} is the question set of evaluate.{name}, which the recipe has not. Add it, or name a file."
         )
     return _questions(builder, evaluate, name)
+
+
+def _file_questions(builder: Builder, label: str, name: str, where: str) -> Node:
+    try:
+        return add_questions(builder, label, QuestionSet(dataset=name), where)
+    except UserError as error:  # the file stands in the list itself, and not under a key of its own
+        raise UserError(str(error).replace(f"{where}.dataset", where)) from None
 
 
 def _questions(builder: Builder, evaluate: Evaluate, name: str) -> Node:
