@@ -74,10 +74,10 @@ def add_generate(
     if template is None:
         return builder.add(Node(label, "generate", identity, model.location, {"questions": questions}))
     dtype, how = builder.of_pass(evaluate, "evaluate")
-    decides, rendering = builder.of_rendering(evaluate, "evaluate", template)
+    # What a question holds, every template can write as it is or not at all.
+    _, rendering = builder.of_rendering(evaluate, "evaluate", template)
     identity |= {
         "chat_template": template.text,
-        **decides,
         **dtype,
         "resize": is_resized(builder, model),
         # Where nothing is drawn, no seed decides anything.

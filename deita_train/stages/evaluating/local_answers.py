@@ -34,7 +34,6 @@ from deita_train.stages.inference.batched_pass import (
     start_ranks,
 )
 from deita_train.stages.refusals import Refusals
-from deita_train.stages.rows import writable
 from deita_train.stages.stage_model import model_path, trusts_code
 
 TOO_LONG = "prompt_too_long"
@@ -54,13 +53,12 @@ def prepare_questions(context: StageContext, questions: Sequence[Mapping[str, An
     lengths = []
     for number, question in enumerate(questions, start=1):
         context.progress.update(number, len(questions), "questions rendered")
-        first = refusals.unless_refused(question["id"], partial(_tried, tokenizer, question, refusals))
+        first = refusals.unless_refused(question["id"], partial(_tried, tokenizer, question))
         lengths.append(0 if first is None else first + context.identity["max_new_tokens"])
     refusals.check(len(questions))
     tokens = batch_tokens(context, max(lengths, default=0), generation_batch_tokens)
     kept = [length for length in lengths if length]
-    plan = BatchPlan(fill_batches(kept, tokens), kept, tokens, {"as_text": refusals.as_text})
-    write_plan(context.prepared_dir / PLAN, plan)
+    write_plan(context.prepared_dir / PLAN, BatchPlan(fill_batches(kept, tokens), kept, tokens))
 
 
 def local_answers(context: StageContext, questions: Sequence[Mapping[str, Any]]) -> GivenAnswers | None:
@@ -72,9 +70,7 @@ def local_answers(context: StageContext, questions: Sequence[Mapping[str, Any]])
     if context.rank != 0:
         return None
     tokens, seconds = sum(tokens for tokens, _ in speeds), max(seconds for _, seconds in speeds)
-    facts = read_plan(context.prepared_dir / PLAN).facts
     metrics = {
-        "rows_as_text": facts["as_text"],
         "max_batch_tokens": answering.max_batch_tokens,
         "seconds_computing": round(seconds, 3),
         "tokens_per_second": tokens / seconds if seconds else None,
@@ -117,7 +113,7 @@ class _Answering:
     def _prompt(self, asked: Asked) -> Prompt | Reply:
         identity = self.context.identity
         try:
-            ids = _rendered(self.tokenizer, asked.messages, identity["unsupported_fields"])
+            ids = render_prompt(self.tokenizer, asked.messages)
         except RowRefused as refusal:
             self._tell(asked, f"{refusal.reason}: {refusal.detail}")
             return Reply(None, reason=refusal.reason)
@@ -191,23 +187,10 @@ def _tokenizer(context: StageContext) -> PreTrainedTokenizerBase:
     return load_tokenizer(str(model_path(context)), context.identity["chat_template"], trust_code=trusted)
 
 
-def _tried(tokenizer: PreTrainedTokenizerBase, question: Mapping[str, Any], refusals: Refusals) -> int:
+def _tried(tokenizer: PreTrainedTokenizerBase, question: Mapping[str, Any]) -> int:
     """The tokens of a question's first turn, if its later ones can be written, too."""
-    messages = [dialogue(question, [_ANY_ANSWER] * turn) for turn in range(len(question["turns"]))]
-    how = refusals.how["unsupported_fields"]
-    lengths = [len(_rendered(tokenizer, of_turn, how)) for of_turn in messages]
-    if _written(tokenizer, messages[0], how) != list(messages[0]):
-        refusals.count_text()
-    return lengths[0]
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], unsupported: Any) -> list[int]:
-    """The tokens up to where the assistant begins."""
-    return render_prompt(tokenizer, _written(tokenizer, messages, unsupported))
-
-
-def _written(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], unsupported: Any
-) -> list[dict[str, Any]]:
-    """The messages as they are, or as text where the template does not know what they hold and the recipe wants it."""
-    return [dict(message) for message in writable(tokenizer, [dict(one) for one in messages], None, unsupported)[0]]
+    answers = [_ANY_ANSWER] * (len(question["turns"]) - 1)
+    first, *_ = [
+        len(render_prompt(tokenizer, dialogue(question, answers[:turn]))) for turn in range(len(question["turns"]))
+    ]
+    return first
