@@ -311,13 +311,13 @@ def test_recall_on_real_questions_in_real_rows(shared):
     """Each is planted in the answer of a real conversation of which nothing is found before."""
     lines = (shared / "data" / "mt_bench_questions.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [Question(str(row["question_id"]), tuple(row["turns"])) for row in map(json.loads, lines)]
-    alpaca = json.loads((shared / "data" / "real_alpaca.json").read_text(encoding="utf-8"))[: len(questions)]
-    assert found(questions, *(user(row["instruction"], row["output"]) for row in alpaca)) == [[]] * 80
+    alpaca = json.loads((shared / "data" / "real_alpaca.json").read_text(encoding="utf-8"))
+    assert found(questions, *(user(row["instruction"], row["output"]) for row in alpaca)) == [[]] * 999
     counts = {}
     for name in RECALL:
         planted_in = [
             user(row["instruction"], f"{row['output']} {CHANGES[name](of.texts[0].split())} {row['output']}")
-            for row, of in zip(alpaca, questions, strict=True)
+            for row, of in zip(alpaca, questions, strict=False)
         ]
         hits = found(questions, *planted_in)
         counts[name] = sum(of.id in of_row for of, of_row in zip(questions, hits, strict=True))

@@ -74,3 +74,18 @@ def test_no_section_without_the_stage(tmp_path):
         [{"label": "base", "settings": {}, "base": True, "stages": {"pool": run.add("pool-0", "pool", "pool")}}]
     )
     assert contamination_section(read_summary(run.run_dir, run.store), []) is None
+
+
+def test_of_many_tasks_those_without_a_hit_are_one_row(tmp_path):
+    run = FakeRun(tmp_path)
+    tasks = {f"mmlu_{number}": benchmark(100, 0, 0, too_short=2) for number in range(20)} | {"arc": benchmark(50, 1, 2)}
+    pool = run.add(
+        "contamination-0", "contamination", "contamination.pool", rows=100, found=2, benchmarks=tasks, examples=[]
+    )
+    run.write_cells([{"label": "base", "settings": {}, "base": True, "stages": {"contamination.pool": pool}}])
+    section = contamination_section(read_summary(run.run_dir, run.store), [])
+    assert [row[1:4] for row in section.tables[0].rows] == [
+        ("arc", "50", "1"),
+        ("20 tasks without a hit", "1,960", "0"),
+    ]
+    assert section.notes == ()

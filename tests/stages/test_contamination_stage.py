@@ -102,6 +102,17 @@ def test_the_rows_of_a_pool(found):
     }  # fmt: skip
 
 
+def test_prompts_of_tasks_are_read_without_their_frame(folder):
+    names = [f"Name the {number} largest of all lakes." for number in ("two", "six", "ten", *"abcdefgh")]
+    columns = {"id": [f"lakes/{place}" for place in range(11)], "question": [f"Q: {of}\nAnswer:" for of in names]}
+    folder.write("tasks", columns)
+    folder.write("rows", {"id": ["r", "s"], "messages": [conversation(names[1]), conversation("Q:")]})
+    _, table = folder.run(
+        contamination, "contamination", {"benchmarks": {"lm_eval": None}}, data="rows", lm_eval="tasks"
+    )
+    assert hits_of(table) == {"r": [("lakes", "1", names[1].rstrip("."))]}
+
+
 def test_what_the_report_shows(found):
     metrics = found[0].metrics
     assert (metrics["rows"], metrics["found"]) == (4, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from deita_train.number_text import count, decimals, plural, share
 from deita_train.report.results.groups import Group
@@ -21,6 +22,7 @@ DATA = {
     "contamination.heldout": "held-out rows",
 }
 _SPAN_CHARS = 300
+_MOST_NAMED = 12
 _LEFT_OUT = {
     "too_short": "are too short",
     "tells_nothing": "are mostly numbers or single letters",
@@ -62,10 +64,25 @@ def _count_table(stages: Mapping[str, Artefact]) -> Table:
             share(of["rows"] / item.metric("rows")),
         )
         for label, item in stages.items()
-        for name, of in item.metric("benchmarks").items()
+        for name, of in _shown(item.metric("benchmarks")).items()
     )
     titles = ("questions looked for", "questions found", "rows", "rows that repeat one", "share of rows")
     return Table((*words("data", "benchmark"), *numbers(*titles)), rows, note=_COUNTS)
+
+
+def _shown(benchmarks: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The benchmarks by name; of many, such as the tasks of MMLU, those of which nothing was found as one."""
+    if len(benchmarks) <= _MOST_NAMED:
+        return benchmarks
+    clean = [of for of in benchmarks.values() if not of["rows"]]
+    together = {
+        "questions": sum(of["questions"] for of in clean),
+        "left_out": {"all": sum(sum(of["left_out"].values()) for of in clean)},
+        "questions_found": 0,
+        "rows": 0,
+    }
+    named = {name: of for name, of in benchmarks.items() if of["rows"]}
+    return {**named, f"{plural(len(clean), 'task')} without a hit": together} if clean else named
 
 
 def _example_tables(stages: Mapping[str, Artefact]) -> Iterator[Table]:
@@ -93,9 +110,9 @@ def _example_tables(stages: Mapping[str, Artefact]) -> Iterator[Table]:
 
 
 def _notes(stages: Mapping[str, Artefact]) -> Iterator[str]:
-    """Which questions are not looked for, by benchmark."""
+    """Which questions are not looked for, by benchmark; of many, the column of what is looked for has to do."""
     benchmarks = {name: of for item in stages.values() for name, of in item.metric("benchmarks").items()}
-    for name, of in benchmarks.items():
+    for name, of in benchmarks.items() if len(benchmarks) <= _MOST_NAMED else ():
         reasons = ", ".join(f"{count(number)} {_LEFT_OUT[reason]}" for reason, number in of["left_out"].items())
         if reasons:
             lost = sum(of["left_out"].values())

@@ -15,6 +15,7 @@ import datasets
 from deita_train.data.as_text import message_text
 from deita_train.data.pairs import SIDES
 from deita_train.evaluation.contamination import Hit, Index, Passage, Question
+from deita_train.evaluation.prompt_frames import without_frame
 from deita_train.stages.context import StageContext, StageResult
 
 _EXAMPLES = 3
@@ -49,16 +50,20 @@ def _questions(context: StageContext) -> dict[str, list[Question]]:
 
 
 def _read_questions(artefact: Path, name: str | None) -> Iterator[tuple[str, Question]]:
-    """The questions of a table with `turns`, or with one text, `question`, and ids that begin with a task's name."""
+    """The questions of a table with `turns`, or of lm_eval's, whose ids begin with the name of a task."""
     table = datasets.load_from_disk(str(artefact / "data"))
     if "turns" in table.column_names:
         assert name is not None, artefact
         for row_id, turns in zip(table["id"], table["turns"], strict=True):
             yield name, Question(row_id, tuple(turns))
         return
+    of_tasks: dict[str, dict[str, str]] = defaultdict(dict)
     for row_id, text in zip(table["id"], table["question"], strict=True):
         task, _, number = row_id.rpartition("/")
-        yield name or task, Question(number, () if text is None else (text,))
+        of_tasks[task][number] = text or ""
+    for task, prompts in of_tasks.items():
+        for number, text in zip(prompts, without_frame(list(prompts.values())), strict=True):
+            yield task, Question(number, (text,))
 
 
 def _passages(rows: datasets.Dataset) -> Iterator[list[Passage]]:
