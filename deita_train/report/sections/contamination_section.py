@@ -96,7 +96,7 @@ def _example_tables(stages: Mapping[str, Artefact]) -> Iterator[Table]:
             shortened(example["span"], _SPAN_CHARS),
         )
         for label, item in stages.items()
-        for example in item.metric("examples")
+        for example in item.metric("examples")[:_MOST_NAMED]
     )
     if rows:
         columns = (
