@@ -89,3 +89,15 @@ def test_of_many_tasks_those_without_a_hit_are_one_row(tmp_path):
         ("20 tasks without a hit", "1,960", "0"),
     ]
     assert section.notes == ()
+
+
+def test_an_artefact_that_serves_twice_is_shown_once(tmp_path):
+    run = FakeRun(tmp_path)
+    bench = {"mt_bench": benchmark(80, 2, 3)}
+    made = run.add(
+        "contamination-0", "contamination", "decontaminate", rows=100, found=3, benchmarks=bench, examples=[]
+    )
+    stages = {"decontaminate": made, "contamination.pool": made}
+    run.write_cells([{"label": "base", "settings": {}, "base": True, "stages": stages}])
+    section = contamination_section(read_summary(run.run_dir, run.store), [])
+    assert [row[0] for row in section.tables[0].rows] == ["pool, removed before the selection"]

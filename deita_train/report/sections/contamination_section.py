@@ -45,7 +45,10 @@ _EXAMPLES = (
 
 def contamination_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     """Counts by data and by benchmark, and examples."""
-    stages = {label: item for label, item in summary.base_cell.stages.items() if label in DATA}
+    found = {label: item for label, item in summary.base_cell.stages.items() if label in DATA}
+    # What is removed from the pool may be all that is looked for in it, and then both are one artefact.
+    first = {item.id: label for label, item in reversed(found.items())}
+    stages = {label: item for label, item in found.items() if first[item.id] == label}
     if not stages:
         return None
     tables = (_count_table(stages), *_example_tables(stages))
