@@ -16,7 +16,9 @@ import deita_train
 
 PACKAGE = Path(deita_train.__file__).parent
 SMOKE = PACKAGE.parent / "recipes" / "smoke.yaml"
-COMPONENTS = frozenset({"data", "models", "inference", "llm", "evolve", "scoring", "selection", "training", "report"})
+COMPONENTS = frozenset(
+    {"data", "models", "inference", "llm", "evolve", "evaluation", "scoring", "selection", "training", "report"}
+)
 # From the ground up: a room imports those before it, and components each other.
 ABOVE_COMPONENTS = frozenset({"stages", "recipe", "plan", "run", "commands", "cli"})
 GROUND = ("errors", "budget", "number_text", "table", "__init__")

@@ -37,6 +37,10 @@ def _score_files(files: list[str]) -> dict[str, str]:
     return {dimension: place(file) for dimension, file in dimensions_of(files).items()}
 
 
+def _places(files: list[str]) -> list[str]:
+    return [place(file) for file in files]
+
+
 def _methods(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
@@ -124,6 +128,10 @@ _SELECT = (
     OptionSpec("--center", "embeddings.center", "Subtract the pool's mean embedding first.", bool, False, True),
     OptionSpec(
         "--tokenizer", "select.read_as.tokenizer", "The model by whose tokenizer tokens are counted.", read=place
+    ),
+    OptionSpec(
+        "--decontaminate", "select.decontaminate",
+        "A file of questions; rows that repeat one are removed. May be repeated.", list[str], read=_places,
     ),
     _launch("select"),
     _seed("select"),

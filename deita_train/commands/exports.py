@@ -26,7 +26,12 @@ def export_selection(plan: Plan, output: Output, all_rows: bool, console: Consol
 
     select = plan.cells[0].nodes["select"]
     if all_rows:
-        rows = traced_pool(_table(plan, select.parents["pool"], "data"), _table(plan, select, "trace"))
+        removed = select.parents.get("contamination")
+        rows = traced_pool(
+            _table(plan, select.parents["pool"], "data"),
+            _table(plan, select, "trace"),
+            None if removed is None else _table(plan, removed, "data"),
+        )
     else:
         rows = _table(plan, select, "data")
     _write(rows, output, console)

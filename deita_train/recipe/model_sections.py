@@ -214,28 +214,3 @@ class Dpo(Tuning, RenderedLikeSft):
     """Matches the public code: pairs are written with `user:` and `assistant:` in lower case."""
     reference: Pass = Pass()
     """How the reference's log-probabilities are computed, once and before the training."""
-
-
-class Evaluate(Pass, RenderedLikeSft):
-    """Evaluation of the base and of every tuned model, or of `model`, on held-out rows."""
-
-    heldout: Source | None = None
-    """Conversations, for the loss per assistant token."""
-    preferences: Preferences | None = None
-    """Pairs, for how often the chosen answer is the likelier one, and by how much."""
-    model: str | None = None
-    """The model to evaluate, in a recipe without `sft` and `dpo`: a folder, a Hub id, or `base`."""
-    revision: str | None = None
-    """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
-    max_length: Count = 2048
-    """Tokens at which a conversation or a pair is cut; without it, also at the model's context."""
-    samples: Annotated[int, Field(ge=0)] | None = None
-    """Held-out prompts that each model answers, for the report and the log; by default 3 where there is `heldout`."""
-
-    @model_validator(mode="after")
-    def _something_to_measure(self) -> Self:
-        if self.heldout is None and self.preferences is None:
-            raise ValueError("state heldout: (conversations), preferences: (pairs), or both")
-        if self.samples and self.heldout is None:
-            raise ValueError("samples: are answers to the prompts of heldout:; state it, or leave samples: out")
-        return self

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from deita_train.recipe.data_sections import Count, Pool, Section
+from deita_train.recipe.evaluation_sections import Evaluate
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
-from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
+from deita_train.recipe.model_sections import Base, Dpo, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
 from deita_train.selection.settings import METHODS, SelectionSettings, check_budget
@@ -79,6 +80,9 @@ class Select(Section):
     """Seed of `random` and `kmeans`; the recipe's `seed` by default."""
     launch: str | None = None
     """A file of accelerate_configs/ or a path, of `deita`. By default one GPU, or one process on a CPU."""
+    decontaminate: Annotated[list[str], Field(min_length=1)] | None = None
+    """Removes the rows that repeat a question first: of sets of `evaluate` (`mt_bench`, `alpaca_eval`, `judged`), or of
+    files of prompts (docs/evaluation.md)."""
     allow_fewer: bool = False
     """Accepts a selection of less than half the budget, which is otherwise an error."""
 
@@ -88,6 +92,13 @@ class Select(Section):
         if isinstance(budget, str | float):
             raise ValueError(wrong_value(budget, [WHOLE_NUMBER, "{share: 0.1}", "{tokens: 5000000}"]))
         return budget
+
+    @field_validator("decontaminate")
+    @classmethod
+    def _each_set_once(cls, named: list[str] | None) -> list[str] | None:
+        if named is not None and len(set(named)) < len(named):
+            raise ValueError(f"{', '.join(named)}: name each once")
+        return named
 
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:

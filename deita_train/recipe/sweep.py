@@ -14,6 +14,8 @@ BASE_RUN = "base run"
 _WHOLE_POOL_LABEL = "whole pool"
 # Keys of `sweep` that are not paths.
 OPTIONS = ("until", "whole_pool")
+# Fields of `select` that hold for the whole pool, too.
+_OF_WHOLE_POOL = frozenset({"decontaminate"})
 # Sections that only the base run has.
 OF_BASE_RUN = ("compare",)
 
@@ -141,7 +143,8 @@ def _cell(plain: Mapping[str, Any], variant: _Variant, label: str, where: str) -
     data = deepcopy({name: section for name, section in plain.items() if name not in OF_BASE_RUN})
     settings = variant.settings
     if variant.whole_pool:
-        data["select"] = {"method": "whole_pool"}
+        kept = {name: value for name, value in data["select"].items() if name in _OF_WHOLE_POOL}
+        data["select"] = {"method": "whole_pool", **kept}
         settings = {"select.method": "whole_pool", **settings}
         label = ", ".join(filter(None, [_WHOLE_POOL_LABEL, label]))
     for path, value in variant.settings.items():

@@ -7,8 +7,10 @@ from deita_train.selection.candidates import Candidates
 # For each row the reason under which it is counted, a key of IN_WORDS, or None for a row that can be ranked.
 Reasons = list[str | None]
 
+CONTAMINATED = "contaminated"
 # The reasons, as what is wrong with rows.
 IN_WORDS = {
+    CONTAMINATED: "repeat a question of a benchmark",
     "no_scored_turn": "have no score to be ranked by",
     "no_value": "have no number in the column",
     "ifd_not_below_one": "have an IFD of 1 or more",

@@ -184,6 +184,18 @@ STAGE_KINDS: dict[str, StageKind] = {
         1, "deita_train.stages.asking.direct_score", validations=(_FORECAST,), describe=facts.of_direct_scores
     ),
     "instag": StageKind(1, "deita_train.stages.asking.instag", validations=(_FORECAST,), describe=facts.of_tags),
+    "questions": StageKind(
+        1,
+        "deita_train.stages.evaluating.questions",
+        describe=facts.of_questions,
+        validations=("deita_train.stages.evaluating.questions",),
+    ),
+    "generate": StageKind(
+        1,
+        "deita_train.stages.evaluating.generate",
+        describe=facts.of_answers,
+        validations=("deita_train.stages.evaluating.answer_forecast", _MODEL_CHECK),
+    ),
     "lengths": StageKind(
         2,
         "deita_train.stages.inference.lengths",
@@ -199,6 +211,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={"score_turns": "sum", "only_trained_turns": False, **_CUT},
     ),
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
+    "contamination": StageKind(1, "deita_train.stages.evaluating.contamination", describe=facts.of_contamination),
     "sft": StageKind(
         3,
         "deita_train.stages.training.sft",

@@ -96,7 +96,7 @@ def test_the_methods_and_the_recipe_agree():
 def test_what_methods_read_is_a_field_or_another_section():
     read = frozenset().union(*(rules.reads for rules in METHODS.values()))
     assert read - set(Select.model_fields) == {"scores", "embeddings"}
-    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer", "read_as"}
+    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer", "read_as", "decontaminate"}
 
 
 def test_settings_have_one_default():
@@ -270,7 +270,7 @@ def test_every_reason_is_reported_in_words():
     assert unrankable("deita", unscored, score="complexity") == [None] * 4
     by_column = unrankable_by_column(Candidates(unscored, SelectionSettings("mig", column="tags")))
     assert by_column == [None, None, None, "no_tags"]
-    of_other_stages = {"not_embedded", "not_trainable"}
+    of_other_stages = {"not_embedded", "not_trainable", "contaminated"}
     assert set(IN_WORDS) - of_other_stages == {"no_scored_turn", "no_value", "ifd_not_below_one", "no_tags"}
 
 

@@ -7,6 +7,7 @@ from deita_train.plan.identity import decisive_trainer
 from deita_train.plan.inputs import MissingSection
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
+from deita_train.plan.sections.contamination import add_decontamination
 from deita_train.recipe.model_sections import Rendered, Sft
 from deita_train.recipe.schema import ReadAs, Select
 from deita_train.selection.settings import Method, rules_of, score_dimensions
@@ -47,6 +48,9 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     if select.in_tokens or identity.get("only_trained_turns"):
         parents["lengths"], how = _add_lengths(builder, select, parents["pool"])
         identity |= how
+    contamination = add_decontamination(builder, select, parents["pool"])
+    if contamination is not None:
+        parents["contamination"] = contamination
     runtime: dict[str, Any] = {"allow_fewer": select.allow_fewer}
     launch = builder.inputs.optional_launch(select.launch, "select.launch") if rules.launch else None
     if launch is not None:

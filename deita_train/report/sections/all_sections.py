@@ -8,6 +8,7 @@ from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.comparison_section import comparison_section
+from deita_train.report.sections.contamination_section import contamination_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.label_section import label_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
@@ -30,6 +31,7 @@ _SECTIONS = (
     label_section,
     training_section,
     answer_section,
+    contamination_section,
     pool_section,
     pairs_section,
     cards_section,

@@ -20,7 +20,7 @@ from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary, SelectionTrace
 from deita_train.report.sections.section import Section
 from deita_train.report.tables.stage_tables import SCORERS, calibration_table, rejection_table, scorer_table
-from deita_train.selection.unrankable import IN_WORDS
+from deita_train.selection.unrankable import CONTAMINATED, IN_WORDS
 
 
 def selection_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
@@ -69,12 +69,14 @@ def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace
 
 
 def _unranked_text(select: Artefact) -> str:
-    """How many rows could not be ranked, and why; empty where all could."""
+    """How many rows were removed or could not be ranked, and why; empty where all could."""
     lost = {reason: number for reason, number in select.manifest["drops"].items() if reason in IN_WORDS and number}
+    repeats = lost.pop(CONTAMINATED, 0)
+    removed = f" {plural(repeats, 'row')} that {IN_WORDS[CONTAMINATED]} were removed first." if repeats else ""
     if not lost:
-        return ""
+        return removed
     reasons = ", ".join(f"{count(number)} {IN_WORDS[reason]}" for reason, number in lost.items())
-    return f" {count(sum(lost.values()))} could not be ranked: {reasons}."
+    return f"{removed} {count(sum(lost.values()))} could not be ranked: {reasons}."
 
 
 def _selection_figures(select: Artefact, trace: SelectionTrace) -> list[Figure]:

@@ -5,15 +5,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_train.data.row_table import as_dataset
+from deita_train.selection.unrankable import CONTAMINATED
 
 # The columns that a selection reads and writes; every other column is the pool's own.
 _TRACED = ("complexity_scores", "quality_scores", "evol_score", "selection_rank", "nearest_similarity", "blocked_by")
 
 
-def traced_pool(pool: datasets.Dataset, trace: datasets.Dataset) -> datasets.Dataset:
+def traced_pool(
+    pool: datasets.Dataset, trace: datasets.Dataset, contaminated: datasets.Dataset | None = None
+) -> datasets.Dataset:
     """Every row of `pool` in its order, with its scores and decision from `trace`, joined by `id`.
 
     A row that the method could not rank is not in the trace: its columns are null.
+
+    Args:
+        pool: what was selected from.
+        trace: of the selection.
+        contaminated: the table of a stage `contamination` over the pool, whose rows with hits were removed first. They
+            have a `drop_reason`, the question that they repeat (`contaminated_by`), and the text that they share
+            (`contaminated_span`).
     """
     rows, traced = _table(pool), _table(trace)
     places = pc.index_in(rows["id"], value_set=traced["id"].combine_chunks())
@@ -22,7 +32,27 @@ def traced_pool(pool: datasets.Dataset, trace: datasets.Dataset) -> datasets.Dat
             if name in rows.column_names:  # of an earlier selection
                 rows = rows.drop_columns([name])
             rows = rows.append_column(name, traced[name].take(places))
+    if contaminated is not None:
+        rows = _with_contamination(rows, contaminated)
     return as_dataset(rows)
+
+
+def _with_contamination(rows: pa.Table, contaminated: datasets.Dataset) -> pa.Table:
+    """The rows with the longest hit of each that was removed, null for the others."""
+    longest = {
+        row_id: hits[0] if hits else None for row_id, hits in zip(contaminated["id"], contaminated["hits"], strict=True)
+    }
+    hits = [longest[row_id] for row_id in rows["id"].to_pylist()]
+    columns = {
+        "drop_reason": [None if hit is None else CONTAMINATED for hit in hits],
+        "contaminated_by": [None if hit is None else f"{hit['benchmark']}/{hit['question']}" for hit in hits],
+        "contaminated_span": [None if hit is None else hit["span"] for hit in hits],
+    }
+    for name, values in columns.items():
+        if name in rows.column_names:  # of an earlier selection
+            rows = rows.drop_columns([name])
+        rows = rows.append_column(name, pa.array(values, pa.string()))
+    return rows
 
 
 def _table(dataset: datasets.Dataset) -> pa.Table:

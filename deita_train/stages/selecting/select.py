@@ -21,7 +21,7 @@ from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
 from deita_train.selection.settings import SelectionSettings
 from deita_train.selection.trace.trace_columns import attach_trace, keep_selected
-from deita_train.selection.unrankable import IN_WORDS, Reasons, unrankable_rows
+from deita_train.selection.unrankable import CONTAMINATED, IN_WORDS, Reasons, unrankable_rows
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import start_ranks
 from deita_train.stages.row_limit import Readable, row_limit
@@ -99,9 +99,8 @@ def _candidates(context: StageContext, lengths: TrainedLengths | None) -> Candid
 
 def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Counter[str]]:
     """The rows that the method can rank, with their embeddings, and how many it cannot by reason."""
-    reasons = [
-        reason or lacking for reason, lacking in zip(unrankable_rows(pool), _lacking(context, pool.ids), strict=True)
-    ]
+    found = zip(_contaminated(context, pool.ids), unrankable_rows(pool), _lacking(context, pool.ids), strict=True)
+    reasons = [repeats or reason or lacking for repeats, reason, lacking in found]
     drops = Counter(reason for reason in reasons if reason is not None)
     if drops.total() == len(reasons):
         raise UserError(f"{context.label}: no row of the pool can be ranked: {_counts(drops)}.")
@@ -110,6 +109,15 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Coun
     if "embed" in context.parents:
         pool = replace(pool, embeddings=embeddings_of(context.parents["embed"] / "data", pool.ids))
     return pool, drops
+
+
+def _contaminated(context: StageContext, ids: Sequence[str]) -> Reasons:
+    """For each row whether it repeats a question that the selection must not keep."""
+    if "contamination" not in context.parents:
+        return [None] * len(ids)
+    table = datasets.load_from_disk(str(context.parents["contamination"] / "data"))
+    hits = dict(zip(table["id"], table["hits"], strict=True))
+    return [CONTAMINATED if hits[row_id] else None for row_id in ids]
 
 
 def _lacking(context: StageContext, ids: Sequence[str]) -> Reasons:

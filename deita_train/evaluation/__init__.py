@@ -1,0 +1,1 @@
+"""Measures of models by benchmarks: questions, verdicts, rates, intervals."""

@@ -1,0 +1,106 @@
+"""The figures of a benchmark: a value with its interval over questions, and the paired difference of two models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+CONFIDENCE = 0.95
+_RESAMPLES = 10_000
+_BLOCK = 1_000_000  # drawn places held at once
+
+Unit = Literal["share", "score", "percent", "number"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One figure of one model.
+
+    Attributes:
+        value: the mean over questions, or what the benchmark makes of them.
+        low: lower end of the 95% interval over questions; None where there is none.
+        high: upper end.
+        questions: how many questions it is over.
+        unit: a "share" of one, a "score" on the benchmark's scale, a "percent", or a plain "number".
+        higher_is_better: None where neither is.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    questions: int
+    unit: Unit
+    higher_is_better: bool | None = True
+
+    def as_metric(self) -> dict[str, Any]:
+        """The fields as `metrics.json` has them under `results`."""
+        return asdict(self)
+
+    @classmethod
+    def of_metric(cls, found: Mapping[str, Any]) -> "Result":
+        """The same read back."""
+        return cls(**found)
+
+
+def mean_result(values: Sequence[float], unit: Unit, seed: int = 0, higher_is_better: bool | None = True) -> Result:
+    """The mean of at least one question's value, with a bootstrap interval over questions."""
+    low, high = bootstrap_interval(values, seed)
+    return Result(float(np.mean(values)), low, high, len(values), unit, higher_is_better)
+
+
+def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float | None, float | None]:
+    """The 95% percentile interval of the mean over resampled questions; nothing for a single question.
+
+    Deterministic for equal values in equal order.
+    """
+    if len(values) < 2:
+        return None, None
+    means = _resampled_means(np.asarray(values, dtype=np.float64), seed)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The first model's mean minus the second's over the questions that both answered.
+
+    Attributes:
+        mean: of the differences.
+        low: lower end of the 95% bootstrap interval over questions; None for a single question.
+        high: upper end.
+        questions: that both have a value for.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    questions: int
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether the two may be equally good, as far as these questions tell."""
+        return self.low is None or self.high is None or self.low <= 0 <= self.high
+
+
+def paired_difference(
+    first: Mapping[str, float], second: Mapping[str, float], seed: int = 0
+) -> PairedDifference | None:
+    """The difference over the questions of both, by id; None where there is no such question."""
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        return None
+    differences = [first[name] - second[name] for name in shared]
+    low, high = bootstrap_interval(differences, seed)
+    return PairedDifference(float(np.mean(differences)), low, high, len(shared))
+
+
+def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+    """Means [resamples] of as many questions, drawn with replacement."""
+    drawing = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // len(values))
+    blocks = []
+    for start in range(0, _RESAMPLES, rows):
+        places = drawing.integers(0, len(values), (min(rows, _RESAMPLES - start), len(values)))
+        blocks.append(values[places].mean(axis=1))
+    return np.concatenate(blocks)
