@@ -1,6 +1,6 @@
 """Judging of answers turn by turn, as MT-Bench does [arXiv 2306.05685]: ratings, or pairs with a baseline."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from deita_train.errors import UserError
@@ -189,19 +189,14 @@ def figures(scores: Sequence[Score], way: str, seed: int = 0) -> dict[str, Resul
             found[name] = _figure(shares, "share", seed, better)
     turns = sorted({score.turn for score in judged})
     if len(turns) > 1:
-        found |= {
-            f"turn {turn + 1}": _figure(_where(judged, lambda one, t=turn: one.turn == t), unit, seed) for turn in turns
-        }
+        for turn in turns:
+            found[f"turn {turn + 1}"] = _figure([one for one in judged if one.turn == turn], unit, seed)
     categories = dict.fromkeys(score.question.category for score in judged)
     if set(categories) != {None}:
-        for name in categories:
-            of_category = _where(judged, lambda one, c=name: one.question.category == c)
-            found[name or "no category"] = _figure(of_category, unit, seed)
+        for category in categories:
+            of_category = [one for one in judged if one.question.category == category]
+            found[category or "no category"] = _figure(of_category, unit, seed)
     return found
-
-
-def _where(scores: Iterable[Score], condition: Callable[[Score], bool]) -> list[Score]:
-    return [score for score in scores if condition(score)]
 
 
 def _figure(scores: Sequence[Score], unit: Unit, seed: int, higher_is_better: bool | None = True) -> Result:

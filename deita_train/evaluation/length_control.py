@@ -10,6 +10,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def published_win_rate(coefficients: Sequence[float], difficulty: np.ndarray) ->
     return float(np.mean(1 / (1 + np.exp(-(of_model + of_difficulty * difficulty))))) * 100
 
 
-def _fit(features: np.ndarray, shares: np.ndarray, weights: np.ndarray):  # noqa: ANN202
+def _fit(features: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> Any:
     """The regression; each row is there twice, as a win and as a loss, weighted by its preference."""
     from sklearn import config_context
     from sklearn.linear_model import LogisticRegressionCV

@@ -97,6 +97,18 @@ def of_tags(metrics: Mapping[str, Any]) -> str:
     return f"{_answered(metrics)} tagged, {plural(metrics['tags'], 'different tag')}; {_asked(metrics)}"
 
 
+def of_judgements(metrics: Mapping[str, Any]) -> str:
+    """The headline figure with its interval, what has no score, and what was asked."""
+    name, first = next(iter(metrics["results"].items()))
+    percent = "%" if first["unit"] == "percent" else ""
+    interval = "" if first["low"] is None else f" ({first['low']:.2f} to {first['high']:.2f})"
+    return (
+        f"{metrics['title']}: {name} {first['value']:.2f}{percent}{interval} over "
+        f"{plural(first['questions'], 'question')}{_by_reason('without a score', metrics['without_score'])}; "
+        f"{_asked(metrics)}"
+    )
+
+
 def _answered(metrics: Mapping[str, Any]) -> str:
     """`9 of 10 rows (without a value: no_scores 1)`."""
     rows, nulls = metrics["rows"], metrics["nulls"]

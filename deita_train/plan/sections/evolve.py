@@ -1,13 +1,13 @@
 """The sections that ask a chat model: `evolve:`, which makes labels for scorers, `direct_score:` and `instag:`."""
 
 from pathlib import Path
-from typing import Any
 
 from deita_train.errors import UserError
 from deita_train.evolve.operations import Dimension
 from deita_train.evolve.prompts import DIRECT_SCORE, RANK, TAGS, Prompts, PromptSet, read_prompts
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder
+from deita_train.plan.sections.chat_models import chat_model
 from deita_train.recipe.llm_sections import ComplexityEvolution, DirectScore, Evolve, Instag, QualityEvolution
 
 # Most tokens of an answer that holds only scores or tags; room for a model that thinks aloud first.
@@ -31,7 +31,7 @@ def _add_dimension(
     seeds: Node,
 ) -> None:
     where = f"evolve.{dimension}"
-    model, runtime = _asked(builder, evolve.llm, "evolve.llm", where)
+    model, runtime = chat_model(builder, evolve.llm, "evolve.llm", where)
     prompts = _prompts(builder, dimension, evolution.prompts, where)
     shared = {**model, "dimension": dimension, "seed": builder.seed(evolve.seed)}
     evolved = {
@@ -56,7 +56,7 @@ def _add_dimension(
 def add_direct_score(builder: Builder, section: DirectScore) -> None:
     """Add the rating of the pool's rows one by one."""
     pool = builder.required("pool", "direct_score", "pool:")
-    model, runtime = _asked(builder, section.llm, "direct_score.llm", "direct_score")
+    model, runtime = chat_model(builder, section.llm, "direct_score.llm", "direct_score")
     prompts = _prompts(builder, section.dimension, section.prompts, "direct_score")
     identity = {
         **model,
@@ -71,7 +71,7 @@ def add_direct_score(builder: Builder, section: DirectScore) -> None:
 def add_instag(builder: Builder, section: Instag) -> None:
     """Add the tagging of the pool's rows."""
     pool = builder.required("pool", "instag", "pool:")
-    model, runtime = _asked(builder, section.llm, "instag.llm", "instag")
+    model, runtime = chat_model(builder, section.llm, "instag.llm", "instag")
     prompts = _prompts(builder, "tags", section.prompts, "instag")
     identity = {
         **model,
@@ -82,24 +82,6 @@ def add_instag(builder: Builder, section: Instag) -> None:
         "similarity": section.similarity,
     }
     builder.add(Node("instag", "instag", identity, runtime, {"pool": pool}))
-
-
-def _asked(builder: Builder, name: str, field: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Identity and runtime of a chat model under `llm:`.
-
-    Of a model behind a server its name decides the content; where it answers, how fast and at what cost does not.
-    """
-    endpoints = builder.recipe.llm or {}
-    if name not in endpoints:
-        known = f"it has {', '.join(endpoints)}" if endpoints else "the recipe has no llm:"
-        raise builder.inputs.error(field, f"llm: has no endpoint {name!r}; {known}.")
-    endpoint = endpoints[name]
-    how = {"name": name, **endpoint.model_dump(exclude={"local"}, exclude_none=True)}
-    runtime = {"answers": str(builder.inputs.answers_dir), "endpoint": how, "section": where}
-    if endpoint.local is None:
-        return {"model": {"served": endpoint.model}}, runtime
-    identity, location = builder.inputs.model(endpoint.local, None, f"llm.{name}", adapters=False, field="local")
-    return {"model": identity}, {**runtime, "model": location}
 
 
 def _prompts(builder: Builder, of: PromptSet, folder: str | None, where: str) -> Prompts:
