@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+from deita_train.data.everyday import everyday_questions
 from deita_train.data.quickstart import (
     make_heldout,
     make_heldout_preferences,
     make_pool,
     make_preferences,
     make_pretraining_rows,
+    make_questions,
     make_scorer_rows,
 )
 from deita_train.data.sources import SourceRow
@@ -24,6 +26,11 @@ PREFERENCES: dict[str, MakeRows] = {
     "quickstart_heldout_preferences": make_heldout_preferences,
 }
 
+QUESTIONS: dict[str, MakeRows] = {
+    "everyday": lambda num_rows, seed: everyday_questions()[:num_rows],
+    "quickstart_questions": make_questions,
+}
+
 
 def builtin_conversations(name: str, num_rows: int, seed: int) -> list[SourceRow]:
     """Generated conversations as source rows."""
@@ -33,6 +40,11 @@ def builtin_conversations(name: str, num_rows: int, seed: int) -> list[SourceRow
 def builtin_preferences(name: str, num_rows: int, seed: int) -> list[SourceRow]:
     """Generated preference pairs as source rows."""
     return _source_rows(name, PREFERENCES[name](num_rows, seed))
+
+
+def builtin_questions(name: str, num_rows: int, seed: int) -> list[SourceRow]:
+    """Generated questions, or those of the package, as source rows."""
+    return _source_rows(name, QUESTIONS[name](num_rows, seed))
 
 
 def builtin_scorer_rows(dimension: str, num_rows: int, seed: int) -> list[SourceRow]:

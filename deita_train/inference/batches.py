@@ -71,6 +71,21 @@ def plan_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int
     return batches
 
 
+def fill_batches(lengths: Sequence[int], max_batch_tokens: int) -> list[list[int]]:
+    """Group items as `plan_batches` does, but fill every batch: for generation, whose steps cost little more with rows.
+
+    Returns:
+        The positions in each batch, longest first; every position exactly once.
+    """
+    batches: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda position: (-lengths[position], position)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= max_batch_tokens:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
 def _fits(longest: int, rows: int, tokens: int, length: int, max_batch_tokens: int) -> bool:
     """Whether an item joins a batch with `tokens` real tokens."""
     computed = longest * (rows + 1)

@@ -97,9 +97,25 @@ def automatic_batch_tokens(config: Any, dtype: str, free_bytes: int, longest: in
     batch that turns out too large is computed in halves.
     """
     size = torch.finfo(getattr(torch, dtype)).bits // 8
-    free = free_bytes - size * num_weights(config)
-    tokens = int(_USED_SHARE * free) // _token_bytes(config, size, longest)
+    return _tokens_of(config, size, free_bytes, _token_bytes(config, size, longest))
+
+
+def generation_batch_tokens(config: Any, dtype: str, free_bytes: int, longest: int) -> int:
+    """The same where rows are continued: a token also takes its keys and values in every layer, kept to the end."""
+    size = torch.finfo(getattr(torch, dtype)).bits // 8
+    kept = 2 * size * config.num_hidden_layers * _key_width(config)
+    return _tokens_of(config, size, free_bytes, _token_bytes(config, size, longest) + kept)
+
+
+def _tokens_of(config: Any, size: int, free_bytes: int, token_bytes: int) -> int:
+    tokens = int(_USED_SHARE * (free_bytes - size * num_weights(config))) // token_bytes
     return min(max(tokens, MIN_BATCH_TOKENS), MAX_BATCH_TOKENS)
+
+
+def _key_width(config: Any) -> int:
+    heads = config.num_attention_heads
+    head_width: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return (getattr(config, "num_key_value_heads", None) or heads) * head_width
 
 
 def _token_bytes(config: Any, size: int, longest: int) -> int:
@@ -107,7 +123,7 @@ def _token_bytes(config: Any, size: int, longest: int) -> int:
     width, heads = config.hidden_size, config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or width // heads
     queries = heads * head_width
-    keys = (getattr(config, "num_key_value_heads", None) or heads) * head_width
+    keys = _key_width(config)
     experts = getattr(config, "num_experts_per_tok", None) or 1
     mlp = experts * (getattr(config, "intermediate_size", None) or 4 * width)
     return size * (2 * width + 6 * queries + 3 * keys + 3 * mlp) + 8 * width + longest * (1 + size)

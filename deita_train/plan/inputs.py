@@ -96,6 +96,7 @@ class Inputs:
         shape = {name: value for name, value in source.model_dump().items() if name in _SHAPE_FIELDS}
         if source.builtin is not None:
             seed = source.seed if source.seed is not None else default_seed
+            seed = 0 if source.builtin == _NOT_GENERATED else seed
             return {"builtin": source.builtin, "rows": source.rows, "seed": seed, **shape}, {}
         assert source.dataset is not None
         place = self._place(source.dataset, f"{where}.dataset", source.patterns, source.split)
@@ -373,6 +374,7 @@ class Inputs:
         return self._pins[pin]
 
 
+_NOT_GENERATED = "everyday"  # the same rows by any seed
 _SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_instruction"}
 
 

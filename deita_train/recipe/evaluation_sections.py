@@ -8,6 +8,8 @@ from deita_train.recipe.data_sections import Count, Origin, Preferences, Section
 from deita_train.recipe.llm_sections import Temperature
 from deita_train.recipe.model_sections import Pass, RenderedLikeSft
 
+# As many as `data/everyday.py` has.
+EVERYDAY_QUESTIONS = 8
 TunedOrBase = Literal["base", "sft", "dpo"]
 
 
@@ -16,14 +18,35 @@ class QuestionSet(Origin):
 
     builtin: Literal["everyday", "quickstart_questions"] | None = None
     """`everyday`: a few general questions of this package; `quickstart_questions`: generated tasks with answers."""
+    rows: Count | None = None
+    """With `builtin`, which needs it, the number of questions, of `everyday` at most 8; else that many of the dataset's
+    are drawn."""
+    seed: int | None = None
+    """Seed of the generated questions, or of the draw; the recipe's `seed` by default."""
     references: str | None = None
     """A file of reference answers in FastChat's form, beside its file of questions."""
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether only some of the usable questions are taken, drawn by a seed."""
+        return self.builtin is None and self.rows is not None
+
+    @property
+    def draw(self) -> dict[str, int | float]:
+        """How many are drawn; empty if all are taken."""
+        return {"rows": self.rows} if self.is_drawn and self.rows is not None else {}
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        self.check_origin()
+        self.check_origin(of_dataset=("rows",))
         if self.references is not None and self.dataset is None:
             raise ValueError("references: belong to a dataset:, which has the questions")
+        if self.sample is not None and not self.streaming:
+            raise ValueError("sample would have no effect without streaming: true; rows: draws that many questions")
+        if self.builtin == "everyday" and self.rows is not None and self.rows > EVERYDAY_QUESTIONS:
+            raise ValueError(f"rows: {self.rows} is more than the {EVERYDAY_QUESTIONS} questions of everyday")
+        if self.builtin == "everyday" and self.seed is not None:
+            raise ValueError("seed would have no effect on everyday, which is the same questions each time")
         return self
 
 
@@ -127,6 +150,9 @@ class Evaluate(Pass, RenderedLikeSft):
     """MT-Bench."""
     alpaca_eval: AlpacaEval | None = None
     """AlpacaEval."""
+    llm: str | None = None
+    """An endpoint under `llm:` that answers `answers`, `judged`, `mt_bench` and `alpaca_eval` in place of a model of
+    this recipe: a model that is served elsewhere. It is called `served`."""
     models: Annotated[list[TunedOrBase], Field(min_length=1)] | None = None
     """The models that answer and that lm_eval measures; all of the recipe by default."""
     model: str | None = None
@@ -143,8 +169,24 @@ class Evaluate(Pass, RenderedLikeSft):
         measures = ("heldout", "preferences", "lm_eval", "answers", "judged", "mt_bench", "alpaca_eval")
         if all(getattr(self, name) is None for name in measures):
             raise ValueError(f"state one or more of {', '.join(f'{name}:' for name in measures)}")
+        if self.llm is not None:
+            self._only_what_is_asked()
         if self.samples and self.heldout is None:
             raise ValueError("samples: are answers to the prompts of heldout:; state it, or leave samples: out")
+        if self.models is not None and all(getattr(self, name) is None for name in measures[2:]):
+            raise ValueError(f"models: have no effect without one of {', '.join(f'{name}:' for name in measures[2:])}")
         if self.models is not None and len(set(self.models)) < len(self.models):
             raise ValueError(f"models: {', '.join(self.models)}: name each once")
         return self
+
+    def _only_what_is_asked(self) -> None:
+        """Refuse what an endpoint cannot give, such as losses, and fields that only a model of the recipe reads."""
+        others = sorted(self.model_fields_set - _ASKED_OF_AN_ENDPOINT)
+        if others:
+            raise ValueError(
+                f"{', '.join(others)} beside llm:, of which only answers are known; an endpoint can be asked for "
+                f"{', '.join(sorted(_ASKED_OF_AN_ENDPOINT - {'llm'}))}. Leave the others out"
+            )
+
+
+_ASKED_OF_AN_ENDPOINT = frozenset({"llm", "answers", "judged", "mt_bench", "alpaca_eval"})

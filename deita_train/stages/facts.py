@@ -109,6 +109,27 @@ def of_judgements(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def of_questions(metrics: Mapping[str, Any]) -> str:
+    """How many questions and turns there are, and how many have a reference answer."""
+    questions = plural(metrics["rows_out"], "question")
+    return f"{questions} with {plural(metrics['turns'], 'turn')}, {metrics['with_reference']:,} with a reference answer"
+
+
+def of_answers(metrics: Mapping[str, Any]) -> str:
+    """How many answers there are, how long they are, and what is suspicious about them."""
+    answers, asked = metrics["answers"], metrics["asked"]
+    missing = _by_reason("without", metrics["unanswered"])
+    if not answers:
+        return f"0 of {plural(asked, 'answer')}{missing}"
+    repeated = metrics["seq_rep_4"]
+    words = "" if repeated is None else f", {repeated:.1%} of their 4-grams repeated"
+    return (
+        f"{answers:,} of {plural(asked, 'answer')}{missing}, of {metrics['mean_tokens']:.0f} tokens on average; "
+        f"{metrics['empty_share']:.1%} empty, {metrics['truncated_share']:.1%} cut at the limit{words}"
+        f"{f'; {_asked(metrics)}' if 'spending' in metrics else ''}"
+    )
+
+
 def _answered(metrics: Mapping[str, Any]) -> str:
     """`9 of 10 rows (without a value: no_scores 1)`."""
     rows, nulls = metrics["rows"], metrics["nulls"]

@@ -190,6 +190,18 @@ STAGE_KINDS: dict[str, StageKind] = {
         validations=("deita_train.stages.evaluating.judge_forecast",),
         describe=facts.of_judgements,
     ),
+    "questions": StageKind(
+        1,
+        "deita_train.stages.evaluating.questions",
+        describe=facts.of_questions,
+        validations=("deita_train.stages.evaluating.questions",),
+    ),
+    "generate": StageKind(
+        1,
+        "deita_train.stages.evaluating.generate",
+        describe=facts.of_answers,
+        validations=("deita_train.stages.evaluating.answer_forecast", _MODEL_CHECK),
+    ),
     "lengths": StageKind(
         2,
         "deita_train.stages.inference.lengths",

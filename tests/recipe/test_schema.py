@@ -45,6 +45,7 @@ def no_range(share):
 
 
 DATA = "scorers.quality.train.data"
+MEASURES = "heldout:, preferences:, lm_eval:, answers:, judged:, mt_bench:, alpaca_eval:"
 OWN_VALIDATORS = [
     (
         {"report_to": ["trackio", "wandb"]},
@@ -114,7 +115,33 @@ OWN_VALIDATORS = [
     ({"select": {}}, "select: method deita needs budget:, the rows to keep"),
     ({"select": {"method": "random"}}, "select: method random needs budget:, the rows to keep"),
     ({"select": {"method": "whole_pool", "budget": 5}}, "select: method whole_pool has no budget: leave it out"),
-    ({"evaluate": {}}, "evaluate: state heldout: (conversations), preferences: (pairs), or both"),
+    ({"evaluate": {}}, f"evaluate: state one or more of {MEASURES}"),
+    (
+        {"evaluate": {"answers": {"questions": {"builtin": "everyday", "rows": 9}}}},
+        "evaluate.answers.questions: rows: 9 is more than the 8 questions of everyday",
+    ),
+    (
+        {"evaluate": {"answers": {"questions": {"builtin": "everyday", "rows": 8, "seed": 1}}}},
+        "evaluate.answers.questions: seed would have no effect on everyday, which is the same questions each time",
+    ),
+    (
+        {"evaluate": {"answers": {"questions": {"builtin": "everyday", "rows": 8, "references": "x"}}}},
+        "evaluate.answers.questions: references: belong to a dataset:, which has the questions",
+    ),
+    (
+        {"evaluate": {"answers": {"questions": {"dataset": "x", "rows": 8, "sample": 3}}}},
+        "evaluate.answers.questions: sample would have no effect without streaming: true; rows: draws that many "
+        "questions",
+    ),
+    (
+        {"evaluate": {"llm": "far", "answers": {}, "heldout": {"dataset": "x"}, "dtype": "float32"}},
+        "evaluate: dtype, heldout beside llm:, of which only answers are known; an endpoint can be asked for "
+        "alpaca_eval, answers, judged, mt_bench. Leave the others out",
+    ),
+    (
+        {"evaluate": {"heldout": {"dataset": "x"}, "models": ["sft"]}},
+        "evaluate: models: have no effect without one of lm_eval:, answers:, judged:, mt_bench:, alpaca_eval:",
+    ),
     (
         {"evaluate": {"preferences": {"dataset": "x"}, "samples": 2}},
         "evaluate: samples: are answers to the prompts of heldout:; state it, or leave samples: out",

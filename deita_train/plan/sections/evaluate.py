@@ -5,7 +5,9 @@ from typing import Any
 
 from deita_train.plan.chat_templates import ChatTemplate, made_template
 from deita_train.plan.node import Node
+from deita_train.plan.sections.answers import SERVED, add_answers, is_resized, served_model
 from deita_train.plan.sections.builder import Builder, Model
+from deita_train.plan.sections.judged import add_judged
 from deita_train.recipe.evaluation_sections import Evaluate
 
 # Answers to read, unless the recipe states a number, and the most tokens of each.
@@ -13,7 +15,16 @@ SAMPLES, SAMPLE_TOKENS = 3, 128
 
 
 def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
-    """Add a pass for each model and each kind of held-out data."""
+    """Add a pass for each model and each kind of held-out data, and what the models are asked."""
+    if evaluate.llm is not None:
+        if any(label in builder.nodes for label in ("sft", "dpo")):
+            raise builder.inputs.error(
+                "evaluate.llm",
+                "answers in place of a model of this recipe, which trains one; evaluate the endpoint in a recipe of "
+                "its own.",
+            )
+        _add_asked(builder, evaluate, {SERVED: served_model(builder, evaluate.llm)}, None)
+        return
     models, template = _models(builder, evaluate)
     if evaluate.heldout is not None:
         data = builder.add_pool("heldout_data", [evaluate.heldout], "evaluate.heldout")
@@ -21,6 +32,24 @@ def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
     if evaluate.preferences is not None:
         data = builder.add_preferences("heldout_pairs", evaluate.preferences, "evaluate.preferences")
         _add_passes(builder, "evaluate_pairs", "log_probs", data, models, template)
+    _add_asked(builder, evaluate, _chosen(builder, evaluate, models), template)
+
+
+def _add_asked(builder: Builder, evaluate: Evaluate, models: dict[str, Model], template: ChatTemplate | None) -> None:
+    """Add what models are asked."""
+    if evaluate.answers is not None:
+        add_answers(builder, evaluate, models, template)
+    add_judged(builder, evaluate, models, template)
+
+
+def _chosen(builder: Builder, evaluate: Evaluate, models: dict[str, Model]) -> dict[str, Model]:
+    """The models that answer: those that the section names, or all."""
+    if evaluate.models is None:
+        return models
+    unknown = [name for name in evaluate.models if name not in models]
+    if unknown:
+        raise builder.inputs.error("evaluate.models", f"{unknown[0]} is not made here; there is {', '.join(models)}.")
+    return {name: model for name, model in models.items() if name in evaluate.models}
 
 
 def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], ChatTemplate]:
@@ -62,12 +91,11 @@ def _add_passes(
     dtype, how = builder.of_pass(evaluate, "evaluate")
     decides, rendering = builder.of_rendering(evaluate, "evaluate", template)
     before: dict[str, Node] = {}
-    tuned = [builder.nodes[label] for label in ("sft", "dpo") if label in builder.nodes]
     for name, model in models.items():
         identity: dict[str, Any] = {
             "chat_template": template.text,
             **decides,
-            "resize": name == "base" and bool(tuned and tuned[0].identity["resize"]),
+            "resize": is_resized(builder, model),
             "max_length": evaluate.max_length,
             "cut_at_context": "max_length" not in evaluate.model_fields_set,
             **dtype,

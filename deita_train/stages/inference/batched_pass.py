@@ -47,7 +47,7 @@ PLAN = "batches.json"
 ROWS = "rows.parquet"
 # Ranks meet only at the end; the slowest may arrive hours after the first.
 _MEETING_TIMEOUT = timedelta(days=7)
-_SHARDS = "shards"
+SHARDS = "shards"
 # Larger batches do not fit a core's cache: with four times as many tokens benchmarks/scoring.py is a quarter slower.
 _CPU_BATCH_TOKENS = 4_096
 _LOG_SECONDS = 30.0
@@ -114,8 +114,8 @@ def run_pass(
     for each other only at the end; at the start, rank 0 tells them which batches are missing.
     """
     plan = read_plan(context.prepared_dir / PLAN)
-    shard_dir = context.work_dir / _SHARDS
-    missing = _agree_on_missing(context, plan, shard_dir, columns)
+    shard_dir = context.work_dir / SHARDS
+    missing = agree_on_missing(context, plan, shard_dir, columns)
     numbers = share_batches({number: plan.cost(number) for number in missing}, context.world_size)[context.rank]
     speed = Speed()
     if model is not None:
@@ -124,7 +124,7 @@ def run_pass(
     Pass(plan, shard_dir, compute, speed, watch.tick).run(numbers)
     if numbers:
         watch.write_line()
-    speeds = _gather(context, speed)
+    speeds: list[Speed] = gathered(context, speed)
     if context.rank != 0:
         return None
     metrics = {
@@ -137,31 +137,36 @@ def run_pass(
     return PassResult(collect(shard_dir, len(plan.lengths)), metrics)
 
 
-def _agree_on_missing(context: StageContext, plan: BatchPlan, shard_dir: Path, columns: Sequence[str]) -> list[int]:
+def agree_on_missing(context: StageContext, plan: BatchPlan, shard_dir: Path, columns: Sequence[str]) -> list[int]:
     """The batches that no shard holds.
 
     Rank 0 looks and removes untrusted shards before it tells the others. Until then no rank of this attempt writes, and
     ranks of an earlier one are dead, because this attempt holds their lock.
     """
-    message: list[Any] = [None]
+    missing: list[int] = []
     if context.rank == 0:
         done, distrusted = check_shards(shard_dir, plan, columns)
         for path, reason in distrusted.items():
             log(f"{path} is not trusted: {reason}. It is removed, and its batches are computed again.")
         remove_leftovers(shard_dir, distrusted)
-        message = [[number for number in range(len(plan.batches)) if number not in done]]
+        missing = [number for number in range(len(plan.batches)) if number not in done]
+    return from_rank_0(context, missing)
+
+
+def from_rank_0(context: StageContext, value: Any) -> Any:
+    """The value that rank 0 has, on every rank."""
+    message = [value]
     if context.world_size > 1:
         torch.distributed.broadcast_object_list(message, src=0)
-    missing: list[int] = message[0]
-    return missing
+    return message[0]
 
 
-def _gather(context: StageContext, speed: Speed) -> list[Speed]:
-    """Every rank's speed, once all ranks are done."""
-    speeds = [speed] * context.world_size
+def gathered(context: StageContext, value: Any) -> list[Any]:
+    """Every rank's value, once all ranks are here."""
+    values = [value] * context.world_size
     if context.world_size > 1:
-        torch.distributed.all_gather_object(speeds, speed)
-    return speeds
+        torch.distributed.all_gather_object(values, value)
+    return values
 
 
 class _Watch:
@@ -203,13 +208,15 @@ def log(line: str) -> None:
 
 def plan_pass(context: StageContext, lengths: Sequence[int], facts: dict[str, Any]) -> None:
     """Plan batches over rows of these lengths, and write them with `facts` found by the preparation."""
-    max_batch_tokens = _batch_tokens(context, max(lengths, default=0))
+    max_batch_tokens = batch_tokens(context, max(lengths, default=0))
     plan = BatchPlan(plan_batches(lengths, max_batch_tokens), list(lengths), max_batch_tokens, facts)
     write_plan(context.prepared_dir / PLAN, plan)
 
 
-def _batch_tokens(context: StageContext, longest: int) -> int:
-    """As the recipe states, else what fits in this machine's GPU (rank 0's)."""
+def batch_tokens(
+    context: StageContext, longest: int, estimate: Callable[[Any, str, int, int], int] = automatic_batch_tokens
+) -> int:
+    """As the recipe states, else what fits in this machine's GPU (rank 0's) by `estimate`."""
     stated: int | None = context.runtime["max_batch_tokens"]
     if stated is not None:
         return stated
@@ -221,7 +228,7 @@ def _batch_tokens(context: StageContext, longest: int) -> int:
         )
     config = load_config(model_path(context), trusts_code(context.identity))
     free_bytes, _ = torch.cuda.mem_get_info()
-    return automatic_batch_tokens(config, context.identity["dtype"], free_bytes, longest)
+    return estimate(config, context.identity["dtype"], free_bytes, longest)
 
 
 @dataclass(frozen=True)

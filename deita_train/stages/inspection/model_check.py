@@ -13,8 +13,8 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     Raises:
         UserError: the stage cannot use a model of this architecture, or not with packing.
     """
-    if "model" not in stage.identity:
-        return
+    if "model" not in stage.identity or "endpoint" in stage.runtime:
+        return  # made by the run, or known to the server alone
     folder = tokenizer_path(stage.identity["model"], stage.runtime["model"], stage.label)
     section = str(stage.runtime.get("section", stage.label))
     untried = check_architecture(stage.identity, stage.runtime, folder, section)
