@@ -55,11 +55,15 @@ def new_work(kind, folder):
     return folder
 
 
-def start(processes, kind, folder, world_size):
-    """The ranks of a pass, at work."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def start(processes, kind, folder, world_size):
+    """The ranks of a pass, at work."""
+    port = free_port()
     ranks = [
         processes.Process(target=be_a_rank, args=(kind, folder, rank, world_size, port)) for rank in range(world_size)
     ]
