@@ -49,6 +49,19 @@ def mean_result(values: Sequence[float], unit: Unit, seed: int = 0, higher_is_be
     return Result(float(np.mean(values)), low, high, len(values), unit, higher_is_better)
 
 
+def mean_of_groups(
+    groups: Sequence[Sequence[float]], unit: Unit, seed: int = 0, higher_is_better: bool | None = True
+) -> Result:
+    """The mean of all values of at least one group, such as the turns of a question; whole groups are resampled."""
+    sums, sizes = np.array([sum(group) for group in groups], np.float64), np.array([len(group) for group in groups])
+    low, high = None, None
+    if len(groups) > 1:
+        # Places are drawn as for single values, so that groups of one give the same interval.
+        ratios = _resampled_means(sums, seed) / _resampled_means(sizes.astype(np.float64), seed)
+        low, high = _percentiles(ratios)
+    return Result(float(sums.sum() / sizes.sum()), low, high, len(groups), unit, higher_is_better)
+
+
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float | None, float | None]:
     """The 95% percentile interval of the mean over resampled questions; nothing for a single question.
 
@@ -56,9 +69,7 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float | 
     """
     if len(values) < 2:
         return None, None
-    means = _resampled_means(np.asarray(values, dtype=np.float64), seed)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return _percentiles(_resampled_means(np.asarray(values, dtype=np.float64), seed))
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,11 @@ def paired_difference(
     differences = [first[name] - second[name] for name in shared]
     low, high = bootstrap_interval(differences, seed)
     return PairedDifference(float(np.mean(differences)), low, high, len(shared))
+
+
+def _percentiles(means: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:

@@ -202,10 +202,10 @@ def _how_to_write(variable: str) -> str:
 
 
 def _rendered(template: str, values: Mapping[str, Any], texts: Iterable[str]) -> str:
-    return _compiled(template).render(**values, **{_FENCE: _fence(texts)}).strip()
+    return _compiled(template).render(**values, **{_FENCE: fence(texts)}).strip()
 
 
-def _fence(texts: Iterable[str]) -> str:
+def fence(texts: Iterable[str]) -> str:
     """A line of equals signs longer than any within the texts, so that where a text ends is never in doubt."""
     longest = max((len(run) for text in texts for run in re.findall("=+", text)), default=0)
     return "=" * max(_SHORTEST_FENCE, longest + 1)

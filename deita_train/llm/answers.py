@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,12 +28,22 @@ _HEAD = len(b'{"checksum":"') + _DIGITS + len(b'",')
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said; the numbers of tokens are None if the server does not tell them."""
+    """What a model said; the numbers of tokens are None if the server does not tell them.
+
+    `first_token` has the log-probabilities of the likeliest first tokens where they were asked for; None otherwise, or
+    if the server does not tell them.
+    """
 
     text: str
     finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    first_token: Mapping[str, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a line has them."""
+        fields = asdict(self)
+        return fields if self.first_token is not None else {k: v for k, v in fields.items() if k != "first_token"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,10 @@ class Failure:
 
     reason: str
     detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a line has them."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,7 @@ class AnswerStore:
     def append(self, key: str, request: ChatRequest, answer: Answer | Failure, model: str | None = None) -> None:
         """The same, but durable only with the next `sync`; until then it outlives the death of this process alone."""
         kind = "answer" if isinstance(answer, Answer) else "failure"
-        body = {"key": key, kind: asdict(answer), "model": model, "request": request.as_dict()}
+        body = {"key": key, kind: answer.as_dict(), "model": model, "request": request.as_dict()}
         line = _line(body)
         with self._lock:
             own = self._own_file()

@@ -41,6 +41,10 @@ _TOO_LONG = ("context_length_exceeded", "maximum context length", "context lengt
 _FILTERED = "content_filter"
 
 
+class NoLogprobs(UserError):
+    """The endpoint does not tell the probabilities of tokens."""
+
+
 class Caller:
     """A client of one endpoint, open as long as its context."""
 
@@ -96,6 +100,8 @@ class Caller:
         }
         if request.json_object and self._takes_format:
             fields["response_format"] = {"type": "json_object"}
+        if request.top_logprobs is not None:
+            fields |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         return fields
 
     async def _send(self, fields: dict[str, Any]) -> bytes:
@@ -136,6 +142,8 @@ class Caller:
             adapted = self._adapted(sent, text) or _of_this_request(status, text, code, said)
             if adapted is not None:
                 return adapted
+            if "logprobs" in sent and "logprobs" in text:
+                raise NoLogprobs(f"{self._endpoint.label}: the server gives no probabilities of tokens ({said}).")
         if code == _NO_CREDIT:
             status = 402
         # Of a refused key the server's words show parts.

@@ -66,6 +66,8 @@ class Asker:
             UserError: the key is missing, the server refuses, or the next call could exceed a ceiling.
             MachineFault: the server is not reached, or fails again and again.
         """
+        if self._endpoint.builtin is not None:
+            return self._ask_builtin(requests)
         ledger = Ledger(self._endpoint, self._store, self._spending, self._counted, requests, self._on_progress)
         if self._store.damaged_lines:
             self._log(f"{self._store.folder}: {plural(self._store.damaged_lines, 'damaged line')} not read")
@@ -100,6 +102,19 @@ class Asker:
                 self._endpoint, caller, self._limits, ledger, self._store, self._spending, self._log, self._sleep
             )
             await asking.run()
+
+    def _ask_builtin(self, requests: Sequence[ChatRequest]) -> list[Answer | Failure]:
+        """Answers of rules, which are made anew each time and not kept."""
+        from deita_train.llm.builtin import builtin_answer
+
+        found: list[Answer | Failure] = []
+        for number, request in enumerate(requests, start=1):
+            answer = builtin_answer(self._endpoint, request)
+            self._spending.calls += 1
+            self._spending.add_answer(request, answer, from_store=False)
+            found.append(answer)
+            self._on_progress(number, len(requests), str(self._spending))
+        return found
 
     def _ask_local(self, ledger: Ledger) -> None:
         from deita_train.llm.local import LocalModel

@@ -43,6 +43,7 @@ class Endpoint:
         base_url: of a server that speaks the OpenAI protocol.
         api_key_env: the name of the environment variable with the key. The key itself is in no field.
         local: a model's folder, which answers by batched generation here.
+        builtin: the name of rules of this package that answer in place of a model.
         max_in_flight: how many requests wait for their answers at once; of a local model, the rows of a batch.
         requests_per_minute: at most this many calls in any 60 seconds, repetitions included.
         tokens_per_minute: at most this many tokens in any 60 seconds; a prompt counts a token for four characters and
@@ -59,6 +60,7 @@ class Endpoint:
     base_url: str | None = None
     api_key_env: str | None = None
     local: Path | None = None
+    builtin: str | None = None
     max_in_flight: int = 32
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -69,12 +71,13 @@ class Endpoint:
     max_attempts: int = 6
 
     def __post_init__(self) -> None:
-        if (self.base_url is None) == (self.local is None):
+        if [self.base_url, self.local, self.builtin].count(None) != 2:
             raise UserError(
                 f"{self.label}: state one of base_url (a server that speaks the OpenAI protocol, such as "
-                "http://localhost:8000/v1 or https://api.openai.com/v1) and local (a model's folder)."
+                "http://localhost:8000/v1 or https://api.openai.com/v1), local (a model's folder) and builtin (rules "
+                "of this package)."
             )
-        if self.local is not None:
+        if self.base_url is None:
             self._refuse_fields_of_servers()
         self._check_url()
         for name in _POSITIVE:
@@ -94,7 +97,7 @@ class Endpoint:
         if stated:
             raise UserError(
                 f"{self.label}: {', '.join(stated)} would do nothing for a local model, which asks no server; remove "
-                "them, or state base_url instead of local."
+                f"them, or state base_url instead of {'local' if self.builtin is None else 'builtin'}."
             )
 
     def _check_url(self) -> None:

@@ -3,6 +3,7 @@
 import email.utils
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def read_reply(content: bytes) -> Answer | Trouble:
     text = _text(message.get("content"))
     if not text.strip():
         return _without_content(message, end, _tokens(body))
-    return Answer(text, end, *_tokens(body))
+    return Answer(text, end, *_tokens(body), _first_token(choices[0]))
 
 
 def _malformed(what: str, content: bytes) -> Trouble:
@@ -98,6 +99,16 @@ def _tokens(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
     told = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
     prompt, completion = (value if type(value) is int and value >= 0 else None for value in told)
     return prompt, completion
+
+
+def _first_token(choice: Mapping[str, Any]) -> dict[str, float] | None:
+    """The log-probabilities of the likeliest first tokens; None unless the server tells them in the protocol's form."""
+    try:
+        found = {str(one["token"]): float(one["logprob"]) for one in choice["logprobs"]["content"][0]["top_logprobs"]}
+    except (LookupError, TypeError, ValueError):
+        return None
+    # JSON of Python may hold NaN and infinities; a line of the store may not.
+    return {token: value for token, value in found.items() if math.isfinite(value)} or None
 
 
 def _error_text(body: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ class ChatRequest:
         max_tokens: the most that the answer may have.
         json_object: whether the server is asked to answer with a JSON object; some ignore it.
         attempt: how often the same was asked before on purpose, because an answer could not be used.
+        top_logprobs: how many alternatives to the answer's first token are asked for, with their log-probabilities;
+            None for none.
     """
 
     messages: tuple[Mapping[str, str], ...]
@@ -26,6 +28,7 @@ class ChatRequest:
     max_tokens: int = 1024
     json_object: bool = False
     attempt: int = 0
+    top_logprobs: int | None = None
 
     def key(self, model: str) -> str:
         """SHA-256 (64 hex digits) over the model's name and all fields."""
@@ -34,13 +37,15 @@ class ChatRequest:
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON has them."""
+        """The fields as JSON has them; what most requests do not ask for is left out, so that their keys stay."""
+        wanted = {} if self.top_logprobs is None else {"top_logprobs": self.top_logprobs}
         return {
             "messages": [dict(message) for message in self.messages],
             "temperature": float(self.temperature),
             "max_tokens": self.max_tokens,
             "json_object": self.json_object,
             "attempt": self.attempt,
+            **wanted,
         }
 
     @property

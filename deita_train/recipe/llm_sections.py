@@ -23,16 +23,19 @@ class Price(Section):
 
 
 class LlmEndpoint(Section):
-    """A chat model: behind a server that speaks the OpenAI protocol, or in a folder."""
+    """A chat model: behind a server that speaks the OpenAI protocol, or in a folder. One of `base_url`, `local` and
+    `builtin` is required."""
 
     model: str | None = None
     """Name of the model as the server knows it; required with `base_url`."""
     base_url: str | None = None
-    """Address of the server, such as `http://localhost:8000/v1`. Either this or `local`."""
+    """Address of the server, such as `http://localhost:8000/v1`."""
     api_key_env: str | None = None
     """Environment variable with the key. The key itself is never written anywhere."""
     local: str | None = None
-    """A model's folder or Hub id, answered on this machine by batched generation. Either this or `base_url`."""
+    """A model's folder or Hub id, answered on this machine by batched generation."""
+    builtin: Literal["quickstart"] | None = None
+    """`quickstart`: no model but rules that know the truth about the quickstart's generated tasks, and nothing else."""
     max_in_flight: Count = 32
     """Most requests at once."""
     requests_per_minute: Count | None = None
@@ -52,8 +55,13 @@ class LlmEndpoint(Section):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.base_url is None) == (self.local is None):
-            raise ValueError("state either base_url: (a server) or local: (a model's folder), and not both")
+        if [self.base_url, self.local, self.builtin].count(None) != 2:
+            raise ValueError(
+                "state one of base_url: (a server), local: (a model's folder) and builtin: (rules of this package)"
+            )
+        beside = sorted(self.model_fields_set - {"builtin"})
+        if self.builtin is not None and beside:
+            raise ValueError(f"{', '.join(beside)} would have no effect beside builtin:; leave it out")
         if self.base_url is not None and self.model is None:
             raise ValueError("base_url: needs model:, the name by which the server knows the model")
         of_servers = (

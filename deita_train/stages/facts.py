@@ -104,6 +104,18 @@ def of_tags(metrics: Mapping[str, Any]) -> str:
     return f"{_answered(metrics)} tagged, {plural(metrics['tags'], 'different tag')}; {_asked(metrics)}"
 
 
+def of_judgements(metrics: Mapping[str, Any]) -> str:
+    """The headline figure with its interval, what has no score, and what was asked."""
+    name, first = next(iter(metrics["results"].items()))
+    percent = "%" if first["unit"] == "percent" else ""
+    interval = "" if first["low"] is None else f" ({first['low']:.2f} to {first['high']:.2f})"
+    return (
+        f"{metrics['title']}: {name} {first['value']:.2f}{percent}{interval} over "
+        f"{plural(first['questions'], 'question')}{_by_reason('without a score', metrics['without_score'])}; "
+        f"{_asked(metrics)}"
+    )
+
+
 def of_questions(metrics: Mapping[str, Any]) -> str:
     """How many questions and turns there are, and how many have a reference answer."""
     questions = plural(metrics["rows_out"], "question")

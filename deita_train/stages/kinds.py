@@ -184,6 +184,12 @@ STAGE_KINDS: dict[str, StageKind] = {
         1, "deita_train.stages.asking.direct_score", validations=(_FORECAST,), describe=facts.of_direct_scores
     ),
     "instag": StageKind(1, "deita_train.stages.asking.instag", validations=(_FORECAST,), describe=facts.of_tags),
+    "judge": StageKind(
+        1,
+        "deita_train.stages.evaluating.judge",
+        validations=("deita_train.stages.evaluating.judge_forecast",),
+        describe=facts.of_judgements,
+    ),
     "questions": StageKind(
         1,
         "deita_train.stages.evaluating.questions",

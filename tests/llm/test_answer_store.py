@@ -242,3 +242,18 @@ def test_a_full_disk_is_told_and_costs_only_the_answer_that_did_not_fit(tmp_path
     again = AnswerStore(tmp_path)
     assert [again.get(key(text)) is not None for text in "abc"] == [True, False, True]
     assert len(files(tmp_path)) == 2 and again.damaged_lines == 0
+
+
+def test_the_alternatives_to_a_first_token_come_back_and_other_lines_stay_as_they_were(tmp_path):
+    store = AnswerStore(tmp_path)
+    weighted = ChatRequest(({"role": "user", "content": "a"},), top_logprobs=5)
+    assert "top_logprobs" not in request("a").as_dict() and weighted.key("m") != key("a")
+    # The key and the line of a request from before there were alternatives.
+    assert key("a") == "5713cceeb27b9216a7801918c5f1072972f4e8b967bec34f304c0ee117c715da"
+    given = Answer("A", "length", 3, 1, {"A": -0.5, " B": -1.25})
+    store.add(weighted.key("m"), weighted, given, "m")
+    add(store, "b")
+    assert AnswerStore(tmp_path).get(weighted.key("m")) == given
+    (file,) = files(tmp_path)
+    of_b = json.loads(file.read_text().splitlines()[1])
+    assert set(of_b["answer"]) == {"text", "finish_reason", "prompt_tokens", "completion_tokens"}

@@ -471,3 +471,19 @@ def test_two_hundred_requests_with_misbehaviours(tmp_path):
         times = Counter(int(text_of(body)) for body in server.requests)
         assert times == {number: 2 if number % 3 == 0 else 1 for number in range(200)}
         assert server.most_at_once <= 64
+
+
+def test_rules_of_the_package_answer_without_a_server_and_keep_nothing(tmp_path):
+    from deita_train.evaluation.judge_prompts import RATE, JudgedTurn, own_prompts
+
+    done = []
+    endpoint = Endpoint("judge", "rules", builtin="quickstart")
+    asker = Asker(endpoint, AnswerStore(tmp_path / "answers"), lambda *now: done.append(now[:2]), print)
+    asked = JudgedTurn("Start with 7, add 5. What do you get?", None, ("7 + 5 = 12. So it is 12.",))
+    answers = asker.ask([own_prompts(RATE).request([asked], attempt=n, max_tokens=9) for n in range(3)])
+    assert [answer.text.splitlines()[-1] for answer in answers] == ["Rating: [[9]]"] * 3
+    assert done[-1] == (3, 3) and not (tmp_path / "answers").exists()
+    spent = asker.spending.as_dict()
+    assert (spent["calls"], spent["prompt_tokens"], spent["completion_tokens"]) == (3, 0, 0)
+    with pytest.raises(UserError, match=r"llm\.judge: the rules of builtin: quickstart read only the package's own"):
+        asker.ask([request("Hello")])

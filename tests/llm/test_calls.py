@@ -3,13 +3,14 @@
 import asyncio
 import builtins
 import json
+from dataclasses import replace
 
 import httpx2
 import pytest
 
 from deita_train.errors import UserError
 from deita_train.llm.answers import Answer, Failure
-from deita_train.llm.calls import Caller
+from deita_train.llm.calls import Caller, NoLogprobs
 from deita_train.llm.endpoint import Endpoint
 from deita_train.llm.replies import Trouble
 from deita_train.llm.requests import ChatRequest
@@ -198,3 +199,23 @@ def test_without_the_client_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_openai)
     with pytest.raises(UserError, match=r"llm\.judge asks a server, .*: pip install 'deita-train\[llm\]'\."):
         call(replying(200))
+
+
+def test_probabilities_of_the_first_token_are_asked_for_on_request():
+    seen = []
+
+    def answer(request):
+        seen.append(json.loads(request.content))
+        return httpx2.Response(200, json=completion("A"))
+
+    call(answer, [replace(REQUEST, top_logprobs=5)])
+    assert (seen[0]["logprobs"], seen[0]["top_logprobs"]) == (True, 5)
+
+
+def test_a_server_that_refuses_to_tell_probabilities_is_named():
+    refusing = replying(400, refusal("logprobs are not supported with this model"))
+    with pytest.raises(NoLogprobs, match=r"llm\.judge: the server gives no probabilities of tokens"):
+        call(refusing, [replace(REQUEST, top_logprobs=5)])
+    with pytest.raises(UserError, match="refused with status 400") as refused:
+        call(refusing)
+    assert not isinstance(refused.value, NoLogprobs)

@@ -16,6 +16,8 @@ KEY = "sk-planted-0123456789abcdef"
     [
         ({}, r"llm\.judge: state one of base_url"),
         ({"base_url": URL, "local": Path("x")}, r"llm\.judge: state one of base_url"),
+        ({"base_url": URL, "builtin": "quickstart"}, r"llm\.judge: state one of base_url"),
+        ({"builtin": "quickstart", "max_tokens_total": 5}, r"max_tokens_total would do .* base_url instead of builtin"),
         ({"base_url": "localhost:8000"}, r"llm\.judge\.base_url is no address"),
         ({"base_url": "http:///v1"}, r"llm\.judge\.base_url is no address"),
         ({"base_url": f"http://me:{KEY}@host/v1"}, r"holds a user, a password or a query"),

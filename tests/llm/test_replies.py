@@ -139,3 +139,30 @@ def test_pauses_grow_to_a_minute_and_are_drawn_from_the_key():
         assert 1.2 * middle < max(of_attempt) <= 1.25 * middle
     assert pauses[0] == [pause_before(attempt, "key 0") for attempt in range(2, 9)]
     assert len({row[0] for row in pauses}) == 300
+
+
+def logprobs(*alternatives):
+    content = [{"token": "A", "logprob": -0.1, "top_logprobs": list(alternatives)}]
+    body = completion("A")
+    body["choices"][0]["logprobs"] = {"content": content}
+    return body
+
+
+def test_the_alternatives_to_the_first_token_are_kept_where_they_are_told():
+    body = logprobs({"token": "A", "logprob": -0.1, "bytes": [65]}, {"token": " B", "logprob": -2})
+    assert read(body).first_token == {"A": -0.1, " B": -2.0}
+
+
+@pytest.mark.parametrize("told", [None, {}, {"content": None}, {"content": []}, {"content": [{"token": "A"}]}, 7])
+def test_other_forms_tell_no_alternatives(told):
+    body = completion("A")
+    body["choices"][0]["logprobs"] = told
+    assert read(body) == Answer("A", "stop", 11, 7)
+
+
+def test_alternatives_without_a_finite_number_are_left_out():
+    assert read(logprobs({"token": "A", "logprob": -0.1}, {"token": "B", "logprob": float("-inf")})).first_token == {
+        "A": -0.1
+    }
+    assert read(logprobs({"token": "B", "logprob": float("nan")})).first_token is None
+    assert read(logprobs({"token": "B"})).first_token is None

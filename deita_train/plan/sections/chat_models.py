@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from deita_train.llm.builtin import BUILTIN_VERSIONS
 from deita_train.plan.sections.builder import Builder
 
 
@@ -23,6 +24,8 @@ def chat_model(builder: Builder, name: str, field: str, where: str) -> tuple[dic
     endpoint = endpoints[name]
     how = {"name": name, **endpoint.model_dump(exclude={"local"}, exclude_none=True)}
     runtime = {"answers": str(builder.inputs.answers_dir), "endpoint": how, "section": where}
+    if endpoint.builtin is not None:
+        return {"model": {"builtin": endpoint.builtin, "version": BUILTIN_VERSIONS[endpoint.builtin]}}, runtime
     if endpoint.local is None:
         return {"model": {"served": endpoint.model}}, runtime
     identity, location = builder.inputs.model(endpoint.local, None, f"llm.{name}", adapters=False, field="local")

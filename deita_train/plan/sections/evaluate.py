@@ -8,6 +8,7 @@ from deita_train.plan.node import Node
 from deita_train.plan.sections.answers import SERVED, add_answers, is_resized, served_model
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.plan.sections.contamination import add_contamination
+from deita_train.plan.sections.judged import add_judged
 from deita_train.recipe.evaluation_sections import Evaluate
 
 # Answers to read, unless the recipe states a number, and the most tokens of each.
@@ -41,6 +42,7 @@ def _add_asked(builder: Builder, evaluate: Evaluate, models: dict[str, Model], t
     """Add what models are asked."""
     if evaluate.answers is not None:
         add_answers(builder, evaluate, models, template)
+    add_judged(builder, evaluate, models, template)
 
 
 def _chosen(builder: Builder, evaluate: Evaluate, models: dict[str, Model]) -> dict[str, Model]:

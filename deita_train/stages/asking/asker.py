@@ -29,6 +29,8 @@ def stage_endpoint(context: StageContext) -> Endpoint:
     if "base_url" in stated:
         return served_endpoint(stated)
     model = canonical_json(context.identity["model"])
+    if "builtin" in stated:
+        return Endpoint(**_named_fields(stated), model=model)
     return Endpoint(**_named_fields(stated), model=model, local=model_path(context))
 
 
