@@ -49,6 +49,20 @@ def mean_result(values: Sequence[float], unit: Unit, seed: int = 0, higher_is_be
     return Result(float(np.mean(values)), low, high, len(values), unit, higher_is_better)
 
 
+def mean_of_groups(
+    groups: Sequence[Sequence[float]], unit: Unit, seed: int = 0, higher_is_better: bool | None = True
+) -> Result:
+    """The mean of the groups' means, with a bootstrap interval that resamples within each group."""
+    value = float(np.mean([np.mean(values) for values in groups]))
+    low = high = None
+    if all(len(values) > 1 for values in groups):
+        drawn = [
+            _resampled_means(np.asarray(values, np.float64), seed + number) for number, values in enumerate(groups)
+        ]
+        low, high = _ends(np.mean(drawn, axis=0))
+    return Result(value, low, high, sum(map(len, groups)), unit, higher_is_better)
+
+
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float | None, float | None]:
     """The 95% percentile interval of the mean over resampled questions; nothing for a single question.
 
@@ -56,9 +70,7 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float | 
     """
     if len(values) < 2:
         return None, None
-    means = _resampled_means(np.asarray(values, dtype=np.float64), seed)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return _ends(_resampled_means(np.asarray(values, dtype=np.float64), seed))
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,12 @@ def paired_difference(
     differences = [first[name] - second[name] for name in shared]
     low, high = bootstrap_interval(differences, seed)
     return PairedDifference(float(np.mean(differences)), low, high, len(shared))
+
+
+def _ends(means: np.ndarray) -> tuple[float, float]:
+    """The ends of the interval that holds most of the resampled means."""
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 from deita_train.plan.chat_templates import ChatTemplate, made_template
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
+from deita_train.plan.sections.lm_eval import add_lm_eval
 from deita_train.recipe.evaluation_sections import Evaluate
 
 # Answers to read, unless the recipe states a number, and the most tokens of each.
@@ -21,6 +22,18 @@ def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
     if evaluate.preferences is not None:
         data = builder.add_preferences("heldout_pairs", evaluate.preferences, "evaluate.preferences")
         _add_passes(builder, "evaluate_pairs", "log_probs", data, models, template)
+    measured = _measured(builder, evaluate, models)
+    if evaluate.lm_eval is not None:
+        add_lm_eval(builder, evaluate, measured, template)
+
+
+def _measured(builder: Builder, evaluate: Evaluate, models: Mapping[str, Model]) -> dict[str, Model]:
+    """The models that benchmarks measure: those of `models:`, by default all."""
+    for name in evaluate.models or ():
+        if name not in models:
+            there = ", ".join(models)
+            raise builder.inputs.error("evaluate.models", f"{name}: the recipe has no such model; it has {there}.")
+    return {name: model for name, model in models.items() if evaluate.models is None or name in evaluate.models}
 
 
 def _models(builder: Builder, evaluate: Evaluate) -> tuple[dict[str, Model], ChatTemplate]:
