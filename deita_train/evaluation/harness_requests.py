@@ -93,7 +93,7 @@ def _building(template: Template | None, tokenizer_name: str) -> dict[str, Any]:
 
 def _request(task: str, instance: Any, section: str) -> Request:
     values = instance.args
-    if instance.request_type == "loglikelihood" and not values[1]:
+    if instance.request_type == "loglikelihood" and not values[1].strip(" "):  # the delimiter stands before it
         raise UserError(
             f"{section}.tasks: question {instance.doc_id} of {task} has an empty text to choose; correct its data."
         )

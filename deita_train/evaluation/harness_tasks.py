@@ -108,13 +108,13 @@ def load_tasks(settings: TaskSettings) -> LoadedTasks:
 
 def _manager(settings: TaskSettings) -> TaskManager:
     """The index of the task files that the names need, with overlays on those that read local data."""
-    own = [*settings.include, *([_write_choice_task(settings)] if CHOICE_TASK in settings.tasks else [])]
+    own = [*settings.include, *(write(settings) for name, write in _OF_THIS_PACKAGE.items() if name in settings.tasks)]
     for folders in _folders(settings.tasks):
         manager = _index(folders, own)
         if not _unknown(settings, manager):
             break
     _refuse_unknown(settings, manager)
-    entries = {entry.name: entry for name in _names(settings.tasks) for entry in _leaves(manager, name)}
+    entries = {entry.name: entry for name in settings.tasks for entry in _leaves(manager, name)}
     for entry in entries.values():
         _refuse_without_punkt(settings, entry)
     overlays = _write_overlays(settings, entries)
@@ -134,15 +134,6 @@ def _folders(tasks: Sequence[str]) -> Iterator[Sequence[str] | None]:
 def _index(folders: Sequence[str] | None, own: Sequence[str]) -> TaskManager:
     """The task files in folders of the harness, None for all, and in one's own, which win."""
     return TaskManager(include_path=[*(folders or ()), *own], include_defaults=folders is None)
-
-
-def _names(tasks: Sequence[str]) -> list[str]:
-    """The harness's names behind the recipe's."""
-    return [
-        known
-        for name in tasks
-        for known in ([task.name for task in OPEN_LLM_V1_TASKS] if name == OPEN_LLM_V1 else [name])
-    ]
 
 
 def _leaves(manager: TaskManager, name: str) -> Iterator[Any]:
@@ -172,7 +163,7 @@ def _members(manager: TaskManager, members: Any) -> Iterator[Any]:
 
 
 def _unknown(settings: TaskSettings, manager: TaskManager) -> list[str]:
-    return [leaf for name in _names(settings.tasks) for leaf in _leaves(manager, name) if isinstance(leaf, str)]
+    return [leaf for name in settings.tasks for leaf in _leaves(manager, name) if isinstance(leaf, str)]
 
 
 def _refuse_unknown(settings: TaskSettings, manager: TaskManager) -> None:
@@ -249,21 +240,26 @@ def _write_choice_task(settings: TaskSettings) -> str:
     return str(folder)
 
 
+def _write_open_llm(settings: TaskSettings) -> str:
+    """A group of the harness's own tasks with the leaderboard's shots; the folder of its file."""
+    folder = settings.folder / OPEN_LLM_V1
+    folder.mkdir(parents=True, exist_ok=True)
+    members = [{task.kind: task.name, "num_fewshot": task.num_fewshot} for task in OPEN_LLM_V1_TASKS]
+    (folder / "group.yaml").write_text(json.dumps({"group": OPEN_LLM_V1, "task": members}), encoding="utf-8")
+    return str(folder)
+
+
+_OF_THIS_PACKAGE = {CHOICE_TASK: _write_choice_task, OPEN_LLM_V1: _write_open_llm}
+
+
 def _loaded(settings: TaskSettings, manager: TaskManager, name: str) -> Mapping[str, Any]:
     """The tasks and groups of one name.
 
     Raises:
         UserError: they cannot be loaded, with the reason.
     """
-    spec: Any = name
-    if name == OPEN_LLM_V1:
-        members = [
-            {"group" if task.name in manager.all_groups else "task": task.name, "num_fewshot": task.num_fewshot}
-            for task in OPEN_LLM_V1_TASKS
-        ]
-        spec = {"group": name, "task": members}
     try:
-        found: Mapping[str, Any] = manager.load([spec])
+        found: Mapping[str, Any] = manager.load([name])
     except Exception as error:  # task files are programs: what they raise is anything
         raise _not_loaded(settings, manager, name, error) from error
     return found
@@ -280,8 +276,8 @@ def _not_loaded(settings: TaskSettings, manager: TaskManager, name: str, error: 
         return _error(
             settings,
             f"the data of {name} is not at hand: {', '.join(read)} is not in this machine's cache, and the Hub does "
-            f"not give it ({said}). Run `deita-train validate` where there is a network and copy HF_HOME here, or state a "
-            f"local copy under {settings.section}.data",
+            f"not give it ({said}). Run `deita-train validate` where there is a network and copy HF_HOME here, or "
+            f"state a local copy under {settings.section}.data",
         )
     raise_machine_fault(error, settings.folder)
     missing = next((cause for cause in causes if isinstance(cause, ImportError)), None)
@@ -292,7 +288,7 @@ def _not_loaded(settings: TaskSettings, manager: TaskManager, name: str, error: 
 
 def _hub_data(manager: TaskManager, name: str) -> list[str]:
     """The datasets of the Hub that a name reads."""
-    entries = [leaf for known in _names([name]) for leaf in _leaves(manager, known)]
+    entries = list(_leaves(manager, name))
     paths = {str(entry.cfg.get("dataset_path")) for entry in entries}
     return sorted(path for path in paths if path not in _FILE_BUILDERS and not Path(path).expanduser().exists())
 
