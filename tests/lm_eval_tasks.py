@@ -12,9 +12,7 @@ CHOICES = {
     "doc_to_text": "Question: {{question}}\nAnswer:",
     "doc_to_target": "answer",
     "doc_to_choice": "choices",
-    "metric_list": [
-        {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")
-    ],
+    "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")],
 }
 WORDS = ["river", "twelve", "I do not know", "Europe", "today", "name three", "the answer", "you"]
 

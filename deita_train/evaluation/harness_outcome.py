@@ -43,7 +43,7 @@ def _task(name: str, task: Any, found: Mapping[str, Any]) -> TaskOutcome:
         version=str(found["versions"][name]),
         available=int(found["n-samples"][name]["original"]),
         figures=_figures(found["results"][name]),
-        higher_is_better={metric: bool(value) for metric, value in found["higher_is_better"][name].items()},
+        higher_is_better=dict(found["higher_is_better"][name]),
         questions=_questions(task, samples),
     )
 
@@ -83,12 +83,17 @@ def _questions(task: Any, samples: Sequence[Mapping[str, Any]]) -> list[Question
 
 
 def question_text(task: Any, document: Mapping[str, Any]) -> str:
-    """What is asked, without examples: the field that the task names for finding copies of it, else its prompt."""
+    """What is asked, without examples: the field that the task names for finding copies of it, else its prompt.
+
+    Of a text whose likelihood is measured, the text.
+    """
     field = getattr(task.config, "doc_to_decontamination_query", None)
     if isinstance(field, str) and field in document:
         return str(document[field])
     text = task.doc_to_text(document)
-    return "\n".join(map(str, task.doc_to_choice(document))) if isinstance(text, int) else str(text)
+    if isinstance(text, int):  # the question lies in the choices
+        return "\n".join(map(str, task.doc_to_choice(document)))
+    return str(text) or str(task.doc_to_target(document))
 
 
 def _target(task: Any, sample: Mapping[str, Any]) -> str:

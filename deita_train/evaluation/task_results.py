@@ -46,7 +46,7 @@ class TaskOutcome:
         version: of its definition.
         available: how many questions it has; measured are `questions`.
         figures: the harness's own, by "metric,filter".
-        higher_is_better: by metric.
+        higher_is_better: by metric; None where neither is.
         questions: in order.
     """
 
@@ -55,7 +55,7 @@ class TaskOutcome:
     version: str
     available: int
     figures: Mapping[str, float]
-    higher_is_better: Mapping[str, bool]
+    higher_is_better: Mapping[str, bool | None]
     questions: Sequence[Question]
 
     def key(self, metric: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness with a miniature, offline: figures by hand, kills, ranks, the leaderboard's own files."""
+"""Tasks of lm-evaluation-harness with a miniature, offline: figures by hand, kills, ranks, the leaderboard itself."""
 
 import json
 import os
@@ -193,7 +193,11 @@ def test_generated_questions_need_no_data(work):
 # The columns of the four datasets of the leaderboard, as their definitions read them.
 def _arc(n):
     labels = ["A", "B", "C"]
-    return {"question": f"Why {n}?" + " Why?" * 12, "choices": {"text": WORDS3, "label": labels}, "answerKey": labels[n % 3]}
+    return {
+        "question": f"Why {n}?" + " Why?" * 12,
+        "choices": {"text": WORDS3, "label": labels},
+        "answerKey": labels[n % 3],
+    }
 
 
 WORDS3 = ["river", "twelve", "Europe"]
@@ -229,9 +233,7 @@ def subjects():
     from importlib.resources import files
 
     folder = files("lm_eval.tasks").joinpath("mmlu/default")
-    return sorted(
-        file.name[len("mmlu_") : -len(".yaml")] for file in folder.iterdir() if file.name.startswith("mmlu_")
-    )
+    return sorted(file.name[len("mmlu_") : -len(".yaml")] for file in folder.iterdir() if file.name.startswith("mmlu_"))
 
 
 def test_the_leaderboards_own_definitions_run_on_local_rows(work, tmp_path):
@@ -312,5 +314,5 @@ def test_a_task_of_two_names_and_empty_choices_and_too_many_examples_are_refused
 
 @pytest.mark.faults
 def test_an_unknown_name_is_said_with_one_like_it(work):
-    with pytest.raises(UserError, match="arc_chalenge is no task.*did you mean 'arc_challenge'"):
+    with pytest.raises(UserError, match=r"arc_chalenge is no task.*did you mean 'arc_challenge'"):
         lm_eval.prepare(lm_eval_context(work, ["arc_chalenge"]))
