@@ -62,6 +62,18 @@ def mean_of_groups(
     return Result(float(sums.sum() / sizes.sum()), low, high, len(groups), unit, higher_is_better)
 
 
+def mean_of_tasks(
+    tasks: Sequence[Sequence[float]], unit: Unit, seed: int = 0, higher_is_better: bool | None = True
+) -> Result:
+    """The mean of the tasks' means; the interval resamples the questions within each task."""
+    value = float(np.mean([np.mean(values) for values in tasks]))
+    low = high = None
+    if all(len(values) > 1 for values in tasks):
+        drawn = [_resampled_means(np.asarray(values, np.float64), seed + number) for number, values in enumerate(tasks)]
+        low, high = _percentiles(np.mean(drawn, axis=0))
+    return Result(value, low, high, sum(map(len, tasks)), unit, higher_is_better)
+
+
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float | None, float | None]:
     """The 95% percentile interval of the mean over resampled questions; nothing for a single question.
 
@@ -107,6 +119,7 @@ def paired_difference(
 
 
 def _percentiles(means: np.ndarray) -> tuple[float, float]:
+    """The ends of the interval that holds most of the resampled means."""
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from deita_train.data.remote_files import file_states, remote_files
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
 from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch
+from deita_train.plan.task_files import files_outside
 from deita_train.plan.training_launch import launch_contradictions, unsaved_model
 from deita_train.recipe.data_sections import Origin
 from deita_train.recipe.model_sections import Dtype, Training
@@ -29,6 +31,9 @@ from deita_train.training.mixed_precision import MixedPrecision, stated_precisio
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 # By this file transformers itself knows a checkpoint of a training.
 _TRAINER_STATE = "trainer_state.json"
+_INSTALL_EVAL = "pip install 'deita-train[eval]'"
+# Of a package on the machine that a plan is for.
+_UNKNOWN_VERSION = "unknown"
 
 
 class MissingSection(UserError):
@@ -125,6 +130,44 @@ class Inputs:
         if place.kind == "hub":
             raise self.error(where, f"{name} does not exist (looked in {Path.cwd()}). Correct the path.")
         return self._content(place, where), self._location(place)
+
+    def folder(self, name: str, where: str) -> tuple[dict, str]:
+        """Identity and location of a folder: every file in it counts."""
+        path = Path(name).expanduser()
+        if not path.is_dir():
+            raise self.error(where, f"{name} is no folder (looked in {Path.cwd()}). Correct the path.")
+        return {"content": self._hashes.of(path)}, str(path.resolve())
+
+    def task_folder(self, name: str, where: str) -> tuple[dict, str]:
+        """The same of a folder with task files of lm-evaluation-harness, and of the local files that they name."""
+        identity, location = self.folder(name, where)
+        outside = files_outside(Path(location))
+        files = {"files": [self._hashes.of(path) for path in outside]} if outside else {}
+        return {**identity, **files}, location
+
+    def harness(self, where: str, *, optional: bool) -> str | None:
+        """The installed version of lm-evaluation-harness.
+
+        Args:
+            where: the dotted path of the section.
+            optional: whether the section is left out where it is not installed.
+
+        Returns:
+            The version; None where it is left out, of which a line on standard error tells.
+
+        Raises:
+            UserError: it is not installed; what another machine has is unknown here.
+        """
+        try:
+            return version("lm-eval")
+        except PackageNotFoundError:
+            pass
+        if optional:
+            sys.stderr.write(f"{where} is left out: lm-eval is not installed ({_INSTALL_EVAL}).\n")
+            return None
+        if self._planned_gpus is not None:
+            return _UNKNOWN_VERSION
+        raise self.error(where, f"needs lm-eval: {_INSTALL_EVAL}.")
 
     def _place(self, name: str, where: str, data_files: Sequence[str] = (), split: str | None = None) -> Place:
         try:

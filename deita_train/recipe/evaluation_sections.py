@@ -116,23 +116,45 @@ class AlpacaEval(Section):
         return self
 
 
+OPEN_LLM_V1 = "open_llm_v1"
+
+
 class LmEval(Section):
     """Tasks of lm-evaluation-harness (extra `eval`), the Open LLM Leaderboard's among them."""
 
     tasks: Annotated[list[str], Field(min_length=1)]
-    """Names of tasks or groups; `open_llm_v1` is the paper's four with their shots, and their mean."""
+    """Names of tasks, groups or tags. Two are of this package: `open_llm_v1`, the paper's four tasks with their shots,
+    and their mean; `quickstart_choice`, generated questions."""
     include: str | Annotated[list[str], Field(min_length=1)] | None = None
-    """Folders with task files of one's own."""
+    """A folder with task files of one's own, or a list of folders; they count by their content, and so do the local
+    data files that they name."""
+    data: dict[str, str] | None = None
+    """Local folders in place of datasets of the Hub, by the dataset's name: copies of their repositories."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
-    """Examples before each question; by default each task's own number."""
+    """Examples before each question; by default each task's own number. A task that states 0 keeps it."""
     limit: Count | None = None
     """Measures only the first so many questions of each task; for trials."""
     chat_template: bool = False
-    """Asks through the model's chat template; the two ways are different measurements."""
+    """Asks through the chat template, each example as a turn of its own; the two ways are different measurements."""
     batch_size: Count = 8
-    """Questions in a batch."""
+    """Questions that are asked together. Part of the key: log-likelihoods depend in their last bits on the batch."""
     seed: int | None = None
-    """Of the harness's draws; the recipe's `seed` by default."""
+    """Decides which examples a task draws; the recipe's `seed` by default. The harness's own is 1234."""
+    optional: bool = False
+    """Leaves the tasks out, and says so, where the extra `eval` is not installed."""
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks: {', '.join(self.tasks)}: name each once")
+        if OPEN_LLM_V1 in self.tasks and self.num_fewshot is not None:
+            raise ValueError(f"{OPEN_LLM_V1} has the shots of the leaderboard; leave num_fewshot: out")
+        return self
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders with task files, as a list."""
+        return [self.include] if isinstance(self.include, str) else list(self.include or ())
 
 
 class Evaluate(Pass, RenderedLikeSft):

@@ -157,3 +157,9 @@ def _asked(metrics: Mapping[str, Any]) -> str:
     cost = "" if spending["cost"] is None else f", cost {about}{spending['cost']:,.4f}"
     kept = f", {plural(stored, 'answer')} from before" if stored else ""
     return f"{plural(spending['calls'], 'call')}, {about}{tokens:,} tokens{cost}{kept}"
+
+
+def of_tasks(metrics: Mapping[str, Any]) -> str:
+    """The benchmark's figures by name."""
+    figures = ", ".join(f"{name} {result['value']:.4f}" for name, result in metrics["results"].items())
+    return f"{figures} over {sum(task['questions'] for task in metrics['tasks'].values()):,} questions"

@@ -279,6 +279,12 @@ STAGE_KINDS: dict[str, StageKind] = {
         describe=facts.of_heldout_rows,
         implied={**_CODE, **_RENDERED, **_CUT, "resize": False, "samples": 0, "sample_tokens": 128},
     ),
+    "lm_eval": StageKind(
+        1,
+        "deita_train.stages.evaluating.lm_eval",
+        validations=(_MODEL_CHECK, "deita_train.stages.evaluating.lm_eval"),
+        describe=facts.of_tasks,
+    ),
 }
 
 

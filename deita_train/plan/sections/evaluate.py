@@ -9,6 +9,7 @@ from deita_train.plan.sections.answers import SERVED, add_answers, is_resized, s
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.plan.sections.contamination import add_contamination
 from deita_train.plan.sections.judged import add_judged
+from deita_train.plan.sections.lm_eval import add_lm_eval
 from deita_train.recipe.evaluation_sections import Evaluate
 
 # Answers to read, unless the recipe states a number, and the most tokens of each.
@@ -34,7 +35,10 @@ def add_evaluate(builder: Builder, evaluate: Evaluate) -> None:
     if evaluate.preferences is not None:
         data = builder.add_preferences("heldout_pairs", evaluate.preferences, "evaluate.preferences")
         _add_passes(builder, "evaluate_pairs", "log_probs", data, models, template)
-    _add_asked(builder, evaluate, _chosen(builder, evaluate, models), template)
+    chosen = _chosen(builder, evaluate, models)
+    _add_asked(builder, evaluate, chosen, template)
+    if evaluate.lm_eval is not None:
+        add_lm_eval(builder, evaluate, chosen, template)
     add_contamination(builder, evaluate)
 
 
@@ -51,7 +55,8 @@ def _chosen(builder: Builder, evaluate: Evaluate, models: dict[str, Model]) -> d
         return models
     unknown = [name for name in evaluate.models if name not in models]
     if unknown:
-        raise builder.inputs.error("evaluate.models", f"{unknown[0]} is not made here; there is {', '.join(models)}.")
+        there = ", ".join(models)
+        raise builder.inputs.error("evaluate.models", f"{unknown[0]}: the recipe has no such model; it has {there}.")
     return {name: model for name, model in models.items() if name in evaluate.models}
 
 

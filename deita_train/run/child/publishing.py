@@ -23,7 +23,9 @@ from deita_train.store.artefacts import Manifest
 from deita_train.store.attempt import AttemptResult
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "deita-train")
+_PACKAGES = (
+    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "lm-eval", "deita-train",
+)  # fmt: skip
 # Variables by which a process takes itself for a rank of a launch.
 _LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_", "GROUP_")
 
@@ -98,6 +100,6 @@ def _versions() -> dict[str, str]:
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
-        except PackageNotFoundError:  # deepspeed is only there on Linux
+        except PackageNotFoundError:  # deepspeed is only there on Linux, lm-eval where it is wanted
             continue
     return versions
