@@ -80,6 +80,7 @@ def train(
     # Before the arguments are built, after which DeepSpeed shards every new model.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
+    arguments.pad_token = padding(tokenizer)
     _check_rows(arguments, settings, len(rows))
     resume = checkpoint_to_resume(checkpoint_dir, settings)
     lengths = list(rows["length"])
@@ -113,6 +114,16 @@ def train(
         micro_batch=arguments.per_device_train_batch_size,
         rates=trainer.rates(),
     )
+
+
+def padding(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return what to pad with where the tokenizer has neither a padding nor an end of sequence, which trl would take.
+
+    Any token will do: what pads is neither read nor trained.
+    """
+    if tokenizer.pad_token is not None or tokenizer.eos_token is not None:
+        return None
+    return str(tokenizer.convert_ids_to_tokens(0))
 
 
 def _check_rows(arguments: SFTConfig | DPOConfig, settings: TrainingSettings, num_rows: int) -> None:
