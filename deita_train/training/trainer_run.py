@@ -15,7 +15,7 @@ from trl import DPOConfig, SFTConfig
 
 from deita_train.errors import Stopped, UserError
 from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
-from deita_train.training.arguments import TrainingSettings, planned_steps, training_arguments
+from deita_train.training.arguments import CHECKPOINTING, TrainingSettings, planned_steps, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
 from deita_train.training.cpu_memory import keep_freed_memory
@@ -81,6 +81,8 @@ def train(
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     arguments.pad_token = padding(tokenizer)
+    if not shape.recomputes and not any(name in settings.trainer for name in CHECKPOINTING):
+        vars(arguments).update(dict.fromkeys(CHECKPOINTING, False))
     _check_rows(arguments, settings, len(rows))
     resume = checkpoint_to_resume(checkpoint_dir, settings)
     lengths = list(rows["length"])
