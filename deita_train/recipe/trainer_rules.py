@@ -243,6 +243,8 @@ def _loss_of_dpo(values: Values) -> Problems:
         yield "loss_weights", f"{len(weights)} for the {len(losses)} of {named}; state one for each"
     if values.get("use_weighting") and {"aot", "aot_unpaired"} & {*losses}:
         yield "use_weighting", "weights pairs, and aot sorts their answers apart; leave one of the two out"
+    if values.get("use_weighting") and "sft" in losses:
+        yield "use_weighting", "weights pairs, and sft is a mean over tokens; leave one of the two out"
 
 
 def _divergence(values: Values) -> Problems:

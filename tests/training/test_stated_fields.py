@@ -211,6 +211,8 @@ def test_a_value_outside_its_meaning_is_refused(name):
          "f_divergence_type: alpha_divergence"),
         ("dpo", {"f_divergence_type": "forward_kl", "loss_type": ["apo_zero"]}, "f_divergence_type: apo_zero is "
          "defined for reverse_kl alone"),
+        ("dpo", {"loss_type": ["sigmoid", "sft"], "use_weighting": True}, "use_weighting: weights pairs, and sft is a "
+         "mean over tokens; leave one of the two out"),
         ("dpo", {"loss_type": ["aot"], "use_weighting": True}, "use_weighting: weights pairs, and aot sorts their "
          "answers apart; leave one of the two out"),
     ],
