@@ -81,8 +81,7 @@ def train(
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
     arguments.pad_token = padding(tokenizer)
-    if not shape.recomputes and not any(name in settings.trainer for name in CHECKPOINTING):
-        vars(arguments).update(dict.fromkeys(CHECKPOINTING, False))
+    keep_activations(arguments, settings, shape)
     _check_rows(arguments, settings, len(rows))
     resume = checkpoint_to_resume(checkpoint_dir, settings)
     lengths = list(rows["length"])
@@ -116,6 +115,12 @@ def train(
         micro_batch=arguments.per_device_train_batch_size,
         rates=trainer.rates(),
     )
+
+
+def keep_activations(arguments: SFTConfig | DPOConfig, settings: TrainingSettings, shape: ModelShape) -> None:
+    """Take back our default of recomputing activations, which is for GPUs, from a model that cannot."""
+    if not shape.recomputes and not any(name in settings.trainer for name in CHECKPOINTING):
+        vars(arguments).update(dict.fromkeys(CHECKPOINTING, False))
 
 
 def padding(tokenizer: PreTrainedTokenizerBase) -> str | None:

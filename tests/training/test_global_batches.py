@@ -10,7 +10,7 @@ from deita_train.errors import UserError
 # By the number of ranks, so that each is started once.
 ALONE = [
     Draw("per_token", 13, 1, 2, 4, 2),
-    Draw("sigmoid", 13, 1, 2, 4, 2),
+    *(Draw("sigmoid", 13, 1, micro, 8 // micro, 2) for micro in (1, 2, 4, 8)),
     Draw("sigmoid+sft", 13, 1, 8, 1),
     Draw("per_token", 13, 1, 2, 2, drop=True),
     Draw("dft", 11, 1, 2, 2),
