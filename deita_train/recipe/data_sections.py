@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from deita_train.data.formats import ConversationFormat, PairFormat
 
 Count = Annotated[int, Field(gt=0)]
+# What every generator of random numbers takes: those of Python, NumPy and torch.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Role = Literal["user", "assistant", "system", "tool"]
 
@@ -42,7 +44,7 @@ class Origin(Section):
     """Generated rows, for runs without a network."""
     rows: Count | None = None
     """Number of rows to generate; required with `builtin`."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the generated rows; the recipe's `seed` by default."""
     roles: dict[str, Role] = {}
     """Speakers of the dataset beyond the usual names, such as `{bot: assistant}`."""
@@ -104,7 +106,7 @@ class Conversations(Origin):
     """With `builtin`, which needs it, the number of rows to generate; else that many of the usable rows are drawn."""
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of a dataset's usable rows to draw, in place of `rows`."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the generated rows, or of the draw; the recipe's `seed` by default."""
     format: ConversationFormat | None = None
     """Format of the dataset's rows; by default recognised by the columns of the first ones."""
@@ -216,7 +218,7 @@ class Preferences(Origin):
     """Generated pairs: to train on, or held out."""
     format: PairFormat | None = None
     """Format of the dataset's rows; by default recognised by its columns."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the generated rows, or of the sample; the recipe's `seed` by default."""
     sample: Count | None = None
     """Number of pairs to draw from the dataset; all by default. Of a stream, the number of rows to read."""

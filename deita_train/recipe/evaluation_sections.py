@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from deita_train.recipe.data_sections import Count, Origin, Preferences, Section, Source
+from deita_train.recipe.data_sections import Count, Origin, Preferences, Section, Seed, Source
 from deita_train.recipe.llm_sections import Temperature
 from deita_train.recipe.model_sections import Pass, RenderedLikeSft
 
@@ -23,7 +23,7 @@ class QuestionSet(Origin):
     rows: Count | None = None
     """With `builtin`, which needs it, the number of questions, of `everyday` at most 8; else that many of the dataset's
     are drawn."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the generated questions, or of the draw; the recipe's `seed` by default."""
     references: str | None = None
     """A file of reference answers in FastChat's form, beside its file of questions."""
@@ -138,7 +138,7 @@ class LmEval(Section):
     """Asks through the chat template, each example as a turn of its own; the two ways are different measurements."""
     batch_size: Count = 8
     """Questions that are asked together. Part of the key: log-likelihoods depend in their last bits on the batch."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Decides which examples a task draws; the recipe's `seed` by default. The harness's own is 1234."""
     optional: bool = False
     """Leaves the tasks out, and says so, where the extra `eval` is not installed."""

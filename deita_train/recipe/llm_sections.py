@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from deita_train.recipe.data_sections import Count, Section, Share, Source
+from deita_train.recipe.data_sections import Count, Section, Seed, Share, Source
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -125,7 +125,7 @@ class Evolve(Section):
     """Makes the labels that `scorers.quality.train.data: evolve` reads."""
     heldout_share: Share = 0.05
     """Share of the seeds whose versions are kept from training, to measure the scorer with."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the operations, the orders and the held-out seeds; the recipe's `seed` by default."""
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Share, Source
+from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Seed, Share, Source
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -16,7 +16,7 @@ class Training(Section):
     """Conversations (of DPO: pairs) in one optimizer step, over all ranks; micro-batch and accumulation follow."""
     launch: str | None = None
     """A file of accelerate_configs/, such as `zero2`, or a path. By default all GPUs, or one process on a CPU."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the order of rows, dropout and new weights; the recipe's `seed` by default."""
     checkpoint_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Minutes after which a checkpoint is saved, beside those of `trainer.save_steps`."""
@@ -214,3 +214,12 @@ class Dpo(Tuning, RenderedLikeSft):
     """Matches the public code: pairs are written with `user:` and `assistant:` in lower case."""
     reference: Pass = Pass()
     """How the reference's log-probabilities are computed, once and before the training."""
+
+    @model_validator(mode="after")
+    def _dropout_of_the_adapter(self) -> Self:
+        if (self.peft or {}).get("lora_dropout") and self.trainer.get("disable_dropout", True):
+            raise ValueError(
+                "peft.lora_dropout: would have no effect, because DPO trains without dropout; leave it out, or state "
+                "trainer.disable_dropout: false"
+            )
+        return self

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from deita_train.recipe.data_sections import Count, Pool, Section
+from deita_train.recipe.data_sections import Count, Pool, Section, Seed
 from deita_train.recipe.evaluation_sections import Evaluate
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
 from deita_train.recipe.model_sections import Base, Dpo, Rendered, Sft
@@ -76,7 +76,7 @@ class Select(Section):
     """Weight of the score against coverage, of `facility_location`."""
     label_similarity: Annotated[float, Field(gt=0, le=1)] = SelectionSettings.label_similarity
     """Similarity from which two tags are joined, of `mig`."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of `random` and `kmeans`; the recipe's `seed` by default."""
     launch: str | None = None
     """A file of accelerate_configs/ or a path, of `deita`. By default one GPU, or one process on a CPU."""
@@ -160,7 +160,7 @@ class Recipe(Section):
     """Names the run's folder, runs/NAME; no part of any artefact's key."""
     description: str = ""
     """What the recipe is for; shown in the report."""
-    seed: int = 42
+    seed: Seed = 42
     """Default of every section's seed."""
     base: Base | None = None
     """A base model that the run makes itself."""

@@ -207,8 +207,29 @@ def _scheduler(values: Values) -> Problems:
     if strange:
         knows = f"reads {either(reads.arguments)}" if reads.arguments else "reads none"
         yield "lr_scheduler_kwargs", f"{', '.join(strange)} is not read: lr_scheduler_type: {scheduler} {knows}"
+    yield from _steps_of_schedule(values, given)
     if reads.one_of and not any(given.get(name) is not None for name in reads.one_of):
         yield "lr_scheduler_type", f"{scheduler} needs lr_scheduler_kwargs: with {either(reads.one_of)}"
+
+
+def _steps_of_schedule(values: Values, given: Values) -> Problems:
+    """A warm-up, or a decay, that is as long as the whole training: the stated rate would never be reached."""
+    steps, warmup, decay = (
+        found if isinstance(found, int) and found > 0 else 0
+        for found in (values.get("max_steps"), values.get("warmup_steps"), given.get("num_decay_steps"))
+    )
+    if not steps:
+        return
+    if warmup >= steps:
+        yield "warmup_steps", f"{warmup} of max_steps: {steps}, so that learning_rate would never be reached"
+    elif decay and warmup + decay > steps:
+        yield (
+            "lr_scheduler_kwargs",
+            (
+                f"num_decay_steps: {decay} after warmup_steps: {warmup} is more than max_steps: {steps}, so that "
+                "learning_rate would never be reached"
+            ),
+        )
 
 
 def _workers(values: Values) -> Problems:
@@ -243,6 +264,8 @@ def _loss_of_dpo(values: Values) -> Problems:
         yield "loss_weights", f"{len(weights)} for the {len(losses)} of {named}; state one for each"
     if values.get("use_weighting") and {"aot", "aot_unpaired"} & {*losses}:
         yield "use_weighting", "weights pairs, and aot sorts their answers apart; leave one of the two out"
+    if values.get("use_weighting") and "sft" in losses:
+        yield "use_weighting", "weights pairs, and sft is a mean over tokens; leave one of the two out"
 
 
 def _divergence(values: Values) -> Problems:

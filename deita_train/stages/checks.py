@@ -73,7 +73,10 @@ def check_model(model_dir: Path) -> None:
             raise UserError(f"the trained weight {name} is not finite: training diverged. Lower trainer.learning_rate.")
     ids = torch.arange(1, 9).remainder(model.config.get_text_config().vocab_size)[None]
     with torch.inference_mode():
-        assert bool(torch.isfinite(model(input_ids=ids).logits).all()), "the saved model's logits are not finite"
+        if not bool(torch.isfinite(model(input_ids=ids).logits).all()):
+            raise UserError(
+                "the trained model's logits are not finite: training diverged. Lower trainer.learning_rate."
+            )
 
 
 def check_tokenizer(source: Path, model_dir: Path) -> None:

@@ -124,7 +124,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "train_scorer": StageKind(
-        6,
+        7,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
@@ -219,7 +219,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
     "contamination": StageKind(1, "deita_train.stages.evaluating.contamination", describe=facts.of_contamination),
     "sft": StageKind(
-        3,
+        4,
         "deita_train.stages.training.sft",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         trains=True,
@@ -250,7 +250,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_RENDERED, **_CUT, "resize": False},
     ),
     "dpo": StageKind(
-        3,
+        4,
         "deita_train.stages.training.dpo",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         trains=True,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import TrainableTokensWrapper
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -137,7 +138,14 @@ def _refuse(option: str, strange: list[Any]) -> None:
 
 
 def _check_head(adapted: PeftModel) -> None:
-    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
+    head = adapted.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):
+        raise UserError(
+            "peft.trainable_token_indices: the embedding shares its weight with the output head, and trl multiplies by "
+            "the head's weight directly, without what is trained of single tokens. State modules_to_save: "
+            "[embed_tokens] with ensure_weight_tying: true instead, or leave it out."
+        )
+    if isinstance(head, BaseTunerLayer):
         raise UserError(
             "peft.target_modules: the output head cannot have an adapter, because trl multiplies by its weight "
             "directly. Leave it out, or state it as modules_to_save."

@@ -35,11 +35,15 @@ class Precision:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model's configuration, and its numbers of all and of trained parameters, including an adapter's."""
+    """A model's configuration, its numbers of all and of trained parameters, including an adapter's.
+
+    `recomputes` says whether it can compute its activations anew instead of keeping them.
+    """
 
     config: Any
     weights: int
     trained: int
+    recomputes: bool = True
 
     @classmethod
     def of(cls, model_path: Path, peft: Mapping[str, Any] | None) -> "ModelShape":
@@ -47,10 +51,12 @@ class ModelShape:
         config = load_config(model_path)
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config)
+            recomputes: bool = model.supports_gradient_checkpointing
             if peft is not None:
                 model = get_peft_model(model, lora_config(peft))
         sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-        return cls(config, sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained))
+        trained = sum(size for size, is_trained in sizes if is_trained)
+        return cls(config, sum(size for size, _ in sizes), trained, recomputes)
 
 
 def sequences_that_fit(

@@ -15,7 +15,7 @@ from trl import DPOConfig, SFTConfig
 
 from deita_train.errors import Stopped, UserError
 from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
-from deita_train.training.arguments import TrainingSettings, planned_steps, training_arguments
+from deita_train.training.arguments import CHECKPOINTING, TrainingSettings, planned_steps, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
 from deita_train.training.cpu_memory import keep_freed_memory
@@ -80,6 +80,8 @@ def train(
     # Before the arguments are built, after which DeepSpeed shards every new model.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)
+    arguments.pad_token = padding(tokenizer)
+    keep_activations(arguments, settings, shape)
     _check_rows(arguments, settings, len(rows))
     resume = checkpoint_to_resume(checkpoint_dir, settings)
     lengths = list(rows["length"])
@@ -113,6 +115,22 @@ def train(
         micro_batch=arguments.per_device_train_batch_size,
         rates=trainer.rates(),
     )
+
+
+def keep_activations(arguments: SFTConfig | DPOConfig, settings: TrainingSettings, shape: ModelShape) -> None:
+    """Take back our default of recomputing activations, which is for GPUs, from a model that cannot."""
+    if not shape.recomputes and not any(name in settings.trainer for name in CHECKPOINTING):
+        vars(arguments).update(dict.fromkeys(CHECKPOINTING, False))
+
+
+def padding(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return what to pad with where the tokenizer has neither a padding nor an end of sequence, which trl would take.
+
+    Any token will do: what pads is neither read nor trained.
+    """
+    if tokenizer.pad_token is not None or tokenizer.eos_token is not None:
+        return None
+    return str(tokenizer.convert_ids_to_tokens(0))
 
 
 def _check_rows(arguments: SFTConfig | DPOConfig, settings: TrainingSettings, num_rows: int) -> None:

@@ -3,18 +3,20 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, cast
 
 import datasets
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import AutoConfig, PreTrainedModel, Trainer
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, Trainer
 from trl import DPOTrainer, SFTTrainer
 
 from deita_train.data.rendering import IGNORED
 from deita_train.inference.speed import peak_flops
 from deita_train.training.arguments import TrainingSettings
+from deita_train.training.end_of_turn import GENERATION_CONFIG
 from deita_train.training.rank_batches import BatchShape, RankBatches
 from deita_train.training.sampler import ORDERS
 from deita_train.training.step_shares import StepShares
@@ -28,8 +30,10 @@ from deita_train.training.step_watch import (
     training_flops_per_token,
 )
 
-# Of a model's configuration.
-_SET_BY_TRAINERS = ("use_cache", "output_router_logits", "router_aux_loss_coef")
+# Of a model's configuration. transformers and trl write the tokenizer's special tokens over it.
+_SET_BY_TRAINERS = (
+    "use_cache", "output_router_logits", "router_aux_loss_coef", "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
 
 
 class OwnBatches(Trainer):
@@ -53,10 +57,12 @@ class OwnBatches(Trainer):
         self._settings = settings
         self._watch = watch
         base = AutoConfig.from_pretrained(model) if isinstance(model, str) else deepcopy(model.config)
+        self._base_generation = _generation_of(model, base)
         super().__init__(model=cast("PreTrainedModel", model), train_dataset=rows, **arguments)  # trl loads a path
         assert self.model is not None
         own: Any = self.model.config
         self._configs = [(own, base), (own.get_text_config(), base.get_text_config())]
+        self._generation: Any = self.model.generation_config
         self.data_collator = KeepRows(self.data_collator, self._stand_in())
         self.flops_per_token = training_flops_per_token(self.model)
         self._peak_flops = peak_flops(self.args.device, torch.bfloat16) if self.args.bf16 else None
@@ -143,10 +149,32 @@ class OwnBatches(Trainer):
         """Save the model with what the base's configuration says of its use; trainers change that for themselves."""
         with ExitStack() as stack:
             for config, base in self._configs:
-                own = {name: getattr(base, name) for name in _SET_BY_TRAINERS if hasattr(base, name)}
+                names = [*_SET_BY_TRAINERS, *_dropouts(vars(base))]
+                own = {name: getattr(base, name) for name in names if hasattr(base, name)}
                 stack.enter_context(replaced(config, own))
-                stack.enter_context(without(config, [name for name in _SET_BY_TRAINERS if name not in own]))
+                stack.enter_context(without(config, [name for name in names if name not in own]))
+            stack.enter_context(self._generation_kept())
             super().save_model(*arguments, **named)
+
+    @contextmanager
+    def _generation_kept(self) -> Iterator[None]:
+        """Let the model be saved with its base's settings of generation, and with every token that ends an answer.
+
+        transformers refuses to write what it reads of many published models once trainers have changed a token of it:
+        a temperature without `do_sample`.
+        """
+        own = self._generation
+        kept = deepcopy(own)
+        kept.bos_token_id, kept.pad_token_id = self._base_generation.bos_token_id, self._base_generation.pad_token_id
+
+        def write(folder: str, **ignored: Any) -> None:
+            kept.to_json_file(Path(folder) / GENERATION_CONFIG, keys_to_pop=["compile_config"])
+
+        vars(own)["save_pretrained"] = write
+        try:
+            yield
+        finally:
+            del vars(own)["save_pretrained"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the speed to logs that have a loss. Every rank logs, so all of them call this."""
@@ -229,6 +257,11 @@ def _tokens_of_own(label_mask: torch.Tensor, position_ids: torch.Tensor | None) 
 class _DpoTrainer(OwnBatches, DPOTrainer):
     """DPOTrainer on pairs whose token ids and reference log-probabilities are precomputed."""
 
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        if cast("Any", self.args).disable_dropout:
+            _disable_dropout(self.model)
+
     def _prepare_dataset(self, dataset: datasets.Dataset, *ignored: Any) -> datasets.Dataset:
         return dataset
 
@@ -248,6 +281,27 @@ class _DpoTrainer(OwnBatches, DPOTrainer):
             return 0
         chosen, _ = batch["completion_mask"].chunk(2)
         return int(chosen[:, 1:].sum())
+
+
+def _generation_of(model: str | PreTrainedModel, config: Any) -> GenerationConfig:
+    """Return how a model, or that of a folder, generates; without settings of its own, by its configuration."""
+    if not isinstance(model, str):
+        return deepcopy(cast("Any", model).generation_config)
+    if (Path(model) / GENERATION_CONFIG).exists():
+        return GenerationConfig.from_pretrained(model)
+    return GenerationConfig.from_model_config(config)
+
+
+def _dropouts(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the probabilities of dropout among the attributes of a module or a configuration."""
+    return {name: value for name, value in values.items() if "drop" in name and isinstance(value, float)}
+
+
+def _disable_dropout(model: Any) -> None:
+    """Set every probability of dropout to 0. trl does so for layers of dropout; attention has it as a number."""
+    configs = [model.config, model.config.get_text_config()]
+    for owner in (*model.modules(), *configs):
+        vars(owner).update(dict.fromkeys(_dropouts(vars(owner)), 0.0))
 
 
 def trainer_class(settings: TrainingSettings) -> type[OwnBatches]:

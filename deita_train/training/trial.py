@@ -24,7 +24,7 @@ from trl import DPOTrainer, SFTTrainer
 
 from deita_train.errors import UserError, is_network_fault, raise_machine_fault
 from deita_train.models.tiny_copy import VOCABULARY, NotCopied, tiny_copy
-from deita_train.training.arguments import TrainingSettings, planned_steps, training_arguments
+from deita_train.training.arguments import CHECKPOINTING, TrainingSettings, planned_steps, training_arguments
 from deita_train.training.lora import lora_config, try_adapter
 
 # Rows of a training whose number is not known before its data is read; they decide how many steps a scheduler has.
@@ -129,7 +129,10 @@ class _Trial:
         precision = settings.mixed_precision if settings.use_cpu else None
         self._settings = replace(settings, trainer=stated, use_cpu=True, quantization=None, mixed_precision=precision)
         self._model, self._out = folder / "model", folder / "out"
-        tiny_copy(stand_in_config() if config is None else config).save_pretrained(self._model)
+        model = tiny_copy(stand_in_config() if config is None else config)
+        model.save_pretrained(self._model)
+        # A training on GPUs recomputes activations unless it is told otherwise.
+        self._recomputes = not settings.use_cpu and model.supports_gradient_checkpointing
         self._rows = _pairs() if settings.kind == "dpo" else _conversations()
 
     def result(self, *, elsewhere: bool) -> TrialResult:
@@ -140,6 +143,10 @@ class _Trial:
             if error is None:
                 continue
             unstated = _error(part, {})
+            if unstated is not None and part == self._loss and self._passes_without_adapter():
+                return TrialResult(
+                    (*found, TrialProblem("peft", f"the loss cannot be computed with it: {_words(unstated)}"))
+                )
             if unstated is not None:
                 return TrialResult(tuple(found), _words(unstated))
             blamed = _blamed(part, fields)
@@ -151,7 +158,18 @@ class _Trial:
             fields = {name: value for name, value in fields.items() if name not in blamed}
         return TrialResult(tuple(found))
 
+    def _passes_without_adapter(self) -> bool:
+        """Whether the loss, which fails without any field, can be computed without the adapter."""
+        whole = self._settings
+        self._settings = replace(whole, peft=None)
+        try:
+            return whole.peft is not None and _error(self._loss, {}) is None
+        finally:
+            self._settings = whole
+
     def _trainer(self, fields: Fields) -> Any:
+        if self._recomputes and not any(name in fields for name in CHECKPOINTING):
+            fields = {**fields, CHECKPOINTING[0]: True}
         settings = replace(self._settings, trainer=fields)
         num_rows = _ASSUMED_BATCHES * settings.global_batch_size
         arguments = training_arguments(settings, num_rows, self._out)
@@ -185,6 +203,7 @@ class _Trial:
     def _loss(self, fields: Fields) -> None:
         """Compute the loss of a batch; of pairs as at a training's first step, where the reference is the model."""
         trainer = self._trainer(fields)
+        _recompute(trainer)
         batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
         with trainer.compute_loss_context_manager():
             if self._settings.kind == "dpo":
@@ -193,6 +212,18 @@ class _Trial:
             loss = trainer.compute_loss(trainer.model, batch)
         if not bool(torch.isfinite(loss)):
             raise ValueError(f"the loss is {float(loss)} before the first step")
+
+
+def _recompute(trainer: Any) -> None:
+    """Let the model recompute its activations if the trainer's arguments say so, as it does when a training begins."""
+    name = CHECKPOINTING[0]
+    if not getattr(trainer.args, name):
+        return
+    options = dict(getattr(trainer.args, f"{name}_kwargs") or {})
+    options.pop("offload", None)  # to the memory beside a GPU
+    layers = {"every_n_layers": options.pop("every_n_layers")} if "every_n_layers" in options else {}
+    getattr(trainer.model, f"{name}_enable")(**{f"{name}_kwargs": options or None}, **layers)
+    trainer.model.train()
 
 
 def _blamed(part: Callable[[Fields], object], fields: Fields) -> dict[str, Exception]:
@@ -265,9 +296,14 @@ def _without_kernels(stated: Fields) -> dict[str, Any]:
 
 
 def _everywhere(peft: Fields) -> dict[str, Any]:
-    """The adapter without its choice of layers, of which a tiny copy has only the first."""
+    """The adapter without its choice of layers and tokens, of which a tiny copy has only the first."""
     choices = ("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern")
-    return {name: value for name, value in peft.items() if name not in choices}
+    kept = {name: value for name, value in peft.items() if name not in choices}
+    tokens = kept.get("trainable_token_indices")
+    if tokens:
+        of_layer = isinstance(tokens, Mapping)
+        kept["trainable_token_indices"] = {name: _TOKENS for name in tokens} if of_layer else _TOKENS
+    return kept
 
 
 def _error(part: Callable[[Fields], object], fields: Fields) -> Exception | None:

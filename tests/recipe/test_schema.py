@@ -149,6 +149,11 @@ OWN_VALIDATORS = [
     ({"scorers": {}}, "scorers: name at least one scorer: complexity: or quality:"),
     ({"scorers": {"quality": {}}}, f"scorers.quality: {ORIGIN_OF_A_SCORER}"),
     ({"scorers": {"complexity": {"model": "m", "train": TRAINED}}}, f"scorers.complexity: {ORIGIN_OF_A_SCORER}"),
+    (
+        {"dpo": {**DPO, "peft": {"lora_dropout": 0.1}}},
+        "dpo: peft.lora_dropout: would have no effect, because DPO trains without dropout; leave it out, or state "
+        "trainer.disable_dropout: false",
+    ),
 ]
 
 
@@ -164,6 +169,9 @@ def test_what_a_section_s_own_check_refuses(tmp_path, data, message):
         ({"name": ".hidden"}, "name: '.hidden' is text; expected text like ^[A-Za-z0-9][A-Za-z0-9._-]*$"),
         ({"seed": 1.5}, "seed: 1.5 is a decimal number; expected a whole number"),
         ({"seed": True}, "seed: true is a boolean; expected a whole number"),
+        # NumPy's generator takes no other, and says so when a training begins.
+        ({"seed": -1}, "seed: -1 is a whole number; expected at least 0"),
+        ({"sft": {**SFT, "seed": 2**32}}, "sft.seed: 4294967296 is a whole number; expected less than 4294967296"),
         ({"sfft": {}}, "sfft: unknown key (did you mean sft?)"),
         ({"sft": {**SFT, "lr": 1e-5}}, "sft.lr: unknown key (did you mean trainer.learning_rate?)"),
         ({"sft": {**SFT, "max_steps": 2}}, "sft.max_steps: unknown key (did you mean trainer.max_steps?)"),

@@ -117,6 +117,19 @@ def test_a_merged_model_is_published_whole(adapter, merged):
     torch.testing.assert_close(logits(whole), logits(adapted), atol=1e-5, rtol=0)
 
 
+def test_a_merged_model_stops_where_its_tokenizer_ends_too(store, tmp_path):
+    """As a model that is trained whole: the template ends answers with the tokenizer's end of sequence."""
+    shutil.copytree(store / "base-1", tmp_path / "base-1")
+    shutil.copytree(store / "pool-1", tmp_path / "pool-1")
+    for name in ("config.json", "generation_config.json"):
+        file = tmp_path / "base-1" / "model" / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": 7}))
+    _, made = run_sft(tmp_path, tmp_path / "work", merge_adapter=True)
+    own = load_tokenizer(str(made.model_dir)).eos_token_id
+    assert json.loads((made.model_dir / "generation_config.json").read_text())["eos_token_id"] == [7, own]
+    assert json.loads((made.model_dir / "config.json").read_text())["eos_token_id"] == 7
+
+
 def test_plain_transformers_loads_both(adapter, merged):
     expected = logits(load_model(str(adapter[1].model_dir), "float32", torch.device("cpu"), head=True))
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(adapter[1].model_dir)), expected)

@@ -27,12 +27,14 @@ MOST_ROWS = 40
 TRAINER = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0, "logging_steps": 1}
 LOSSES = {
     "per_token": {}, "per_conversation": {}, "smoothed": {"label_smoothing_factor": SMOOTHING},
-    "sigmoid": {"loss_type": ["sigmoid"]}, "ipo": {"loss_type": ["ipo"]},
+    "dft": {"loss_type": "dft"},
+    "sigmoid": {"loss_type": ["sigmoid"]}, "ipo": {"loss_type": ["ipo"]}, "weighted": {"use_weighting": True},
     "sigmoid+sft": {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
 }  # fmt: skip
 # Steps that move the losses, but not so far that rounding grows.
 RATES = {
-    "per_token": 0.1, "per_conversation": 0.1, "smoothed": 0.1, "sigmoid": 0.02, "ipo": 0.02, "sigmoid+sft": 0.02,
+    "per_token": 0.1, "per_conversation": 0.1, "smoothed": 0.1, "dft": 20.0, "sigmoid": 0.02, "ipo": 0.02,
+    "weighted": 0.02, "sigmoid+sft": 0.02,
 }  # fmt: skip
 
 
@@ -56,7 +58,7 @@ class Draw:
 
     @property
     def is_dpo(self):
-        return self.loss in ("sigmoid", "ipo", "sigmoid+sft")
+        return self.loss in ("sigmoid", "ipo", "weighted", "sigmoid+sft")
 
     @property
     def name(self):
@@ -178,6 +180,8 @@ def sft_loss(model, draw, rows):
     surprises = [-log_probs(model, row["input_ids"], row["labels"]) for row in rows]
     if draw.loss == "per_conversation":
         return torch.stack([row.mean() for row in surprises]).mean(), {}
+    if draw.loss == "dft":
+        return torch.cat([row * (-row.detach()).exp() for row in surprises]).mean(), {}
     loss = torch.cat(surprises).mean()
     if draw.loss == "smoothed":
         words = [-all_log_probs(model, row["input_ids"], row["labels"]).mean(-1) for row in rows]
@@ -197,13 +201,24 @@ def dpo_loss(model, draw, rows):
             lengths = [len(ids) for ids in answers]
             losses.append((chosen / lengths[0] - rejected / lengths[1] - 1 / (2 * BETA)) ** 2)
         else:
-            losses.append(-logsigmoid(BETA * (chosen - rejected)))
+            weight = likelihood(model, prompt, answers) if draw.loss == "weighted" else 1
+            losses.append(-logsigmoid(BETA * (chosen - rejected)) * weight)
         margins.append(BETA * float((chosen - rejected).detach()))
         chosen_tokens.append(logs[0])
     loss = torch.stack(losses).mean()
     if draw.loss == "sigmoid+sft":
         loss = loss - 0.5 * torch.cat(chosen_tokens).mean()
     return loss, {"reward_margin": np.mean(margins), "reward_accuracy": np.mean([margin > 0 for margin in margins])}
+
+
+def likelihood(model, prompt, answers):
+    """How likely the policy writes a pair's answers, by WPO's measure."""
+    weight = 1.0
+    for ids in answers:
+        every = all_log_probs(model, prompt + ids, [IGNORED] * len(prompt) + ids).detach()
+        own = every[torch.arange(len(ids)), ids]
+        weight *= (own - (2 * every).logsumexp(-1)).mean().exp()
+    return weight
 
 
 def log_probs(model, ids, labels):

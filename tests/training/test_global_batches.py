@@ -10,9 +10,11 @@ from deita_train.errors import UserError
 # By the number of ranks, so that each is started once.
 ALONE = [
     Draw("per_token", 13, 1, 2, 4, 2),
-    Draw("sigmoid", 13, 1, 2, 4, 2),
+    *(Draw("sigmoid", 13, 1, micro, 8 // micro, 2) for micro in (1, 2, 4, 8)),
     Draw("sigmoid+sft", 13, 1, 8, 1),
     Draw("per_token", 13, 1, 2, 2, drop=True),
+    Draw("dft", 11, 1, 2, 2),
+    Draw("weighted", 11, 1, 2, 2),
 ]
 OF_TWO = [
     # Three rows are left, and the second rank has none for the second micro-batch.
@@ -21,6 +23,8 @@ OF_TWO = [
     Draw("sigmoid+sft", 11, 2, 1, 4),
     Draw("sigmoid", 13, 2, 4, 1, order="random"),
     Draw("smoothed", 9, 2, 2, 2),
+    Draw("dft", 11, 2, 2, 1, packing=True),
+    Draw("weighted", 11, 2, 1, 2),
 ]
 # One row is left: two ranks have none at all.
 OF_THREE = [Draw("per_conversation", 7, 3, 2, 1), Draw("ipo", 7, 3, 1, 2)]

@@ -254,6 +254,16 @@ def test_what_cannot_be_merged_is_refused_only_where_it_is_to_be(tmp_path):
     assert "shares its weight with the output head" in refusal(embedding, tied, merge=True)
 
 
+def test_single_tokens_of_a_tied_embedding_are_refused(tmp_path):
+    """trl multiplies by the head's weight, which such an adapter does not touch."""
+    fields = {"trainable_token_indices": [1, 2]}
+    assert refusal(fields, save_config(tmp_path, LlamaConfig(**TINY, tie_word_embeddings=True))) == (
+        "peft.trainable_token_indices: the embedding shares its weight with the output head, and trl multiplies by the "
+        "head's weight directly, without what is trained of single tokens. State modules_to_save: [embed_tokens] with "
+        "ensure_weight_tying: true instead, or leave it out."
+    )
+
+
 def test_a_merge_that_changes_the_model_is_noticed(tmp_path):
     """Of a tied embedding peft changes the output head too."""
     torch.manual_seed(1)

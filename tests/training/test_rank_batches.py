@@ -85,6 +85,18 @@ def test_divided_by_hand(rows, shape, expected):
     assert divided(range(rows), shape) == expected
 
 
+@pytest.mark.parametrize(
+    ("rows", "shape"),
+    [
+        (60, BatchShape(8, 2, 4)), (61, BatchShape(8, 2, 4)), (1, BatchShape(8, 2, 4)), (2, BatchShape(6, 3, 2)),
+        (6_000, BatchShape(512, 8, 32)), (10_000, BatchShape(512, 8, 32)),
+    ],
+)  # fmt: skip
+def test_no_row_is_repeated_to_fill_an_epochs_rest(rows, shape):
+    trained = [row for rank in divided(range(rows), shape) for batch in rank for row in batch]
+    assert sorted(trained) == [*range(rows)]
+
+
 @pytest.mark.parametrize("strategy", ORDERS)
 def test_the_ranks_share_one_order_that_seed_and_epoch_decide(strategy):
     lengths = [(7 * row) % 11 + 1 for row in range(23)]

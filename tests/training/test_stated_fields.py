@@ -180,6 +180,11 @@ def test_a_value_outside_its_meaning_is_refused(name):
          "lr_scheduler_kwargs: with num_decay_steps"),
         ("sft", {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"num_cycles": 1}},
          "lr_scheduler_type: cosine_with_min_lr needs lr_scheduler_kwargs: with min_lr or min_lr_rate"),
+        ("sft", {"max_steps": 10, "warmup_steps": 10}, "warmup_steps: 10 of max_steps: 10, so that learning_rate would "
+         "never be reached"),
+        ("sft", {"max_steps": 10, "warmup_steps": 2, "lr_scheduler_type": "warmup_stable_decay",
+                 "lr_scheduler_kwargs": {"num_decay_steps": 9}}, "lr_scheduler_kwargs: num_decay_steps: 9 after "
+         "warmup_steps: 2 is more than max_steps: 10, so that learning_rate would never be reached"),
         ("sft", {"lr_scheduler_type": "greedy"}, "lr_scheduler_type: greedy follows evaluations, and there are none in "
          "a training"),
         ("sft", {"optim": "sgd", "adam_beta1": 0.9}, "adam_beta1: would have no effect with optim: sgd"),
@@ -211,6 +216,8 @@ def test_a_value_outside_its_meaning_is_refused(name):
          "f_divergence_type: alpha_divergence"),
         ("dpo", {"f_divergence_type": "forward_kl", "loss_type": ["apo_zero"]}, "f_divergence_type: apo_zero is "
          "defined for reverse_kl alone"),
+        ("dpo", {"loss_type": ["sigmoid", "sft"], "use_weighting": True}, "use_weighting: weights pairs, and sft is a "
+         "mean over tokens; leave one of the two out"),
         ("dpo", {"loss_type": ["aot"], "use_weighting": True}, "use_weighting: weights pairs, and aot sorts their "
          "answers apart; leave one of the two out"),
     ],

@@ -4,7 +4,7 @@ import pytest
 from conversation_loss import make_rows, run
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import TrainerCallback, trainer
+from transformers import CTRLConfig, GPT2Config, TrainerCallback, trainer
 
 from deita_train.training.arguments import (
     CHECKPOINTING,
@@ -13,7 +13,8 @@ from deita_train.training.arguments import (
     planned_steps,
     training_arguments,
 )
-from deita_train.training.trainer_run import loss_history
+from deita_train.training.memory import ModelShape
+from deita_train.training.trainer_run import keep_activations, loss_history
 
 
 def arguments(num_rows=1000, *, batch=32, world_size=1, **trainer):
@@ -99,6 +100,24 @@ def test_checkpointing_on_a_gpu_is_as_stated_by_either_name_and_on_without(name,
 
     assert on_gpu() == {True}
     assert on_gpu(**{name: stated}) == {stated}
+
+
+@pytest.mark.parametrize(
+    ("recomputes", "stated", "kept"),
+    [(True, {}, True), (False, {}, False), (False, {"gradient_checkpointing": True}, True)],
+)
+def test_a_model_that_cannot_recompute_its_activations_keeps_them(recomputes, stated, kept):
+    settings = TrainingSettings({"bf16": False, **stated}, 8, 7, 1, "NO", use_cpu=False)
+    arguments = training_arguments(settings, 100, "checkpoints")
+    keep_activations(arguments, settings, ModelShape(None, 1, 1, recomputes))
+    assert {getattr(arguments, name) for name in CHECKPOINTING} == {kept}
+
+
+def test_which_models_can_is_read_from_their_class(tmp_path):
+    small = {"n_layer": 1, "n_embd": 8, "n_head": 2, "dff": 8, "vocab_size": 9}
+    for config, recomputes in ((CTRLConfig(**small), False), (GPT2Config(n_layer=1, n_embd=8, n_head=2), True)):
+        config.save_pretrained(tmp_path)
+        assert ModelShape.of(tmp_path, None).recomputes is recomputes
 
 
 @pytest.mark.parametrize("stated", [True, False])

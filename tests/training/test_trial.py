@@ -3,7 +3,8 @@
 import errno
 
 import pytest
-from transformers import Gemma2Config, GPT2Config, LlamaConfig, MixtralConfig
+import torch
+from transformers import CTRLConfig, Gemma2Config, GPT2Config, LlamaConfig, MixtralConfig
 
 from deita_train.errors import MachineFault
 from deita_train.models.tiny_copy import NotCopied
@@ -41,6 +42,7 @@ def problems(*arguments, **named):
             {"f_divergence_type": "alpha_divergence", "use_weighting": True, "train_sampling_strategy": "random"},
         ),
         ("dpo", {"peft": {"r": 4}}, {"beta": 0.3}),
+        ("sft", {"peft": {"r": 4, "trainable_token_indices": [900]}}, {}),
     ],
 )
 def test_a_right_training_passes(kind, how, trainer):
@@ -99,6 +101,47 @@ def test_other_architectures_pass(config, trainer):
 def test_what_would_stop_a_training_is_told_with_its_field(kind, trainer, path, words):
     found = problems(kind, **trainer)
     assert [*found] == [path] and words in found[path]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("sft", {"selective": True}, None),
+        ("sft", {"use_reentrant": True}, None),
+        ("sft", {"every_n_layers": 2, "offload": True}, None),
+        ("sft", {"use_rentrant": True}, "Unexpected keyword arguments: use_rentrant"),
+        ("dpo", {"selective": True}, "Unexpected keyword arguments: selective"),
+    ],
+)
+@pytest.mark.parametrize("use_cpu", [False, True])
+def test_options_of_recomputing_are_tried_where_it_is_on(kind, options, words, use_cpu):
+    """On a GPU it is on unless the recipe says otherwise, on a CPU where it says so."""
+    stated = {"gradient_checkpointing": True} if use_cpu else {}
+    found = problems(kind, use_cpu=use_cpu, **stated, gradient_checkpointing_kwargs=options)
+    if words is None:
+        assert found == {}
+    else:
+        assert [*found] == ["trainer.gradient_checkpointing_kwargs"]
+        assert words in found["trainer.gradient_checkpointing_kwargs"]
+
+
+def test_a_model_that_cannot_recompute_passes_unless_it_is_told_to(monkeypatch):
+    assert problems(config=CTRLConfig(n_layer=2, n_embd=32, n_head=2, dff=32), use_cpu=False) == {}
+    found = problems(config=CTRLConfig(n_layer=2, n_embd=32, n_head=2, dff=32), gradient_checkpointing=True)
+    assert "does not support activation checkpointing" in found["trainer.gradient_checkpointing"]
+
+
+def test_an_adapter_whose_training_would_fail_is_told(monkeypatch):
+    """What only the loss finds out."""
+
+    def fails(trainer, *arguments, **named):
+        if hasattr(trainer.model, "peft_config"):
+            raise AttributeError("no bias")
+        return torch.tensor(1.0)
+
+    monkeypatch.setattr(trial.SFTTrainer, "compute_loss", fails)
+    assert problems(how={"peft": {"r": 4}}) == {"peft": "the loss cannot be computed with it: AttributeError: no bias"}
+    assert problems() == {}
 
 
 def test_all_mistakes_are_told_at_once():

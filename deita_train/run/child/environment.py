@@ -4,6 +4,11 @@ from collections.abc import MutableMapping
 
 # What accelerate's launcher tells its ranks. In a shell they are leftovers, and would do the same to every stage.
 _OF_LAUNCHERS = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_")
+# What torch's and MPI's launchers tell theirs, and some clusters every process: one alone would wait for the others.
+_OF_RANKS = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "TORCHELASTIC_", "PMI_RANK",
+    "PMI_SIZE", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_",
+)  # fmt: skip
 _HARMLESS = frozenset(
     {"ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE", "ACCELERATE_DISABLE_RICH", "ACCELERATE_LOG_LEVEL"}
 )
@@ -40,4 +45,4 @@ def told_as_cleared(names: list[str]) -> str:
 
 
 def _is_launchers(name: str) -> bool:
-    return name.startswith(_OF_LAUNCHERS) and name not in _HARMLESS
+    return name.startswith((*_OF_LAUNCHERS, *_OF_RANKS)) and name not in _HARMLESS

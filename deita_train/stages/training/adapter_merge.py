@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from deita_train.data.rendering import load_tokenizer
 from deita_train.errors import UserError, raise_machine_fault
 from deita_train.models.published_files import copy_tokenizer, finish_model_folder
 from deita_train.stages.checks import check_tokenizer
 from deita_train.stages.context import StageContext
 from deita_train.stages.stage_model import model_path
 from deita_train.store.atomic_io import remove_tree
+from deita_train.training.end_of_turn import stop_at
 from deita_train.training.lora import merge_adapter, try_adapter
 from deita_train.training.sizes import trained_dtype
 
@@ -30,6 +32,9 @@ def finish_adapter(context: StageContext) -> dict[str, Any]:
     remove_tree(context.model_dir)
     difference = merge_adapter(adapter_dir(context), context.model_dir, trained_dtype(context.identity["trainer"]))
     finish_model_folder(context.model_dir, adapter_dir(context), None)
+    end = load_tokenizer(str(context.model_dir)).eos_token_id
+    if end is not None:
+        stop_at(context.model_dir, [end])  # as trainers do with a whole model
     return {"merge_difference": difference}
 
 
