@@ -1,6 +1,7 @@
 """Tasks of lm-evaluation-harness with a miniature, offline: figures by hand, kills, ranks, the leaderboard itself."""
 
 import json
+import math
 import os
 from dataclasses import replace
 from functools import partial
@@ -93,6 +94,44 @@ def test_generated_answers_are_the_models_own(work, plain, tmp_path):
     table, result = carry_out(lm_eval, context)
     assert table["answer"] == answers and table["score"] == [1, 0, 1]
     assert result.metrics["results"]["local_words"]["value"] == pytest.approx(2 / 3)
+
+
+def test_texts_and_questions_that_lie_in_the_choices(work, plain, tmp_path):
+    model, tokenizer = plain
+    texts = ["How are you today?", "Name three rivers of Europe, please."]
+    write_task(
+        tmp_path / "tasks", "local_texts", {"test": write_rows(tmp_path / "texts.jsonl", [{"t": t} for t in texts])},
+        output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{t}}",
+        metric_list=[{"metric": "word_perplexity"}],
+    )  # fmt: skip
+    rows = [
+        {"sentence": f"The _ is {word}.", "option1": "river", "option2": "answer", "answer": "2"} for word in ("a", "b")
+    ]
+    data = {"allenai/winogrande": copy_of_a_dataset(tmp_path / "winogrande", ["winogrande_xl"], rows.__getitem__, {
+        "train": 2, "validation": 2,
+    })}  # fmt: skip
+    include = [str(tmp_path / "tasks")]
+    context = lm_eval_context(work, ["local_texts", "winogrande"], include=include, data=data)
+    table, result = carry_out(lm_eval, context)
+    assert table["question"] == [*texts, *(row["sentence"] for row in rows)]
+    assert table["score"][:2] == [None, None] and table["reason"][0] == "measured_over_all_questions_together"
+    likelihood = 0.0
+    for text in texts:  # the first token is measured after the one that begins or ends a sequence
+        ids = torch.tensor([[model.config.bos_token_id, *tokenizer(text)["input_ids"]]])
+        with torch.no_grad():
+            likelihood += float(-model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+    expected = math.exp(-likelihood / sum(len(text.split()) for text in texts))
+    found = result.metrics["results"]
+    assert found["local_texts"]["value"] == pytest.approx(expected, rel=1e-4)
+    assert found["local_texts"]["higher_is_better"] is False and found["local_texts"]["low"] is None
+    assert found["winogrande"]["questions"] == 2
+    requests = lm_eval._read_requests(context.prepared_dir / "requests.parquet")
+    assert [request.values for request in requests if request.document == 1][1:] == [
+        ("The river", " is b."),
+        ("The answer", " is b."),
+    ]
+    with pytest.raises(UserError, match=r"data: no task reads winogrande; the tasks read json"):
+        lm_eval.prepare(lm_eval_context(work, ["local_texts"], include=include, data={"winogrande": "x"}))
 
 
 def test_a_killed_stage_asks_nothing_twice_and_ends_with_the_same_bytes(work, tasks, tmp_path, monkeypatch):
