@@ -208,6 +208,19 @@ def test_the_first_questions_alone_are_said_to_be_a_trial(work, tasks):
     assert result.metrics["tasks"]["local_choice"]["available"] == 7
 
 
+def test_validate_says_how_much_is_asked_once_for_all_models(work, tasks):
+    from deita_train.stages.validation import forget_checks
+
+    stages = [lm_eval_context(work, ["local_choice"], include=[tasks], limit=limit) for limit in (None, None, 3)]
+    forget_checks()
+    assert [list(lm_eval.validate(stage)) for stage in stages] == [
+        ["evaluate.lm_eval: 7 questions of 1 task for each model"],
+        [],
+        ["evaluate.lm_eval: 3 questions of 1 task for each model"],
+    ]
+    forget_checks()
+
+
 def test_changed_data_is_read_again_though_path_and_time_are_the_same(work, tasks, tmp_path):
     context = lm_eval_context(work, ["local_choice"], include=[tasks])
     before = carry_out(lm_eval, context)[0]["question"]
