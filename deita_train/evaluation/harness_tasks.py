@@ -115,6 +115,7 @@ def _manager(settings: TaskSettings) -> TaskManager:
             break
     _refuse_unknown(settings, manager)
     entries = {entry.name: entry for name in settings.tasks for entry in _leaves(manager, name)}
+    _refuse_unread(settings, entries)
     for entry in entries.values():
         _refuse_without_punkt(settings, entry)
     overlays = _write_overlays(settings, entries)
@@ -175,6 +176,17 @@ def _refuse_unknown(settings: TaskSettings, manager: TaskManager) -> None:
             settings,
             f"{unknown[0]} is no task, group or tag of lm-evaluation-harness{hint}, nor of {settings.section}.include; "
             "`lm_eval ls tasks` lists them. A task file that cannot be read counts as missing",
+        )
+
+
+def _refuse_unread(settings: TaskSettings, entries: Mapping[str, Any]) -> None:
+    """Refuse a local copy of a dataset that no task reads."""
+    read = {str(entry.cfg.get("dataset_path")) for entry in entries.values()}
+    unread = sorted(settings.data.keys() - read)
+    if unread:
+        raise UserError(
+            f"{settings.section}.data: no task reads {unread[0]}; the tasks read {', '.join(sorted(read))}. Correct "
+            "the name, or leave it out."
         )
 
 

@@ -1,6 +1,7 @@
 """Tasks of lm-evaluation-harness with a miniature, offline: figures by hand, kills, ranks, the leaderboard itself."""
 
 import json
+import math
 import os
 from dataclasses import replace
 from functools import partial
@@ -95,6 +96,44 @@ def test_generated_answers_are_the_models_own(work, plain, tmp_path):
     assert result.metrics["results"]["local_words"]["value"] == pytest.approx(2 / 3)
 
 
+def test_texts_and_questions_that_lie_in_the_choices(work, plain, tmp_path):
+    model, tokenizer = plain
+    texts = ["How are you today?", "Name three rivers of Europe, please."]
+    write_task(
+        tmp_path / "tasks", "local_texts", {"test": write_rows(tmp_path / "texts.jsonl", [{"t": t} for t in texts])},
+        output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{t}}",
+        metric_list=[{"metric": "word_perplexity"}],
+    )  # fmt: skip
+    rows = [
+        {"sentence": f"The _ is {word}.", "option1": "river", "option2": "answer", "answer": "2"} for word in ("a", "b")
+    ]
+    data = {"allenai/winogrande": copy_of_a_dataset(tmp_path / "winogrande", ["winogrande_xl"], rows.__getitem__, {
+        "train": 2, "validation": 2,
+    })}  # fmt: skip
+    include = [str(tmp_path / "tasks")]
+    context = lm_eval_context(work, ["local_texts", "winogrande"], include=include, data=data)
+    table, result = carry_out(lm_eval, context)
+    assert table["question"] == [*texts, *(row["sentence"] for row in rows)]
+    assert table["score"][:2] == [None, None] and table["reason"][0] == "measured_over_all_questions_together"
+    likelihood = 0.0
+    for text in texts:  # the first token is measured after the one that begins or ends a sequence
+        ids = torch.tensor([[model.config.bos_token_id, *tokenizer(text)["input_ids"]]])
+        with torch.no_grad():
+            likelihood += float(-model(ids, labels=ids).loss) * (ids.shape[1] - 1)
+    expected = math.exp(-likelihood / sum(len(text.split()) for text in texts))
+    found = result.metrics["results"]
+    assert found["local_texts"]["value"] == pytest.approx(expected, rel=1e-4)
+    assert found["local_texts"]["higher_is_better"] is False and found["local_texts"]["low"] is None
+    assert found["winogrande"]["questions"] == 2
+    requests = lm_eval._read_requests(context.prepared_dir / "requests.parquet")
+    assert [request.values for request in requests if request.document == 1][1:] == [
+        ("The river", " is b."),
+        ("The answer", " is b."),
+    ]
+    with pytest.raises(UserError, match=r"data: no task reads winogrande; the tasks read json"):
+        lm_eval.prepare(lm_eval_context(work, ["local_texts"], include=include, data={"winogrande": "x"}))
+
+
 def test_a_killed_stage_asks_nothing_twice_and_ends_with_the_same_bytes(work, tasks, tmp_path, monkeypatch):
     whole = lm_eval_context(work, ["local_choice"], include=[tasks], num_fewshot=2)
     carry_out(lm_eval, whole)
@@ -167,6 +206,19 @@ def test_the_first_questions_alone_are_said_to_be_a_trial(work, tasks):
     assert table["id"] == [f"local_choice/{number}" for number in range(3)]
     assert any("Only the first 3 questions" in note for note in result.metrics["notes"])
     assert result.metrics["tasks"]["local_choice"]["available"] == 7
+
+
+def test_validate_says_how_much_is_asked_once_for_all_models(work, tasks):
+    from deita_train.stages.validation import forget_checks
+
+    stages = [lm_eval_context(work, ["local_choice"], include=[tasks], limit=limit) for limit in (None, None, 3)]
+    forget_checks()
+    assert [list(lm_eval.validate(stage)) for stage in stages] == [
+        ["evaluate.lm_eval: 7 questions of 1 task for each model"],
+        [],
+        ["evaluate.lm_eval: 3 questions of 1 task for each model"],
+    ]
+    forget_checks()
 
 
 def test_changed_data_is_read_again_though_path_and_time_are_the_same(work, tasks, tmp_path):

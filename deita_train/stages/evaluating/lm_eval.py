@@ -7,6 +7,8 @@ which is done already, is ours. So ranks share the work on any device, and a kil
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from deita_train.evaluation.open_llm import OPEN_LLM_V1, OPEN_LLM_V1_TASKS
 from deita_train.evaluation.task_results import headlines, notes, table_rows
 from deita_train.inference.batches import Batches, BatchPlan, read_plan, write_plan
 from deita_train.inference.shards import Columns
+from deita_train.number_text import plural
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, load_pass_model, run_pass, start_ranks
 from deita_train.stages.stage_model import model_path, trusts_code
@@ -48,14 +51,24 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     settings = {name: stage.identity[name] for name in ("tasks", "num_fewshot", "limit", "seed")}
     if is_repeated({"lm_eval": settings, "include": stage.runtime["include"], "data": stage.runtime["data"]}):
         return
-    limit = stage.identity["limit"]
-    datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as folder:
+    section, limit = stage.runtime["section"], stage.identity["limit"]
+    if find_spec("lm_eval") is None:  # planned for another machine; for this one the plan would have refused it
+        yield f"{section}: lm-eval is not installed here, so the tasks and their data are not tried"
+        return
+    with tempfile.TemporaryDirectory() as folder, _without_progress_bars():
         loaded = _load_tasks(stage.identity, stage.runtime, Path(folder))
         counts = [len(task.eval_docs) for task in loaded.tasks.values()]
-    datasets.enable_progress_bars()
     questions = sum(counts) if limit is None else sum(min(limit, count) for count in counts)
-    yield f"{stage.runtime['section']}: {questions:,} questions of {len(counts):,} tasks for each model"
+    yield f"{section}: {plural(questions, 'question')} of {plural(len(counts), 'task')} for each model"
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 def prepare(context: StageContext) -> None:
