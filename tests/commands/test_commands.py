@@ -337,7 +337,7 @@ MISTAKES = [
     (f"{TUNED} --batch 8 --trainer max_length=[1", "--trainer max_length: not YAML: "),
     (f"{TUNED} --batch 8 --output m --overwrite", "--output m is also --model. Give another name."),
     ("evaluate --model m", "--heldout, --preferences, --questions: state one or more of heldout:, preferences:, "),
-    ("evaluate --model m --questions data.jsonl --output o.txt", "o.txt"),
+    ("evaluate --model m --questions data.jsonl --output o.txt", "--output o.txt: a file ends in one of"),
     (
         "evaluate --model m --heldout data.jsonl --output o.jsonl",
         "--output o.jsonl: is where the answers to --questions",
