@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.sections.answer_section import answer_section
+from deita_train.report.sections.benchmark_section import benchmark_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.label_section import label_section
@@ -29,6 +30,7 @@ _SECTIONS = (
     scorer_section,
     label_section,
     training_section,
+    benchmark_section,
     answer_section,
     pool_section,
     pairs_section,
