@@ -22,9 +22,9 @@ HARDEST = BEST = 6
 # Quality by the answers' levels in this world: 1 evasive, 2 wrong, 3 partly worked and wrong, 4 right, 5 right with its
 # steps, 6 the same with a check. Ratings go to 10 and tell wrong answers apart, because a miniature gives few others.
 _EVASIVE, _WRONG, _PARTLY, _RIGHT, _WORKED, _CHECKED = range(1, 7)
-# How the worked manners of answering announce their result.
-_RESULTS = ("Final answer:", "So it is", "This gives")
-_FEWEST_WORDS, _DISTINCT_WORDS = 12, 0.3
+# By which the worked manners of answering are known.
+_WORKED_MANNERS = ("Step 1:", "Final answer:", "So it is", "This gives")
+_FEWEST_WORDS, _DISTINCT_WORDS = 12, 0.15
 _LONGEST_RUN = 12
 _SHORTEST_FENCE = 12
 
@@ -59,7 +59,7 @@ def rating(task: Task, answer: str) -> int:
     """How good an answer is, from 1 to 10.
 
     1 if it says nothing (it is empty or evasive, or repeats itself without end), 2 if it is wrong, 3 if it is wrong and
-    at least comes to a result as worked answers do, 4 to 6 if it is wrong with some, half or all of its steps right, 7
+    at least in the manner of a worked answer, 4 to 6 if it is wrong with some, half or all of its steps right, 7
     and more if it is right: 7 or 8 with less or more than half of its steps, 9 with all of them, 10 with a check too.
     """
     level, steps = quality(task, answer), _share_of_steps(task, answer)
@@ -69,7 +69,7 @@ def rating(task: Task, answer: str) -> int:
         return 4 + int(2 * steps)
     if level == _EVASIVE or _breaks_down(answer):
         return 1
-    return 3 if any(result in answer for result in _RESULTS) else 2
+    return 3 if any(words in answer for words in _WORKED_MANNERS) else 2
 
 
 def _breaks_down(answer: str) -> bool:
