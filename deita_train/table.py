@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NUMBER, CODE, PROSE, WORDS = "number", "code", "prose", ""
+NUMBER, CODE, PROSE, LONG, WORDS = "number", "code", "prose", "long", ""
+# Of a long text, what a page shows before a click, and what Markdown holds at all.
+FOLDED_AFTER = 500
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class Column:
 
     Attributes:
         title: the heading.
-        style: `number` (aligned right), `code` (ids and digests), `prose` (sentences), or empty for words.
+        style: `number` (aligned right), `code` (ids and digests), `prose` (sentences), `long` (texts with line
+            breaks, of which a page folds up all but the beginning), or empty for words.
         note: a remark below the heading, such as "lower is better".
     """
 
@@ -63,7 +66,8 @@ class Table:
     def markdown(self) -> str:
         """Title, table and note as Markdown, ending in a newline."""
         titles = [f"{column.title} ({column.note})" if column.note else column.title for column in self.columns]
-        head, *body = (f"| {' | '.join(map(escape_markdown, row))} |" for row in (titles, *self.rows))
+        rows = (tuple(map(shown_in_markdown, row, (column.style for column in self.columns))) for row in self.rows)
+        head, *body = (f"| {' | '.join(map(escape_markdown, row))} |" for row in (titles, *rows))
         ruler = f"|{'|'.join('---:' if column.numeric else '---' for column in self.columns)}|"
         title = f"**{escape_markdown(self.title)}**\n\n" if self.title else ""
         note = f"\n{escape_markdown(self.note)}\n" if self.note else ""
@@ -78,6 +82,14 @@ def words(*titles: str) -> tuple[Column, ...]:
 def numbers(*titles: str) -> tuple[Column, ...]:
     """Columns of numbers."""
     return tuple(Column(title) for title in titles)
+
+
+def shown_in_markdown(text: str, style: str) -> str:
+    """A text as a table in Markdown has it: a long one only begins, and says how much is left out."""
+    left = len(text) - FOLDED_AFTER
+    if style != LONG or left <= 0:
+        return text
+    return f"{text[:FOLDED_AFTER].rstrip()} [{left:,} more characters are on the page]"
 
 
 def escape_markdown(text: object) -> str:

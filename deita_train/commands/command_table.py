@@ -247,16 +247,19 @@ COMMANDS = (
     ),
     SingleCommand(
         "evaluate",
-        "Measure a model on held-out conversations, on preference pairs, or on both.",
+        "Measure a model on held-out conversations and preference pairs, and have it answer questions.",
         None,
         (
             _model("evaluate"),
             _data("--heldout", "evaluate.heldout", "Conversations: loss per assistant token."),
             _data("--preferences", "evaluate.preferences", "Pairs: which answer is the likelier one."),
+            _data("--questions", "evaluate.answers.questions", "Questions to answer: prompts, MT-Bench's file, ..."),
+            OptionSpec("--output", "", f"Where the answers to --questions are written. {_FORMATS}"),
+            _OVERWRITE,
             _chat_template("evaluate"),
             *_inference("evaluate"),
         ),
         "measures",
-        names={"evaluate": "--heldout, --preferences"},
+        names={"evaluate": "--heldout, --preferences, --questions"},
     ),
 )

@@ -62,7 +62,7 @@ def print_facts(plan: Plan, console: Console) -> None:
 def _named(plan: Plan, label: str) -> str:
     """A stage's name: its label, but the model for the evaluation of a model that the command names."""
     evaluate = plan.loaded.recipe.evaluate
-    is_of_model = label in ("evaluate.base", "evaluate_pairs.base")
+    is_of_model = label in ("evaluate.base", "evaluate_pairs.base", "generate.base")
     return evaluate.model if is_of_model and evaluate is not None and evaluate.model is not None else label
 
 

@@ -12,7 +12,11 @@ from deita_train.commands.exports import export_model, export_selection, export_
 from deita_train.commands.select_options import check_select
 from deita_train.commands.single import Single, carry_out
 from deita_train.data.outputs import Output
+from deita_train.errors import UserError
 from deita_train.plan.plan import Plan
+
+# The stage with the answers of the model that `evaluate` names.
+_ANSWERS = "generate.base"
 
 
 def _write_table(single: Single, values: Mapping[str, Any]) -> None:
@@ -45,7 +49,16 @@ def _copy_model(single: Single, values: Mapping[str, Any]) -> None:
 
 
 def _print_measures(single: Single, values: Mapping[str, Any]) -> None:
-    print_facts(*_carry_out(single, values))
+    target = None if values["output"] is None else Output.for_rows(values["output"], values["overwrite"])
+    if target is not None and values["questions"] is None:
+        raise UserError(
+            f"--output {target.path}: is where the answers to --questions are written; name a file of questions, or "
+            "leave --output out."
+        )
+    plan, console = _carry_out(single, values, *([] if target is None else [(_ANSWERS, target)]))
+    print_facts(plan, console)
+    if target is not None:
+        export_table(plan, _ANSWERS, target, console)
 
 
 def _carry_out(single: Single, values: Mapping[str, Any], *outputs: tuple[str, Output]) -> tuple[Plan, Console]:

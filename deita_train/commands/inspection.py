@@ -77,7 +77,7 @@ def _shown(node: Node) -> ShownRows:
 
 def _choose(plan: Plan, label: str | None) -> Node:
     """The stage with that label; without a label sft, else dpo, else the first that can be shown."""
-    shown = {name: node for name, node in plan.cells[0].nodes.items() if STAGE_KINDS[node.kind].rows is not None}
+    shown = {name: node for name, node in plan.cells[0].nodes.items() if _gives_rows(node)}
     if not shown:
         raise UserError(f"{plan.loaded.path} has no stage that gives rows to a model; there is nothing to inspect.")
     if label is None:
@@ -85,6 +85,11 @@ def _choose(plan: Plan, label: str | None) -> Node:
     if label not in shown:
         raise UserError(f"--stage {label}: {plan.loaded.path} has no such stage to inspect; it has {', '.join(shown)}.")
     return shown[label]
+
+
+def _gives_rows(node: Node) -> bool:
+    """Whether the stage gives rows to a model by a template that is known here, as a server's is not."""
+    return STAGE_KINDS[node.kind].rows is not None and "endpoint" not in node.runtime
 
 
 def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
@@ -131,7 +136,7 @@ def _at(identity: Mapping[str, Any]) -> str:
 def _rows(plan: Plan, node: Node) -> _Rows:
     if _shown(node).form == "labelled":
         return _labelled_rows(node)
-    data, name = node.parents.get("data") or node.parents["pool"], ""
+    data, name = node.parents.get("data") or node.parents.get("questions") or node.parents["pool"], ""
     if _is_to_be_drawn(plan, data):
         data, name = data.parents["pool"], f" ({data.label} is not made yet)"
     if plan.store.has(data.id):

@@ -95,7 +95,8 @@ class AlpacaEval(Section):
     judge: str
     """The endpoint under `llm:` that compares."""
     prompts: str | None = None
-    """A folder with `compare.jinja` in place of the package's words."""
+    """A folder with `compare.jinja`, and `system.jinja` where the judge gets a system message, in place of the
+    package's words. The judge answers with A (or m) for the first answer, B (or M) for the second."""
     weighted: bool = True
     """Weights the preference by the probabilities of the judge's token (AlpacaEval 2); else by its verdict."""
     difficulty: str | None = None

@@ -16,7 +16,7 @@ from deita_train.report.cards.model_cards import Card, sources_of
 from deita_train.report.figures.drawing import SERIES, themed
 from deita_train.report.results.rendered import refused, template_words
 from deita_train.report.results.result_measures import TUNED
-from deita_train.table import escape_markdown
+from deita_train.table import FOLDED_AFTER, escape_markdown
 
 # The page folds up a longer table.
 MAX_ROWS_SHOWN = 40
@@ -24,7 +24,8 @@ MAX_ROWS_SHOWN = 40
 
 def render_page(context: dict[str, Any]) -> str:
     """The report as one HTML page."""
-    return _environment(True).get_template("report.html.jinja").render(context, series=SERIES, max_rows=MAX_ROWS_SHOWN)
+    shown = {"series": SERIES, "max_rows": MAX_ROWS_SHOWN, "folded_after": FOLDED_AFTER}
+    return _environment(True).get_template("report.html.jinja").render(context, **shown)
 
 
 def render_markdown(context: dict[str, Any]) -> str:

@@ -89,14 +89,14 @@ def check_tokenizer(source: Path, model_dir: Path) -> None:
 
 
 def content_digest(work_dir: Path) -> str:
-    """SHA-256 over a stage's result: tables by their ordered rows and columns, models by their files."""
+    """SHA-256 over a stage's result: tables by their ordered rows and columns, models and files by their bytes."""
     digest = hashlib.sha256()
     for name in ("data", "trace"):
         if (work_dir / name).exists():
             digest.update(name.encode())
             _digest_table(datasets.load_from_disk(str(work_dir / name)), digest)
-    if (work_dir / "model").exists():
-        for path in sorted((work_dir / "model").rglob("*")):
+    for name in ("model", "files"):
+        for path in sorted((work_dir / name).rglob("*")):
             if path.is_file():
                 digest.update(f"{path.relative_to(work_dir)} {_file_digest(path)}\n".encode())
     return digest.hexdigest()

@@ -58,6 +58,11 @@ class StageContext:
         return self.work_dir / "model"
 
     @property
+    def files_dir(self) -> Path:
+        """Where a stage writes files that other tools read."""
+        return self.work_dir / "files"
+
+    @property
     def prepared_dir(self) -> Path:
         """What rank 0 prepared before the ranks started."""
         return self.work_dir / "prepared"

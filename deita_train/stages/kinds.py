@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from deita_train.stages import facts
 
-RowForm = Literal["text", "conversation", "pair", "scored_turns", "labelled"]
+RowForm = Literal["text", "conversation", "pair", "scored_turns", "labelled", "question"]
 Metrics = Mapping[str, Any]
 
 
@@ -23,7 +23,7 @@ class ShownRows:
 
     Attributes:
         form: what the model is given: a conversation as text that is all trained, a conversation, a pair of answers,
-            a prompt for each turn, or a labelled prompt.
+            a prompt for each turn, a labelled prompt, or a question with its turns.
         verb: what happens to the marked tokens; empty if none is marked.
         note: the same in words.
     """
@@ -199,8 +199,11 @@ STAGE_KINDS: dict[str, StageKind] = {
     "generate": StageKind(
         1,
         "deita_train.stages.evaluating.generate",
+        rows=ShownRows(
+            "question", "", "nothing is trained; the model answers each turn, a later one after its own earlier answers"
+        ),
         describe=facts.of_answers,
-        validations=("deita_train.stages.evaluating.answer_forecast", _MODEL_CHECK),
+        validations=("deita_train.stages.evaluating.answer_forecast", _MODEL_CHECK, _ROW_CHECK),
     ),
     "lengths": StageKind(
         2,

@@ -61,6 +61,9 @@ def row_limit(identity: Mapping[str, Any], readable: Readable) -> RowLimit:
     if identity.get("parity") and "max_length_limit" in identity:
         # Prompts beyond it are not scored.
         return RowLimit(readable.context or sys.maxsize, readable.context, readable.positions)
+    if "max_new_tokens" in identity:
+        # Questions are not cut: what leaves no room for an answer is not asked.
+        return RowLimit(readable.context, readable.context, readable.positions)
     wanted, is_stated = _wanted(identity)
     bounds = {"the positions that the model has learned": readable.positions}
     if not is_stated:

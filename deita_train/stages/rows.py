@@ -9,15 +9,18 @@ from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.as_text import conversation_as_text
 from deita_train.data.conversations import user_turns
-from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair
+from deita_train.data.rendering import IGNORED, RenderedPair, render, render_pair, render_prompt
 from deita_train.data.row_refusal import WRITABLE_AS_TEXT, RowRefused
 from deita_train.data.template_text import Message, rendered_text
 from deita_train.errors import UserError
+from deita_train.evaluation.dialogues import dialogue
 from deita_train.scoring.prompts import PromptEncoder, PromptIds
 from deita_train.scoring.training_pairs import ScorerExample
 from deita_train.training.rows import LabelledRow
 
 UnsupportedFields = Literal["drop", "text"]
+ANY_ANSWER = "(the model's own answer)"
+"""In place of an answer that is not known yet."""
 Tools = Sequence[Mapping[str, Any]] | None
 
 
@@ -58,6 +61,20 @@ def conversation_row(
     if messages is not asked:
         on_text()
     return LabelledRow(row["id"], rendered.input_ids, rendered.labels, rendered.truncated)
+
+
+def question_prompts(tokenizer: PreTrainedTokenizerBase, question: Mapping[str, Any]) -> list[list[int]]:
+    """The tokens up to each answer of a question, with `ANY_ANSWER` for those to earlier turns.
+
+    Raises:
+        RowRefused: the template cannot write one of its turns.
+    """
+    return [render_prompt(tokenizer, messages) for messages in question_dialogues(question)]
+
+
+def question_dialogues(question: Mapping[str, Any]) -> list[tuple[Message, ...]]:
+    """The messages before each answer of a question."""
+    return [dialogue(question, [ANY_ANSWER] * turn) for turn in range(len(question["turns"]))]
 
 
 def answers_alone(row: LabelledRow) -> list[LabelledRow]:

@@ -23,7 +23,7 @@ from deita_train.store.atomic_io import (
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 # What a published artefact consists of; everything else in the work folder only served to build it.
-PUBLISHED = (MANIFEST, METRICS, "data", "trace", "model", "logs")
+PUBLISHED = (MANIFEST, METRICS, "data", "trace", "model", "files", "logs")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Store:
         """
         work, final = self.work_path(manifest.id), self.path(manifest.id)
         write_json_atomically(work / METRICS, metrics)
-        for name in ("data", "trace", "model"):
+        for name in ("data", "trace", "model", "files"):
             if (work / name).exists():
                 allow_reading(work / name, like=work / METRICS)
                 fsync_tree(work / name)

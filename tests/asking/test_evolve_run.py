@@ -273,7 +273,7 @@ def test_it_needs_a_place_where_the_model_answers(tmp_path, prompts):
         ["evolve", str(tmp_path / "seeds.jsonl"), "--dimension", "complexity", "--output", str(tmp_path / "x.jsonl")],
     )
     assert isinstance(made.exception, UserError)
-    assert "--base-url, --model, --local: state either base_url: (a server) or local:" in str(made.exception)
+    assert "--base-url, --model, --local: state one of base_url: (a server), local:" in str(made.exception)
 
 
 def test_a_scorer_is_trained_on_the_labels_and_measured_on_those_of_other_seeds(tmp_path, prompts):

@@ -149,6 +149,11 @@ RECIPES = [
         {"dpo": {"preferences": {"dataset": "{here}/pairs.jsonl"}, "model": "{here}/m", **TRAINED}},
     ),
     (
+        "evaluate --model m --questions data.jsonl --output o.jsonl",
+        None,
+        {"evaluate": {"model": "{here}/m", "answers": {"questions": {"dataset": "{here}/data.jsonl"}}}},
+    ),
+    (
         f"evaluate --model m --heldout heldout.jsonl --preferences pairs.jsonl --chat-template vicuna_v1.1 {PASS}",
         None,
         {
@@ -331,7 +336,12 @@ MISTAKES = [
     (f"{TUNED} --batch 8 --trainer max_length", "--trainer max_length: write it as field=value"),
     (f"{TUNED} --batch 8 --trainer max_length=[1", "--trainer max_length: not YAML: "),
     (f"{TUNED} --batch 8 --output m --overwrite", "--output m is also --model. Give another name."),
-    ("evaluate --model m", "--heldout, --preferences: state heldout: (conversations), preferences: (pairs), or both"),
+    ("evaluate --model m", "--heldout, --preferences, --questions: state one or more of heldout:, preferences:, "),
+    ("evaluate --model m --questions data.jsonl --output o.txt", "--output o.txt: a file ends in one of"),
+    (
+        "evaluate --model m --heldout data.jsonl --output o.jsonl",
+        "--output o.jsonl: is where the answers to --questions",
+    ),
 ]
 
 

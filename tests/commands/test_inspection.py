@@ -158,7 +158,7 @@ def test_every_stage_that_gives_rows_to_a_model_can_be_shown(tmp_path):
     with pytest.raises(UserError) as caught:
         inspect_row(made, "select", None)
     listed = str(caught.value).split("it has ")[1].rstrip(".").split(", ")
-    kinds = {"base", "train_scorer", "score", "embed", "sft", "log_probs", "dpo", "evaluate"}
+    kinds = {"base", "train_scorer", "score", "embed", "sft", "log_probs", "dpo", "evaluate", "generate"}
     assert listed == [label for label, node in made.cells[0].nodes.items() if node.kind in kinds]
     assert len(listed) == 15
     for label in listed:

@@ -51,9 +51,11 @@ def test_ratings_rise_with_the_level_and_with_steps_that_are_right():
             task,
             ratings,
         )
-        assert 2 < ratings[2] <= 5
+        assert 4 <= ratings[2] <= 6
         assert rated(JudgedTurn(task.instruction, None, ("",))) == 1
     assert rating(task, "nonsense") == 2
+    assert rating(task, "Step 1: x. Final answer: nonsense.") == 3
+    assert rating(task, "Sure. " + "1: " * 40) == rating(task, f"Final answer: 2{'0' * 30}") == 1
 
 
 def test_a_conversation_is_rated_by_its_last_turn():

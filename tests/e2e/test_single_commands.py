@@ -208,8 +208,17 @@ def test_several_methods_are_compared(folder, made):
 
 
 def test_a_model_is_measured_by_what_its_tuning_would_start_from(folder, made):
-    found = command(folder, "evaluate --model model --heldout pool.jsonl --preferences pairs.jsonl")
+    questions = [{"question_id": "q", "turns": ["Why?", "And then?"]}, {"question_id": "r", "turns": ["Who?"]}]
+    (folder / "questions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in questions))
+    asked = "--questions questions.jsonl --output answers.jsonl --set evaluate.answers.max_new_tokens=5"
+    found = command(folder, f"evaluate --model model --heldout pool.jsonl --preferences pairs.jsonl {asked}")
     assert f"in {NUM_ROWS} rows" in found.output and "of 8 pairs" in found.output
+    assert "model: 3 of 3 answers, of " in found.output and "answers.jsonl: 3 rows" in found.output
+    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["turn"], row["prompt"]) for row in rows] == [
+        ("q", 0, "Why?"), ("q", 1, "And then?"), ("r", 0, "Who?"),
+    ]  # fmt: skip
+    assert all(row["answer"] is not None and row["tokens"] <= 5 for row in rows)
 
 
 @pytest.mark.faults

@@ -134,6 +134,18 @@ OWN_VALIDATORS = [
         "questions",
     ),
     (
+        {"llm": {"judge": {"builtin": "quickstart", "base_url": "http://localhost:1/v1", "model": "m"}}},
+        "llm.judge: state one of base_url: (a server), local: (a model's folder) and builtin: (rules of this package)",
+    ),
+    (
+        {"llm": {"judge": {"builtin": "quickstart", "max_in_flight": 4, "model": "m"}}},
+        "llm.judge: max_in_flight, model would have no effect beside builtin:; leave it out",
+    ),
+    (
+        {"evaluate": {"alpaca_eval": {"questions": {"dataset": "x"}, "judge": "j", "gamed": "g.csv"}}},
+        "evaluate.alpaca_eval: difficulty: and gamed: are used together; state both files, or neither",
+    ),
+    (
         {"evaluate": {"llm": "far", "answers": {}, "heldout": {"dataset": "x"}, "dtype": "float32"}},
         "evaluate: dtype, heldout beside llm:, of which only answers are known; an endpoint can be asked for "
         "alpaca_eval, answers, judged, mt_bench. Leave the others out",

@@ -164,8 +164,8 @@ def test_answers_of_the_base_runs_models_stand_side_by_side(run, undrawn):
     section = answer_section(summary, groups_of(summary))
     (table,) = section.tables
     assert table.titles == ("prompt", "base", "SFT")
-    prompt = "Why | <b>so</b>? Tell me."
-    assert table.rows == ((prompt, "No idea", "Because"), (prompt, "<script>", "it is\N{HORIZONTAL ELLIPSIS}"))
+    prompt = "Why | <b>so</b>?\nTell me."
+    assert table.rows == ((prompt, "No\nidea", "Because"), (prompt, "<script>", "it is\N{HORIZONTAL ELLIPSIS}"))
     assert "2 held-out prompts" in section.text and "was cut off" in table.note
     page = write_report(*run).read_text()
     assert "&lt;script&gt;" in page and '<td class="prose"><script>' not in page

@@ -245,7 +245,7 @@ def test_preferences_are_weighted_and_the_drawn_order_is_undone(tmp_path, alpaca
     assert next(iter(metrics["results"])) == "win rate" and (metrics["wins"], metrics["draws"]) == (10, 1)
     assert "length-adjusted win rate (not the published one)" in metrics["results"]
     assert metrics["without_score"] == {"no_answer": 1} and metrics["baseline"] == "davinci"
-    outputs = json.loads((context.work_dir / "outputs.json").read_text())
+    outputs = json.loads((context.files_dir / "outputs.json").read_text())
     assert outputs[0] == {"dataset": "koala", "instruction": "Do 0.", "output": "mine 0", "generator": "sft"}
     assert len(outputs) == 11
 

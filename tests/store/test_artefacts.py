@@ -46,7 +46,7 @@ def store(tmp_path):
 
 def fill(store, text):
     work = store.work_path(ID)
-    for folder in ("data", "model", "trace", "logs", "prepared", "trainer/checkpoint-3", "shards"):
+    for folder in ("data", "model", "trace", "files", "logs", "prepared", "trainer/checkpoint-3", "shards"):
         (work / folder).mkdir(parents=True)
         (work / folder / "file").write_text(text)
     for name in ("result.json", "progress.json", ".hidden"):
@@ -84,7 +84,7 @@ def test_the_manifest_is_written_last(store, monkeypatch):
     monkeypatch.setattr(artefacts, "fsync_tree", noted("sync", sync))
     monkeypatch.setattr(Path, "rename", noted("rename", rename))
     store.publish(manifest(), {})
-    synced = [("sync", name) for name in ("data", "trace", "model")]
+    synced = [("sync", name) for name in ("data", "trace", "model", "files")]
     assert steps == [("write", METRICS), *synced, ("write", MANIFEST), ("rename", ID)]
 
 

@@ -20,9 +20,12 @@ VERSION = 1
 HARDEST = BEST = 6
 
 # Quality by the answers' levels in this world: 1 evasive, 2 wrong, 3 partly worked and wrong, 4 right, 5 right with its
-# steps, 6 the same with a check. Ratings go to 10; in between, steps that are right count.
+# steps, 6 the same with a check. Ratings go to 10 and tell wrong answers apart, because a miniature gives few others.
 _EVASIVE, _WRONG, _PARTLY, _RIGHT, _WORKED, _CHECKED = range(1, 7)
-_MOST_FOR_STEPS = 3
+# By which the worked manners of answering are known.
+_WORKED_MANNERS = ("Step 1:", "Final answer:", "So it is", "This gives")
+_FEWEST_WORDS, _DISTINCT_WORDS = 12, 0.15
+_LONGEST_RUN = 12
 _SHORTEST_FENCE = 12
 
 
@@ -53,13 +56,28 @@ def reply(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def rating(task: Task, answer: str) -> int:
-    """How good an answer is, from 1 to 10: 1 evasive, 2 to 5 wrong, 7 to 10 right; more for steps that are right."""
+    """How good an answer is, from 1 to 10.
+
+    1 if it says nothing (it is empty or evasive, or repeats itself without end), 2 if it is wrong, 3 if it is wrong and
+    at least in the manner of a worked answer, 4 to 6 if it is wrong with some, half or all of its steps right, 7
+    and more if it is right: 7 or 8 with less or more than half of its steps, 9 with all of them, 10 with a check too.
+    """
     level, steps = quality(task, answer), _share_of_steps(task, answer)
-    if level == _EVASIVE:
+    if level >= _RIGHT:
+        return 10 if level == _CHECKED else 7 + int(2 * steps)
+    if steps > 0:
+        return 4 + int(2 * steps)
+    if level == _EVASIVE or _breaks_down(answer):
         return 1
-    if level in (_WRONG, _PARTLY):
-        return 2 + round(_MOST_FOR_STEPS * steps)
-    return 10 if level == _CHECKED else 7 + int(2 * steps)
+    return 3 if any(words in answer for words in _WORKED_MANNERS) else 2
+
+
+def _breaks_down(answer: str) -> bool:
+    """Whether an answer is one character or a few words over and over, as an untrained model's is."""
+    words = answer.split()
+    return bool(re.search(rf"(\w)\1{{{_LONGEST_RUN},}}", answer)) or (
+        len(words) >= _FEWEST_WORDS and len(set(words)) < _DISTINCT_WORDS * len(words)
+    )
 
 
 def quality(task: Task, answer: str) -> int:

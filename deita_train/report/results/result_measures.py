@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deita_train.evaluation.results import Result
 from deita_train.number_text import ABSENT
+from deita_train.report.results.benchmarks import results_of
 from deita_train.report.results.groups import Group, Reading
 from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.report.statistics import Estimate
@@ -131,8 +133,37 @@ def model_measures(groups: Sequence[Group]) -> list[Measure]:
         *map(_margin_measure, TUNED),
         Measure("reward accuracy of DPO", "evaluate_pairs.dpo", reward_accuracy, None, HIGHER, is_share=True),
         Measure("reward margin of DPO", "evaluate_pairs.dpo", reading("rewards", "margin"), None, HIGHER),
+        *benchmark_measures(groups),
     ]
     return measured(measures, groups)
+
+
+def benchmark_measures(groups: Sequence[Group]) -> list[Measure]:
+    """The headline of every benchmark of the tuned models; a share or percentage as a share."""
+    found: dict[str, Measure] = {}
+    for group in groups:
+        for cell in group.cells:
+            for label, item in cell.stages.items():
+                model = label.rpartition(".")[2]
+                results = results_of(item)
+                if model in TUNED and results and label not in found:
+                    found[label] = _benchmark_measure(label, item, *next(iter(results.items())))
+    return list(found.values())
+
+
+def _benchmark_measure(label: str, item: Artefact, name: str, first: Result) -> Measure:
+    benchmark, _, model = label.rpartition(".")
+
+    def read(of: Artefact) -> float | None:
+        results = results_of(of)
+        if name not in results:
+            return None
+        return results[name].value / 100 if results[name].unit == "percent" else results[name].value
+
+    direction = {True: HIGHER, False: LOWER, None: ""}[first.higher_is_better]
+    title = f"{item.metrics.get('title', benchmark)}, {name}, after {TUNED[model]}"
+    is_share = first.unit in ("share", "percent")
+    return Measure(title, label, read, Reference(f"{benchmark}.base", read), direction, is_share)
 
 
 def measured(measures: Sequence[Measure], groups: Sequence[Group]) -> list[Measure]:

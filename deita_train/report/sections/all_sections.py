@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.sections.answer_section import answer_section
+from deita_train.report.sections.benchmark_section import benchmark_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.contamination_section import contamination_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
@@ -30,6 +31,7 @@ _SECTIONS = (
     scorer_section,
     label_section,
     training_section,
+    benchmark_section,
     answer_section,
     contamination_section,
     pool_section,

@@ -80,6 +80,9 @@ def _result_by_group(summary: RunSummary, groups: Sequence[Group]) -> list[Table
         (title, _group_table([item for item in models if item.title.startswith(beginnings)], untuned, groups))
         for title, beginnings in _MODEL_TABLES.items()
     ]
+    known = tuple(beginning for beginnings in _MODEL_TABLES.values() for beginning in beginnings)
+    others = [item for item in models if not item.title.startswith(known)]
+    titled.append(("benchmarks", _group_table(others, untuned, groups)))
     titled.append(("kept rows", kept_table(summary, groups)))
     return [_titled(title, table) for title, table in titled if table is not None]
 

@@ -105,7 +105,7 @@ def _carry_out(plan: Plan, node: Node, context: StageContext) -> StageResult | N
     if context.rank == 0:
         if PARENT_VARIABLE not in os.environ:  # a run removes it itself
             (context.work_dir / STOP_FILE).unlink(missing_ok=True)
-        for leftover in (context.data_dir, context.model_dir, context.work_dir / "trace"):
+        for leftover in (context.data_dir, context.model_dir, context.files_dir, context.work_dir / "trace"):
             remove_tree(leftover)
         context = replace(context, reusable=find_reusable(plan.store, node))
         prepare(module, context)

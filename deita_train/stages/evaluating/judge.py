@@ -22,7 +22,8 @@ def run(context: StageContext) -> StageResult:
     rows = [dict(row) for row in judgement.rows]
     datasets.Dataset.from_list(rows, features=FEATURES).save_to_disk(str(context.data_dir))
     for name, content in judgement.files.items():
-        (context.work_dir / name).write_text(content, encoding="utf-8")
+        context.files_dir.mkdir(exist_ok=True)
+        (context.files_dir / name).write_text(content, encoding="utf-8")
     reasons = dict(Counter(row["reason"] for row in judgement.rows if row["reason"] is not None))
     if not judgement.results:
         raise UserError(f"{context.label}: not one answer has a score: {reasons}. The stage's log says more.")

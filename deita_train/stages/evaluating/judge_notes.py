@@ -50,7 +50,7 @@ def _of_comparisons(identity: Mapping[str, Any], metrics: Mapping[str, Any]) -> 
     against = f" against {metrics['baseline']}" if metrics["baseline"] else ""
     found = [
         f"Preferences{against}, {way}, in words other than AlpacaEval's: comparable with other models of the same "
-        "judge, not with its leaderboard. outputs.json in the stage's folder is what alpaca_eval reads for that."
+        "judge, not with its leaderboard. files/outputs.json of the stage is what alpaca_eval reads for that."
     ]
     if identity["prompts"] != own_prompts(COMPARE).identity():
         found[0] = (

@@ -36,7 +36,7 @@ class Judgement:
         rows: of the table.
         results: the figures by name, the headline first.
         facts: further metrics.
-        files: further files of the artefact by name.
+        files: texts under `files/` of the artefact, by name.
     """
 
     rows: Sequence[Mapping[str, Any]]

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from deita_train.data.rendering import load_tokenizer, render_prompt
 from deita_train.data.row_refusal import RowRefused
-from deita_train.evaluation.dialogues import Asked, Reply, dialogue, drawing_seed, hold_dialogues
+from deita_train.evaluation.dialogues import Asked, Reply, drawing_seed, hold_dialogues
 from deita_train.evaluation.temperatures import temperature_of
 from deita_train.inference.batches import BatchPlan, fill_batches, read_plan, share_batches, write_plan
 from deita_train.inference.generation import Prompt, context_length, generate, stop_ids
@@ -34,12 +34,11 @@ from deita_train.stages.inference.batched_pass import (
     start_ranks,
 )
 from deita_train.stages.refusals import Refusals
+from deita_train.stages.rows import question_prompts
 from deita_train.stages.stage_model import model_path, trusts_code
 
 TOO_LONG = "prompt_too_long"
 _COLUMNS = ("answer", "tokens", "ended")
-# In place of an answer that is not known yet, where it is tried whether a template writes a later turn.
-_ANY_ANSWER = "I do not know."
 _LOG_SECONDS = 30.0
 
 
@@ -53,12 +52,13 @@ def prepare_questions(context: StageContext, questions: Sequence[Mapping[str, An
     lengths = []
     for number, question in enumerate(questions, start=1):
         context.progress.update(number, len(questions), "questions rendered")
-        first = refusals.unless_refused(question["id"], partial(_tried, tokenizer, question))
-        lengths.append(0 if first is None else first + context.identity["max_new_tokens"])
+        prompts = refusals.unless_refused(question["id"], partial(question_prompts, tokenizer, question))
+        if prompts is not None:
+            lengths.append(len(prompts[0]) + context.identity["max_new_tokens"])
     refusals.check(len(questions))
     tokens = batch_tokens(context, max(lengths, default=0), generation_batch_tokens)
-    kept = [length for length in lengths if length]
-    write_plan(context.prepared_dir / PLAN, BatchPlan(fill_batches(kept, tokens), np.array(kept, np.int32), tokens))
+    plan = BatchPlan(fill_batches(lengths, tokens), np.array(lengths, np.int32), tokens)
+    write_plan(context.prepared_dir / PLAN, plan)
 
 
 def local_answers(context: StageContext, questions: Sequence[Mapping[str, Any]]) -> GivenAnswers | None:
@@ -186,12 +186,3 @@ def _unasked(prompt: Prompt | Reply) -> Reply:
 def _tokenizer(context: StageContext) -> PreTrainedTokenizerBase:
     trusted = trusts_code(context.identity)
     return load_tokenizer(str(model_path(context)), context.identity["chat_template"], trust_code=trusted)
-
-
-def _tried(tokenizer: PreTrainedTokenizerBase, question: Mapping[str, Any]) -> int:
-    """The tokens of a question's first turn, if its later ones can be written, too."""
-    answers = [_ANY_ANSWER] * (len(question["turns"]) - 1)
-    first, *_ = [
-        len(render_prompt(tokenizer, dialogue(question, answers[:turn]))) for turn in range(len(question["turns"]))
-    ]
-    return first

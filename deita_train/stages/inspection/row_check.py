@@ -25,6 +25,7 @@ from deita_train.stages.row_limit import Readable, RowLimit, row_limit
 from deita_train.stages.rows import (
     conversation_row,
     pair_row,
+    question_prompts,
     scorer_prompt,
     scorer_row,
     scoring_encoder,
@@ -51,8 +52,8 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     Raises:
         UserError: the stage would fail on its model, its template or its rows.
     """
-    if "labels" in stage.parents or is_repeated(_rendering(stage)):
-        return  # labels that a chat model will make are not there yet
+    if "labels" in stage.parents or "endpoint" in stage.runtime or is_repeated(_rendering(stage)):
+        return  # labels that a chat model will make are not there yet, and what a server renders is its own affair
     logging.set_verbosity_error()  # transformers warns of rows beyond the model's context, which are cut
     rows, total = _sample(stage)
     with _tokenizer_folder(stage, rows) as folder:
@@ -102,7 +103,7 @@ def _data(stage: StageToValidate) -> StageToValidate | None:
     """The intake stage whose rows the stage may read; None for a scorer's training, which reads its own."""
     if "data" in stage.identity:
         return None
-    data = stage.parents.get("data") or stage.parents["pool"]
+    data = stage.parents.get("data") or stage.parents.get("questions") or stage.parents["pool"]
     while "sources" not in data.identity and "source" not in data.identity:
         data = data.parents["pool"]  # a selection, whose rows are some of the pool's
     return data
@@ -150,6 +151,8 @@ def _stand_in(template: str, rows: list[Any]) -> Iterator[Path]:
 
 
 def _texts(row: Any) -> list[str]:
+    if isinstance(row, Mapping) and "turns" in row:
+        return list(row["turns"])
     messages = row.get("messages", row.get("prompt", [])) if isinstance(row, Mapping) else []
     return [message["content"] for message in messages]
 
@@ -228,7 +231,8 @@ def _tried(
     if rows and not usable:
         which = "is usable" if len(rows) == total else f"tried of {total:,} is usable"
         raise UserError(f"{section}: {no_row_left(which, {**refusals.counts, 'without_token': silent})}")
-    without = f", {silent:,} without a token to learn from or to measure" if silent else ""
+    lack = "room for an answer in the context" if _form(stage) == "question" else "a token to learn from or to measure"
+    without = f", {silent:,} without {lack}" if silent else ""
     as_text = f", {refusals.as_text:,} of them with fields written as text" if refusals.as_text else ""
     template = stage.runtime.get("template")
     by = f" with {template}" if template else ""
@@ -259,6 +263,14 @@ def _conversations(
         made = conversation_row(tokenizer, row, length, labelled=labelled, **refusals.how)
         usable = any(loss_mask(made.labels)) if labelled else bool(made.input_ids)
         return _Made(usable, made.truncated, len(made.input_ids))
+
+    return make
+
+
+def _questions(stage: StageToValidate, tokenizer: PreTrainedTokenizerBase, length: int | None, _: Refusals) -> Maker:
+    def make(row: Any) -> _Made:
+        first = len(question_prompts(tokenizer, row)[0])
+        return _Made(length is None or first < length, is_cut=False, tokens=first)
 
     return make
 
@@ -322,6 +334,7 @@ _MAKERS: Mapping[str, Callable[[StageToValidate, PreTrainedTokenizerBase, int | 
     "scored_turns": _turns,
     "labelled": _labelled,
     "lengths": _lengths,
+    "question": _questions,
 }
 
 

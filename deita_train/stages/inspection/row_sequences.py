@@ -25,6 +25,8 @@ from deita_train.stages.rows import (
     UnsupportedFields,
     conversation_row,
     pair_row,
+    question_dialogues,
+    question_prompts,
     scorer_prompt,
     scorer_row,
     scoring_encoder,
@@ -90,6 +92,8 @@ def refusal(stage: InspectedStage, row: Row) -> str | None:
             _rendered_pair(stage, row, None)
         elif stage.shown.form in ("text", "conversation"):
             _labelled(stage, row, None)
+        elif stage.shown.form == "question":
+            question_prompts(stage.tokenizer, row)
     except RowRefused as refused:
         return str(refused)
     return None
@@ -140,10 +144,35 @@ def _pair(stage: InspectedStage, row: Row) -> list[TokenSequence]:
     return shown
 
 
+def _question(stage: InspectedStage, row: Row) -> list[TokenSequence]:
+    """The prompt of each turn, with `ANY_ANSWER` for what the model will have answered."""
+    prompts, dialogues = question_prompts(stage.tokenizer, row), question_dialogues(row)
+    shown = []
+    for number, (ids, messages) in enumerate(zip(prompts, dialogues, strict=True), start=1):
+        tokens = _tokens(stage, messages, None, ids, is_prompt=True)
+        mask = [False] * len(tokens)
+        title = "text" if len(prompts) == 1 else f"turn {number} of {len(prompts)}"
+        is_long = stage.max_length is not None and len(ids) >= stage.max_length
+        note = f"not asked: no room for an answer in the model's context of {stage.max_length:,}" if is_long else ""
+        shown.append(TokenSequence(title, _joined(_atoms(tokens, mask)), _shown(tokens, mask), len(tokens), note=note))
+    return shown
+
+
 def _tokens(
-    stage: InspectedStage, messages: Sequence[dict[str, Any]], tools: Tools, input_ids: Sequence[int]
+    stage: InspectedStage,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Tools,
+    input_ids: Sequence[int],
+    *,
+    is_prompt: bool = False,
 ) -> list[TokenText]:
-    rendered = rendered_text(stage.tokenizer, messages, tools=tools, labelled=False)
+    rendered = rendered_text(
+        stage.tokenizer,
+        [dict(message) for message in messages],
+        tools=tools,
+        add_generation_prompt=is_prompt,
+        labelled=False,
+    )
     return token_texts(stage.tokenizer, rendered.text, input_ids, add_special_tokens=False, literals=rendered.literals)
 
 
@@ -269,4 +298,5 @@ _SEQUENCES: Mapping[RowForm, Callable[[InspectedStage, Row], list[TokenSequence]
     "pair": _pair,
     "scored_turns": _scored_turns,
     "labelled": _scorer_training,
+    "question": _question,
 }
