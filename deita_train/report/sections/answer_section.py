@@ -43,7 +43,7 @@ def answer_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
         number = plural(len(prompts), "held-out prompt")
         tables.append(_table(prompts, found, f"{number}, likeliest tokens"))
         texts.append(
-            f"{'Also' if asked else 'What the models of the base run answer'} to {number}, always with the likeliest "
+            f"{'And what they' if asked else 'What the models of the base run'} answer to {number}, always with the likeliest "
             "token. A sample to read: the held-out loss is over all rows."
         )
     return Section(TITLE, " ".join(texts), tuple(tables)) if tables else None
