@@ -42,9 +42,10 @@ def answer_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
         prompts = {key: answer["prompt"] for key, answer in next(iter(sampled.values())).items()}
         number = plural(len(prompts), "held-out prompt")
         tables.append(_table(prompts, found, f"{number}, likeliest tokens"))
+        who = "And what they" if asked else "What the models of the base run"
         texts.append(
-            f"{'Also' if asked else 'What the models of the base run answer'} to {number}, always with the likeliest "
-            "token. A sample to read: the held-out loss is over all rows."
+            f"{who} answer to {number}, always with the likeliest token. A sample to read: the held-out loss is over "
+            "all rows."
         )
     return Section(TITLE, " ".join(texts), tuple(tables)) if tables else None
 
