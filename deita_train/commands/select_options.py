@@ -98,7 +98,8 @@ def _check_inputs(recipe: Recipe, select: Select, named: str) -> None:
     if (select.in_tokens or select.only_trained_turns) and select.read_as is None:
         what = "a --budget of tokens" if select.in_tokens else "select.only_trained_turns"
         raise UserError(f"--tokenizer: {what} needs it. Name the model that will be trained.")
-    wanted = score_dimensions(rules.score or select.score) if rules.scores == "required" else ()
+    there = set(DIMENSIONS) - set(_unscored(recipe, DIMENSIONS))
+    wanted = score_dimensions(rules.score or select.plain_score, there) if rules.scores == "required" else ()
     lacking = [f"{dimension}_scores" for dimension in _unscored(recipe, wanted)]
     if lacking:
         raise UserError(

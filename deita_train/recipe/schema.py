@@ -14,7 +14,7 @@ from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndp
 from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
-from deita_train.selection.settings import METHODS, SelectionSettings, check_budget
+from deita_train.selection.settings import METHODS, Order, Score, SelectionSettings, check_budget
 
 if TYPE_CHECKING:
     SelectMethod = str
@@ -48,6 +48,42 @@ class ReadAs(Rendered):
     """Tokens at which a conversation is cut; without it, also at the model's context."""
 
 
+class Weighted(Section):
+    """A score made of several numbers of each row."""
+
+    weights: Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+    """For each number its weight, a factor in a sum and an exponent in a product. A name is what the recipe measures
+    (`evol`, `complexity`, `quality`, `perplexity`, `ifd`, `direct_score`), else a column of the pool, also inside
+    another (`raw_scores.IFD`)."""
+    orders: dict[str, Order] = Field(default_factory=dict)
+    """For a number of which high values are not the best: `lowest`, or `middle` for those near the median."""
+    scale: Literal["z", "rank", "min_max"] = "z"
+    """The common scale: mean 0 and deviation 1, the place among the rows from 0 to 1, or 0 for the lowest and 1 for the
+    highest."""
+    combine: Literal["sum", "product"] = "sum"
+    """Whether the weighted numbers are added or multiplied."""
+
+    @model_validator(mode="after")
+    def _orders_of_weighted_numbers(self) -> Self:
+        unknown = next((name for name in self.orders if name not in self.weights), None)
+        if unknown is not None:
+            raise ValueError(f"orders.{unknown}: would have no effect, because {unknown} has no weight; leave it out")
+        if self.combine == "product" and self.scale == "z":
+            raise ValueError("a product of numbers below and above 0 has no order; state scale: rank or min_max")
+        return self
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As plain data, every number with its weight and order."""
+        named = {
+            name: {"weight": weight, "order": self.orders.get(name, "highest")} for name, weight in self.weights.items()
+        }
+        return {"weights": named, "scale": self.scale, "combine": self.combine}
+
+
+Limits = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+
+
 class Select(Section):
     """Which rows are kept: a method, a budget, and what the method reads (docs/selection.md)."""
 
@@ -60,15 +96,21 @@ class Select(Section):
     only_trained_turns: bool = False
     """Leaves out of the score the turns that SFT would cut off."""
     read_as: ReadAs | None = None
-    """How SFT reads the rows, for a budget of tokens and `only_trained_turns` in a recipe without `sft`."""
+    """How SFT reads the rows, for a budget or a `unit` of tokens and `only_trained_turns` in a recipe without `sft`."""
     threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = SelectionSettings.threshold
     """Highest cosine similarity to any kept row, of `deita` [paper 2.5]."""
-    score: Literal["evol", "complexity", "quality"] = SelectionSettings.score
-    """What rows are ranked by: complexity times quality (the evol score), or one of the two [paper 2.2]."""
+    score: Literal["evol", "complexity", "quality"] | Weighted = "evol"
+    """What rows are ranked by: complexity times quality (the evol score), one of the two [paper 2.2], or
+    `{weights: ...}`, several numbers at once."""
+    between: Limits | dict[str, Limits] | None = None
+    """Leaves out rows outside two quantiles, for any method: `[0.2, 0.8]` of the column that the method reads, or
+    `{NAME: [0.2, 0.8]}` of any number, named as in `score.weights`."""
     column: str | None = None
     """The pool's column that `direct_score`, `perplexity`, `ifd`, `instag` and `mig` read."""
-    order: Literal["highest", "lowest"] = SelectionSettings.order
-    """Which perplexity comes first, of `perplexity`."""
+    order: Order = SelectionSettings.order
+    """Which numbers come first, of `perplexity`, `ifd` and `direct_score`: `middle` begins at the median."""
+    unit: Literal["characters", "tokens"] = SelectionSettings.unit
+    """What `longest_response` counts; tokens are those that SFT trains on, uncut."""
     clusters: Count | None = None
     """Number of clusters, of `kmeans`; by default the square root of half the rows."""
     quality_weight: Annotated[float, Field(ge=0, lt=1)] = SelectionSettings.quality_weight
@@ -89,10 +131,23 @@ class Select(Section):
             raise ValueError(wrong_value(budget, [WHOLE_NUMBER, "{share: 0.1}", "{tokens: 5000000}"]))
         return budget
 
+    @field_validator("between")
+    @classmethod
+    def _limits_in_order(cls, between: Any) -> Any:
+        for low, high in between.values() if isinstance(between, dict) else [between or (0, 1)]:
+            if not low < high:
+                raise ValueError(f"[{low:g}, {high:g}]: write the lower quantile first, then a higher one")
+        return between
+
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:
         check_budget(self.method, has_budget=self.budget is not None, in_tokens=self.in_tokens)
         return self
+
+    @property
+    def plain_score(self) -> Score | dict[str, Any]:
+        """The score as plain data (`deita_train/selection/settings.py`)."""
+        return self.score.plain if isinstance(self.score, Weighted) else self.score
 
     @property
     def in_tokens(self) -> bool:

@@ -1,6 +1,7 @@
 """The column of numbers or tags that a user names for a method to read."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -15,9 +16,14 @@ TAG_DELIMITER = ","
 def number_column(rows: datasets.Dataset, column: str) -> np.ndarray:
     """The numbers of `column`: `[N]` float64, nan where the row has null, nan or infinity.
 
+    A name with points, such as `raw_scores.IFD`, is of a value inside a column of objects, unless a column has it.
+
     Raises:
         UserError: the pool has no such column, or it does not hold numbers.
     """
+    outer, _, path = column.partition(".")
+    if column not in rows.column_names and path and outer in rows.column_names:
+        return _inner_numbers(rows, column)
     feature = _feature(rows, column)
     kind = str(getattr(feature, "dtype", "list"))
     if not kind.startswith(("int", "uint", "float", "null")):
@@ -27,6 +33,29 @@ def number_column(rows: datasets.Dataset, column: str) -> np.ndarray:
         )
     values = [value if value is not None and math.isfinite(value) else math.nan for value in rows[column]]
     return np.array(values, dtype=np.float64)
+
+
+def _inner_numbers(rows: datasets.Dataset, column: str) -> np.ndarray:
+    """The numbers inside a column of objects; nan where the row has no such entry, or null, nan or infinity.
+
+    Raises:
+        UserError: no row has the entry, or one has something else than a number there.
+    """
+    outer, *path = column.split(".")
+    numbers, is_there = np.full(len(rows), np.nan), False
+    for place, (row_id, value) in enumerate(zip(rows["id"], rows[outer], strict=True)):
+        for name in path:
+            is_there = is_there or (isinstance(value, Mapping) and name in value)
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise UserError(
+                f"column '{column}' holds something else than a number in row {row_id!r}. Convert it, or name another."
+            )
+        if value is not None and math.isfinite(value):
+            numbers[place] = value
+    if not is_there:
+        raise UserError(f"no row of the pool has '{'.'.join(path)}' in its column '{outer}'. Correct the name.")
+    return numbers
 
 
 def tag_column(rows: datasets.Dataset, column: str) -> list[tuple[str, ...]]:

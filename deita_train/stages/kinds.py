@@ -188,7 +188,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         2,
         "deita_train.stages.inference.lengths",
         validations=(_ROW_CHECK,),
-        implied={**_CODE, **_RENDERED, "resize": False},
+        implied={**_CODE, **_RENDERED, "resize": False, "answer_tokens": False},
     ),
     "select": StageKind(
         2,

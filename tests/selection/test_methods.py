@@ -61,6 +61,7 @@ ELSEWHERE = {
     "direct_score": "test_ranking",
     "perplexity": "test_ranking",
     "ifd": "test_ranking",
+    "weighted": "test_weighting",
     "instag": "test_tags",
     "mig": "test_tags",
     "k_center": "test_coverage",
@@ -89,14 +90,14 @@ def unrankable(method, rows, **settings):
 
 def test_the_methods_and_the_recipe_agree():
     assert list(METHODS) == list(get_args(SelectMethod))
-    assert len(METHODS) == 16
-    assert len({id(method_function(method)) for method in METHODS}) == 16 - 3  # those by score or number share theirs
+    # Those by score (evol_score, complexity, quality, weighted) and those by number share their function.
+    assert len({id(method_function(method)) for method in METHODS}) == len(METHODS) - 3 - 2
 
 
 def test_what_methods_read_is_a_field_or_another_section():
     read = frozenset().union(*(rules.reads for rules in METHODS.values()))
     assert read - set(Select.model_fields) == {"scores", "embeddings"}
-    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer", "read_as"}
+    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer", "read_as", "between"}
 
 
 def test_settings_have_one_default():
@@ -105,7 +106,8 @@ def test_settings_have_one_default():
     assert {field.name: field.default for field in shared} == {
         field.name: Select.model_fields[field.name].default for field in shared
     }
-    assert {name for rules in METHODS.values() for name in rules.settings} < {field.name for field in shared}
+    settings = {name for rules in METHODS.values() for name in (*rules.settings, *rules.later_settings)}
+    assert settings < {field.name for field in shared}
 
 
 def test_without_a_weight_facility_location_reads_no_scores():
@@ -159,6 +161,10 @@ def random_pool(seed, num_rows=40):
 
 def kept_ids(method, rows, embeddings, budget):
     settings = {"column": "tags" if method in ("instag", "mig") else "number", "seed": 3, "threshold": 0.5}
+    if method == "weighted":
+        number = {"weight": 1.5, "order": "middle"}
+        weights = {"number": number, "evol": {"weight": 1, "order": "lowest"}}
+        settings["score"] = {"weights": weights, "scale": "z", "combine": "sum"}
     trace = select_by(method, rows, budget=budget, embeddings=embeddings, **settings)
     places = np.flatnonzero(trace.selection_rank >= 0)
     ranked = places[np.argsort(trace.selection_rank[places])]
@@ -270,8 +276,11 @@ def test_every_reason_is_reported_in_words():
     assert unrankable("deita", unscored, score="complexity") == [None] * 4
     by_column = unrankable_by_column(Candidates(unscored, SelectionSettings("mig", column="tags")))
     assert by_column == [None, None, None, "no_tags"]
-    of_other_stages = {"not_embedded", "not_trainable"}
-    assert set(IN_WORDS) - of_other_stages == {"no_scored_turn", "no_value", "ifd_not_below_one", "no_tags"}
+    score = {"weights": {"ifd": {"weight": 1, "order": "highest"}}, "scale": "z", "combine": "sum"}
+    assert unrankable("deita", rows, score=score) == [None, "no_weighted_number", None, "no_weighted_number"]
+    of_stages = {"not_embedded", "not_trainable", "no_limited_number", "outside_limits"}
+    of_methods = {"no_scored_turn", "no_value", "ifd_not_below_one", "no_tags", "no_weighted_number"}
+    assert set(IN_WORDS) == of_stages | of_methods
 
 
 @pytest.mark.parametrize("budget", [0, -1])

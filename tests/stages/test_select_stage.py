@@ -347,3 +347,33 @@ def test_a_launch_of_one_process_selects_what_none_selects(carry_out):
 def test_a_gpu_that_torch_does_not_find(carry_out):
     with pytest.raises(UserError, match=r"the launch needs a GPU, and torch finds none\..*select\.launch: cpu"):
         carry_out("complexity", "embed", launch="single_gpu", **DEITA)
+
+
+def test_a_weighted_score_joins_what_other_stages_made_and_is_written(carry_out, tmp_path):
+    weights = {"quality": {"weight": 1.0, "order": "highest"}, "value": {"weight": 2.0, "order": "lowest"}}
+    score = {"weights": weights, "scale": "min_max", "combine": "sum"}
+    # c has no quality and d no value; of 0.5, 0.75, 1 and 1.5 the lowest are best, and all qualities are equal: 0.5.
+    result, kept, _ = carry_out("quality", method="weighted", budget=3, score=score)
+    assert kept == ["a", "b", "e"]
+    assert result.drops == {"no_weighted_number": 2, "not_selected": 1}
+    table = datasets.load_from_disk(str(tmp_path / "work" / "data"))
+    assert list(table["weighted_score"]) == [2.5, 2.0, 1.5]
+
+
+def test_limits_leave_rows_out_before_the_method_selects(carry_out):
+    # Of 0.25, 0.5, 0.75, 1 and 1.5 the quantiles 0.25 and 0.75 are 0.5 and 1.
+    between = {"value": [0.25, 0.75]}
+    result, kept, _ = carry_out(method="whole_pool", budget=None, between=between)
+    assert kept == ["a", "b", "e"]
+    assert result.drops == {"no_limited_number": 1, "outside_limits": 2}
+
+
+def test_the_longest_response_in_tokens_reads_the_lengths(carry_out, tmp_path):
+    counts = {"id": IDS[1:], "num_tokens": [9] * 5, "first_trained": [1] * 5, "turn_ends": [[9]] * 5}
+    table = datasets.Dataset.from_dict({**counts, "answer_tokens": [1, 5, 3, 5, 2]})
+    table.save_to_disk(str(tmp_path / "lengths" / "data"))
+    write_readable(tmp_path, None)
+    result, kept, _ = carry_out("lengths", method="longest_response", budget=3, unit="tokens", max_length=4)
+    assert kept == ["c", "e", "d"]
+    assert result.drops == {"not_trainable": 1, "not_selected": 2}
+    assert result.metrics["columns"] == {}

@@ -71,7 +71,7 @@ def _selects(builder: Builder) -> list[Select]:
 def _compared_score(builder: Builder, select: Select) -> Score | None:
     """What the mean score is of: `select.score` where the recipe has its scores, else a dimension that it has."""
     there = [name for name in DIMENSIONS if builder.nodes.keys() & {f"scores.{name}", f"score.{name}"}]
-    if set(score_dimensions(select.score)) <= set(there):
+    if isinstance(select.score, str) and set(score_dimensions(select.score)) <= set(there):
         return select.score
     return there[0] if there else None
 

@@ -1,15 +1,26 @@
 """Section `select:`, which chooses rows of the pool."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deita_train.errors import UserError
 from deita_train.plan.identity import decisive_trainer
 from deita_train.plan.inputs import MissingSection
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Rendered, Sft
 from deita_train.recipe.schema import ReadAs, Select
-from deita_train.selection.settings import Method, rules_of, score_dimensions
+from deita_train.selection.settings import (
+    DIMENSIONS,
+    MEASURED_NUMBERS,
+    Method,
+    Score,
+    WeightedScore,
+    check_score,
+    dimensions_among,
+    rules_of,
+    score_dimensions,
+)
 
 
 def add_select(builder: Builder, select: Select) -> None:
@@ -30,21 +41,21 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     parents = {"pool": builder.required("pool", "select", "pool:")}
     identity: dict[str, Any] = {"method": select.method, "budget": select.plain_budget}
     identity |= {name: getattr(select, name) for name in rules.settings}
+    identity |= _stated(select, rules.later_settings)
     if "seed" in identity:
         identity["seed"] = builder.seed(select.seed)
     if rules.column is not None:
         _read_column(builder, select, rules, where, identity, parents)
-    dimensions = _dimensions(builder, select, rules)
-    _check_scores(builder, select.method, dimensions)
-    for dimension in dimensions:
-        parents[dimension] = builder.either(f"scores.{dimension}", f"score.{dimension}", "select", dimension)
+    between = _limits(builder, select, identity)
+    if between:
+        identity["between"] = between
+    dimensions = _read_scores(builder, select, rules, between, identity, parents)
     if dimensions:
-        identity["score"] = rules.score or select.score
         identity |= {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
     if rules.embeddings:
         parents["embed"] = builder.either("embeddings", "embed", "select", "embedding: or embeddings:")
         identity["center"] = is_centered(builder)
-    if select.in_tokens or identity.get("only_trained_turns"):
+    if select.in_tokens or identity.get("only_trained_turns") or "unit" in identity:
         parents["lengths"], how = _add_lengths(builder, select, parents["pool"])
         identity |= how
     runtime: dict[str, Any] = {"allow_fewer": select.allow_fewer}
@@ -52,6 +63,56 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     if launch is not None:
         runtime["launch"] = launch
     return builder.add(Node(label, "select", identity, runtime, parents))
+
+
+def _stated(select: Select, settings: Sequence[str]) -> dict[str, Any]:
+    """Those of the settings that do not have their default."""
+    defaults = Select.model_fields
+    return {name: getattr(select, name) for name in settings if getattr(select, name) != defaults[name].default}
+
+
+def _limits(builder: Builder, select: Select, identity: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The quantile limits by the name of a number; a pair alone is of the column that the method reads."""
+    if not isinstance(select.between, list):
+        return select.between or {}
+    if identity.get("column") in (None, "tags"):
+        raise builder.inputs.error(
+            "select.between",
+            f"method {select.method} reads no column of numbers, of which {select.between} would be the quantiles; "
+            f"name one: {{NAME: {select.between}}}.",
+        )
+    return {identity["column"]: select.between}
+
+
+def _read_scores(
+    builder: Builder,
+    select: Select,
+    rules: Method,
+    between: Mapping[str, Any],
+    identity: dict[str, Any],
+    parents: dict[str, Node],
+) -> tuple[Score, ...]:
+    """What the score and the limits are made of; returns the dimensions whose scores are read."""
+    score = rules.score or select.plain_score
+    try:
+        check_score(select.method, score)
+    except UserError as error:
+        raise builder.inputs.error("select.score", f"{error}.") from None
+    dimensions = _dimensions(builder, rules, score)
+    _check_scores(builder, select.method, dimensions)
+    weights = {} if isinstance(score, str) or rules.scores == "none" else score["weights"]
+    if dimensions or weights:
+        identity["score"] = score
+    limited = dimensions_among(between, _scored(builder))
+    _check_scores(builder, select.method, limited)
+    read = tuple(name for name in DIMENSIONS if name in (*dimensions, *limited))
+    for dimension in read:
+        parents[dimension] = builder.either(f"scores.{dimension}", f"score.{dimension}", "select", dimension)
+    for name in (*weights, *between):
+        section = MEASURED_NUMBERS.get(name)
+        if section is not None and getattr(builder.recipe, section) is not None:
+            parents[section] = builder.required(section, "select", f"{section}:")
+    return read
 
 
 def is_centered(builder: Builder) -> bool:
@@ -85,7 +146,7 @@ def _check_scores(builder: Builder, method: str, dimensions: Sequence[str]) -> N
     Raises:
         MissingSection: scores of a dimension are missing.
     """
-    lacking = [name for name in dimensions if not builder.nodes.keys() & {f"scores.{name}", f"score.{name}"}]
+    lacking = [name for name in dimensions if name not in _scored(builder)]
     if not lacking:
         return
     wanted = (
@@ -102,11 +163,16 @@ def _check_scores(builder: Builder, method: str, dimensions: Sequence[str]) -> N
     )
 
 
-def _dimensions(builder: Builder, select: Select, rules: Method) -> tuple[str, ...]:
+def _scored(builder: Builder) -> tuple[Score, ...]:
+    """The dimensions of which the recipe has scores."""
+    return tuple(name for name in DIMENSIONS if builder.nodes.keys() & {f"scores.{name}", f"score.{name}"})
+
+
+def _dimensions(builder: Builder, rules: Method, score: Score | WeightedScore) -> tuple[Score, ...]:
     """The dimensions whose scores the selection reads; a method that can do without uses them where they exist."""
-    wanted = score_dimensions(rules.score or select.score)
-    there = all(builder.nodes.keys() & {f"scores.{name}", f"score.{name}"} for name in wanted)
-    if rules.scores == "required" or (rules.scores == "if_any" and (there or select.score != "evol")):
+    there = _scored(builder)
+    wanted = score_dimensions(score, there)
+    if rules.scores == "required" or (rules.scores == "if_any" and (set(wanted) <= set(there) or score != "evol")):
         return wanted
     return ()
 
@@ -131,7 +197,7 @@ def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, di
         cut = {"max_length": read_as.max_length, "cut_at_context": "max_length" not in read_as.model_fields_set}
         return _lengths(builder, model, read_as, "select.read_as", pool), cut
     raise builder.inputs.error(
-        f"select.{'budget' if select.in_tokens else 'only_trained_turns'}",
+        f"select.{'budget' if select.in_tokens else 'unit' if select.unit == 'tokens' else 'only_trained_turns'}",
         "counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, or select.read_as: "
         "{tokenizer: MODEL}, with chat_template: and max_length: where they are not the model's own (else vicuna_v1.1) "
         "and 2048.",
@@ -149,6 +215,8 @@ def _lengths(builder: Builder, model: Model, section: Rendered, where: str, pool
     template = builder.chat_template(section.chat_template, where, model)
     decides, rendering = builder.of_rendering(section, where, template)
     resize = isinstance(section, Sft) and section.resize
-    identity = {**model.identity, "chat_template": template.text, **decides, "resize": resize}
+    assert builder.recipe.select is not None
+    counts = {"resize": resize, "answer_tokens": builder.recipe.select.unit == "tokens"}
+    identity = {**model.identity, "chat_template": template.text, **decides, **counts}
     runtime = {**model.location, **rendering}
     return builder.add(Node("lengths", "lengths", identity, runtime, {"pool": pool, **model.parents}))

@@ -7,7 +7,10 @@ import pyarrow.compute as pc
 from deita_train.data.row_table import as_dataset
 
 # The columns that a selection reads and writes; every other column is the pool's own.
-_TRACED = ("complexity_scores", "quality_scores", "evol_score", "selection_rank", "nearest_similarity", "blocked_by")
+_TRACED = (
+    "complexity_scores", "quality_scores", "evol_score", "weighted_score", "answer_tokens", "selection_rank",
+    "nearest_similarity", "blocked_by",
+)  # fmt: skip
 
 
 def traced_pool(pool: datasets.Dataset, trace: datasets.Dataset) -> datasets.Dataset:

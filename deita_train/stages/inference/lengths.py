@@ -32,6 +32,8 @@ FEATURES = datasets.Features(
 )
 """``num_tokens``: of the uncut row. ``first_trained``: position of the first token with a loss, or null.
 ``turn_ends``: for each user turn the number of tokens up to the end of its answer, null without one."""
+ANSWER_TOKENS = {"answer_tokens": datasets.Value("int32")}
+"""How many tokens of the uncut row have a loss; in the table where a selection ranks by it."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -40,14 +42,18 @@ def run(context: StageContext) -> StageResult:
     tokenizer = load_tokenizer(str(folder), context.identity["chat_template"], trust_code=trusted)
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    counts_answers = context.identity.get("answer_tokens", False)
+    features = FEATURES if not counts_answers else datasets.Features({**FEATURES, **ANSWER_TOKENS})
     measured, refusals = [], Refusals.of(context)
     for _, row_id, lengths in refusals.rows_of(context, pool, partial(row_lengths, tokenizer, **refusals.how)):
         if lengths is not None:
+            if not counts_answers:
+                del lengths["answer_tokens"]
             measured.append({"id": row_id, **lengths})
     drops = dict(refusals.counts)
     if not measured:
         raise no_row_left("has a length", drops)
-    datasets.Dataset.from_list(measured, features=FEATURES).save_to_disk(str(context.data_dir))
+    datasets.Dataset.from_list(measured, features=features).save_to_disk(str(context.data_dir))
     tokens = sum(row["num_tokens"] for row in measured)
     longest = max((row["num_tokens"] for row in measured), default=0)
     readable = asdict(Readable.by(folder, trust_code=trusted))
@@ -68,7 +74,9 @@ def row_lengths(
     unsupported_fields: UnsupportedFields = "drop",
     on_text: Callable[[], None],
 ) -> dict[str, Any]:
-    """The row's values of ``FEATURES`` except its id; `on_text` is called if it is written as text.
+    """The row's values of ``FEATURES`` and ``ANSWER_TOKENS`` except its id.
+
+    `on_text` is called if it is written as text.
 
     Raises:
         RowRefused: the template cannot write the row, or does not mark each answer separately.
@@ -79,6 +87,7 @@ def row_lengths(
         "num_tokens": len(mask),
         "first_trained": mask.index(True) if any(mask) else None,
         "turn_ends": _turn_ends(row, mask),
+        "answer_tokens": sum(mask),
     }
 
 

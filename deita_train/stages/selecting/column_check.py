@@ -3,15 +3,19 @@
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from deita_train.selection.candidates import Candidates
-from deita_train.selection.settings import SelectionSettings
+from deita_train.selection.pool_columns import number_column
+from deita_train.selection.settings import MEASURED_NUMBERS, SelectionSettings, dimensions_among
 from deita_train.selection.unrankable import unrankable_by_column
 from deita_train.stages.selecting.scored_pool import MEASURED_BY
 from deita_train.stages.validation import StageToValidate, drop_lines, read_once
 
 
 def validate(stage: StageToValidate) -> Iterator[str]:
-    """How many rows have a value in the column; nothing for a column that another stage measures."""
+    """How many rows have a value in the columns that the user names; nothing for what another stage measures."""
+    yield from _of_numbers(stage)
     if "column" not in stage.identity or any(section in stage.parents for section in MEASURED_BY):
         return
     pool, _ = read_once(stage.parents["pool"])
@@ -20,3 +24,18 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     usable = len(pool) - drops.total()
     yield f"{stage.label}: {usable:,} of {len(pool):,} rows can be ranked by column {stage.identity['column']!r}"
     yield from drop_lines(drops, {})
+
+
+def _of_numbers(stage: StageToValidate) -> Iterator[str]:
+    """A line for each of the pool's own columns that a weighted score or `between` names."""
+    score, between = stage.identity.get("score", "evol"), stage.identity.get("between", {})
+    named = [*({} if isinstance(score, str) else score["weights"]), *between]
+    made = {name for name in named if MEASURED_NUMBERS.get(name) in stage.parents}
+    made |= set(dimensions_among(named, stage.parents)) | ({"evol"} & set(named))
+    own = [name for name in dict.fromkeys(named) if name not in made]
+    if not own:
+        return
+    pool, _ = read_once(stage.parents["pool"])
+    for name in own:
+        known = np.count_nonzero(~np.isnan(number_column(pool, name)))
+        yield f"{stage.label}: {known:,} of {len(pool):,} rows have a number in column {name!r}"

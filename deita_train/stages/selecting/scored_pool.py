@@ -1,5 +1,6 @@
 """The pool with what its scorers and the stage `perplexity` say of each row."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
-from deita_train.selection.settings import DIMENSIONS
+from deita_train.selection.settings import DIMENSIONS, MEASURED_NUMBERS
 from deita_train.stages.context import StageContext
 
 MEASURED_BY = ("perplexity", "direct_score", "instag")
@@ -24,24 +25,36 @@ def scored_pool(context: StageContext) -> datasets.Dataset:
             pool = _joined(pool, context.parents[dimension], f"{dimension}_scores", turns)
     for section in MEASURED_BY:
         if section in context.parents:
-            pool = _with_measured(pool, context, section)
+            for column in _measured_columns(context.identity, section):
+                pool = _with_measured(pool, context, section, column)
     return pool
 
 
-def with_evol_score(candidates: Candidates) -> datasets.Dataset:
-    """The rows with a column `evol_score`, null for none, where they have both scores."""
-    if candidates.settings.ranked_by != "evol" or not candidates.has_scores:
+def with_combined_score(candidates: Candidates) -> datasets.Dataset:
+    """The rows with a column `evol_score` where they have both scores, or `weighted_score`; null for none."""
+    score = candidates.settings.ranked_by
+    is_weighted = not isinstance(score, str) and candidates.settings.rules.scores != "none"
+    if not is_weighted and (score != "evol" or not candidates.has_scores):
         return candidates.rows
     scores = [None if np.isnan(score) else score for score in candidates.scores.tolist()]
-    rows = candidates.rows
-    if "evol_score" in rows.column_names:  # of an earlier selection
-        rows = rows.remove_columns("evol_score")
-    return rows.add_column("evol_score", scores, feature=datasets.Value("float64"))
+    rows, column = candidates.rows, "weighted_score" if is_weighted else "evol_score"
+    if column in rows.column_names:  # of an earlier selection
+        rows = rows.remove_columns(column)
+    return rows.add_column(column, scores, feature=datasets.Value("float64"))
 
 
-def _with_measured(pool: datasets.Dataset, context: StageContext, section: str) -> datasets.Dataset:
-    """The pool with the column that the stage of `section` measured and the method reads."""
-    column = context.identity["column"]
+def _measured_columns(identity: Mapping[str, Any], section: str) -> list[str]:
+    """The columns that the stage of `section` measured and the selection reads."""
+    if section == "instag":
+        return [identity["column"]]
+    score = identity.get("score")
+    weighted = [] if score is None or isinstance(score, str) else score["weights"]
+    named = dict.fromkeys([identity.get("column"), *weighted, *identity.get("between", ())])
+    return [name for name in named if MEASURED_NUMBERS.get(name) == section]
+
+
+def _with_measured(pool: datasets.Dataset, context: StageContext, section: str, column: str) -> datasets.Dataset:
+    """The pool with a column that the stage of `section` measured."""
     if column in pool.column_names:
         raise UserError(
             f"{context.label}: the pool has a column {column!r}, and {section}: measures one. State select.column: "

@@ -21,11 +21,11 @@ from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
 from deita_train.selection.settings import SelectionSettings
 from deita_train.selection.trace.trace_columns import attach_trace, keep_selected
-from deita_train.selection.unrankable import IN_WORDS, Reasons, unrankable_rows
+from deita_train.selection.unrankable import IN_WORDS, Reasons, outside_limits, unrankable_rows
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import start_ranks
 from deita_train.stages.row_limit import Readable, row_limit
-from deita_train.stages.selecting.scored_pool import scored_pool, with_evol_score
+from deita_train.stages.selecting.scored_pool import scored_pool, with_combined_score
 from deita_train.stages.selecting.selection_metrics import selection_metrics
 from deita_train.stages.selecting.shortfall import shortfall
 from deita_train.stages.selecting.trained_lengths import TrainedLengths, read_trained_lengths
@@ -44,6 +44,9 @@ def run(context: StageContext) -> StageResult | None:
     lengths = _lengths(context)
     pool = _candidates(context, lengths)
     rankable, drops = _rankable(context, pool)
+    if context.identity.get("unit") == "tokens":
+        assert lengths is not None
+        rankable = replace(rankable, rows=_with_answer_tokens(rankable, lengths))
     tokens = lengths.tokens_of(rankable.ids) if lengths and _in_tokens(context) else None
     walked = walk(context, rankable, tokens, len(pool.rows), device, group)
     if context.rank != 0:
@@ -83,6 +86,14 @@ def _lengths(context: StageContext) -> TrainedLengths | None:
     return read_trained_lengths(lengths, row_limit(context.identity, readable).tokens)
 
 
+def _with_answer_tokens(candidates: Candidates, lengths: TrainedLengths) -> datasets.Dataset:
+    rows, column = candidates.rows, "answer_tokens"
+    if column in rows.column_names:  # of an earlier selection
+        rows = rows.remove_columns(column)
+    counts = [lengths.answers[row_id] for row_id in candidates.ids]
+    return rows.add_column(column, counts, feature=datasets.Value("int64"))
+
+
 def _in_tokens(context: StageContext) -> bool:
     budget = context.identity["budget"]
     return budget is not None and form_of(budget) == TOKENS
@@ -94,14 +105,14 @@ def _candidates(context: StageContext, lengths: TrainedLengths | None) -> Candid
     if context.identity.get("only_trained_turns"):
         assert lengths is not None
         pool = replace(pool, counted_turns=lengths.turns_of(pool.ids))
-    return replace(pool, rows=with_evol_score(pool))
+    return replace(pool, rows=with_combined_score(pool))
 
 
 def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Counter[str]]:
     """The rows that the method can rank, with their embeddings, and how many it cannot by reason."""
-    reasons = [
-        reason or lacking for reason, lacking in zip(unrankable_rows(pool), _lacking(context, pool.ids), strict=True)
-    ]
+    limited = outside_limits(pool, context.identity.get("between", {}))
+    found = zip(unrankable_rows(pool), _lacking(context, pool.ids), limited, strict=True)
+    reasons = [reason or lacking or limit for reason, lacking, limit in found]
     drops = Counter(reason for reason in reasons if reason is not None)
     if drops.total() == len(reasons):
         raise UserError(f"{context.label}: no row of the pool can be ranked: {_counts(drops)}.")
