@@ -90,6 +90,11 @@ class Embedding(Pass, Rendered):
     """Number format of the stored vectors; float16 halves the disk space."""
     center: bool = False
     """Subtracts the pool's mean before similarities are taken; small models need it."""
+    whiten: bool = False
+    """Divides the principal components of the pool's vectors by their deviations before similarities are taken
+    (CRDS)."""
+    whiten_dimensions: Count = 512
+    """Most components that `whiten` keeps; far fewer than the pool has rows."""
     reuse_rows: bool = True
     """Takes over vectors that the same encoder made of the same rows in another pool of the same runs folder."""
 
@@ -100,6 +105,7 @@ class Embedding(Pass, Rendered):
         unused = [name for name in (*Rendered.model_fields, "pooling") if name in self.model_fields_set]
         if self.sentence_transformer is not None and unused:
             raise ValueError(f"{', '.join(unused)} would have no effect beside sentence_transformer:; leave it out")
+        _check_whitening(self)
         return self
 
 
@@ -110,6 +116,16 @@ class EmbeddingFile(Section):
     """A table with the columns `id` and `embedding`, a list of numbers."""
     center: bool = False
     """Subtracts the pool's mean before similarities are taken."""
+    whiten: bool = False
+    """Divides the principal components of the pool's vectors by their deviations before similarities are taken
+    (CRDS)."""
+    whiten_dimensions: Count = 512
+    """Most components that `whiten` keeps; far fewer than the pool has rows."""
+
+    @model_validator(mode="after")
+    def _whitened_or_centred(self) -> Self:
+        _check_whitening(self)
+        return self
 
 
 class Perplexity(Pass, Rendered):
@@ -121,3 +137,11 @@ class Perplexity(Pass, Rendered):
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count | None = None
     """Tokens at which a conversation is cut; by default the model's context, and 2,048 at most."""
+
+
+def _check_whitening(section: Embedding | EmbeddingFile) -> None:
+    """Refuse what would have no effect beside `whiten`, or without it."""
+    if section.whiten and section.center:
+        raise ValueError("center would have no effect beside whiten: true, which subtracts the mean too; leave it out")
+    if not section.whiten and "whiten_dimensions" in section.model_fields_set:
+        raise ValueError("whiten_dimensions would have no effect without whiten: true; leave it out")

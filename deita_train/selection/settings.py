@@ -24,7 +24,7 @@ MEASURED_NUMBERS: Mapping[str, str] = {
     "direct_score": "direct_score",
 }
 # Parts of a select stage's configuration that the method does not see.
-_OF_THE_STAGE = frozenset({"budget", "max_length", "cut_at_context", "only_trained_turns", "between"})
+_OF_THE_STAGE = frozenset({"budget", "max_length", "cut_at_context", "only_trained_turns", "between", "whiten"})
 
 
 @dataclass(frozen=True)

@@ -196,9 +196,9 @@ STAGE_KINDS: dict[str, StageKind] = {
         reuses="walk",
         has_budget=True,
         validations=("deita_train.stages.selecting.column_check", "deita_train.stages.selecting.budget_check"),
-        implied={"score_turns": "sum", "only_trained_turns": False, **_CUT},
+        implied={"score_turns": "sum", "only_trained_turns": False, "whiten": None, **_CUT},
     ),
-    "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
+    "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum", "whiten": None}),
     "sft": StageKind(
         3,
         "deita_train.stages.training.sft",

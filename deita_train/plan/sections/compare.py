@@ -5,7 +5,7 @@ from typing import Any
 from deita_train.errors import UserError
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder
-from deita_train.plan.sections.select import add_selection, is_centered
+from deita_train.plan.sections.select import add_selection, how_compared
 from deita_train.recipe.schema import Compare, Recipe, Select, SelectMethod
 from deita_train.selection.settings import (
     DIMENSIONS,
@@ -38,7 +38,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
             parents[name] = builder.either(f"scores.{name}", f"score.{name}", "compare", f"scores.{name}:")
     if builder.recipe.embeddings is not None or builder.recipe.embedding is not None:
         parents["embed"] = builder.either("embeddings", "embed", "compare", "embedding: or embeddings:")
-        identity["center"] = is_centered(builder)
+        identity |= how_compared(builder)
     builder.add(Node("compare", "compare", identity, {}, parents))
 
 

@@ -54,7 +54,7 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
         identity |= {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
     if rules.embeddings:
         parents["embed"] = builder.either("embeddings", "embed", "select", "embedding: or embeddings:")
-        identity["center"] = is_centered(builder)
+        identity |= how_compared(builder)
     if select.in_tokens or identity.get("only_trained_turns") or "unit" in identity:
         parents["lengths"], how = _add_lengths(builder, select, parents["pool"])
         identity |= how
@@ -115,11 +115,11 @@ def _read_scores(
     return read
 
 
-def is_centered(builder: Builder) -> bool:
-    """Whether the pool's mean is subtracted from the embeddings. The recipe must have some."""
+def how_compared(builder: Builder) -> dict[str, Any]:
+    """What is done to embeddings before they are compared. The recipe must have some."""
     embedding = builder.recipe.embeddings or builder.recipe.embedding
     assert embedding is not None
-    return embedding.center
+    return {"center": embedding.center, "whiten": embedding.whiten_dimensions if embedding.whiten else None}
 
 
 def _read_column(

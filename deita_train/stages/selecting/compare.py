@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import datasets
 import numpy as np
 
-from deita_train.data.embeddings import embeddings_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.measures.compared import as_json
 from deita_train.selection.measures.comparison import compare
 from deita_train.selection.settings import DIMENSIONS, SelectionSettings
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.selecting.whitened import PoolEmbeddings
 
 
 def run(context: StageContext) -> StageResult:
@@ -32,7 +32,7 @@ def run(context: StageContext) -> StageResult:
     }
     comparison = compare(
         pool,
-        None if embedded is None else embeddings_of(embedded / "data", ids),
+        None if embedded is None else PoolEmbeddings.of(context).rows(ids),
         selections,
         scores=_scores(context, ids),
         token_column=context.identity["token_column"],

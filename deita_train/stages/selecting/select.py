@@ -14,7 +14,6 @@ import torch
 
 from deita_train.budget import TOKENS, form_of
 from deita_train.data.as_text import message_text
-from deita_train.data.embeddings import embeddings_of
 from deita_train.data.json_text import holds_json
 from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
@@ -30,6 +29,7 @@ from deita_train.stages.selecting.selection_metrics import selection_metrics
 from deita_train.stages.selecting.shortfall import shortfall
 from deita_train.stages.selecting.trained_lengths import TrainedLengths, read_trained_lengths
 from deita_train.stages.selecting.walk import Walked, walk
+from deita_train.stages.selecting.whitened import PoolEmbeddings
 from deita_train.store.atomic_io import read_json
 
 
@@ -119,7 +119,7 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Coun
     if drops:
         pool = pool.subset([place for place, reason in enumerate(reasons) if reason is None])
     if "embed" in context.parents:
-        pool = replace(pool, embeddings=embeddings_of(context.parents["embed"] / "data", pool.ids))
+        pool = replace(pool, embeddings=PoolEmbeddings.of(context).rows(pool.ids))
     return pool, drops
 
 
