@@ -9,7 +9,7 @@ from deita_train.recipe.yaml_source import load_yaml
 from deita_train.selection.settings import METHODS, rules_of
 
 # What `select:` says for every method; the seed, because sweeps move it together with other sections' seeds.
-_OF_ALL = frozenset({"method", "budget", "allow_fewer", "seed", "between"})
+_OF_ALL = frozenset({"method", "budget", "allow_fewer", "seed", "between", "strata"})
 
 
 def unread_fields(select: Select, methods: Iterable[str], in_tokens: bool = False) -> list[str]:

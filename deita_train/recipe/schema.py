@@ -14,7 +14,7 @@ from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndp
 from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
-from deita_train.selection.settings import METHODS, Order, Score, SelectionSettings, check_budget
+from deita_train.selection.settings import EMBEDDING_CLUSTERS, METHODS, Order, Score, SelectionSettings, check_budget
 
 if TYPE_CHECKING:
     SelectMethod = str
@@ -84,6 +84,31 @@ class Weighted(Section):
 Limits = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
 
 
+class Strata(Section):
+    """Parts of the pool among which the budget is divided; the method selects within each."""
+
+    by: str
+    """A column of texts, whole numbers or yes/no values, such as `source`, or `embedding_clusters`."""
+    share: Literal["equal", "proportional"] | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = (
+        "proportional"
+    )
+    """What each gets: the same, in proportion to its rows that can be ranked, or a weight for each by name."""
+    clusters: Count | None = None
+    """Number of `embedding_clusters`; by default the square root of half the rows."""
+    seed: int | None = None
+    """Seed of `embedding_clusters`; the recipe's `seed` by default."""
+
+    @model_validator(mode="after")
+    def _fields_of_clusters(self) -> Self:
+        is_clustered = self.by == EMBEDDING_CLUSTERS
+        idle = [name for name in ("clusters", "seed") if not is_clustered and getattr(self, name) is not None]
+        if idle:
+            raise ValueError(f"{idle[0]}: would have no effect with by: {self.by}; leave it out")
+        if is_clustered and isinstance(self.share, dict):
+            raise ValueError("share: clusters have no names before they are made; state equal or proportional")
+        return self
+
+
 class Select(Section):
     """Which rows are kept: a method, a budget, and what the method reads (docs/selection.md)."""
 
@@ -111,6 +136,8 @@ class Select(Section):
     """Which numbers come first, of `perplexity`, `ifd` and `direct_score`: `middle` begins at the median."""
     unit: Literal["characters", "tokens"] = SelectionSettings.unit
     """What `longest_response` counts; tokens are those that SFT trains on, uncut."""
+    strata: Strata | None = None
+    """Divides the budget among parts of the pool, for any method."""
     clusters: Count | None = None
     """Number of clusters, of `kmeans`; by default the square root of half the rows."""
     quality_weight: Annotated[float, Field(ge=0, lt=1)] = SelectionSettings.quality_weight
@@ -142,6 +169,8 @@ class Select(Section):
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:
         check_budget(self.method, has_budget=self.budget is not None, in_tokens=self.in_tokens)
+        if self.strata is not None and (self.budget is None or self.in_tokens):
+            raise ValueError("strata: divide a budget of rows or a share; state one of these, or leave strata out")
         return self
 
     @property

@@ -24,7 +24,11 @@ MEASURED_NUMBERS: Mapping[str, str] = {
     "direct_score": "direct_score",
 }
 # Parts of a select stage's configuration that the method does not see.
-_OF_THE_STAGE = frozenset({"budget", "max_length", "cut_at_context", "only_trained_turns", "between", "whiten"})
+_OF_THE_STAGE = frozenset(
+    {"budget", "max_length", "cut_at_context", "only_trained_turns", "between", "whiten", "strata"}
+)
+# What `select.strata.by` says for k-means clusters in place of a column.
+EMBEDDING_CLUSTERS = "embedding_clusters"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ IN_WORDS = {
     "no_value": "have no number in the column",
     "no_weighted_number": "lack a number that the score weighs",
     "no_limited_number": "have no number in a column that select.between limits",
+    "no_stratum": "have no value in the column of select.strata",
     "outside_limits": "lie outside the limits of select.between",
     "ifd_not_below_one": "have an IFD of 1 or more",
     "no_tags": "have no tags in the column",

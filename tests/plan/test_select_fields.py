@@ -329,3 +329,38 @@ def test_validate_counts_the_numbers_of_own_columns(tmp_path):
     score["weights"] = {"raw_scores.ifd": 1.0}
     with pytest.raises(UserError, match="no row of the pool has 'ifd' in its column 'raw_scores'"):
         data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
+
+
+def test_strata_count_in_the_key_and_may_need_embeddings(tmp_path):
+    node = select_of(tmp_path, "random", strata={"by": "source"})
+    assert node.hashed["strata"] == {"by": "source", "share": "proportional"}
+    assert parents_of(node) == {"pool": "pool"}
+    node = select_of(tmp_path, "random", strata={"by": "embedding_clusters", "share": "equal"})
+    assert node.hashed["strata"] == {"by": "embedding_clusters", "share": "equal", "clusters": None, "seed": 7}
+    assert parents_of(node) == {"pool": "pool", "embed": "embed"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strata": {"by": "source"}, "budget": {"tokens": 9}}, "select: strata: divide a budget of rows or a share"),
+        ({"strata": {"by": "source", "clusters": 3}}, "select.strata: clusters: would have no effect with by: source"),
+        (
+            {"strata": {"by": "embedding_clusters", "share": {"a": 1.0}}},
+            "select.strata: share: clusters have no names before they are made",
+        ),
+    ],
+)
+def test_strata_that_cannot_be(tmp_path, changes, message):
+    assert message in refusal(tmp_path, recipe(**{f"select__{name}": value for name, value in changes.items()}))
+
+
+def test_validate_counts_the_strata(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "domain": domain} for domain in ("code", "chat", None, "code")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    changes = {"select__method": "random", "select__budget": 2, "select__strata": {"by": "domain"}}
+    pool = {"dataset": str(tmp_path / "rows.jsonl")}
+    lines = data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
+    told = lines.index("select: 2 strata by 'domain', rows of each: code 2, chat 1")
+    assert lines[told + 1] == "  no_stratum: 1"

@@ -97,7 +97,7 @@ def test_the_methods_and_the_recipe_agree():
 def test_what_methods_read_is_a_field_or_another_section():
     read = frozenset().union(*(rules.reads for rules in METHODS.values()))
     assert read - set(Select.model_fields) == {"scores", "embeddings"}
-    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer", "read_as", "between"}
+    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer", "read_as", "between", "strata"}
 
 
 def test_settings_have_one_default():
@@ -278,7 +278,7 @@ def test_every_reason_is_reported_in_words():
     assert by_column == [None, None, None, "no_tags"]
     score = {"weights": {"ifd": {"weight": 1, "order": "highest"}}, "scale": "z", "combine": "sum"}
     assert unrankable("deita", rows, score=score) == [None, "no_weighted_number", None, "no_weighted_number"]
-    of_stages = {"not_embedded", "not_trainable", "no_limited_number", "outside_limits"}
+    of_stages = {"not_embedded", "not_trainable", "no_limited_number", "outside_limits", "no_stratum"}
     of_methods = {"no_scored_turn", "no_value", "ifd_not_below_one", "no_tags", "no_weighted_number"}
     assert set(IN_WORDS) == of_stages | of_methods
 

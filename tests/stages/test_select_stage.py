@@ -20,6 +20,7 @@ IDS = list("abcdef")
 # d has no number, e is at 1, f above it; a and d have no tags.
 VALUES = [0.5, 0.75, 0.25, None, 1.0, 1.5]
 TAGS = [[], ["x"], ["x", "y"], None, ["y"], ["z"]]
+GROUPS = list("xxyxxy")
 TURN = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 # c has no quality at all.
 SCORES = {"complexity": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "quality": [1.0, 1.0, None, 1.0, 1.0, 1.0]}
@@ -28,7 +29,7 @@ SCORES = {"complexity": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "quality": [1.0, 1.0, No
 @pytest.fixture
 def carry_out(tmp_path):
     """A function that carries the stage out and gives its result, the kept ids and the trace by id."""
-    columns = {"id": IDS, "messages": [TURN] * 6, "value": VALUES, "tags": TAGS, "rating": VALUES}
+    columns = {"id": IDS, "messages": [TURN] * 6, "value": VALUES, "tags": TAGS, "rating": VALUES, "group": GROUPS}
     datasets.Dataset.from_dict(columns).save_to_disk(str(tmp_path / "pool" / "data"))
     for name, scores in SCORES.items():
         table = datasets.Dataset.from_dict({"id": IDS[::-1], f"{name}_scores": [[score] for score in scores[::-1]]})
@@ -377,3 +378,16 @@ def test_the_longest_response_in_tokens_reads_the_lengths(carry_out, tmp_path):
     assert kept == ["c", "e", "d"]
     assert result.drops == {"not_trainable": 1, "not_selected": 2}
     assert result.metrics["columns"] == {}
+
+
+def test_strata_share_the_budget_and_the_metrics_count_them(carry_out):
+    # x has a, b and e of 0.5, 0.75 and 1 (d has no rating), y has c and f of 0.25 and 1.5.
+    result, kept, _ = carry_out(
+        method="direct_score", budget=3, column="rating", strata={"by": "group", "share": "equal"}
+    )
+    assert kept == ["e", "f", "b"]
+    assert result.drops == {"no_value": 1, "not_selected": 2}
+    assert result.metrics["strata"] == {
+        "x": {"rows": 3, "quota": 2, "selected": 2},
+        "y": {"rows": 2, "quota": 1, "selected": 1},
+    }

@@ -9,9 +9,10 @@ from deita_train.plan.inputs import MissingSection
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
 from deita_train.recipe.model_sections import Rendered, Sft
-from deita_train.recipe.schema import ReadAs, Select
+from deita_train.recipe.schema import ReadAs, Select, Strata
 from deita_train.selection.settings import (
     DIMENSIONS,
+    EMBEDDING_CLUSTERS,
     MEASURED_NUMBERS,
     Method,
     Score,
@@ -52,7 +53,9 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     dimensions = _read_scores(builder, select, rules, between, identity, parents)
     if dimensions:
         identity |= {"score_turns": select.score_turns, "only_trained_turns": select.only_trained_turns}
-    if rules.embeddings:
+    if select.strata is not None:
+        identity["strata"] = _plain_strata(builder, select.strata)
+    if rules.embeddings or (select.strata is not None and select.strata.by == EMBEDDING_CLUSTERS):
         parents["embed"] = builder.either("embeddings", "embed", "select", "embedding: or embeddings:")
         identity |= how_compared(builder)
     if select.in_tokens or identity.get("only_trained_turns") or "unit" in identity:
@@ -63,6 +66,13 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     if launch is not None:
         runtime["launch"] = launch
     return builder.add(Node(label, "select", identity, runtime, parents))
+
+
+def _plain_strata(builder: Builder, strata: Strata) -> dict[str, Any]:
+    plain: dict[str, Any] = {"by": strata.by, "share": strata.share}
+    if strata.by == EMBEDDING_CLUSTERS:
+        plain |= {"clusters": strata.clusters, "seed": builder.seed(strata.seed)}
+    return plain
 
 
 def _stated(select: Select, settings: Sequence[str]) -> dict[str, Any]:

@@ -30,23 +30,31 @@ def kmeans(candidates: Candidates, budget: int) -> Trace:
     Raises:
         UserError: there are fewer rows than clusters.
     """
-    pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
-    rng = np.random.default_rng(candidates.settings.seed)
-    starts = _spread_out(pool, order, _number_of_clusters(candidates), rng)
-    labels = np.empty(len(order), dtype=np.int64)
-    labels[order] = lloyd(pool, order, pool.unit_rows(order[starts], np.float32))
+    labels = cluster_labels(candidates, candidates.settings.clusters, candidates.settings.seed)
     left = quotas(np.bincount(labels), budget)
     kept = []
     for position in walk_order(candidates.ids, candidates.scores):
         if left[labels[position]]:
             left[labels[position]] -= 1
             kept.append(position)
-    return trace_of(len(order), kept)
+    return trace_of(len(labels), kept)
 
 
-def _number_of_clusters(candidates: Candidates) -> int:
-    num_rows = len(candidates.ids)
-    wanted = candidates.settings.clusters or max(1, round(math.sqrt(num_rows / 2)))
+def cluster_labels(candidates: Candidates, clusters: int | None, seed: int | None) -> np.ndarray:
+    """The k-means cluster of each row, `[N]` int64, from k-means++ starts that follow from the seed.
+
+    Raises:
+        UserError: there are fewer rows than clusters.
+    """
+    pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
+    starts = _spread_out(pool, order, _number_of_clusters(len(order), clusters), np.random.default_rng(seed))
+    labels = np.empty(len(order), dtype=np.int64)
+    labels[order] = lloyd(pool, order, pool.unit_rows(order[starts], np.float32))
+    return labels
+
+
+def _number_of_clusters(num_rows: int, clusters: int | None) -> int:
+    wanted = clusters or max(1, round(math.sqrt(num_rows / 2)))
     if wanted > num_rows:
         raise UserError(f"clusters is {wanted}, and there are only {num_rows} rows; ask for fewer clusters.")
     return wanted

@@ -7,15 +7,20 @@ import numpy as np
 
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.pool_columns import number_column
-from deita_train.selection.settings import MEASURED_NUMBERS, SelectionSettings, dimensions_among
+from deita_train.selection.settings import EMBEDDING_CLUSTERS, MEASURED_NUMBERS, SelectionSettings, dimensions_among
+from deita_train.selection.strata import strata_of, without_stratum
 from deita_train.selection.unrankable import unrankable_by_column
 from deita_train.stages.selecting.scored_pool import MEASURED_BY
 from deita_train.stages.validation import StageToValidate, drop_lines, read_once
+
+# Strata that a line of `validate` names.
+MOST_STRATA = 10
 
 
 def validate(stage: StageToValidate) -> Iterator[str]:
     """How many rows have a value in the columns that the user names; nothing for what another stage measures."""
     yield from _of_numbers(stage)
+    yield from _of_strata(stage)
     if "column" not in stage.identity or any(section in stage.parents for section in MEASURED_BY):
         return
     pool, _ = read_once(stage.parents["pool"])
@@ -39,3 +44,20 @@ def _of_numbers(stage: StageToValidate) -> Iterator[str]:
     for name in own:
         known = np.count_nonzero(~np.isnan(number_column(pool, name)))
         yield f"{stage.label}: {known:,} of {len(pool):,} rows have a number in column {name!r}"
+
+
+def _of_strata(stage: StageToValidate) -> Iterator[str]:
+    """How many rows each stratum of a column has, the largest first."""
+    strata = stage.identity.get("strata")
+    if strata is None or strata["by"] == EMBEDDING_CLUSTERS:
+        return
+    pool, _ = read_once(stage.parents["pool"])
+    candidates = Candidates(pool, SelectionSettings.of_stage(stage.identity))
+    reasons = without_stratum(candidates, strata)
+    drops = Counter(filter(None, reasons))
+    named = candidates.subset([place for place, reason in enumerate(reasons) if reason is None])
+    counts = Counter(sorted(strata_of(named, strata))).most_common()
+    shown = ", ".join(f"{name} {number:,}" for name, number in counts[:MOST_STRATA])
+    more = f" and {len(counts) - MOST_STRATA:,} more" if len(counts) > MOST_STRATA else ""
+    yield f"{stage.label}: {len(counts):,} strata by {strata['by']!r}, rows of each: {shown}{more}"
+    yield from drop_lines(drops, {})

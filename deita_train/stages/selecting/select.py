@@ -19,6 +19,7 @@ from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
 from deita_train.selection.settings import SelectionSettings
+from deita_train.selection.strata import without_stratum
 from deita_train.selection.trace.trace_columns import attach_trace, keep_selected
 from deita_train.selection.unrankable import IN_WORDS, Reasons, outside_limits, unrankable_rows
 from deita_train.stages.context import StageContext, StageResult
@@ -111,8 +112,9 @@ def _candidates(context: StageContext, lengths: TrainedLengths | None) -> Candid
 def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Counter[str]]:
     """The rows that the method can rank, with their embeddings, and how many it cannot by reason."""
     limited = outside_limits(pool, context.identity.get("between", {}))
-    found = zip(unrankable_rows(pool), _lacking(context, pool.ids), limited, strict=True)
-    reasons = [reason or lacking or limit for reason, lacking, limit in found]
+    strata = without_stratum(pool, context.identity.get("strata"))
+    found = zip(unrankable_rows(pool), _lacking(context, pool.ids), limited, strata, strict=True)
+    reasons = [next(filter(None, of_row), None) for of_row in found]
     drops = Counter(reason for reason in reasons if reason is not None)
     if drops.total() == len(reasons):
         raise UserError(f"{context.label}: no row of the pool can be ranked: {_counts(drops)}.")

@@ -57,6 +57,8 @@ def _sufficient(
     Found by at most 11 more walks, 7 of them at the usual 0.9.
     """
     settings = candidates.settings
+    if "strata" in context.identity:  # whose quotas a walk over the whole pool does not know
+        return None
     there = len(candidates.ids) if tokens is None else tokens.sum()
     if "threshold" not in settings.rules.settings or settings.threshold >= 1 or there < wanted:
         return None
