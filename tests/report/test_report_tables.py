@@ -44,7 +44,7 @@ def test_calibration_of_the_scorers_by_hand(run):
 
 
 def test_strata_by_hand(run):
-    select = read_summary(run).base_cell.stages["select"]
+    select = read_summary(*run).base_cell.stages["select"]
     assert strata_table(select) is None
     counts = {"rows": 1200, "quota": 40, "selected": 25}
     select.metrics["strata"] = {"chat": counts, "code": {**counts, "selected": 55}}

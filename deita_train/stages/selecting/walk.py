@@ -82,8 +82,9 @@ def walk(
     """
     budget = context.identity["budget"]
     if "strata" in context.identity:
-        assert budget is not None
-        return _walk_strata(context, candidates, budget_rows(budget, pool_rows), device, group)
+        rows = budget_rows(budget, pool_rows)
+        assert rows is not None  # schema refuses strata of tokens
+        return _walk_strata(context, candidates, rows, device, group)
     select = partial(select_rows, candidates, device=device, group=group)
     earlier, source = _furthest(context, candidates.ids)
     if tokens is None:
