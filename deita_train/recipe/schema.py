@@ -141,7 +141,7 @@ class Select(Section):
     clusters: Count | None = None
     """Number of clusters, of `kmeans`; by default the square root of half the rows."""
     quality_weight: Annotated[float, Field(ge=0, lt=1)] = SelectionSettings.quality_weight
-    """Weight of the score against coverage, of `facility_location`."""
+    """Weight of the score against coverage, of `facility_location`, or against distance, of `gist`."""
     label_similarity: Annotated[float, Field(gt=0, le=1)] = SelectionSettings.label_similarity
     """Similarity from which two tags are joined, of `mig`."""
     seed: int | None = None

@@ -122,6 +122,9 @@ METHODS: dict[str, Method] = {
         embeddings=True,
         expensive=True,
     ),
+    "gist": Method(
+        "baselines.gist.gist", settings=("quality_weight",), scores="weighed", embeddings=True, prefixes=False
+    ),
     "whole_pool": Method("baselines.ranking.whole_pool", has_budget=False),
 }
 
@@ -142,7 +145,7 @@ class SelectionSettings:
         order: which numbers of the column come first.
         unit: what the length of a response is counted in.
         clusters: how many clusters k-means makes; None for the square root of half the rows.
-        quality_weight: weight of the score in facility location, in [0, 1).
+        quality_weight: weight of the score in facility location and GIST, in [0, 1).
         label_similarity: lowest similarity at which MIG joins two labels, in (0, 1].
     """
 
@@ -233,8 +236,8 @@ def check_budget(method: str, *, has_budget: bool, in_tokens: bool) -> None:
         raise UserError(f"method {method} {wanted}")
     if in_tokens and not rules.prefixes:
         raise UserError(
-            f"method {method} takes no budget of tokens: how many rows each cluster may keep follows from the number "
-            "of rows; state that, or a share"
+            f"method {method} takes no budget of tokens: what it keeps first follows from the number of rows; state "
+            "that, or a share"
         )
 
 

@@ -41,6 +41,7 @@ CONFIGS = {
     "k_center": {"score": "evol", "center": False},
     "kmeans": {"score": "evol", "center": False, "clusters": None, "seed": 7},
     "facility_location": {"score": "evol", "center": False, "quality_weight": 0.5},
+    "gist": {"score": "evol", "center": False, "quality_weight": 0.5},
 }
 PARENTS = {
     "scores": {"complexity": "score.complexity", "quality": "score.quality"},

@@ -67,9 +67,10 @@ ELSEWHERE = {
     "k_center": "test_coverage",
     "facility_location": "test_coverage",
     "kmeans": "test_clusters",
+    "gist": "test_gist",
 }
-# The methods of which a smaller budget is a prefix of a larger one: all but one.
-WITH_PREFIX = sorted(set(METHODS) - {"kmeans"})
+# The methods of which a smaller budget is a prefix of a larger one: all but two.
+WITH_PREFIX = sorted(set(METHODS) - {"kmeans", "gist"})
 
 
 def dataset(order=(0, 1, 2, 3)):
@@ -110,12 +111,16 @@ def test_settings_have_one_default():
     assert settings < {field.name for field in shared}
 
 
-def test_without_a_weight_facility_location_reads_no_scores():
-    with_weight, without = rules_of("facility_location", 0.5), rules_of("facility_location", 0.0)
-    assert with_weight.reads == METHODS["facility_location"].reads >= {"embeddings", "scores", "score"}
+@pytest.mark.parametrize("method", ["facility_location", "gist"])
+def test_without_a_weight_a_method_that_weighs_scores_reads_none(method):
+    with_weight, without = rules_of(method, 0.5), rules_of(method, 0.0)
+    assert with_weight.reads == METHODS[method].reads >= {"embeddings", "scores", "score"}
     assert without.reads == {"embeddings", "quality_weight"}
     assert (with_weight.scores, without.scores) == ("required", "none")
-    for method in sorted(set(METHODS) - {"facility_location"}):
+
+
+def test_no_weight_means_nothing_to_other_methods():
+    for method in sorted(set(METHODS) - {"facility_location", "gist"}):
         assert rules_of(method, 0.0) == METHODS[method]
 
 
@@ -183,7 +188,7 @@ def test_the_order_of_the_rows_does_not_matter(method, seed):
     for budget in (1, 13, 40):
         kept = kept_ids(method, rows, embeddings, budget)
         assert kept_ids(method, rows.select(shuffled), embeddings[shuffled], budget) == kept
-        if method not in ("deita", "whole_pool"):
+        if method not in ("deita", "gist", "whole_pool"):
             assert len(kept) == budget
 
 

@@ -61,7 +61,7 @@ def facility_location(candidates: Candidates, budget: int) -> Trace:
     """
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
     weight, coverage = candidates.settings.quality_weight, _Coverage(pool, order)
-    quality = _scaled(candidates.scores[order]) if weight else np.zeros(len(order))
+    quality = scaled_scores(candidates.scores[order]) if weight else np.zeros(len(order))
 
     def gains_of(rows: np.ndarray) -> np.ndarray:
         gains: np.ndarray = (1 - weight) * coverage.gains_of(rows) + weight * quality[rows]
@@ -96,7 +96,7 @@ class _Coverage:
         return products(self.pool, self.pool.unit_rows(self.order[rows], np.float32), self.order)
 
 
-def _scaled(scores: np.ndarray) -> np.ndarray:
+def scaled_scores(scores: np.ndarray) -> np.ndarray:
     """Scores `[N]` from 0, the lowest, to 1, the highest; all 0 where they are equal."""
     spread = scores.max() - scores.min()
     scaled: np.ndarray = (scores - scores.min()) / (spread or 1.0)
