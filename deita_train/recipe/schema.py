@@ -131,11 +131,13 @@ class Select(Section):
     """Leaves out rows outside two quantiles, for any method: `[0.2, 0.8]` of the column that the method reads, or
     `{NAME: [0.2, 0.8]}` of any number, named as in `score.weights`."""
     column: str | None = None
-    """The pool's column that `direct_score`, `perplexity`, `ifd`, `instag` and `mig` read."""
+    """The pool's column that `direct_score`, `perplexity`, `ifd`, `fit`, `instag` and `mig` read."""
     order: Order = SelectionSettings.order
     """Which numbers come first, of `perplexity`, `ifd` and `direct_score`: `middle` begins at the median."""
     unit: Literal["characters", "tokens"] = SelectionSettings.unit
     """What `longest_response` counts; tokens are those that SFT trains on, uncut."""
+    among: Literal["instruction", "pool"] = SelectionSettings.among
+    """Whether `fit` keeps the likeliest answer to each instruction, or the likeliest rows of the pool."""
     strata: Strata | None = None
     """Divides the budget among parts of the pool, for any method."""
     clusters: Count | None = None

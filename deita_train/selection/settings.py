@@ -49,6 +49,7 @@ class Method:
         column: what it reads from the column that the user names; None for no column. A row without a value is left
             out.
         measured: the section of a recipe that can measure that column; None for none.
+        measured_column: what the section calls the column; None for the method's own name.
         has_budget: whether it stops at a budget.
         prefixes: whether a smaller budget keeps the first rows of a larger one.
         expensive: whether an earlier selection with another budget is worth looking for.
@@ -65,6 +66,7 @@ class Method:
     embeddings: bool = False
     column: Literal["numbers", "numbers_below_one", "tags"] | None = None
     measured: str | None = None
+    measured_column: str | None = None
     has_budget: bool = True
     prefixes: bool = True
     expensive: bool = False
@@ -103,9 +105,21 @@ METHODS: dict[str, Method] = {
     "ifd": Method(
         "baselines.ranking.by_number", later_settings=("order",), column="numbers_below_one", measured="perplexity"
     ),
-    "instag": Method("baselines.tags.instag", column="tags", measured="instag"),
+    "fit": Method(
+        "baselines.fit.fit",
+        settings=("among",),
+        column="numbers",
+        measured="perplexity",
+        measured_column="perplexity",
+    ),
+    "instag": Method("baselines.tags.instag", column="tags", measured="instag", measured_column="tags"),
     "mig": Method(
-        "baselines.tags.mig", settings=("label_similarity",), column="tags", scores="required", measured="instag"
+        "baselines.tags.mig",
+        settings=("label_similarity",),
+        column="tags",
+        scores="required",
+        measured="instag",
+        measured_column="tags",
     ),
     "k_center": Method("baselines.coverage.k_center", scores="if_any", embeddings=True, expensive=True),
     "kmeans": Method(
@@ -144,6 +158,7 @@ class SelectionSettings:
         threshold: highest cosine similarity to a kept row, tau of the Repr Filter (paper 2.5).
         order: which numbers of the column come first.
         unit: what the length of a response is counted in.
+        among: whether answers that fit are chosen for each instruction or in the whole pool.
         clusters: how many clusters k-means makes; None for the square root of half the rows.
         quality_weight: weight of the score in facility location and GIST, in [0, 1).
         label_similarity: lowest similarity at which MIG joins two labels, in (0, 1].
@@ -158,6 +173,7 @@ class SelectionSettings:
     threshold: float = 0.9
     order: Order = "highest"
     unit: Literal["characters", "tokens"] = "characters"
+    among: Literal["instruction", "pool"] = "instruction"
     clusters: int | None = None
     quality_weight: float = 0.5
     label_similarity: float = 0.9

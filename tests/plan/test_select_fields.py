@@ -41,6 +41,7 @@ CONFIGS = {
     "k_center": {"score": "evol", "center": False},
     "kmeans": {"score": "evol", "center": False, "clusters": None, "seed": 7},
     "facility_location": {"score": "evol", "center": False, "quality_weight": 0.5},
+    "fit": {"column": "c", "among": "instruction"},
     "gist": {"score": "evol", "center": False, "quality_weight": 0.5},
 }
 PARENTS = {
@@ -212,10 +213,10 @@ def test_every_field_is_read_by_a_method():
     assert unread_fields(Select(budget=1, column="c", clusters=2, unit="tokens"), METHODS) == []
     stated = Select(
         budget=1, threshold=0.5, score="quality", column="c", order="lowest", clusters=2, quality_weight=0.1,
-        label_similarity=0.5, seed=3, launch="cpu", allow_fewer=True,
+        label_similarity=0.5, seed=3, launch="cpu", allow_fewer=True, among="pool",
     )  # fmt: skip
     assert set(unread_fields(stated, ["longest_response"])) == {
-        "threshold", "column", "order", "clusters", "quality_weight", "label_similarity", "score", "launch",
+        "threshold", "column", "order", "clusters", "quality_weight", "label_similarity", "score", "launch", "among",
     }  # fmt: skip
 
 
@@ -298,6 +299,13 @@ def test_weights_name_what_the_recipe_measures_else_columns_of_the_pool(tmp_path
 def test_a_score_or_limits_that_cannot_be(tmp_path, changes, message):
     found = refusal(tmp_path, recipe(**{f"select__{name}": value for name, value in changes.items()}))
     assert message in found
+
+
+@pytest.mark.parametrize(("method", "column"), [("fit", "perplexity"), ("perplexity", "perplexity"), ("ifd", "ifd")])
+def test_what_perplexity_measures_has_its_own_names(tmp_path, method, column):
+    node = graph(tmp_path, recipe(perplexity={"model": "base"}, select__method=method))["select"]
+    assert node.identity["column"] == column
+    assert parents_of(node) == {"pool": "pool", "perplexity": "perplexity"}
 
 
 def test_limits_count_in_the_key_of_every_method(tmp_path):

@@ -68,6 +68,7 @@ ELSEWHERE = {
     "facility_location": "test_coverage",
     "kmeans": "test_clusters",
     "gist": "test_gist",
+    "fit": "test_fit",
 }
 # The methods of which a smaller budget is a prefix of a larger one: all but two.
 WITH_PREFIX = sorted(set(METHODS) - {"kmeans", "gist"})
@@ -166,6 +167,8 @@ def random_pool(seed, num_rows=40):
 
 def kept_ids(method, rows, embeddings, budget):
     settings = {"column": "tags" if method in ("instag", "mig") else "number", "seed": 3, "threshold": 0.5}
+    if method == "fit":
+        settings["among"] = "pool"
     if method == "weighted":
         number = {"weight": 1.5, "order": "middle"}
         weights = {"number": number, "evol": {"weight": 1, "order": "lowest"}}

@@ -140,7 +140,7 @@ def _read_column(
         identity["column"] = select.column
     elif rules.measured and getattr(builder.recipe, rules.measured) is not None:
         parents[rules.measured] = builder.required(rules.measured, "select", f"{rules.measured}:")
-        identity["column"] = "tags" if rules.measured == "instag" else select.method
+        identity["column"] = rules.measured_column or select.method
     elif rules.measured:
         raise builder.inputs.error(
             where,
