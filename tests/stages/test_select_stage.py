@@ -12,6 +12,7 @@ from deita_train.data.embeddings import write_embeddings
 from deita_train.errors import UserError
 from deita_train.plan.launch import resolve_launch
 from deita_train.selection.repr_filter import repr_filter
+from deita_train.selection.repr_filter.unit_rows import UnitRows
 from deita_train.stages.checks import content_digest
 from deita_train.stages.context import Progress, StageContext
 from deita_train.stages.selecting import select
@@ -347,3 +348,70 @@ def test_a_launch_of_one_process_selects_what_none_selects(carry_out):
 def test_a_gpu_that_torch_does_not_find(carry_out):
     with pytest.raises(UserError, match=r"the launch needs a GPU, and torch finds none\..*select\.launch: cpu"):
         carry_out("complexity", "embed", launch="single_gpu", **DEITA)
+
+
+def mean_of_scored_rows(tmp_path):
+    """Four scored rows that point four ways, and four without a score far away, which move the mean of the pool."""
+    place, ids = tmp_path / "centred", [f"r{number}" for number in range(8)]
+    datasets.Dataset.from_dict({"id": ids, "messages": [TURN] * 8}).save_to_disk(str(place / "pool" / "data"))
+    scores = {"complexity": [3.0] * 4 + [None] * 4, "quality": [3.0, 3.1, 3.2, 3.3] + [None] * 4}
+    for name, of_row in scores.items():
+        table = datasets.Dataset.from_dict({"id": ids, f"{name}_scores": [[score] for score in of_row]})
+        table.save_to_disk(str(place / name / "data"))
+    vectors = [(1, 0.2), (0.1, 1), (-1, 0.3), (0.2, -1), (-30, -30), (-30, -29), (-30, -28), (-30, -27)]
+    write_embeddings(place / "embed" / "data", ids, np.array(vectors, dtype=np.float32))
+    return place, np.array(vectors, dtype=np.float32).astype(np.float64)
+
+
+def select_centred(place, parents=("complexity", "quality", "embed"), **config):
+    work = place / "work"
+    work.mkdir(exist_ok=True)
+    places = {name: place / name for name in ("pool", *parents)}
+    config = {"center": True, "score": "evol", **config}
+    context = StageContext("select", "select", config, {"allow_fewer": True}, places, work, 0, 1, Progress(None))
+    return select.run(context), list(datasets.load_from_disk(str(work / "data"))["id"])
+
+
+def test_center_subtracts_the_mean_of_the_pool_and_not_of_the_rows_with_a_score(tmp_path):
+    place, vectors = mean_of_scored_rows(tmp_path)
+    # Less the mean of all eight, the four scored rows point almost the same way: only the best is kept.
+    centred = vectors[:4] - vectors.mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    assert (unit @ unit[3])[:3].min() > 0.99
+    result, kept = select_centred(place, method="deita", budget=4, threshold=0.9)
+    assert kept == ["r3"]
+    trace = datasets.load_from_disk(str(place / "work" / "trace"))
+    nearest = dict(zip(trace["id"], trace["nearest_similarity"], strict=True))
+    np.testing.assert_allclose([nearest[f"r{row}"] for row in range(3)], unit[:3] @ unit[3], rtol=0, atol=1e-6)
+    assert result.metrics["sufficient_threshold"]["threshold"] == pytest.approx(1.0, abs=0.0021)
+
+
+@pytest.mark.parametrize("method", ["facility_location", "kmeans", "k_center"])
+def test_every_method_that_reads_embeddings_is_given_the_mean_of_the_pool(tmp_path, monkeypatch, method):
+    place, vectors = mean_of_scored_rows(tmp_path)
+    subtracted = []
+    measure = UnitRows.measure.__func__
+
+    def watched(cls, *args, **kwargs):
+        found = measure(cls, *args, **kwargs)
+        subtracted.append(found.mean)
+        return found
+
+    monkeypatch.setattr(UnitRows, "measure", classmethod(watched))
+    more = {
+        "facility_location": {"quality_weight": 0.5},
+        "kmeans": {"clusters": 2, "seed": 0},
+        "k_center": {},
+    }
+    _, kept = select_centred(place, method=method, budget=2, **more[method])
+    assert len(kept) == 2
+    np.testing.assert_allclose(subtracted[-1], vectors.mean(axis=0), rtol=1e-12)
+
+
+def test_a_vector_that_is_not_finite_is_named_though_its_row_cannot_be_ranked(tmp_path):
+    place, vectors = mean_of_scored_rows(tmp_path)
+    vectors[6] = np.nan
+    shutil.rmtree(place / "embed")
+    write_embeddings(place / "embed" / "data", [f"r{n}" for n in range(8)], vectors.astype(np.float32))
+    with pytest.raises(UserError, match="1 of 8 embeddings have no direction.*Rows: 'r6'"):
+        select_centred(place, method="deita", budget=4, threshold=0.9)

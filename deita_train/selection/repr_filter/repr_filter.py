@@ -127,6 +127,7 @@ def repr_filter(
     budget: int | None,
     threshold: float,
     center: bool = False,
+    mean: np.ndarray | None = None,
     earlier: Trace | None = None,
     block_size: int = 512,
     device: torch.device | str = "cpu",
@@ -152,6 +153,7 @@ def repr_filter(
         budget: stop when this many rows are kept; ``None`` walks the whole pool.
         threshold: tau of the paper (0.9 there), greater than -1.
         center: subtract the pool's mean (accumulated in float64) from every embedding first. Not in the paper.
+        mean: ``[D]`` float64, the pool's mean where the rows are only a part of the pool; None for that of the rows.
         earlier: the trace of a walk over the same rows, scores and threshold, centred or not as this one, that ended at
             its budget or at the end of the pool: the walk goes on after the last row that was seen, and the trace is
             bit by bit that of one undisturbed walk. Where ``budget`` asks for no more rows than it kept, it is cut
@@ -169,7 +171,7 @@ def repr_filter(
     _check_arguments(budget, threshold, block_size)
     order = walk_order(ids, scores)
     group = OneProcess() if group is None else group
-    rows = ExactRows.check(embeddings, ids, center=center, order=order, group=group)
+    rows = ExactRows.check(embeddings, ids, center=center, order=order, group=group, mean=mean)
     budget = len(ids) if budget is None else min(budget, len(ids))
     if earlier is not None:
         _check_earlier(earlier, order)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 
 from deita_train.budget import TOKENS, form_of
@@ -19,6 +20,7 @@ from deita_train.data.json_text import holds_json
 from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
+from deita_train.selection.repr_filter.unit_rows import UnitRows, centre_of
 from deita_train.selection.settings import SelectionSettings
 from deita_train.selection.trace.trace_columns import attach_trace, keep_selected
 from deita_train.selection.unrankable import IN_WORDS, Reasons, unrankable_rows
@@ -108,8 +110,21 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Coun
     if drops:
         pool = pool.subset([place for place, reason in enumerate(reasons) if reason is None])
     if "embed" in context.parents:
-        pool = replace(pool, embeddings=embeddings_of(context.parents["embed"] / "data", pool.ids))
+        embedded = context.parents["embed"] / "data"
+        pool = replace(pool, embeddings=embeddings_of(embedded, pool.ids), mean=_pool_mean(pool, embedded))
     return pool, drops
+
+
+def _pool_mean(candidates: Candidates, embedded: Path) -> np.ndarray | None:
+    """The mean of every embedding of the pool, also of rows that cannot be ranked; None if none is subtracted."""
+    if not candidates.settings.center:
+        return None
+    ids = list(datasets.load_from_disk(str(embedded))["id"])
+    embeddings = embeddings_of(embedded, ids)
+    mean = centre_of(embeddings, ids)
+    if mean is None:
+        UnitRows.measure(embeddings, ids)  # refuses the rows that are not finite, by id
+    return mean
 
 
 def _lacking(context: StageContext, ids: Sequence[str]) -> Reasons:
