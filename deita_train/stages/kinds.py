@@ -133,7 +133,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_ADAPTER, **_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
-        4,
+        5,
         "deita_train.stages.inference.score",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         reuses="rows",
