@@ -176,7 +176,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "token",
         ),
         describe=facts.of_perplexities,
-        implied={**_CODE, **_SHORTENED, **_RENDERED},
+        implied={**_CODE, **_SHORTENED, **_RENDERED, "ifd": "perplexities"},
     ),
     "evolve": StageKind(1, "deita_train.stages.asking.evolve", validations=(_FORECAST,), describe=facts.of_evolutions),
     "rank": StageKind(1, "deita_train.stages.asking.rank", validations=(_FORECAST,), describe=facts.of_rankings),

@@ -43,7 +43,8 @@ def highest_number(candidates: Candidates, budget: int) -> Trace:
     """Highest number in a column: a rating by an LLM, or the instruction-following difficulty (IFD).
 
     Ratings: AlpaGasus (Chen et al. 2023); "direct scoring" in DEITA's tables. IFD (Cherry, Li et al. 2023) is the
-    perplexity of the response given the instruction over that of the response alone. From 1 on the instruction does
+    perplexity of the response given the instruction over that of the response alone (Superfiltering, Li et al. 2024),
+    or the loss over the loss, as in Cherry's code. From 1 on the instruction does
     not help, which the paper takes as a sign that the two do not belong together; such rows are left out before.
     """
     return top_rows(candidates.ids, candidates.numbers, budget)
