@@ -57,8 +57,8 @@ def tag_column(rows: datasets.Dataset, column: str) -> list[tuple[str, ...]]:
     if len(wrong):
         raise UserError(
             f"column '{column}' holds text that begins with a bracket and cannot be read as a list of texts in "
-            f"{len(wrong)} of {len(found)} rows: {name_rows(list(rows['id']), wrong)}. Write the tags as a list, such as "
-            f'["code", "python"], or with \'{TAG_DELIMITER}\' between them.'
+            f"{len(wrong)} of {len(found)} rows: {name_rows(list(rows['id']), wrong)}. Write the tags as a list, "
+            f'such as ["code", "python"], or with \'{TAG_DELIMITER}\' between them.'
         )
     return [tags for tags in found if tags is not None]
 

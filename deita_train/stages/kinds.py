@@ -109,7 +109,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
     "scores_file": StageKind(
-        1, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
+        2, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
     ),
     "embeddings_file": StageKind(
         1, "deita_train.stages.intake.embeddings_file", validations=("deita_train.stages.intake.embeddings_file",)
@@ -191,7 +191,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_RENDERED, "resize": False},
     ),
     "select": StageKind(
-        2,
+        3,
         "deita_train.stages.selecting.select",
         reuses="walk",
         has_budget=True,

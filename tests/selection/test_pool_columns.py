@@ -67,7 +67,17 @@ def test_an_empty_list_as_text_has_no_tags():
 
 @pytest.mark.parametrize(
     "text",
-    ["[a, b]", "['a' 'b']", '["a", 1]', "['a', ['b']]", "(a) b, c", '{"tag": "a"}', '[{"tag": "a"}]', '["a"', "['a', b'c']"],
+    [
+        "[a, b]",
+        "['a' 'b']",
+        '["a", 1]',
+        "['a', ['b']]",
+        "(a) b, c",
+        '{"tag": "a"}',
+        '[{"tag": "a"}]',
+        '["a"',
+        "['a', b'c']",
+    ],
 )
 def test_a_text_in_brackets_that_is_no_list_of_texts_is_refused(text):
     with pytest.raises(UserError, match=r"^column 'x' holds text that begins with a bracket .* 1 of 2 rows: 'b'\. "):

@@ -181,7 +181,9 @@ def test_answers_of_which_no_character_is_in_the_prompt_get_no_quality(work):
     assert table["reasons"] == [["response_beyond_max_length"], ["response_beyond_max_length"], [None]]
     assert [scores == [None] for scores in table["quality_scores"]] == [True, True, False]
     assert (result.metrics["nulls"], result.metrics["scored"]) == ({"response_beyond_max_length": 2}, 1)
-    with pytest.raises(UserError, match=r"2 of 3 turns cannot be scored .*response_beyond_max_length.*Raise max_length"):
+    with pytest.raises(
+        UserError, match=r"2 of 3 turns cannot be scored .*response_beyond_max_length.*Raise max_length"
+    ):
         carry_out(score, pass_context("score", work, rows, max_unscored_share=0.5))
 
 

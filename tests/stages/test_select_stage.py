@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -13,8 +14,10 @@ from deita_train.errors import UserError
 from deita_train.plan.launch import resolve_launch
 from deita_train.selection.repr_filter import repr_filter
 from deita_train.selection.repr_filter.unit_rows import UnitRows
+from deita_train.selection.trace.traced_pool import traced_pool
 from deita_train.stages.checks import content_digest
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.intake import scores_file
 from deita_train.stages.selecting import select
 
 IDS = list("abcdef")
@@ -53,10 +56,86 @@ def carry_out(tmp_path):
 def test_ifd_counts_what_has_no_value_and_what_is_not_below_one(carry_out):
     result, kept, ranks = carry_out(method="ifd", budget=2, column="value")
     assert kept == ["b", "a"]
-    assert ranks == {"a": 1, "b": 0, "c": None}
+    assert ranks == {"a": 1, "b": 0, "c": None, "d": None, "e": None, "f": None}
     assert result.drops == {"no_value": 1, "ifd_not_below_one": 2, "not_selected": 1}
     assert (result.rows_in, result.rows_out) == (6, 2)
     assert result.metrics["columns"] == {}  # a mean over rows without a value would be of other rows
+
+
+def all_rows(tmp_path):
+    """What `select --all` writes, by id."""
+    pool, trace = (
+        datasets.load_from_disk(str(tmp_path / name)) for name in (Path("pool") / "data", Path("work") / "trace")
+    )
+    return {row["id"]: row for row in traced_pool(pool, trace)}
+
+
+def test_all_rows_have_the_number_that_they_were_ranked_by_or_the_reason_why_not(carry_out, tmp_path):
+    carry_out(method="ifd", budget=2, column="value")
+    rows = all_rows(tmp_path)
+    assert [rows[name]["selection_score"] for name in IDS] == VALUES
+    reasons = [None, None, None, "no_value", "ifd_not_below_one", "ifd_not_below_one"]
+    assert [rows[name]["not_ranked"] for name in IDS] == reasons
+    assert [rows[name]["selection_rank"] for name in IDS] == [1, 0, None, None, None, None]
+
+
+def test_kept_rows_have_the_number_too_and_none_by_a_method_without_one(carry_out, tmp_path):
+    carry_out("complexity", "quality", method="evol_score", budget=2, score="evol")
+    kept = datasets.load_from_disk(str(tmp_path / "work" / "data"))
+    assert list(zip(kept["id"], kept["selection_score"], strict=True)) == [("f", 6.0), ("e", 5.0)]
+    assert "not_ranked" not in kept.column_names
+    rows = all_rows(tmp_path)
+    assert [rows[name]["selection_score"] for name in IDS] == [1.0, 2.0, None, 4.0, 5.0, 6.0]
+    assert rows["c"]["not_ranked"] == "no_scored_turn" and rows["c"]["quality_scores"] == [None]
+    carry_out(method="random", budget=2, seed=0)
+    assert "selection_score" not in all_rows(tmp_path)["a"]
+    carry_out(method="longest_response", budget=2)
+    assert {row["selection_score"] for row in all_rows(tmp_path).values()} == {1.0}
+
+
+@pytest.mark.parametrize("method", ["perplexity", "ifd", "direct_score"])
+def test_all_rows_have_what_another_stage_measured(carry_out, tmp_path, method):
+    section = "direct_score" if method == "direct_score" else "perplexity"
+    measured = datasets.Dataset.from_dict({"id": IDS[::-1], method: VALUES[::-1]})
+    measured.save_to_disk(str(tmp_path / section / "data"))
+    order = {"order": "lowest"} if method == "perplexity" else {}
+    carry_out(section, method=method, budget=1, column=method, **order)
+    rows = all_rows(tmp_path)
+    assert [rows[name][method] for name in IDS] == [rows[name]["selection_score"] for name in IDS] == VALUES
+
+
+def test_an_earlier_selections_columns_are_replaced(carry_out, tmp_path):
+    carry_out(method="ifd", budget=2, column="value")
+    again = datasets.Dataset.from_list(list(all_rows(tmp_path).values()))
+    shutil.rmtree(tmp_path / "pool")
+    again.save_to_disk(str(tmp_path / "pool" / "data"))
+    carry_out(method="random", budget=6, seed=0)
+    rows = all_rows(tmp_path)
+    assert {row["not_ranked"] for row in rows.values()} == {None}
+    assert "selection_score" not in rows["a"] and rows["a"]["value"] == 0.5
+    assert not {"selection_score", "not_ranked"} & set(
+        datasets.load_from_disk(str(tmp_path / "work/data")).column_names
+    )
+
+
+def test_numbers_in_float64_are_ranked_and_written_as_given(carry_out, tmp_path):
+    # Evol scores that differ in the ninth digit, in an order that float32 would not see.
+    complexity = [3.0 + 1e-9 * number for number in (0, 5, 2, 4, 1, 3)]
+    for name, scores in {"complexity": complexity, "quality": [2.0] * 6}.items():
+        shutil.rmtree(tmp_path / name)
+        rows = [{"id": row_id, f"{name}_scores": [score]} for row_id, score in zip(IDS, scores, strict=True)]
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        context = StageContext(
+            name, "scores_file", {"dimension": name}, {"file": str(file)}, {"pool": tmp_path / "pool"},
+            tmp_path / name, 0, 1, Progress(None),
+        )  # fmt: skip
+        scores_file.run(context)
+    _, kept, _ = carry_out("complexity", "quality", method="evol_score", budget=6, score="evol")
+    assert kept == ["b", "d", "f", "c", "e", "a"]
+    rows = all_rows(tmp_path)
+    assert [rows[name]["complexity_scores"] for name in IDS] == [[number] for number in complexity]
+    assert [rows[name]["evol_score"] for name in IDS] == [number * 2.0 for number in complexity]
 
 
 def test_a_rating_is_not_bounded(carry_out):
@@ -68,7 +147,7 @@ def test_a_rating_is_not_bounded(carry_out):
 def test_tags_of_lists(carry_out):
     result, kept, ranks = carry_out(method="instag", budget=3, column="tags")
     assert kept == ["c", "f", "b"]  # x and y, then z; the second round begins with b's x
-    assert ranks == {"b": 2, "c": 0, "e": None, "f": 1}
+    assert ranks == {"a": None, "b": 2, "c": 0, "d": None, "e": None, "f": 1}
     assert result.drops == {"no_tags": 2, "not_selected": 1}
 
 
@@ -413,5 +492,5 @@ def test_a_vector_that_is_not_finite_is_named_though_its_row_cannot_be_ranked(tm
     vectors[6] = np.nan
     shutil.rmtree(place / "embed")
     write_embeddings(place / "embed" / "data", [f"r{n}" for n in range(8)], vectors.astype(np.float32))
-    with pytest.raises(UserError, match="1 of 8 embeddings have no direction.*Rows: 'r6'"):
+    with pytest.raises(UserError, match=r"1 of 8 embeddings have no direction.*Rows: 'r6'"):
         select_centred(place, method="deita", budget=4, threshold=0.9)

@@ -69,15 +69,16 @@ def random(candidates: Candidates, budget: int) -> Trace:
 
 def longest_response(candidates: Candidates, budget: int) -> Trace:
     """Most characters over all assistant messages, calls and reasoning too (Zhao et al. 2024, "Long Is More")."""
-    return top_rows(candidates.ids, _characters(candidates, "assistant"), budget)
+    return top_rows(candidates.ids, characters(candidates, "assistant"), budget)
 
 
 def longest_instruction(candidates: Candidates, budget: int) -> Trace:
     """Most characters over all user messages: the baseline "instruction length" of DEITA's Table 2."""
-    return top_rows(candidates.ids, _characters(candidates, "user"), budget)
+    return top_rows(candidates.ids, characters(candidates, "user"), budget)
 
 
-def _characters(candidates: Candidates, role: str) -> np.ndarray:
+def characters(candidates: Candidates, role: str) -> np.ndarray:
+    """How many characters the messages of a role have in each row, `[N]` float64."""
     lengths = [
         sum(len(message_text(message)) for message in messages if message["role"] == role)
         for messages in candidates.values("messages")

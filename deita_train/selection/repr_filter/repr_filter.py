@@ -60,6 +60,14 @@ class Trace:
             blocked_by=np.full(num_rows, -1, dtype=np.int64),
         )
 
+    def within(self, positions: np.ndarray, num_rows: int) -> "Trace":
+        """The same decisions on the rows at ``positions`` ``[N]`` of a pool; its other rows are not reached."""
+        pool = Trace.empty(num_rows)
+        pool.selection_rank[positions] = self.selection_rank
+        pool.nearest_similarity[positions] = self.nearest_similarity
+        pool.blocked_by[positions] = np.where(self.blocked_by >= 0, positions[self.blocked_by], -1)
+        return pool
+
     @property
     def num_kept(self) -> int:
         """How many rows are kept."""
