@@ -124,7 +124,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "train_scorer": StageKind(
-        6,
+        7,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
@@ -159,7 +159,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_SHORTENED, **_RENDERED, "storage": "float32", "pooling": "last_token"},
     ),
     "sentence_embed": StageKind(
-        2,
+        3,
         "deita_train.stages.inference.sentence_embed",
         reuses="rows",
         describe=facts.of_embeddings,
