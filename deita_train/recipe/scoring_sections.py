@@ -129,7 +129,7 @@ class EmbeddingFile(Section):
 
 
 class Perplexity(Pass, Rendered):
-    """The model under which answers are measured: their perplexity, and IFD, its ratio to that of the answers alone."""
+    """The model under which answers are measured: their perplexity, and IFD, how much the instruction helps."""
 
     model: str
     """A folder, a Hub id, or `base`."""
@@ -137,6 +137,8 @@ class Perplexity(Pass, Rendered):
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count | None = None
     """Tokens at which a conversation is cut; by default the model's context, and 2,048 at most."""
+    ifd: Literal["perplexities", "losses"] = "perplexities"
+    """IFD divides the perplexity by that of the answers alone, as Superfiltering does, or the mean loss, as Cherry."""
 
 
 def _check_whitening(section: Embedding | EmbeddingFile) -> None:

@@ -25,6 +25,8 @@ class Candidates:
             turn) or the column of the settings where the method reads them.
         settings: the method and its settings.
         embeddings: `[N, D]` float32 or float16, for the methods that read them.
+        mean: `[D]` float64, the mean of all embeddings of the pool, which `center` subtracts; None for that of these
+            rows, where they are the whole pool.
         whole_pool_scores: `[N]` float64 weighted scores, where they were scaled over more rows than these.
         counted_turns: for each row which of its user turns the score counts; None, of a row or of all, for all turns.
     """
@@ -32,6 +34,7 @@ class Candidates:
     rows: datasets.Dataset
     settings: SelectionSettings
     embeddings: np.ndarray | None = None
+    mean: np.ndarray | None = None
     counted_turns: Sequence[Sequence[bool] | None] | None = None
     whole_pool_scores: np.ndarray | None = None
 
@@ -99,7 +102,7 @@ class Candidates:
     def unit_rows(self) -> UnitRows:
         """The embeddings as unit vectors."""
         assert self.embeddings is not None
-        return UnitRows.measure(self.embeddings, self.ids, center=self.settings.center)
+        return UnitRows.measure(self.embeddings, self.ids, center=self.settings.center, mean=self.mean)
 
     def values(self, name: str) -> Sequence[Any]:
         """The values of a column that the pipeline writes.

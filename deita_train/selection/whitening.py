@@ -50,7 +50,7 @@ class Whitening:
                 "would be as far from one as from another. State whiten_dimensions: with a small part of the number "
                 "of rows, or leave whiten out."
             )
-        mean = centre_of(embeddings, ids, None)
+        mean = centre_of(embeddings, ids)
         if mean is None:
             UnitRows.measure(embeddings, ids)  # names the rows that are not finite
             raise AssertionError("the mean of finite rows is not finite")

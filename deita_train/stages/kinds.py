@@ -109,7 +109,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
     "scores_file": StageKind(
-        1, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
+        2, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
     ),
     "embeddings_file": StageKind(
         1, "deita_train.stages.intake.embeddings_file", validations=("deita_train.stages.intake.embeddings_file",)
@@ -124,7 +124,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "train_scorer": StageKind(
-        6,
+        7,
         "deita_train.stages.training.train_scorer",
         trains=True,
         rows=ShownRows("labelled", "trained", "trained are the digit and the end of sequence"),
@@ -133,7 +133,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_ADAPTER, **_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
-        4,
+        5,
         "deita_train.stages.inference.score",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         reuses="rows",
@@ -159,7 +159,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_SHORTENED, **_RENDERED, "storage": "float32", "pooling": "last_token"},
     ),
     "sentence_embed": StageKind(
-        2,
+        3,
         "deita_train.stages.inference.sentence_embed",
         reuses="rows",
         describe=facts.of_embeddings,
@@ -176,7 +176,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "token",
         ),
         describe=facts.of_perplexities,
-        implied={**_CODE, **_SHORTENED, **_RENDERED},
+        implied={**_CODE, **_SHORTENED, **_RENDERED, "ifd": "perplexities"},
     ),
     "evolve": StageKind(1, "deita_train.stages.asking.evolve", validations=(_FORECAST,), describe=facts.of_evolutions),
     "rank": StageKind(1, "deita_train.stages.asking.rank", validations=(_FORECAST,), describe=facts.of_rankings),
@@ -191,7 +191,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_RENDERED, "resize": False, "answer_tokens": False},
     ),
     "select": StageKind(
-        2,
+        3,
         "deita_train.stages.selecting.select",
         reuses="walk",
         has_budget=True,

@@ -19,6 +19,7 @@ def add_perplexity(builder: Builder, perplexity: Perplexity) -> None:
         **decides,
         "max_length": perplexity.max_length,
         "max_length_limit": PASS_MAX_LENGTH,
+        "ifd": perplexity.ifd,
         **dtype,
     }
     runtime = {**model.location, **how, **rendering}

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from deita_train.errors import UserError
-from deita_train.selection.baselines.pool_products import order_of_ids, products
+from deita_train.selection.baselines.pool_products import first_alike, order_of_ids, products
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
@@ -47,9 +47,10 @@ def cluster_labels(candidates: Candidates, clusters: int | None, seed: int | Non
         UserError: there are fewer rows than clusters.
     """
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
-    starts = _spread_out(pool, order, _number_of_clusters(len(order), clusters), np.random.default_rng(seed))
+    alike, rng = first_alike(pool, order), np.random.default_rng(seed)
+    starts = _spread_out(pool, order, alike, _number_of_clusters(len(order), clusters), rng)
     labels = np.empty(len(order), dtype=np.int64)
-    labels[order] = lloyd(pool, order, pool.unit_rows(order[starts], np.float32))
+    labels[order] = lloyd(pool, order, pool.unit_rows(order[starts], np.float32))[alike]
     return labels
 
 
@@ -60,7 +61,9 @@ def _number_of_clusters(num_rows: int, clusters: int | None) -> int:
     return wanted
 
 
-def _spread_out(pool: UnitRows, order: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
+def _spread_out(
+    pool: UnitRows, order: np.ndarray, alike: np.ndarray, number: int, rng: np.random.Generator
+) -> list[int]:
     """Places in `order` to start from, by k-means++ (Arthur and Vassilvitskii 2007), which prefers distant rows.
 
     Fewer than `number` where the pool has fewer distinct rows.
@@ -72,7 +75,7 @@ def _spread_out(pool: UnitRows, order: np.ndarray, number: int, rng: np.random.G
         for block, product in products(pool, latest, order):
             distance = np.maximum(2 - 2 * product[:, 0].astype(np.float64), 0)
             np.minimum(squared_distance[block], distance, out=squared_distance[block])
-        squared_distance[starts] = 0
+        squared_distance[np.isin(alike, alike[starts])] = 0
         sums = squared_distance.cumsum()
         if sums[-1] == 0:
             break

@@ -52,6 +52,7 @@ def gist(candidates: Candidates, budget: int) -> Trace:
             budget=budget,
             threshold=similarity,
             center=candidates.settings.center,
+            mean=candidates.mean,
         )
         nearest = trace.nearest_similarity[trace.kept[1:]]
         distance = _distance(float(nearest.max())) if len(nearest) else diameter

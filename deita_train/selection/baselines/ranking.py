@@ -46,8 +46,9 @@ def by_number(candidates: Candidates, budget: int) -> Trace:
     A rating by an LLM: AlpaGasus (Chen et al. 2023); "direct scoring" in DEITA's tables. Perplexity of the response
     under a pretrained model: DEITA's Table 2 has it as a measure of complexity, and Marion et al. 2023 (arXiv
     2309.04564) find the middle of it best for pretraining. IFD (Cherry, Li et al. 2023) is the perplexity of the
-    response given the instruction over that of the response alone. From 1 on the instruction does not help, which the
-    paper takes as a sign that the two do not belong together; such rows are left out before.
+    response given the instruction over that of the response alone (Superfiltering, Li et al. 2024), or the loss over
+    the loss, as in Cherry's code. From 1 on the instruction does not help, which the paper takes as a sign that the two
+    do not belong together; such rows are left out before.
     """
     return top_rows(candidates.ids, in_order(candidates.numbers, candidates.settings.order), budget)
 
@@ -66,16 +67,23 @@ def longest_response(candidates: Candidates, budget: int) -> Trace:
     Counted in characters, or in the tokens that SFT would train on without a cut (`unit`).
     """
     if candidates.settings.unit == "tokens":
-        return top_rows(candidates.ids, np.array(candidates.values("answer_tokens"), dtype=np.float64), budget)
-    return top_rows(candidates.ids, _characters(candidates, "assistant"), budget)
+        return top_rows(candidates.ids, answer_tokens(candidates), budget)
+    return top_rows(candidates.ids, characters(candidates, "assistant"), budget)
+
+
+def answer_tokens(candidates: Candidates) -> np.ndarray:
+    """How many tokens of each row SFT would train on, `[N]` float64, nan for a row that the template cannot write."""
+    counts = candidates.values("answer_tokens")
+    return np.array([np.nan if number is None else number for number in counts], dtype=np.float64)
 
 
 def longest_instruction(candidates: Candidates, budget: int) -> Trace:
     """Most characters over all user messages: the baseline "instruction length" of DEITA's Table 2."""
-    return top_rows(candidates.ids, _characters(candidates, "user"), budget)
+    return top_rows(candidates.ids, characters(candidates, "user"), budget)
 
 
-def _characters(candidates: Candidates, role: str) -> np.ndarray:
+def characters(candidates: Candidates, role: str) -> np.ndarray:
+    """How many characters the messages of a role have in each row, `[N]` float64."""
     lengths = [
         sum(len(message_text(message)) for message in messages if message["role"] == role)
         for messages in candidates.values("messages")

@@ -8,22 +8,29 @@ from deita_train.data.row_table import as_dataset
 
 # The columns that a selection reads and writes; every other column is the pool's own.
 _TRACED = (
-    "complexity_scores", "quality_scores", "evol_score", "weighted_score", "answer_tokens", "selection_rank",
-    "nearest_similarity", "blocked_by",
-)  # fmt: skip
+    "complexity_scores",
+    "quality_scores",
+    "evol_score",
+    "selection_score",
+    "answer_tokens",
+    "selection_rank",
+    "nearest_similarity",
+    "blocked_by",
+    "not_ranked",
+)
+_SIZES = ("num_turns", "num_chars")
 
 
 def traced_pool(pool: datasets.Dataset, trace: datasets.Dataset) -> datasets.Dataset:
-    """Every row of `pool` in its order, with its scores and decision from `trace`, joined by `id`.
-
-    A row that the method could not rank is not in the trace: its columns are null.
-    """
+    """Every row of `pool` in its order, with its scores, what else was measured, and its decision, joined by `id`."""
     rows, traced = _table(pool), _table(trace)
     places = pc.index_in(rows["id"], value_set=traced["id"].combine_chunks())
-    for name in _TRACED:
+    measured = [name for name in traced.column_names if name not in (*rows.column_names, *_TRACED, *_SIZES)]
+    for name in (*measured, *_TRACED):
+        of_earlier = name in traced.column_names or name == "selection_score"
+        if name in rows.column_names and of_earlier:  # of an earlier selection
+            rows = rows.drop_columns([name])
         if name in traced.column_names:
-            if name in rows.column_names:  # of an earlier selection
-                rows = rows.drop_columns([name])
             rows = rows.append_column(name, traced[name].take(places))
     return as_dataset(rows)
 

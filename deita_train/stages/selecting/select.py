@@ -1,6 +1,6 @@
 """Stage `select`: keep the best rows by the method, with the trace of every decision.
 
-`data/` has the selected rows in rank order, `trace/` every row that can be ranked, without its text.
+`data/` has the selected rows in rank order, `trace/` every row of the pool, without its text.
 """
 
 from collections import Counter
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 
 from deita_train.budget import TOKENS, form_of
@@ -20,12 +21,17 @@ from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
 from deita_train.selection.settings import SelectionSettings
 from deita_train.selection.strata import without_stratum
-from deita_train.selection.trace.trace_columns import attach_trace, keep_selected
+from deita_train.selection.trace.trace_columns import attach_trace, keep_selected, with_reasons
 from deita_train.selection.unrankable import IN_WORDS, Reasons, outside_limits, unrankable_rows
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import start_ranks
 from deita_train.stages.row_limit import Readable, row_limit
-from deita_train.stages.selecting.scored_pool import scored_pool, with_combined_score
+from deita_train.stages.selecting.scored_pool import (
+    scored_pool,
+    with_answer_tokens,
+    with_evol_score,
+    with_selection_score,
+)
 from deita_train.stages.selecting.selection_metrics import selection_metrics
 from deita_train.stages.selecting.shortfall import shortfall
 from deita_train.stages.selecting.trained_lengths import TrainedLengths, read_trained_lengths
@@ -44,17 +50,15 @@ def run(context: StageContext) -> StageResult | None:
     context = replace(context, reusable=_reusable(context))
     lengths = _lengths(context)
     pool = _candidates(context, lengths)
-    rankable, drops = _rankable(context, pool)
-    if context.identity.get("unit") == "tokens":
-        assert lengths is not None
-        rankable = replace(rankable, rows=_with_answer_tokens(rankable, lengths))
+    rankable, reasons = _rankable(context, pool)
     tokens = lengths.tokens_of(rankable.ids) if lengths and _in_tokens(context) else None
     walked = walk(context, rankable, tokens, len(pool.rows), device, group)
     if context.rank != 0:
         return None
+    drops = Counter(filter(None, reasons))
     dropped = f" ({_counts(drops)})" if drops else ""
     fewer = shortfall(context, rankable, tokens, walked, len(pool.rows), dropped, device)
-    return _write(context, pool, rankable, drops, walked, fewer, device)
+    return _write(context, pool, reasons, walked, fewer, device)
 
 
 def _ranks(context: StageContext) -> tuple[torch.device, Group | None]:
@@ -87,14 +91,6 @@ def _lengths(context: StageContext) -> TrainedLengths | None:
     return read_trained_lengths(lengths, row_limit(context.identity, readable).tokens)
 
 
-def _with_answer_tokens(candidates: Candidates, lengths: TrainedLengths) -> datasets.Dataset:
-    rows, column = candidates.rows, "answer_tokens"
-    if column in rows.column_names:  # of an earlier selection
-        rows = rows.remove_columns(column)
-    counts = [lengths.answers[row_id] for row_id in candidates.ids]
-    return rows.add_column(column, counts, feature=datasets.Value("int64"))
-
-
 def _in_tokens(context: StageContext) -> bool:
     budget = context.identity["budget"]
     return budget is not None and form_of(budget) == TOKENS
@@ -106,11 +102,14 @@ def _candidates(context: StageContext, lengths: TrainedLengths | None) -> Candid
     if context.identity.get("only_trained_turns"):
         assert lengths is not None
         pool = replace(pool, counted_turns=lengths.turns_of(pool.ids))
-    return replace(pool, rows=with_combined_score(pool))
+    if context.identity.get("unit") == "tokens":
+        assert lengths is not None
+        pool = replace(pool, rows=with_answer_tokens(pool, lengths.answers))
+    return replace(pool, rows=with_selection_score(replace(pool, rows=with_evol_score(pool))))
 
 
-def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Counter[str]]:
-    """The rows that the method can rank, with their embeddings, and how many it cannot by reason."""
+def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Reasons]:
+    """The rows that the method can rank, with their embeddings, and for each row of the pool why it cannot."""
     limited = outside_limits(pool, context.identity.get("between", {}))
     strata = without_stratum(pool, context.identity.get("strata"))
     found = zip(unrankable_rows(pool), _lacking(context, pool.ids), limited, strata, strict=True)
@@ -121,8 +120,10 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Coun
     if drops:
         pool = pool.subset([place for place, reason in enumerate(reasons) if reason is None])
     if "embed" in context.parents:
-        pool = replace(pool, embeddings=PoolEmbeddings.of(context).rows(pool.ids))
-    return pool, drops
+        embedded = PoolEmbeddings.of(context)
+        mean = embedded.mean() if pool.settings.center else None
+        pool = replace(pool, embeddings=embedded.rows(pool.ids), mean=mean)
+    return pool, reasons
 
 
 def _lacking(context: StageContext, ids: Sequence[str]) -> Reasons:
@@ -144,18 +145,18 @@ def _counts(drops: Mapping[str, int]) -> str:
 def _write(
     context: StageContext,
     pool: Candidates,
-    rankable: Candidates,
-    drops: Counter[str],
+    reasons: Reasons,
     walked: Walked,
     fewer: Mapping[str, Any],
     device: torch.device,
 ) -> StageResult:
     """Write the selected rows and the trace."""
-    traced = attach_trace(rankable.rows, walked.trace, rankable.ids)
+    rankable = np.array([place for place, reason in enumerate(reasons) if reason is None], dtype=np.int64)
+    traced = attach_trace(pool.rows, walked.trace.within(rankable, len(reasons)), pool.ids)
     selected = keep_selected(traced, None)
     selected.save_to_disk(str(context.data_dir))
-    _trace_table(traced).save_to_disk(str(context.work_dir / "trace"))
-    left_out = {**drops, "not_selected": len(traced) - len(selected)}
+    with_reasons(_trace_table(traced), reasons).save_to_disk(str(context.work_dir / "trace"))
+    left_out = {**Counter(filter(None, reasons)), "not_selected": len(rankable) - len(selected)}
     metrics = selection_metrics(context.identity, pool.rows, selected, walked.trace)
     return StageResult(
         rows_in=len(pool.rows),

@@ -71,6 +71,7 @@ def _sufficient(
         lengths=tokens,
         above=settings.threshold,
         center=settings.center,
+        mean=candidates.mean,
         device=device,
         progress=lambda walks, most: context.progress.update(walks, most, "walks for a sufficient threshold"),
     )

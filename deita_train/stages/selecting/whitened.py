@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from deita_train.data.embeddings import embedded_ids, embeddings_of
+from deita_train.selection.repr_filter.unit_rows import UnitRows, centre_of
 from deita_train.selection.whitening import Whitening
 from deita_train.stages.context import StageContext
 
@@ -33,6 +34,17 @@ class PoolEmbeddings:
         if context.world_size > 1:
             torch.distributed.broadcast_object_list(found, src=0)
         return cls(context, found[0])
+
+    def mean(self) -> np.ndarray:
+        """The mean of every embedding of the pool, `[D]` float64, also of rows that cannot be ranked."""
+        folder = self.context.parents["embed"] / "data"
+        ids = embedded_ids(folder)
+        embeddings = embeddings_of(folder, ids)
+        mean = centre_of(embeddings, ids)
+        if mean is None:
+            UnitRows.measure(embeddings, ids)  # refuses the rows that are not finite, by id
+        assert mean is not None
+        return mean
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         """`[N, D]` float32 or float16 in the order of `ids`."""
