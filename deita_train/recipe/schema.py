@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from deita_train.recipe.data_sections import Count, Pool, Section
+from deita_train.recipe.data_sections import Count, Pool, Section, Source
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
 from deita_train.recipe.model_sections import Base, Dpo, Evaluate, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
@@ -138,12 +138,17 @@ class Select(Section):
     """What `longest_response` counts; tokens are those that SFT trains on, uncut."""
     among: Literal["instruction", "pool"] = SelectionSettings.among
     """Whether `fit` keeps the likeliest answer to each instruction, or the likeliest rows of the pool."""
+    target: Source | None = None
+    """Conversations of a task, of `target`: rows near them are kept. Read as a pool is, and embedded by the encoder of
+    `embedding`."""
     strata: Strata | None = None
     """Divides the budget among parts of the pool, for any method."""
     clusters: Count | None = None
     """Number of clusters, of `kmeans`; by default the square root of half the rows."""
     quality_weight: Annotated[float, Field(ge=0, lt=1)] = SelectionSettings.quality_weight
-    """Weight of the score against coverage, of `facility_location`, or against distance, of `gist`."""
+    """Weight of the score against coverage, of `facility_location`."""
+    distance_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = SelectionSettings.distance_weight
+    """Weight of the smallest distance between kept rows against their mean score, of `gist`."""
     label_similarity: Annotated[float, Field(gt=0, le=1)] = SelectionSettings.label_similarity
     """Similarity from which two tags are joined, of `mig`."""
     seed: int | None = None

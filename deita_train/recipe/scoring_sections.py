@@ -84,8 +84,9 @@ class Embedding(Pass, Rendered):
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count | None = None
     """Tokens at which a conversation is cut; by default the model's context, and 2,048 at most."""
-    pooling: Literal["last_token", "mean"] = "last_token"
-    """Last hidden state at the last token, as in the paper, or its mean over all tokens."""
+    pooling: Literal["last_token", "mean", "weighted_mean"] = "last_token"
+    """Last hidden state at the last token, as in the paper, its mean over all tokens, or that mean with later tokens
+    weighing more (SGPT, RDS+)."""
     storage: Literal["float32", "float16"] = "float32"
     """Number format of the stored vectors; float16 halves the disk space."""
     center: bool = False

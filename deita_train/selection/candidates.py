@@ -17,6 +17,14 @@ from deita_train.selection.weighting import weighted_score
 
 
 @dataclass(frozen=True)
+class Queries:
+    """What rows are wanted for: the ids and the embeddings `[Q, D]` of a task's questions."""
+
+    ids: Sequence[str]
+    embeddings: np.ndarray
+
+
+@dataclass(frozen=True)
 class Candidates:
     """N rows and how to select from them; all sequences are in the order of the rows.
 
@@ -28,6 +36,7 @@ class Candidates:
         mean: `[D]` float64, the mean of all embeddings of the pool, which `center` subtracts; None for that of these
             rows, where they are the whole pool.
         whole_pool_scores: `[N]` float64 weighted scores, where they were scaled over more rows than these.
+        queries: those of `select.target`, embedded as the rows are; they may be any number.
         counted_turns: for each row which of its user turns the score counts; None, of a row or of all, for all turns.
     """
 
@@ -35,6 +44,7 @@ class Candidates:
     settings: SelectionSettings
     embeddings: np.ndarray | None = None
     mean: np.ndarray | None = None
+    queries: Queries | None = None
     counted_turns: Sequence[Sequence[bool] | None] | None = None
     whole_pool_scores: np.ndarray | None = None
 

@@ -46,6 +46,7 @@ class Method:
         score: the score that it ranks by; None follows `select.score`.
         weighted: whether `select.score` must be made of weighted numbers.
         embeddings: whether it reads them.
+        target: whether it reads queries, `select.target`, embedded as the pool is.
         column: what it reads from the column that the user names; None for no column. A row without a value is left
             out.
         measured: the section of a recipe that can measure that column; None for none.
@@ -64,6 +65,7 @@ class Method:
     score: Score | None = None
     weighted: bool = False
     embeddings: bool = False
+    target: bool = False
     column: Literal["numbers", "numbers_below_one", "tags"] | None = None
     measured: str | None = None
     measured_column: str | None = None
@@ -78,7 +80,12 @@ class Method:
         found = {*self.settings, *self.later_settings}
         if self.scores != "none":
             found |= {"scores", "score_turns", "only_trained_turns"} | ({"score"} if self.score is None else set())
-        named = {"embeddings": self.embeddings, "column": self.column is not None, "launch": self.launch}
+        named = {
+            "embeddings": self.embeddings,
+            "target": self.target,
+            "column": self.column is not None,
+            "launch": self.launch,
+        }
         return frozenset(found | {name for name, is_read in named.items() if is_read})
 
 
@@ -137,8 +144,9 @@ METHODS: dict[str, Method] = {
         expensive=True,
     ),
     "gist": Method(
-        "baselines.gist.gist", settings=("quality_weight",), scores="weighed", embeddings=True, prefixes=False
+        "baselines.gist.gist", settings=("distance_weight",), scores="required", embeddings=True, prefixes=False
     ),
+    "target": Method("baselines.target.target", embeddings=True, target=True, expensive=True),
     "whole_pool": Method("baselines.ranking.whole_pool", has_budget=False),
 }
 
@@ -160,7 +168,8 @@ class SelectionSettings:
         unit: what the length of a response is counted in.
         among: whether answers that fit are chosen for each instruction or in the whole pool.
         clusters: how many clusters k-means makes; None for the square root of half the rows.
-        quality_weight: weight of the score in facility location and GIST, in [0, 1).
+        quality_weight: weight of the score in facility location, in [0, 1).
+        distance_weight: weight of the smallest distance against the mean score in GIST, above 0.
         label_similarity: lowest similarity at which MIG joins two labels, in (0, 1].
     """
 
@@ -176,6 +185,7 @@ class SelectionSettings:
     among: Literal["instruction", "pool"] = "instruction"
     clusters: int | None = None
     quality_weight: float = 0.5
+    distance_weight: float = 0.1
     label_similarity: float = 0.9
 
     def __post_init__(self) -> None:

@@ -41,12 +41,14 @@ CONFIGS = {
     "k_center": {"score": "evol", "center": False},
     "kmeans": {"score": "evol", "center": False, "clusters": None, "seed": 7},
     "facility_location": {"score": "evol", "center": False, "quality_weight": 0.5},
+    "target": {"center": False},
     "fit": {"column": "c", "among": "instruction"},
-    "gist": {"score": "evol", "center": False, "quality_weight": 0.5},
+    "gist": {"score": "evol", "center": False, "distance_weight": 0.1},
 }
 PARENTS = {
     "scores": {"complexity": "score.complexity", "quality": "score.quality"},
     "embeddings": {"embed": "embed"},
+    "target": {"target": "embed.target"},
 }
 
 
@@ -58,6 +60,8 @@ def select_of(folder, method, *without, **changes):
         changes["select__budget"] = None
     if method == "weighted":
         changes["select__score"] = WEIGHTED
+    if method == "target":
+        changes["select__target"] = {"builtin": "quickstart_heldout", "rows": 5}
     return graph(folder, recipe(*without, select__method=method, **changes))["select"]
 
 
@@ -373,3 +377,40 @@ def test_validate_counts_the_strata(tmp_path):
     lines = data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
     told = lines.index("select: 2 strata by 'domain', rows of each: code 2, chat 1")
     assert lines[told + 1] == "  no_stratum: 1"
+
+
+def test_the_queries_are_embedded_as_the_pool_is(tmp_path):
+    queries = {"builtin": "quickstart_heldout", "rows": 5}
+    told = {"embedding__pooling": "weighted_mean", "select__method": "target", "select__target": queries}
+    nodes = graph(tmp_path, recipe(**told))
+    one, other = nodes["embed"], nodes["embed.target"]
+    assert (one.kind, one.hashed, one.runtime) == (other.kind, other.hashed, other.runtime)
+    assert one.hashed["pooling"] == "weighted_mean"
+    assert other.parents["pool"].label == "target_data"
+    assert one.parents["model"].key == other.parents["model"].key
+    more = graph(tmp_path, recipe(**{**told, "select__target": {**queries, "rows": 6}}))
+    assert more["embed"].key == one.key and more["select"].key != nodes["select"].key
+
+
+@pytest.mark.parametrize(
+    ("without", "changes", "message"),
+    [
+        ((), {"method": "target"}, "select.target: method target needs target: {dataset: ...}, the questions"),
+        (
+            ("embedding",),
+            {"method": "target", "target": {"builtin": "quickstart_heldout", "rows": 5}},
+            "select.target: method target embeds its queries by the encoder of the pool; state embedding:",
+        ),
+        (
+            (),
+            {"target": {"builtin": "quickstart_heldout", "rows": 5}},
+            "select.target: would have no effect with method deita",
+        ),
+    ],
+)
+def test_a_target_that_cannot_be(tmp_path, without, changes, message):
+    (tmp_path / "vectors.jsonl").write_text("{}")
+    data = recipe(*without, **{f"select__{name}": value for name, value in changes.items()})
+    if without:
+        data["embeddings"] = {"file": str(tmp_path / "vectors.jsonl")}
+    assert message in refusal(tmp_path, data)

@@ -279,7 +279,7 @@ def test_the_defaults_of_the_paper():
         ({"model": "a", "sentence_transformer": "b"}, "state either model: .* or sentence_transformer:"),
         ({"sentence_transformer": "b", "pooling": "last_token"}, "pooling would have no effect beside"),
         ({"sentence_transformer": "b", "chat_template": "x"}, "chat_template would have no effect beside"),
-        ({"model": "a", "pooling": "max"}, "'last_token' or 'mean'"),
+        ({"model": "a", "pooling": "max"}, "'last_token', 'mean' or 'weighted_mean'"),
         ({"model": "a", "storage": "bfloat16"}, "'float32' or 'float16'"),
     ],
 )

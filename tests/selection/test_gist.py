@@ -26,7 +26,7 @@ class Objective:
         return min(pairs) if pairs else self.distance.max()
 
     def value(self, places):
-        return self.weight * self.quality[list(places)].sum() / self.budget + (1 - self.weight) * self.least(places)
+        return self.quality[list(places)].sum() / self.budget + self.weight * self.least(places)
 
     def best(self):
         places = range(len(self.ids))
@@ -54,12 +54,12 @@ class Objective:
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
-@given(embedded(max_rows=9), st.integers(1, 5), st.sampled_from([0.0, 0.3, 0.7, 0.95]))
+@given(embedded(max_rows=9), st.integers(1, 5), st.sampled_from([0.01, 0.1, 0.5, 3.0]))
 def test_the_guarantee_holds_and_the_best_walk_is_taken(drawn, budget, weight):
     ids, embeddings, quality = drawn
     assume(has_directions(embeddings, center=False))
     objective = Objective(ids, embeddings, quality, weight, budget)
-    kept = kept_ids("gist", scored(ids, quality), embeddings, budget, quality_weight=weight)
+    kept = kept_ids("gist", scored(ids, quality), embeddings, budget, distance_weight=weight)
     places = [int(np.searchsorted(objective.ids, name)) for name in kept]
     assert 1 <= len(set(places)) == len(kept) <= budget
     found = objective.value(places)
@@ -71,26 +71,26 @@ def test_by_hand():
     # a and b point almost the same way; a, c and d are at right angles, distance sqrt 2.
     vectors = [(1, 0, 0), (1, 0.01, 0), (0, 1, 0), (0, 0, 1)]
     rows = scored("abcd", [6.0, 5.0, 2.0, 1.0])
-    # Qualities 1, 0.8, 0.2, 0. Of two rows: a, b 0.9 w + 0.01 (1 - w); a, c 0.6 w + 1.41 (1 - w).
-    assert kept_ids("gist", rows, vectors, 2, quality_weight=0.5) == ["a", "c"]
-    assert kept_ids("gist", rows, vectors, 2, quality_weight=0.95) == ["a", "b"]  # 0.8555 against 0.6407
-    # Of three: a, b, c 2/3 w + 0.01 (1 - w) is less than a, c, d 0.4 w + 1.41 (1 - w).
-    assert kept_ids("gist", rows, vectors, 3, quality_weight=0.5) == ["a", "c", "d"]
-    assert kept_ids("gist", rows, vectors, 1, quality_weight=0.5) == ["a"]
+    # Qualities 1, 0.8, 0.2, 0. Of two rows: a, b 0.9 + 0.01 w; a, c 0.6 + 1.41 w.
+    assert kept_ids("gist", rows, vectors, 2, distance_weight=0.5) == ["a", "c"]
+    assert kept_ids("gist", rows, vectors, 2, distance_weight=0.1) == ["a", "b"]  # 0.901 against 0.741
+    # Of three: a, b, c 2/3 + 0.01 w is less than a, c, d 0.4 + 1.41 w.
+    assert kept_ids("gist", rows, vectors, 3, distance_weight=0.5) == ["a", "c", "d"]
+    assert kept_ids("gist", rows, vectors, 1, distance_weight=0.5) == ["a"]
 
 
 def test_fewer_rows_than_the_budget_where_distance_is_worth_more():
     vectors = [(1, 0), (-1, 0.001), (0.01, 1), (0.02, 1)]
-    assert kept_ids("gist", scored("abcd", [4.0, 3.0, 2.0, 1.0]), vectors, 4, quality_weight=0.1) == ["a", "b"]
+    assert kept_ids("gist", scored("abcd", [4.0, 3.0, 2.0, 1.0]), vectors, 4, distance_weight=5.0) == ["a", "b"]
 
 
 def test_equal_rows_and_a_single_row():
-    assert kept_ids("gist", scored("cab", [1.0, 1.0, 2.0]), [(1, 1)] * 3, 2, quality_weight=0.5) == ["b", "a"]
-    assert kept_ids("gist", scored("a", [1.0]), [(1, 1)], 3, quality_weight=0.5) == ["a"]
+    assert kept_ids("gist", scored("cab", [1.0, 1.0, 2.0]), [(1, 1)] * 3, 2, distance_weight=0.5) == ["b", "a"]
+    assert kept_ids("gist", scored("a", [1.0]), [(1, 1)], 3, distance_weight=0.5) == ["a"]
 
 
 def test_the_farthest_pair_of_several_blocks():
     vectors = np.abs(np.random.default_rng(0).standard_normal((1100, 3))) + 0.5
     vectors[[7, 1060]] = [(-1, -1, -1), (1, 1, 1)]
     ids = [f"{number:04}" for number in range(1100)]
-    assert kept_ids("gist", scored(ids, [1.0] * 1100), vectors, 2, quality_weight=0.0) == ["0007", "1060"]
+    assert kept_ids("gist", scored(ids, [1.0] * 1100), vectors, 2, distance_weight=9.0) == ["0007", "1060"]

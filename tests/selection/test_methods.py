@@ -12,9 +12,9 @@ from deita_train.errors import UserError
 from deita_train.recipe.schema import Select, SelectMethod
 from deita_train.selection import settings as rule_file
 from deita_train.selection.baselines.ranking import top_rows
-from deita_train.selection.candidates import Candidates
+from deita_train.selection.candidates import Candidates, Queries
 from deita_train.selection.repr_filter.repr_filter import Trace
-from deita_train.selection.select_rows import method_function
+from deita_train.selection.select_rows import method_function, select_rows
 from deita_train.selection.settings import METHODS, SelectionSettings, rules_of
 from deita_train.selection.trace.trace_columns import attach_trace, keep_selected, nearest_summary
 from deita_train.selection.unrankable import IN_WORDS, unrankable_by_column, unrankable_rows
@@ -69,6 +69,7 @@ ELSEWHERE = {
     "kmeans": "test_clusters",
     "gist": "test_gist",
     "fit": "test_fit",
+    "target": "test_target",
 }
 # The methods of which a smaller budget is a prefix of a larger one: all but two.
 WITH_PREFIX = sorted(set(METHODS) - {"kmeans", "gist"})
@@ -112,16 +113,12 @@ def test_settings_have_one_default():
     assert settings < {field.name for field in shared}
 
 
-@pytest.mark.parametrize("method", ["facility_location", "gist"])
-def test_without_a_weight_a_method_that_weighs_scores_reads_none(method):
-    with_weight, without = rules_of(method, 0.5), rules_of(method, 0.0)
-    assert with_weight.reads == METHODS[method].reads >= {"embeddings", "scores", "score"}
+def test_without_a_weight_facility_location_reads_no_scores():
+    with_weight, without = rules_of("facility_location", 0.5), rules_of("facility_location", 0.0)
+    assert with_weight.reads == METHODS["facility_location"].reads >= {"embeddings", "scores", "score"}
     assert without.reads == {"embeddings", "quality_weight"}
     assert (with_weight.scores, without.scores) == ("required", "none")
-
-
-def test_no_weight_means_nothing_to_other_methods():
-    for method in sorted(set(METHODS) - {"facility_location", "gist"}):
+    for method in sorted(set(METHODS) - {"facility_location"}):
         assert rules_of(method, 0.0) == METHODS[method]
 
 
@@ -173,7 +170,8 @@ def kept_ids(method, rows, embeddings, budget):
         number = {"weight": 1.5, "order": "middle"}
         weights = {"number": number, "evol": {"weight": 1, "order": "lowest"}}
         settings["score"] = {"weights": weights, "scale": "z", "combine": "sum"}
-    trace = select_by(method, rows, budget=budget, embeddings=embeddings, **settings)
+    queries = Queries(["q1", "q0"], np.eye(6, dtype=np.float32)[:2]) if method == "target" else None
+    trace = select_rows(Candidates(rows, SelectionSettings(method, **settings), embeddings, queries=queries), budget)
     places = np.flatnonzero(trace.selection_rank >= 0)
     ranked = places[np.argsort(trace.selection_rank[places])]
     assert trace.selection_rank[ranked].tolist() == list(range(len(ranked)))
@@ -240,6 +238,7 @@ def test_unknown_method():
         ("random", "seed"),
         ("ifd", "column"),
         ("mig", "column"),
+        ("target", "embeddings and target"),
         ("kmeans", "embeddings and seed"),
     ],
 )

@@ -14,6 +14,7 @@ from deita_train.errors import UserError
 from deita_train.plan.launch import resolve_launch
 from deita_train.selection.repr_filter import repr_filter
 from deita_train.selection.repr_filter.unit_rows import UnitRows
+from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.selection.trace.traced_pool import traced_pool
 from deita_train.stages.checks import content_digest
 from deita_train.stages.context import Progress, StageContext
@@ -539,3 +540,12 @@ def test_a_vector_that_is_not_finite_is_named_though_its_row_cannot_be_ranked(tm
     write_embeddings(place / "embed" / "data", [f"r{n}" for n in range(8)], vectors.astype(np.float32))
     with pytest.raises(UserError, match=r"1 of 8 embeddings have no direction.*Rows: 'r6'"):
         select_centred(place, method="deita", budget=4, threshold=0.9)
+
+
+def test_gist_says_why_it_finds_fewer_rows(carry_out):
+    gist = {"method": "gist", "center": False, "score": "complexity"}
+    result, kept, _ = carry_out("complexity", "embed", budget=4, distance_weight=0.1, **gist)
+    assert kept == ["f", "e", "d", "c"]  # all at right angles: further rows cost no distance
+    assert result.metrics["budget_met"]
+    result.metrics["budget_met"] = False
+    assert fewer_than_budget(result.metrics).endswith("more than further rows would (select.distance_weight).")

@@ -8,6 +8,7 @@ from deita_train.plan.identity import decisive_trainer
 from deita_train.plan.inputs import MissingSection
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
+from deita_train.plan.sections.embedding import add_embedded
 from deita_train.recipe.model_sections import Rendered, Sft
 from deita_train.recipe.schema import ReadAs, Select, Strata
 from deita_train.selection.settings import (
@@ -58,6 +59,8 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     if rules.embeddings or (select.strata is not None and select.strata.by == EMBEDDING_CLUSTERS):
         parents["embed"] = builder.either("embeddings", "embed", "select", "embedding: or embeddings:")
         identity |= how_compared(builder)
+    if rules.target:
+        parents["target"] = _add_target(builder, select)
     if select.in_tokens or identity.get("only_trained_turns") or "unit" in identity:
         parents["lengths"], how = _add_lengths(builder, select, parents["pool"])
         identity |= how
@@ -66,6 +69,23 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
     if launch is not None:
         runtime["launch"] = launch
     return builder.add(Node(label, "select", identity, runtime, parents))
+
+
+def _add_target(builder: Builder, select: Select) -> Node:
+    """Add the reading of the queries, and their embedding by the encoder of the pool."""
+    if select.target is None:
+        raise builder.inputs.error(
+            "select.target",
+            f"method {select.method} needs target: {{dataset: ...}}, the questions or conversations to be near to",
+        )
+    if builder.recipe.embedding is None:
+        raise builder.inputs.error(
+            "select.target",
+            f"method {select.method} embeds its queries by the encoder of the pool; state embedding: with the encoder "
+            "in place of embeddings:, a file of vectors.",
+        )
+    queries = builder.add_pool("target_data", [select.target], "select.target")
+    return add_embedded(builder, builder.recipe.embedding, "embed.target", queries)
 
 
 def _plain_strata(builder: Builder, strata: Strata) -> dict[str, Any]:

@@ -20,12 +20,12 @@ EPSILON = 0.1
 
 
 def gist(candidates: Candidates, budget: int) -> Trace:
-    """At most `budget` rows S that maximise w * (sum of q over S) / budget + (1 - w) * div(S), to at least 2/3 - 0.1.
+    """At most `budget` rows S that maximise (sum of q over S) / budget + w * div(S), to at least 2/3 - 0.1 of the best.
 
     div is the smallest distance between two rows of S, as unit vectors (0 to 2), and for a single row the largest
     distance in the pool. q is the score, scaled so that the pool's lowest is 0 and its highest 1. w is
-    `quality_weight`. The sum is a linear utility, for which the paper's guarantee is 2/3 - epsilon. Dividing the sum by
-    the budget and scaling q, which make w comparable between pools, are ours.
+    `distance_weight`, lambda of the paper. The sum is a linear utility, for which the paper's guarantee is 2/3 -
+    epsilon. Dividing the sum by the budget and scaling q, which make w comparable between pools, are ours.
 
     For each distance d of a geometric series, rows are walked down by q, ties by id, and kept unless nearer than d to
     a kept one: the Repr Filter's walk at a similarity of 1 - d * d / 2. Of these walks, the one without a distance and
@@ -36,12 +36,12 @@ def gist(candidates: Candidates, budget: int) -> Trace:
     that of one walk. No smaller budget is a prefix of a larger one.
     """
     assert candidates.embeddings is not None
-    weight, num_rows = candidates.settings.quality_weight, len(candidates.ids)
-    quality = scaled_scores(candidates.scores) if weight else np.zeros(num_rows)
+    weight, num_rows = candidates.settings.distance_weight, len(candidates.ids)
+    quality = scaled_scores(candidates.scores)
     pair, diameter = _farthest_pair(candidates.unit_rows(), candidates.ids)
 
     def value_of(kept: np.ndarray, least_distance: float) -> float:
-        return weight * float(np.sort(quality[kept]).sum()) / budget + (1 - weight) * least_distance
+        return float(np.sort(quality[kept]).sum()) / budget + weight * least_distance
 
     kept, best = walk_order(candidates.ids, quality)[:0], -np.inf
     for similarity in _similarities(diameter):

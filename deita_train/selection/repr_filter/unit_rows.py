@@ -74,6 +74,22 @@ class UnitRows:
     def __len__(self) -> int:
         return len(self.norms)
 
+    def others(self, embeddings: np.ndarray, ids: Sequence[str]) -> "UnitRows":
+        """Vectors that are not of the pool, such as queries, less the pool's mean.
+
+        Raises:
+            UserError: one is not finite or has no direction, or another number of dimensions.
+        """
+        check_shape(embeddings, ids)
+        if embeddings.shape[1] != self.embeddings.shape[1]:
+            raise UserError(
+                f"the pool's embeddings have {self.embeddings.shape[1]} dimensions and the queries' "
+                f"{embeddings.shape[1]}. Embed both by one encoder."
+            )
+        norms = _norms(embeddings, self.mean)
+        refuse_without_direction(np.flatnonzero(_has_no_direction(norms, self.mean)), self.mean, ids)
+        return UnitRows(embeddings, self.mean, norms)
+
     def unit_rows(self, positions: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
         """The rows at ``positions`` as unit vectors ``[B, D]``, divided in float64, stored as ``dtype``."""
         rows = self.embeddings[positions]

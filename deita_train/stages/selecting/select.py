@@ -122,7 +122,8 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Reas
     if "embed" in context.parents:
         embedded = PoolEmbeddings.of(context)
         mean = embedded.mean() if pool.settings.center else None
-        pool = replace(pool, embeddings=embedded.rows(pool.ids), mean=mean)
+        queries = embedded.queries() if "target" in context.parents else None
+        pool = replace(pool, embeddings=embedded.rows(pool.ids), mean=mean, queries=queries)
     return pool, reasons
 
 

@@ -95,6 +95,11 @@ def _too_few(
                 f"{context.label}: the budget is {walked.wanted} rows{share}, but only {walked.found} of {pool_rows} "
                 "can be selected"
             )
+        if context.identity["method"] == "gist":
+            return (
+                f"{found}{dropped}: the distance between these weighs more than further rows would. Lower "
+                "select.distance_weight or select.budget, or state select.allow_fewer: true."
+            )
         return f"{found}{dropped}. Add rows to the pool, lower select.budget, or state select.allow_fewer: true."
     quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items())
     fix = "Add rows to the pool, lower select.budget"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from deita_train.data.embeddings import embedded_ids, embeddings_of
+from deita_train.selection.candidates import Queries
 from deita_train.selection.repr_filter.unit_rows import UnitRows, centre_of
 from deita_train.selection.whitening import Whitening
 from deita_train.stages.context import StageContext
@@ -48,5 +49,13 @@ class PoolEmbeddings:
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         """`[N, D]` float32 or float16 in the order of `ids`."""
-        embeddings = embeddings_of(self.context.parents["embed"] / "data", ids)
+        return self._rows("embed", ids)
+
+    def queries(self) -> Queries:
+        """Those of the stage's parent `target`, whitened as the pool is."""
+        ids = embedded_ids(self.context.parents["target"] / "data")
+        return Queries(ids, self._rows("target", ids))
+
+    def _rows(self, parent: str, ids: Sequence[str]) -> np.ndarray:
+        embeddings = embeddings_of(self.context.parents[parent] / "data", ids)
         return embeddings if self.whitening is None else self.whitening.apply(embeddings, ids)
