@@ -84,7 +84,8 @@ def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[s
     useless = next((name for name, need in _SERVES.items() if name in stated and need not in read), None)
     if useless is not None:
         raise UserError(f"{useless}: would have no effect with {named}; leave it out.")
-    for name in unread_fields(recipe.select, methods):
+    in_tokens = recipe.compare is not None and recipe.compare.counts_tokens
+    for name in unread_fields(recipe.select, methods, in_tokens):
         if name == "read_as" and "--tokenizer" in stated:
             raise UserError(
                 "--tokenizer: would have no effect with this --budget, which counts no tokens; leave it out."

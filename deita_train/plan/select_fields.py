@@ -38,7 +38,7 @@ def check_select_fields(loaded: LoadedRecipe) -> None:
     compare = loaded.recipe.compare
     methods = dict.fromkeys([*stated, *(compare.methods if compare is not None else ()), _of_file(loaded)])
     tried = [method for method in methods if method in METHODS]
-    in_tokens = any(select.in_tokens for select in selects)
+    in_tokens = any(select.in_tokens for select in selects) or (compare is not None and compare.counts_tokens)
     for select in selects:
         for name in unread_fields(select, tried, in_tokens):
             named = f"method{'s' if len(tried) > 1 else ''} {', '.join(tried)}"

@@ -206,10 +206,22 @@ class Compare(Section):
     """The methods to compare with."""
     columns: dict[SelectMethod, str] = Field(default_factory=dict)
     """Columns of methods that need another one than `select.column`."""
+    seeds: Annotated[list[int], Field(min_length=1)] | None = None
+    """Seeds with which each method that draws selects, for intervals; by default the one of `select`."""
+    match: Literal["rows", "tokens"] = "rows"
+    """What the methods have in common: the budget in rows, or as many training tokens as the selection of `select`."""
+    count_tokens: bool = False
+    """States the training tokens of each selection, as `sft` or `select.read_as` read the rows; `match: tokens` does so
+    too."""
     max_length: Count | None = None
     """Length at which a training would cut a row, for the share of text that it never sees; not measured by default."""
     token_column: str | None = None
     """The pool's column with each row's number of tokens, the unit of `max_length`; by default it is characters."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether training tokens are counted."""
+        return self.count_tokens or self.match == "tokens"
 
     @model_validator(mode="after")
     def _methods_to_compare(self) -> Self:
@@ -219,6 +231,10 @@ class Compare(Section):
         without_budget = next((name for name in self.methods if not METHODS[name].has_budget), None)
         if without_budget is not None:
             raise ValueError(f"{without_budget} is in the tables as it is; leave it out")
+        if self.token_column is not None and self.counts_tokens:
+            raise ValueError("token_column: tokens are counted as SFT reads the rows; leave one of the two out")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} names one twice; name each seed once")
         return self
 
 

@@ -25,8 +25,10 @@ MEASURED_NUMBERS: Mapping[str, str] = {
 }
 # Parts of a select stage's configuration that the method does not see.
 _OF_THE_STAGE = frozenset(
-    {"budget", "max_length", "cut_at_context", "only_trained_turns", "between", "whiten", "strata"}
+    {"budget", "max_length", "cut_at_context", "only_trained_turns", "between", "whiten", "strata", "match"}
 )
+# What every other method has to beat, because they cost nothing.
+REFERENCES = ("random", "longest_response")
 # What `select.strata.by` says for k-means clusters in place of a column.
 EMBEDDING_CLUSTERS = "embedding_clusters"
 
@@ -292,6 +294,18 @@ def check_compared(method: str, others: Sequence[str], columns: Mapping[str, str
         if name not in others or METHODS[name].column is None:
             why = "is not compared" if name not in others else "reads no column"
             raise UserError(f"columns.{name}: {name} {why}; leave it out")
+
+
+def check_match(*, in_tokens: bool, has_strata: bool) -> None:
+    """Refuse to match tokens where that would have no effect, or cannot be.
+
+    Raises:
+        UserError: the budget counts tokens already, or strata divide rows.
+    """
+    if in_tokens:
+        raise UserError("match: tokens would have no effect beside a select.budget of tokens; leave it out")
+    if has_strata:
+        raise UserError("match: tokens gives the others a budget of tokens, which select.strata cannot divide")
 
 
 def check_shared_column(column: str | None, methods: Sequence[str]) -> None:

@@ -198,7 +198,11 @@ STAGE_KINDS: dict[str, StageKind] = {
         validations=("deita_train.stages.selecting.column_check", "deita_train.stages.selecting.budget_check"),
         implied={"score_turns": "sum", "only_trained_turns": False, "whiten": None, **_CUT},
     ),
-    "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum", "whiten": None}),
+    "compare": StageKind(
+        1,
+        "deita_train.stages.selecting.compare",
+        implied={"score_turns": "sum", "whiten": None, "seeded": None, "trained": None},
+    ),
     "sft": StageKind(
         3,
         "deita_train.stages.training.sft",

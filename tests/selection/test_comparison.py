@@ -132,15 +132,15 @@ def test_a_column_without_token_counts(tokens):
 def test_composition_table():
     table = composition_table(compared(scores=SCORES, token_column="tokens", max_length=2))
     assert table.titles == (
-        "selection", "rows", "mean score", "mean characters", "mean tokens", "mean turns", "text beyond 2 tokens",
-        "source distance",
+        "selection", "rows", "total tokens", "mean score", "mean characters", "mean tokens", "mean turns",
+        "text beyond 2 tokens", "source distance",
     )  # fmt: skip
     dash = "\N{EN DASH}"
     assert table.rows == (
-        ("whole pool", "4", "3.000", "25", "4", "1.50", "56.2%", dash),
-        ("best", "2", "4.000", "30", "6", "1.50", "66.7%", "0.250"),
-        ("all but b", "3", "3.500", "27", "5", "1.67", "64.3%", "0.083"),
-        ("only", "1", dash, "30", "3", "2.00", "33.3%", "0.750"),
+        ("whole pool", "4", "16", "3.000", "25", "4", "1.50", "56.2%", dash),
+        ("best", "2", "12", "4.000", "30", "6", "1.50", "66.7%", "0.250"),
+        ("all but b", "3", "14", "3.500", "27", "5", "1.67", "64.3%", "0.083"),
+        ("only", "1", "3", dash, "30", "3", "2.00", "33.3%", "0.750"),
     )
     assert table.note.startswith("Source distance: ")
 

@@ -549,3 +549,22 @@ def test_gist_says_why_it_finds_fewer_rows(carry_out):
     assert result.metrics["budget_met"]
     result.metrics["budget_met"] = False
     assert fewer_than_budget(result.metrics).endswith("more than further rows would (select.distance_weight).")
+
+
+def test_a_matched_selection_has_as_many_tokens_as_the_other(carry_out, tmp_path):
+    counts = {"id": IDS, "num_tokens": [5, 4, 9, 3, 2, 7], "first_trained": [1] * 6, "turn_ends": [[2]] * 6}
+    datasets.Dataset.from_dict(counts).save_to_disk(str(tmp_path / "lengths" / "data"))
+    write_readable(tmp_path, None)
+    datasets.Dataset.from_dict({"id": ["c", "a"]}).save_to_disk(str(tmp_path / "matched" / "data"))
+    # c and a have 9 and 5, cut at 6: 11 tokens. By the rating f, e and b have 6, 2 and 4: the third exceeds 11.
+    parents = ("lengths", "matched")
+    result, kept, _ = carry_out(
+        *parents, method="direct_score", column="rating", budget=2, match="tokens", max_length=6, cut_at_context=False
+    )
+    assert kept == ["f", "e"]
+    assert (result.metrics["budget"], result.metrics["budget_found"]) == ({"tokens": 11}, 8)
+    datasets.Dataset.from_dict({"id": ["z"]}).save_to_disk(str(tmp_path / "other" / "data"))
+    shutil.rmtree(tmp_path / "matched")
+    (tmp_path / "other").rename(tmp_path / "matched")
+    with pytest.raises(UserError, match="none of the rows that `select` kept can be trained on"):
+        carry_out(*parents, method="random", seed=1, budget=2, match="tokens", max_length=6, cut_at_context=False)

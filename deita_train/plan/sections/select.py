@@ -30,7 +30,9 @@ def add_select(builder: Builder, select: Select) -> None:
     add_selection(builder, "select", select)
 
 
-def add_selection(builder: Builder, label: str, select: Select, where: str = "select.column") -> Node:
+def add_selection(
+    builder: Builder, label: str, select: Select, where: str = "select.column", matched: Node | None = None
+) -> Node:
     """Add a selection and what only it reads.
 
     Args:
@@ -38,6 +40,7 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
         label: the stage's label.
         select: the method and its settings.
         where: the place in the recipe that a message names when the method's column is missing.
+        matched: a selection whose training tokens are the budget; None for that of `select`.
     """
     rules = rules_of(select.method, select.quality_weight)
     parents = {"pool": builder.required("pool", "select", "pool:")}
@@ -61,9 +64,11 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
         identity |= how_compared(builder)
     if rules.target:
         parents["target"] = _add_target(builder, select)
-    if select.in_tokens or identity.get("only_trained_turns") or "unit" in identity:
-        parents["lengths"], how = _add_lengths(builder, select, parents["pool"])
+    if select.in_tokens or identity.get("only_trained_turns") or "unit" in identity or matched:
+        parents["lengths"], how = add_lengths(builder, select, parents["pool"])
         identity |= how
+    if matched is not None:
+        identity["match"], parents["matched"] = "tokens", matched
     runtime: dict[str, Any] = {"allow_fewer": select.allow_fewer}
     launch = builder.inputs.optional_launch(select.launch, "select.launch") if rules.launch else None
     if launch is not None:
@@ -207,7 +212,7 @@ def _dimensions(builder: Builder, rules: Method, score: Score | WeightedScore) -
     return ()
 
 
-def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, dict[str, Any]]:
+def add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, dict[str, Any]]:
     """Add the stage that counts SFT's tokens; returns it, and where SFT cuts a row.
 
     Both follow from `sft:`, or from `select.read_as` in a recipe whose SFT does not read these rows.
@@ -226,8 +231,11 @@ def _add_lengths(builder: Builder, select: Select, pool: Node) -> tuple[Node, di
         model = _tokenizer(builder, read_as)
         cut = {"max_length": read_as.max_length, "cut_at_context": "max_length" not in read_as.model_fields_set}
         return _lengths(builder, model, read_as, "select.read_as", pool), cut
+    stated = {"budget": select.in_tokens, "unit": select.unit == "tokens"}
+    stated["only_trained_turns"] = select.only_trained_turns
+    field = next((f"select.{name}" for name, is_stated in stated.items() if is_stated), "compare")
     raise builder.inputs.error(
-        f"select.{'budget' if select.in_tokens else 'unit' if select.unit == 'tokens' else 'only_trained_turns'}",
+        field,
         "counts tokens as SFT reads them, and no sft: of the recipe reads these rows. Add sft:, or select.read_as: "
         "{tokenizer: MODEL}, with chat_template: and max_length: where they are not the model's own (else vicuna_v1.1) "
         "and 2048.",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from deita_train.number_text import ABSENT, decimals, share
 from deita_train.selection.measures.compared import Comparison, Composition, Diversity
 from deita_train.selection.measures.composition import Spread
+from deita_train.selection.measures.differences import difference_table, seed_table
 from deita_train.selection.trace.trace_columns import QUANTILES
 from deita_train.table import Table, numbers, words
 
@@ -26,7 +27,13 @@ _NOTES = {
 
 def shown_tables(comparison: Comparison) -> list[Table]:
     """The tables for a terminal, those that the comparison has."""
-    tables = (composition_table(comparison), diversity_table(comparison), source_table(comparison))
+    tables = (
+        composition_table(comparison),
+        diversity_table(comparison),
+        seed_table(comparison),
+        difference_table(comparison),
+        source_table(comparison),
+    )
     return [*(table for table in tables if table is not None), overlap_table(comparison)]
 
 
@@ -105,6 +112,7 @@ def _source_shares(mix: Mapping[str, float], named: list[str], pool: Mapping[str
 def _composition_cells(comparison: Comparison, rows: Composition) -> dict[str, str]:
     cells = {
         "rows": decimals(rows.num_rows, 0),
+        "total tokens": decimals(rows.total_tokens, 0),
         "mean score": decimals(rows.mean_score, 3),
         "mean characters": decimals(rows.characters.mean, 0),
         "mean tokens": decimals(rows.tokens.mean if rows.tokens else None, 0),

@@ -49,6 +49,9 @@ def run(context: StageContext) -> StageResult | None:
     datasets.disable_caching()  # a map over a published table would leave its cache beside it
     context = replace(context, reusable=_reusable(context))
     lengths = _lengths(context)
+    if "matched" in context.parents:
+        assert lengths is not None
+        context = _matched(context, lengths)
     pool = _candidates(context, lengths)
     rankable, reasons = _rankable(context, pool)
     tokens = lengths.tokens_of(rankable.ids) if lengths and _in_tokens(context) else None
@@ -89,6 +92,15 @@ def _lengths(context: StageContext) -> TrainedLengths | None:
     lengths = context.parents["lengths"]
     readable = Readable(**read_json(lengths / "metrics.json")["readable"])
     return read_trained_lengths(lengths, row_limit(context.identity, readable).tokens)
+
+
+def _matched(context: StageContext, lengths: TrainedLengths) -> StageContext:
+    """The context with a budget of as many training tokens as the selection that this one is matched with."""
+    ids = datasets.load_from_disk(str(context.parents["matched"] / "data"))["id"]
+    tokens = sum(lengths.tokens.get(row_id, 0) for row_id in ids)
+    if not tokens:
+        raise UserError(f"{context.label}: compare.match: none of the rows that `select` kept can be trained on.")
+    return replace(context, identity={**context.identity, "budget": {TOKENS: tokens}})
 
 
 def _in_tokens(context: StageContext) -> bool:
