@@ -28,7 +28,12 @@ def compared(seeds=SEEDS, selections=None, **more):
 
 def column(table, title):
     place = table.titles.index(title)
-    return {row[0] if table.titles[1] != "against" else row[:2]: row[place] for row in table.rows}
+    return {row[0]: row[place] for row in table.rows}
+
+
+def gaps(table, measure="mean score"):
+    """Difference and interval by pair."""
+    return {(method, against): cells for method, against, title, *cells in table.rows if title == measure}
 
 
 def test_tokens_stand_beside_rows_and_limits_stay_in_characters():
@@ -45,38 +50,39 @@ def test_tokens_stand_beside_rows_and_limits_stay_in_characters():
 def test_means_over_seeds_by_hand():
     # 1.5, 4 and 3: mean 17/6, deviation sqrt(19/12), t(0.975, 2) = 4.302653.
     half = 4.302653 * (19 / 12) ** 0.5 / 3**0.5
-    table = seed_table(compared())
-    assert column(table, "mean score") == {
-        "deita": "5.500", "random": f"2.833 ± {half:.3f}", "longest_response": "5.500",
-    }  # fmt: skip
-    assert column(table, "selections") == {"deita": "1", "random": "3", "longest_response": "1"}
+    rows = [row for row in seed_table(compared()).rows if row[2] == "mean score"]
+    assert rows == [
+        (
+            "random",
+            "3",
+            "mean score",
+            "2.833",
+            f"{17 / 6 - half:.3f} to {17 / 6 + half:.3f}".replace("-", "\N{MINUS SIGN}"),
+        )
+    ]
 
 
 def test_differences_from_a_method_that_draws_nothing():
     table = difference_table(compared())
     half = 4.302653 * (19 / 12) ** 0.5 / 3**0.5
     gap = 5.5 - 17 / 6
-    found = column(table, "mean score")
+    found = gaps(table)
     low = f"{gap - half:.3f}".replace("-", "\N{MINUS SIGN}")
-    assert found["deita", "random"] == f"2.667 ({low} to {gap + half:.3f})"
-    assert found["deita", "longest_response"] == "0.000"
+    assert found["deita", "random"] == ["2.667", f"{low} to {gap + half:.3f}"]
+    assert found["deita", "longest_response"] == ["0.000", "\N{EN DASH}"]
     assert list(found) == [
         ("deita", "random"), ("longest_response", "random"), ("deita", "longest_response"),
     ]  # fmt: skip
     assert "these seeds do not tell the two apart: deita and random in mean score" in table.note
-    assert "longest_response in" not in table.note  # equal selections without spread have no interval
+    assert "and longest_response in" not in table.note  # equal selections without spread have no interval
 
 
 def test_two_methods_that_draw_are_compared_by_welch():
     kmeans = {"kmeans": ["f", "e"], "kmeans seed 2": ["f", "d"]}  # 5.5 and 5
     found = compared({**SEEDS, "kmeans": list(kmeans)}, {**kmeans, **RANDOM})
     test = stats.ttest_ind([5.5, 5.0], [1.5, 4.0, 3.0], equal_var=False).confidence_interval(0.95)
-    text = column(difference_table(found), "mean score")["kmeans", "random"]
-    numbers = [
-        float(part.replace("\N{MINUS SIGN}", "-"))
-        for part in text.replace("(", "").replace(")", "").split()
-        if part != "to"
-    ]
+    parts = " ".join(gaps(difference_table(found))["kmeans", "random"]).replace("\N{MINUS SIGN}", "-").split()
+    numbers = [float(part) for part in parts if part != "to"]
     assert numbers == pytest.approx([5.25 - 17 / 6, test.low, test.high], abs=6e-4)
 
 
@@ -85,7 +91,7 @@ def test_an_interval_without_zero_and_a_single_seed():
     table = difference_table(compared(selections={"deita": ["f", "e"], **near}))
     assert table.note.endswith("No interval holds zero.")
     one = compared({"random": ["random seed 1"]}, {"deita": ["f", "e"], "random seed 1": ["a", "b"]})
-    assert column(difference_table(one), "mean score") == {("deita", "random"): "4.000"}
+    assert gaps(difference_table(one)) == {("deita", "random"): ["4.000", "\N{EN DASH}"]}
     assert "A single seed of random rows leaves their spread unknown" in difference_table(one).note
 
 

@@ -33,16 +33,17 @@ _QUANTITIES = (
 
 
 def seed_table(comparison: Comparison) -> Table | None:
-    """Means over the seeds of each method with 95% intervals; None without seeds."""
-    if not comparison.seeds:
-        return None
+    """Means over the seeds of each method that draws, with 95% intervals; None without seeds."""
     found = _values(comparison)
-    rows = [
-        (method, str(len(_names(comparison)[method])), *(_mean_text(of[item.title], item) for item in _QUANTITIES))
-        for method, of in found.items()
-    ]
-    note = "Mean and half the 95% interval (Student's t) over seeds; a method that draws nothing has one selection."
-    return _present("Means over seeds", ("selection", "selections"), rows, note)
+    rows = tuple(
+        (method, str(len(comparison.seeds[method])), item.title, *_mean_cells(found[method][item.title], item))
+        for method in comparison.seeds
+        for item in _QUANTITIES
+        if found[method][item.title]
+    )
+    note = "The interval of the mean over seeds is Student's t. The other methods draw nothing."
+    columns = (*words("selection"), *numbers("seeds"), *words("measure"), *numbers("mean", "95% interval"))
+    return Table(columns, rows, "Means over seeds", note) if rows else None
 
 
 def difference_table(comparison: Comparison) -> Table | None:
@@ -52,27 +53,36 @@ def difference_table(comparison: Comparison) -> Table | None:
     pairs = [(method, against) for against in there for method in found if method not in (against, "random")]
     if not comparison.seeds or not pairs:
         return None
-    rows, zero, unknown = [], list[str](), False
-    for method, against in pairs:
-        cells = []
-        for item in _QUANTITIES:
-            gap = _gap(found[method][item.title], found[against][item.title])
-            cells.append(_gap_text(gap, item.places))
-            if gap is not None and gap.interval is not None and gap.includes_zero and gap.interval[0] < gap.interval[1]:
-                zero.append(f"{method} and {against} in {item.title}")
-            unknown = unknown or (gap is not None and gap.interval is None and "random" in (method, against))
-        rows.append((method, against, *cells))
+    gaps = {
+        (*pair, item): gap
+        for pair in pairs
+        for item in _QUANTITIES
+        if (gap := _gap(*(found[method][item.title] for method in pair))) is not None
+    }
+    rows = tuple((method, against, item.title, *_gap_cells(gap, item)) for (method, against, item), gap in gaps.items())
     note = "The method less the other, with the 95% interval over seeds (Welch, or Student's t where one of them draws "
-    note += f"nothing). {_verdict(zero)}"
-    if unknown:
-        note += " A single seed of random rows leaves their spread unknown: state several in compare.seeds."
-    return _present("Against random rows and the longest answers", ("selection", "against"), rows, note)
+    note += f"nothing). {_verdict(gaps)}"
+    columns = (*words("selection", "against", "measure"), *numbers("difference", "95% interval"))
+    return Table(columns, rows, "Against random rows and the longest answers", note)
 
 
-def _verdict(zero: Sequence[str]) -> str:
-    if not zero:
-        return "No interval holds zero."
-    return f"The interval holds zero, so these seeds do not tell the two apart: {'; '.join(zero)}."
+def _verdict(gaps: Mapping[tuple[str, str, _Quantity], Difference]) -> str:
+    """Which intervals hold zero, and whether the spread of random rows is unknown, in sentences."""
+    zero: dict[tuple[str, str], list[str]] = {}
+    for (method, against, item), gap in gaps.items():
+        if _has_spread(gap) and gap.includes_zero:
+            zero.setdefault((method, against), []).append(item.title)
+    named = "; ".join(f"{method} and {against} in {', '.join(titles)}" for (method, against), titles in zero.items())
+    text = "No interval holds zero."
+    if zero:
+        text = f"The interval holds zero, so these seeds do not tell the two apart: {named}."
+    if any(gap.interval is None and against == "random" for (_, against, _), gap in gaps.items()):
+        text += " A single seed of random rows leaves their spread unknown: state several in compare.seeds."
+    return text
+
+
+def _has_spread(gap: Difference) -> bool:
+    return gap.interval is not None and gap.interval[0] < gap.interval[1]
 
 
 def _names(comparison: Comparison) -> Mapping[str, Sequence[str]]:
@@ -106,26 +116,14 @@ def _gap(first: Sequence[float], second: Sequence[float]) -> Difference | None:
     return Difference(mean, (mean - half_width, mean + half_width))
 
 
-def _mean_text(values: Sequence[float], item: _Quantity) -> str:
-    if not values:
-        return ABSENT
+def _mean_cells(values: Sequence[float], item: _Quantity) -> tuple[str, str]:
     found = estimate(values)
-    spread = "" if not found.half_width else f" ± {decimals(found.half_width, item.places)}"
-    return f"{decimals(found.mean, item.places)}{spread}"
+    interval = " to ".join(decimals(end, item.places) for end in found.interval) if found.half_width else ABSENT
+    return decimals(found.mean, item.places), interval
 
 
-def _gap_text(gap: Difference | None, places: int) -> str:
-    if gap is None:
-        return ABSENT
-    text = decimals(gap.mean, places)
-    if gap.interval is None or gap.interval[0] == gap.interval[1]:
-        return text
-    return f"{text} ({' to '.join(decimals(end, places) for end in gap.interval)})"
-
-
-def _present(title: str, names: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> Table:
-    """A table of the quantities that any row has."""
-    first = len(names)
-    there = [place for place, _ in enumerate(_QUANTITIES, first) if any(row[place] != ABSENT for row in rows)]
-    columns = (*words(*names), *numbers(*(_QUANTITIES[place - first].title for place in there)))
-    return Table(columns, tuple((*row[:first], *(row[place] for place in there)) for row in rows), title, note)
+def _gap_cells(gap: Difference, item: _Quantity) -> tuple[str, str]:
+    interval = ABSENT
+    if gap.interval is not None and _has_spread(gap):
+        interval = " to ".join(decimals(end, item.places) for end in gap.interval)
+    return decimals(gap.mean, item.places), interval
