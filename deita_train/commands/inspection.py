@@ -132,7 +132,7 @@ def _rows(plan: Plan, node: Node) -> _Rows:
     if _shown(node).form == "labelled":
         return _labelled_rows(node)
     data, name = node.parents.get("data") or node.parents["pool"], ""
-    if _is_to_be_drawn(plan, data):
+    while _is_to_be_drawn(plan, data):
         data, name = data.parents["pool"], f" ({data.label} is not made yet)"
     if plan.store.has(data.id):
         import datasets

@@ -24,7 +24,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
     for select in others:
         where = f"compare.columns.{select.method}"
         selections[select.method] = add_selection(builder, f"select.{select.method}", select, where)
-    parents = {"pool": builder.nodes["pool"]} | {f"select.{name}": node for name, node in selections.items()}
+    parents = {"pool": builder.pool("compare")} | {f"select.{name}": node for name, node in selections.items()}
     score = _compared_score(builder, chosen)
     identity: dict[str, Any] = {
         "methods": list(selections),

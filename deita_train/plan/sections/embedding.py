@@ -9,7 +9,7 @@ from deita_train.recipe.scoring_sections import Embedding
 
 def add_embedding(builder: Builder, embedding: Embedding) -> None:
     """Add the embedding of the pool, by a language model or by a model of sentence-transformers."""
-    pool = builder.required("pool", "embedding", "pool:")
+    pool = builder.pool("embedding")
     dtype, how = builder.of_pass(embedding, "embedding")
     kind, model, choices, rendering = _encoder(builder, embedding)
     identity = {**model.identity, **choices, "max_length": embedding.max_length, **dtype}

@@ -27,7 +27,7 @@ def add_selection(builder: Builder, label: str, select: Select, where: str = "se
         where: the place in the recipe that a message names when the method's column is missing.
     """
     rules = rules_of(select.method, select.quality_weight)
-    parents = {"pool": builder.required("pool", "select", "pool:")}
+    parents = {"pool": builder.pool("select")}
     identity: dict[str, Any] = {"method": select.method, "budget": select.plain_budget}
     identity |= {name: getattr(select, name) for name in rules.settings}
     if "seed" in identity:
