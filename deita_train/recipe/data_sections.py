@@ -275,3 +275,33 @@ class Preferences(Origin):
             raise ValueError("rows: is for builtin:, which generates that many; sample: draws that many pairs")
         self.check_origin()
         return self
+
+
+class PairShare(Section):
+    """A budget other than a number of pairs."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the pairs, rounded down, one pair at least."""
+
+
+class PairSelection(Section):
+    """Which pairs are trained on, by the margin between their two answers (docs/selection.md)."""
+
+    by: Annotated[str, Field(min_length=1)]
+    """`margin`: how much likelier the chosen answer is under the reference; else a reward of the data by its name."""
+    order: Literal["largest", "smallest"]
+    """Which margins come first. Published rules disagree, so there is no default."""
+    budget: Count | PairShare
+    """How many pairs are kept: a number, or a share."""
+
+    @property
+    def plain_budget(self) -> int | dict[str, float]:
+        """The budget as plain data (`deita_train/budget.py`)."""
+        return self.budget.model_dump() if isinstance(self.budget, PairShare) else self.budget
+
+
+class TrainingPreferences(Preferences):
+    """Preference pairs to train on, and which of them."""
+
+    select: PairSelection | None = None
+    """Keeps the pairs with the largest or the smallest margin; by default all are trained on."""

@@ -13,7 +13,7 @@ from deita_train.report.tables.stage_tables import drop_table
 
 EXAMPLES_PER_REASON = 2
 EXAMPLE_CHARS = 200
-PAIRS = {"dpo_data": "training pairs", "heldout_pairs": "held-out pairs"}
+PAIRS = {"dpo_data": "training pairs", "dpo_pairs": "selected pairs", "heldout_pairs": "held-out pairs"}
 
 
 def pool_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
