@@ -25,7 +25,8 @@ def pair_margins(pairs: datasets.Dataset, by: str) -> np.ndarray:
             return chosen - rejected[0] if rejected else chosen
     raise UserError(
         f"dpo.preferences.select.by: {by}: the pairs have neither a column {by!r} nor {by}_chosen and {by}_rejected, "
-        f"or chosen_{by} and rejected_{by}; they have {', '.join(pairs.column_names)}. The reference's own is by: margin."
+        f"or chosen_{by} and rejected_{by}; they have {', '.join(pairs.column_names)}. by: margin is the "
+        "reference's own."
     )
 
 
