@@ -87,8 +87,9 @@ def _complete(backend: Tokenizer, tokenizer: PreTrainedTokenizerBase, ends: Stat
 
 def _with_template(processor: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """A post-processor with a template, and that template; None for one that adds its tokens in another way."""
-    parts = processor["processors"] if processor and processor["type"] == "Sequence" else [processor]
-    parts = [part for part in parts if part is not None]
+    parts: list[dict[str, Any]] = []
+    if processor is not None:
+        parts = list(processor["processors"]) if processor["type"] == "Sequence" else [processor]
     template = next((part for part in parts if part["type"] == "TemplateProcessing"), None)
     if template is None and all(part["type"] == "ByteLevel" for part in parts):
         a, b = ({"Sequence": {"id": name, "type_id": type_id}} for name, type_id in (("A", 0), ("B", 1)))

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Share, Source
+from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Share, Source, TrainingPreferences
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -204,7 +204,7 @@ class Sft(Packable, Rendered):
 class Dpo(Tuning, RenderedLikeSft):
     """Direct preference optimization of the SFT model, or of `model` [paper 3, App. A]."""
 
-    preferences: Preferences
+    preferences: TrainingPreferences
     """The pairs to train on."""
     model: str | None = None
     """The model to start from, in a recipe without `sft`: a folder, a Hub id, or `base`."""

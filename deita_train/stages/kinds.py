@@ -105,9 +105,13 @@ _CUT = {"cut_at_context": True}
 
 STAGE_KINDS: dict[str, StageKind] = {
     "pool": StageKind(4, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
+    "clean_pool": StageKind(
+        1, "deita_train.stages.intake.clean_pool", validations=("deita_train.stages.intake.clean_pool",)
+    ),
     "preferences": StageKind(
         3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
+    "select_pairs": StageKind(1, "deita_train.stages.intake.select_pairs"),
     "scores_file": StageKind(
         2, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
     ),

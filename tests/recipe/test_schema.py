@@ -210,7 +210,7 @@ def test_a_pool_is_one_source_or_several():
 
 
 def test_a_pool_and_a_source_have_the_same_keys():
-    assert set(Pool.model_fields) - {"sources"} == set(Source.model_fields)
+    assert set(Pool.model_fields) - {"sources", "deduplicate", "mix"} == set(Source.model_fields)
     assert set(WeightedSource.model_fields) - set(Source.model_fields) == {"weight"}
 
 

@@ -35,7 +35,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
             selections[name] = add_selection(builder, f"select.{name}", of_seed, where, matched)
             if of_seed is not select:
                 seeded.setdefault(select.method, []).append(name)
-    parents = {"pool": builder.nodes["pool"]} | {f"select.{name}": node for name, node in selections.items()}
+    parents = {"pool": builder.pool("compare")} | {f"select.{name}": node for name, node in selections.items()}
     score = _compared_score(builder, chosen)
     identity: dict[str, Any] = {
         "methods": list(selections),
@@ -46,7 +46,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
         "trained": None,
     }
     if compare.counts_tokens:
-        parents["lengths"], identity["trained"] = add_lengths(builder, chosen, builder.nodes["pool"])
+        parents["lengths"], identity["trained"] = add_lengths(builder, chosen, builder.pool("compare"))
     if score is not None:
         identity["score_turns"] = chosen.score_turns
         for name in score_dimensions(score):

@@ -9,7 +9,7 @@ from deita_train.recipe.scoring_sections import Embedding
 
 def add_embedding(builder: Builder, embedding: Embedding) -> None:
     """Add the embedding of the pool, by a language model or by a model of sentence-transformers."""
-    add_embedded(builder, embedding, "embed", builder.required("pool", "embedding", "pool:"))
+    add_embedded(builder, embedding, "embed", builder.pool("embedding"))
 
 
 def add_embedded(builder: Builder, embedding: Embedding, label: str, pool: Node) -> Node:

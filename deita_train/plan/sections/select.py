@@ -43,7 +43,7 @@ def add_selection(
         matched: a selection whose training tokens are the budget; None for that of `select`.
     """
     rules = rules_of(select.method, select.quality_weight)
-    parents = {"pool": builder.required("pool", "select", "pool:")}
+    parents = {"pool": builder.pool("select")}
     identity: dict[str, Any] = {"method": select.method, "budget": select.plain_budget}
     identity |= {name: getattr(select, name) for name in rules.settings}
     identity |= _stated(select, rules.later_settings)

@@ -135,7 +135,7 @@ def _complete_texts(encoder: Any, label: str) -> None:
             ends = add_stated_ends(tokenizer, tokenizer.name_or_path)
             if tokenizer is encoder.tokenizer and not ends.are_in(_token_ids(encoder, "a")):
                 raise UserError(
-                    f"{label}: the tokenizer in {tokenizer.name_or_path} states add_bos_token or add_eos_token, and the "
-                    "chat template by which the library writes each text leaves that token out. Remove the chat "
+                    f"{label}: the tokenizer in {tokenizer.name_or_path} states add_bos_token or add_eos_token, and "
+                    "the chat template by which the library writes each text leaves that token out. Remove the chat "
                     "template from the folder, or write the token in it."
                 )
