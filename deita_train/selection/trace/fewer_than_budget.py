@@ -16,7 +16,7 @@ def fewer_than_budget(metrics: Mapping[str, Any], setting: str = "select.thresho
     if metrics["budget_met"]:
         return None
     rejected, text = metrics["rejected"], _found(metrics)
-    if metrics["method"] == "gist":
+    if metrics.get("method") == "gist":
         return f"{text}; the distance between them weighs more than further rows would (select.distance_weight)."
     if not rejected:
         return f"{text}; there are no more that can be ranked."
