@@ -29,7 +29,7 @@ MAX_MIB = 60
 # With the versions of constraints.txt, where the tests run with them.
 WANTED = (
     "trl", "peft", "datasets", "dill", "multiprocess", "pydantic", "pydantic_core", "annotated-types",
-    "typing-inspection", "ruamel.yaml", "httpx", "zstandard",
+    "typing-inspection", "ruamel.yaml", "httpx", "zstandard", "datasketch",
 )  # fmt: skip
 # What the project's tests do not install: four-bit bases, and the kernels that trl can put in.
 EXTRA = ("bitsandbytes==0.50.2", "liger-kernel==0.8.5")

@@ -137,8 +137,8 @@ def _rows(plan: Plan, node: Node) -> _Rows:
     if _shown(node).form == "labelled":
         return _labelled_rows(node)
     data, name = node.parents.get("data") or node.parents.get("questions") or node.parents["pool"], ""
-    if _is_to_be_drawn(plan, data):
-        data, name = data.parents["pool"], f" ({data.label} is not made yet)"
+    while _is_to_be_drawn(plan, data):
+        data, name = data.parents.get("pool") or data.parents["data"], f" ({data.label} is not made yet)"
     if plan.store.has(data.id):
         import datasets
 
@@ -150,8 +150,8 @@ def _rows(plan: Plan, node: Node) -> _Rows:
 
 
 def _is_to_be_drawn(plan: Plan, data: Node) -> bool:
-    """Whether the rows are some of a pool's, and it is not yet known which."""
-    return "pool" in data.parents and not plan.store.has(data.id)
+    """Whether the rows are some of a pool's, or of pairs, and it is not yet known which."""
+    return bool(data.parents) and not plan.store.has(data.id)
 
 
 def _labelled_rows(node: Node) -> _Rows:

@@ -84,7 +84,8 @@ def _check_effect(recipe: Recipe, selects: Sequence[Select], stated: frozenset[s
     useless = next((name for name, need in _SERVES.items() if name in stated and need not in read), None)
     if useless is not None:
         raise UserError(f"{useless}: would have no effect with {named}; leave it out.")
-    for name in unread_fields(recipe.select, methods):
+    in_tokens = recipe.compare is not None and recipe.compare.counts_tokens
+    for name in unread_fields(recipe.select, methods, in_tokens):
         if name == "read_as" and "--tokenizer" in stated:
             raise UserError(
                 "--tokenizer: would have no effect with this --budget, which counts no tokens; leave it out."
@@ -98,7 +99,8 @@ def _check_inputs(recipe: Recipe, select: Select, named: str) -> None:
     if (select.in_tokens or select.only_trained_turns) and select.read_as is None:
         what = "a --budget of tokens" if select.in_tokens else "select.only_trained_turns"
         raise UserError(f"--tokenizer: {what} needs it. Name the model that will be trained.")
-    wanted = score_dimensions(rules.score or select.score) if rules.scores == "required" else ()
+    there = set(DIMENSIONS) - set(_unscored(recipe, DIMENSIONS))
+    wanted = score_dimensions(rules.score or select.plain_score, there) if rules.scores == "required" else ()
     lacking = [f"{dimension}_scores" for dimension in _unscored(recipe, wanted)]
     if lacking:
         raise UserError(

@@ -33,6 +33,11 @@ def write_embeddings(folder: Path, ids: Texts, matrix: np.ndarray, texts: Mappin
         writer.write_table(table)
 
 
+def embedded_ids(folder: Path) -> list[str]:
+    """The ids of the rows in the folder that have an embedding, in its order."""
+    return list(datasets.load_from_disk(str(folder))["id"])
+
+
 def embeddings_of(folder: Path, ids: Sequence[str]) -> np.ndarray:
     """The embeddings of the rows with `ids`, float32 or float16 [N, D], from a folder with `id` and `embedding`.
 

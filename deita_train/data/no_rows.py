@@ -10,6 +10,8 @@ _WAYS: Mapping[str, tuple[str, ...]] = {
     "no_answer_within_max_length": (_LONGER,),
     "equal_answers_within_max_length": (_LONGER,),
     "prompt_longer_than_max_length": (_LONGER,),
+    "response_beyond_max_length": (_LONGER,),
+    "instruction_beyond_max_length": (_LONGER,),
     "prompt_longer_than_context": ("leave parity: out, so that long prompts are shortened",),
     "no_answer": ("check the rows' answers",),
     "no_response": ("check the rows' answers",),

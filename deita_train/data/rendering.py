@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from deita_train.data.control_tokens import EncodedText, Span, check_control_tokens, control_tokens, encode
 from deita_train.data.row_refusal import RowRefused
+from deita_train.data.stated_ends import add_stated_ends
 from deita_train.data.template_text import Message, rendered_text
 from deita_train.errors import UserError, raise_machine_fault
 from deita_train.models.remote_code import own_code
@@ -52,6 +53,8 @@ class RenderedPair:
 def load_tokenizer(path: str, chat_template: str | None = None, *, trust_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, with the run's chat template instead of its own.
 
+    It adds to a text what its settings state, `add_bos_token` and `add_eos_token`, which transformers ignores.
+
     Args:
         path: the folder.
         chat_template: the template's text; None keeps the tokenizer's own.
@@ -63,6 +66,7 @@ def load_tokenizer(path: str, chat_template: str | None = None, *, trust_code: b
     try:
         with own_code(path, trust_code):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_code)
+        add_stated_ends(tokenizer, path)
     except UserError:
         raise
     except (OSError, ValueError) as error:

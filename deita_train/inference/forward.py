@@ -118,6 +118,19 @@ def mean_hidden_states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tens
 
 
 @torch.inference_mode()
+def weighted_mean_hidden_states(trunk: torch.nn.Module, batch: PaddedBatch) -> torch.Tensor:
+    """The same mean weighted by position: token t of T counts t / (1 + ... + T), float32 [B, D].
+
+    From SGPT (Muennighoff 2022, arXiv 2202.08904): a later token of a causal model has seen more of the text.
+    """
+    states = _states(trunk, batch)
+    attended = batch.attention_mask.bool()
+    place = batch.attention_mask.cumsum(dim=1).float().masked_fill(~attended, 0.0)
+    weights = (place / place.sum(dim=1, keepdim=True))[:, :, None]
+    return (states.float().masked_fill(~attended[:, :, None], 0.0) * weights).sum(dim=1)
+
+
+@torch.inference_mode()
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor, token_ids: Sequence[int] | None = None) -> torch.Tensor:
     """The model's logits for hidden states [B, D]: float32 [B, V] or, for some tokens alone, [B, len(token_ids)].
 

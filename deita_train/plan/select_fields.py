@@ -9,7 +9,7 @@ from deita_train.recipe.yaml_source import load_yaml
 from deita_train.selection.settings import METHODS, rules_of
 
 # What `select:` says for every method; the seed, because sweeps move it together with other sections' seeds.
-_OF_ALL = frozenset({"method", "budget", "allow_fewer", "seed", "decontaminate"})
+_OF_ALL = frozenset({"method", "budget", "allow_fewer", "seed", "between", "strata", "decontaminate"})
 
 
 def unread_fields(select: Select, methods: Iterable[str], in_tokens: bool = False) -> list[str]:
@@ -18,7 +18,10 @@ def unread_fields(select: Select, methods: Iterable[str], in_tokens: bool = Fals
     `in_tokens` says that another cell's budget is one of tokens.
     """
     read = _OF_ALL.union(*(rules_of(method, select.quality_weight).reads for method in methods))
-    if in_tokens or select.in_tokens or (select.only_trained_turns and "only_trained_turns" in read):
+    counted = (select.only_trained_turns and "only_trained_turns" in read) or (
+        select.unit == "tokens" and "unit" in read
+    )
+    if in_tokens or select.in_tokens or counted:
         read |= {"read_as"}
     defaults = {name: field.default for name, field in Select.model_fields.items()}
     return [name for name, default in defaults.items() if name not in read and getattr(select, name) != default]
@@ -35,7 +38,7 @@ def check_select_fields(loaded: LoadedRecipe) -> None:
     compare = loaded.recipe.compare
     methods = dict.fromkeys([*stated, *(compare.methods if compare is not None else ()), _of_file(loaded)])
     tried = [method for method in methods if method in METHODS]
-    in_tokens = any(select.in_tokens for select in selects)
+    in_tokens = any(select.in_tokens for select in selects) or (compare is not None and compare.counts_tokens)
     for select in selects:
         for name in unread_fields(select, tried, in_tokens):
             named = f"method{'s' if len(tried) > 1 else ''} {', '.join(tried)}"

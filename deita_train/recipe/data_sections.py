@@ -157,13 +157,54 @@ class WeightedSource(Source):
         return {**super().draw, **({} if self.weight is None else {"weight": self.weight})}
 
 
+class Deduplicate(Section):
+    """Which copies are left out of the pool; of each, the row with the lowest id is kept."""
+
+    exact: bool = True
+    """Leaves out rows whose messages have the same text, apart from case, white space and forms of a character."""
+    near: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Leaves out rows that share at least this part of their five-word sequences with a kept one, found by MinHash."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.exact and self.near is None:
+            raise ValueError("exact: false without near: leaves nothing out; leave deduplicate: out")
+        return self
+
+
+class Mix(Section):
+    """How many rows the pool takes of each source, drawn by a seed after copies are left out."""
+
+    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    """Shares by source, relative to each other; as many rows as they allow without repeating one."""
+    rows: dict[str, Count] = Field(default_factory=dict)
+    """Numbers of rows by source. A source under neither is taken whole."""
+    seed: int | None = None
+    """Seed of the draw; the recipe's `seed` by default."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if not self.weights and not self.rows:
+            raise ValueError("state weights: or rows: by source, or leave mix: out")
+        twice = sorted(self.weights.keys() & self.rows.keys())
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is under weights: and rows:; state one of them")
+        if len(self.weights) == 1:
+            raise ValueError("weights: one alone would have no effect; state it for the others too, or rows:")
+        return self
+
+
 class Pool(Conversations):
     """The conversations to select from: one source, or several that are merged."""
 
     builtin: Literal["quickstart"] | None = None
     """Generated conversations whose complexity, quality and near-duplicates are known."""
     sources: Annotated[list[WeightedSource], Field(min_length=1)] | None = None
-    """Several sources, merged in this order; in place of all other fields."""
+    """Several sources, merged in this order; in place of the fields of a single one."""
+    deduplicate: Deduplicate | None = None
+    """Leaves out copies, as a stage of its own; by default every row that can be used is in the pool."""
+    mix: Mix | None = None
+    """How many rows are taken of each source once copies are left out; by default all."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -179,7 +220,7 @@ class Pool(Conversations):
         return self
 
     def _own_fields(self) -> list[str]:
-        return sorted(name for name in self.model_fields_set if name != "sources")
+        return sorted(self.model_fields_set - {"sources", "deduplicate", "mix"})
 
     def all_sources(self) -> list[Source]:
         """The sources to merge, in the recipe's order."""
@@ -236,3 +277,33 @@ class Preferences(Origin):
             raise ValueError("rows: is for builtin:, which generates that many; sample: draws that many pairs")
         self.check_origin()
         return self
+
+
+class PairShare(Section):
+    """A budget other than a number of pairs."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the pairs, rounded down, one pair at least."""
+
+
+class PairSelection(Section):
+    """Which pairs are trained on, by the margin between their two answers (docs/selection.md)."""
+
+    by: Annotated[str, Field(min_length=1)]
+    """`margin`: how much likelier the chosen answer is under the reference; else a reward of the data by its name."""
+    order: Literal["largest", "smallest"]
+    """Which margins come first. Published rules disagree, so there is no default."""
+    budget: Count | PairShare
+    """How many pairs are kept: a number, or a share."""
+
+    @property
+    def plain_budget(self) -> int | dict[str, float]:
+        """The budget as plain data (`deita_train/budget.py`)."""
+        return self.budget.model_dump() if isinstance(self.budget, PairShare) else self.budget
+
+
+class TrainingPreferences(Preferences):
+    """Preference pairs to train on, and which of them."""
+
+    select: PairSelection | None = None
+    """Keeps the pairs with the largest or the smallest margin; by default all are trained on."""

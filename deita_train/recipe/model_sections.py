@@ -4,7 +4,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from deita_train.recipe.data_sections import Count, Preferences, ScorerData, Section, Seed, Share, Source
+from deita_train.recipe.data_sections import (
+    Count,
+    ScorerData,
+    Section,
+    Seed,
+    Share,
+    Source,
+    TrainingPreferences,
+)
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -204,7 +212,7 @@ class Sft(Packable, Rendered):
 class Dpo(Tuning, RenderedLikeSft):
     """Direct preference optimization of the SFT model, or of `model` [paper 3, App. A]."""
 
-    preferences: Preferences
+    preferences: TrainingPreferences
     """The pairs to train on."""
     model: str | None = None
     """The model to start from, in a recipe without `sft`: a folder, a Hub id, or `base`."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from deita_train.recipe.data_sections import Count, Pool, Section, Seed
+from deita_train.recipe.data_sections import Count, Pool, Section, Seed, Source
 from deita_train.recipe.evaluation_sections import Evaluate
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
 from deita_train.recipe.model_sections import Base, Dpo, Rendered, Sft
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
-from deita_train.selection.settings import METHODS, SelectionSettings, check_budget
+from deita_train.selection.settings import EMBEDDING_CLUSTERS, METHODS, Order, Score, SelectionSettings, check_budget
 
 if TYPE_CHECKING:
     SelectMethod = str
@@ -49,6 +49,67 @@ class ReadAs(Rendered):
     """Tokens at which a conversation is cut; without it, also at the model's context."""
 
 
+class Weighted(Section):
+    """A score made of several numbers of each row."""
+
+    weights: Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+    """For each number its weight, a factor in a sum and an exponent in a product. A name is what the recipe measures
+    (`evol`, `complexity`, `quality`, `perplexity`, `ifd`, `direct_score`), else a column of the pool, also inside
+    another (`raw_scores.IFD`)."""
+    orders: dict[str, Order] = Field(default_factory=dict)
+    """For a number of which high values are not the best: `lowest`, or `middle` for those near the median."""
+    scale: Literal["z", "rank", "min_max"] = "z"
+    """The common scale: mean 0 and deviation 1, the place among the rows from 0 to 1, or 0 for the lowest and 1 for the
+    highest."""
+    combine: Literal["sum", "product"] = "sum"
+    """Whether the weighted numbers are added or multiplied."""
+
+    @model_validator(mode="after")
+    def _orders_of_weighted_numbers(self) -> Self:
+        unknown = next((name for name in self.orders if name not in self.weights), None)
+        if unknown is not None:
+            raise ValueError(f"orders.{unknown}: would have no effect, because {unknown} has no weight; leave it out")
+        if self.combine == "product" and self.scale == "z":
+            raise ValueError("a product of numbers below and above 0 has no order; state scale: rank or min_max")
+        return self
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As plain data, every number with its weight and order."""
+        named = {
+            name: {"weight": weight, "order": self.orders.get(name, "highest")} for name, weight in self.weights.items()
+        }
+        return {"weights": named, "scale": self.scale, "combine": self.combine}
+
+
+Limits = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+
+
+class Strata(Section):
+    """Parts of the pool among which the budget is divided; the method selects within each."""
+
+    by: str
+    """A column of texts, whole numbers or yes/no values, such as `source`, or `embedding_clusters`."""
+    share: Literal["equal", "proportional"] | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = (
+        "proportional"
+    )
+    """What each gets: the same, in proportion to its rows that can be ranked, or a weight for each by name."""
+    clusters: Count | None = None
+    """Number of `embedding_clusters`; by default the square root of half the rows."""
+    seed: int | None = None
+    """Seed of `embedding_clusters`; the recipe's `seed` by default."""
+
+    @model_validator(mode="after")
+    def _fields_of_clusters(self) -> Self:
+        is_clustered = self.by == EMBEDDING_CLUSTERS
+        idle = [name for name in ("clusters", "seed") if not is_clustered and getattr(self, name) is not None]
+        if idle:
+            raise ValueError(f"{idle[0]}: would have no effect with by: {self.by}; leave it out")
+        if is_clustered and isinstance(self.share, dict):
+            raise ValueError("share: clusters have no names before they are made; state equal or proportional")
+        return self
+
+
 class Select(Section):
     """Which rows are kept: a method, a budget, and what the method reads (docs/selection.md)."""
 
@@ -61,19 +122,34 @@ class Select(Section):
     only_trained_turns: bool = False
     """Leaves out of the score the turns that SFT would cut off."""
     read_as: ReadAs | None = None
-    """How SFT reads the rows, for a budget of tokens and `only_trained_turns` in a recipe without `sft`."""
+    """How SFT reads the rows, for a budget or a `unit` of tokens and `only_trained_turns` in a recipe without `sft`."""
     threshold: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = SelectionSettings.threshold
     """Highest cosine similarity to any kept row, of `deita` [paper 2.5]."""
-    score: Literal["evol", "complexity", "quality"] = SelectionSettings.score
-    """What rows are ranked by: complexity times quality (the evol score), or one of the two [paper 2.2]."""
+    score: Literal["evol", "complexity", "quality"] | Weighted = "evol"
+    """What rows are ranked by: complexity times quality (the evol score), one of the two [paper 2.2], or
+    `{weights: ...}`, several numbers at once."""
+    between: Limits | dict[str, Limits] | None = None
+    """Leaves out rows outside two quantiles, for any method: `[0.2, 0.8]` of the column that the method reads, or
+    `{NAME: [0.2, 0.8]}` of any number, named as in `score.weights`."""
     column: str | None = None
-    """The pool's column that `direct_score`, `perplexity`, `ifd`, `instag` and `mig` read."""
-    order: Literal["highest", "lowest"] = SelectionSettings.order
-    """Which perplexity comes first, of `perplexity`."""
+    """The pool's column that `direct_score`, `perplexity`, `ifd`, `fit`, `instag` and `mig` read."""
+    order: Order = SelectionSettings.order
+    """Which numbers come first, of `perplexity`, `ifd` and `direct_score`: `middle` begins at the median."""
+    unit: Literal["characters", "tokens"] = SelectionSettings.unit
+    """What `longest_response` counts; tokens are those that SFT trains on, uncut."""
+    among: Literal["instruction", "pool"] = SelectionSettings.among
+    """Whether `fit` keeps the likeliest answer to each instruction, or the likeliest rows of the pool."""
+    target: Source | None = None
+    """Conversations of a task, of `target`: rows near them are kept. Read as a pool is, and embedded by the encoder of
+    `embedding`."""
+    strata: Strata | None = None
+    """Divides the budget among parts of the pool, for any method."""
     clusters: Count | None = None
     """Number of clusters, of `kmeans`; by default the square root of half the rows."""
     quality_weight: Annotated[float, Field(ge=0, lt=1)] = SelectionSettings.quality_weight
     """Weight of the score against coverage, of `facility_location`."""
+    distance_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = SelectionSettings.distance_weight
+    """Weight of the smallest distance between kept rows against their mean score, of `gist`."""
     label_similarity: Annotated[float, Field(gt=0, le=1)] = SelectionSettings.label_similarity
     """Similarity from which two tags are joined, of `mig`."""
     seed: Seed | None = None
@@ -100,10 +176,25 @@ class Select(Section):
             raise ValueError(f"{', '.join(named)}: name each once")
         return named
 
+    @field_validator("between")
+    @classmethod
+    def _limits_in_order(cls, between: Any) -> Any:
+        for low, high in between.values() if isinstance(between, dict) else [between or (0, 1)]:
+            if not low < high:
+                raise ValueError(f"[{low:g}, {high:g}]: write the lower quantile first, then a higher one")
+        return between
+
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:
         check_budget(self.method, has_budget=self.budget is not None, in_tokens=self.in_tokens)
+        if self.strata is not None and (self.budget is None or self.in_tokens):
+            raise ValueError("strata: divide a budget of rows or a share; state one of these, or leave strata out")
         return self
+
+    @property
+    def plain_score(self) -> Score | dict[str, Any]:
+        """The score as plain data (`deita_train/selection/settings.py`)."""
+        return self.score.plain if isinstance(self.score, Weighted) else self.score
 
     @property
     def in_tokens(self) -> bool:
@@ -126,10 +217,22 @@ class Compare(Section):
     """The methods to compare with."""
     columns: dict[SelectMethod, str] = Field(default_factory=dict)
     """Columns of methods that need another one than `select.column`."""
+    seeds: Annotated[list[int], Field(min_length=1)] | None = None
+    """Seeds with which each method that draws selects, for intervals; by default the one of `select`."""
+    match: Literal["rows", "tokens"] = "rows"
+    """What the methods have in common: the budget in rows, or as many training tokens as the selection of `select`."""
+    count_tokens: bool = False
+    """States the training tokens of each selection, as `sft` or `select.read_as` read the rows; `match: tokens` does so
+    too."""
     max_length: Count | None = None
     """Length at which a training would cut a row, for the share of text that it never sees; not measured by default."""
     token_column: str | None = None
     """The pool's column with each row's number of tokens, the unit of `max_length`; by default it is characters."""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether training tokens are counted."""
+        return self.count_tokens or self.match == "tokens"
 
     @model_validator(mode="after")
     def _methods_to_compare(self) -> Self:
@@ -139,6 +242,10 @@ class Compare(Section):
         without_budget = next((name for name in self.methods if not METHODS[name].has_budget), None)
         if without_budget is not None:
             raise ValueError(f"{without_budget} is in the tables as it is; leave it out")
+        if self.token_column is not None and self.counts_tokens:
+            raise ValueError("token_column: tokens are counted as SFT reads the rows; leave one of the two out")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} names one twice; name each seed once")
         return self
 
 

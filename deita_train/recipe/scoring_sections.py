@@ -84,12 +84,18 @@ class Embedding(Pass, Rendered):
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count | None = None
     """Tokens at which a conversation is cut; by default the model's context, and 2,048 at most."""
-    pooling: Literal["last_token", "mean"] = "last_token"
-    """Last hidden state at the last token, as in the paper, or its mean over all tokens."""
+    pooling: Literal["last_token", "mean", "weighted_mean"] = "last_token"
+    """Last hidden state at the last token, as in the paper, its mean over all tokens, or that mean with later tokens
+    weighing more (SGPT, RDS+)."""
     storage: Literal["float32", "float16"] = "float32"
     """Number format of the stored vectors; float16 halves the disk space."""
     center: bool = False
     """Subtracts the pool's mean before similarities are taken; small models need it."""
+    whiten: bool = False
+    """Divides the principal components of the pool's vectors by their deviations before similarities are taken
+    (CRDS)."""
+    whiten_dimensions: Count = 512
+    """Most components that `whiten` keeps; far fewer than the pool has rows."""
     reuse_rows: bool = True
     """Takes over vectors that the same encoder made of the same rows in another pool of the same runs folder."""
 
@@ -100,6 +106,7 @@ class Embedding(Pass, Rendered):
         unused = [name for name in (*Rendered.model_fields, "pooling") if name in self.model_fields_set]
         if self.sentence_transformer is not None and unused:
             raise ValueError(f"{', '.join(unused)} would have no effect beside sentence_transformer:; leave it out")
+        _check_whitening(self)
         return self
 
 
@@ -110,10 +117,20 @@ class EmbeddingFile(Section):
     """A table with the columns `id` and `embedding`, a list of numbers."""
     center: bool = False
     """Subtracts the pool's mean before similarities are taken."""
+    whiten: bool = False
+    """Divides the principal components of the pool's vectors by their deviations before similarities are taken
+    (CRDS)."""
+    whiten_dimensions: Count = 512
+    """Most components that `whiten` keeps; far fewer than the pool has rows."""
+
+    @model_validator(mode="after")
+    def _whitened_or_centred(self) -> Self:
+        _check_whitening(self)
+        return self
 
 
 class Perplexity(Pass, Rendered):
-    """The model under which answers are measured: their perplexity, and IFD, its ratio to that of the answers alone."""
+    """The model under which answers are measured: their perplexity, and IFD, how much the instruction helps."""
 
     model: str
     """A folder, a Hub id, or `base`."""
@@ -121,3 +138,13 @@ class Perplexity(Pass, Rendered):
     """Branch, tag or commit of a Hub model. Without it, the commit of the first start is kept for the run."""
     max_length: Count | None = None
     """Tokens at which a conversation is cut; by default the model's context, and 2,048 at most."""
+    ifd: Literal["perplexities", "losses"] = "perplexities"
+    """IFD divides the perplexity by that of the answers alone, as Superfiltering does, or the mean loss, as Cherry."""
+
+
+def _check_whitening(section: Embedding | EmbeddingFile) -> None:
+    """Refuse what would have no effect beside `whiten`, or without it."""
+    if section.whiten and section.center:
+        raise ValueError("center would have no effect beside whiten: true, which subtracts the mean too; leave it out")
+    if not section.whiten and "whiten_dimensions" in section.model_fields_set:
+        raise ValueError("whiten_dimensions would have no effect without whiten: true; leave it out")

@@ -129,7 +129,9 @@ def _text(keys: KeyPath, errors: Sequence[ErrorDetails], model: type[BaseModel])
     value = errors[0]["input"]
     if len(wanted) == len(errors):
         return wrong_value(value, list(dict.fromkeys(wanted)))
-    error = next(error for error in errors if error["type"] not in _WANTED)
+    told = [error for error in errors if error["type"] not in _WANTED]
+    # A section's own refusal says more than that a mapping is none of the words beside it.
+    error = next((error for error in told if error["type"] == "value_error"), told[0])
     match error["type"]:
         case "missing":
             return "missing key"

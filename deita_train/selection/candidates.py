@@ -12,7 +12,16 @@ from deita_train.errors import UserError
 from deita_train.scoring.evol_score import evol_score, over_turns
 from deita_train.selection.pool_columns import number_column, tag_column
 from deita_train.selection.repr_filter.unit_rows import UnitRows
-from deita_train.selection.settings import SelectionSettings, score_dimensions
+from deita_train.selection.settings import DIMENSIONS, Score, SelectionSettings, score_dimensions
+from deita_train.selection.weighting import weighted_score
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What rows are wanted for: the ids and the embeddings `[Q, D]` of a task's questions."""
+
+    ids: Sequence[str]
+    embeddings: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -24,21 +33,30 @@ class Candidates:
             turn) or the column of the settings where the method reads them.
         settings: the method and its settings.
         embeddings: `[N, D]` float32 or float16, for the methods that read them.
+        mean: `[D]` float64, the mean of all embeddings of the pool, which `center` subtracts; None for that of these
+            rows, where they are the whole pool.
+        whole_pool_scores: `[N]` float64 weighted scores, where they were scaled over more rows than these.
+        queries: those of `select.target`, embedded as the rows are; they may be any number.
         counted_turns: for each row which of its user turns the score counts; None, of a row or of all, for all turns.
     """
 
     rows: datasets.Dataset
     settings: SelectionSettings
     embeddings: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    queries: Queries | None = None
     counted_turns: Sequence[Sequence[bool] | None] | None = None
+    whole_pool_scores: np.ndarray | None = None
 
     def subset(self, positions: Sequence[int]) -> "Candidates":
-        """The rows at these positions, with the same settings."""
+        """The rows at these positions, with the same settings, and weighted scores as they are among all rows."""
+        weighted = not isinstance(self.settings.ranked_by, str) and self.settings.rules.scores != "none"
         return replace(
             self,
             rows=self.rows.select(positions),
             embeddings=None if self.embeddings is None else self.embeddings[positions],
             counted_turns=None if self.counted_turns is None else [self.counted_turns[place] for place in positions],
+            whole_pool_scores=self.scores[positions] if weighted else None,
         )
 
     @cached_property
@@ -48,22 +66,36 @@ class Candidates:
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """`[N]` float64 scores that the method ranks by; nan for a row without a scored turn."""
-        turns = zip(*(self.values(name) for name in self._score_columns), strict=True)
+        """`[N]` float64 scores that the method ranks by; nan for a row without a scored turn or a weighted number."""
+        score = self.settings.ranked_by
+        if isinstance(score, str):
+            return self._over_turns(score)
+        if self.whole_pool_scores is not None:
+            return self.whole_pool_scores
+        return weighted_score({name: self.numbers_of(name) for name in score["weights"]}, score)
+
+    def numbers_of(self, name: str) -> np.ndarray:
+        """`[N]` float64 of what a number's name stands for, nan for none: a score of the rows, else a column."""
+        if name in ("evol", *DIMENSIONS) and self._has_scores(name):
+            return self._over_turns(name)
+        return number_column(self.rows, name)
+
+    def _over_turns(self, score: Score) -> np.ndarray:
+        turns = zip(*(self.values(name) for name in _columns_of(score)), strict=True)
         counted = [None] * len(self.ids) if self.counted_turns is None else self.counted_turns
-        score = evol_score if self.settings.ranked_by == "evol" else over_turns
-        over_row = partial(score, how=self.settings.score_turns)
+        combined = evol_score if score == "evol" else over_turns
+        over_row = partial(combined, how=self.settings.score_turns)
         found = [over_row(*of_row, counted=counts) for of_row, counts in zip(turns, counted, strict=True)]
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     @property
     def has_scores(self) -> bool:
         """Whether the rows have the columns that `scores` reads."""
-        return all(name in self.rows.column_names for name in self._score_columns)
+        score = self.settings.ranked_by
+        return not isinstance(score, str) or self._has_scores(score)
 
-    @property
-    def _score_columns(self) -> list[str]:
-        return [f"{dimension}_scores" for dimension in score_dimensions(self.settings.ranked_by)]
+    def _has_scores(self, score: Score) -> bool:
+        return all(name in self.rows.column_names for name in _columns_of(score))
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -80,7 +112,7 @@ class Candidates:
     def unit_rows(self) -> UnitRows:
         """The embeddings as unit vectors."""
         assert self.embeddings is not None
-        return UnitRows.measure(self.embeddings, self.ids, center=self.settings.center)
+        return UnitRows.measure(self.embeddings, self.ids, center=self.settings.center, mean=self.mean)
 
     def values(self, name: str) -> Sequence[Any]:
         """The values of a column that the pipeline writes.
@@ -94,3 +126,7 @@ class Candidates:
                 "Add the missing scores to the pool, or choose a method that does not read them."
             )
         return list(self.rows[name])
+
+
+def _columns_of(score: Score) -> list[str]:
+    return [f"{dimension}_scores" for dimension in score_dimensions(score)]

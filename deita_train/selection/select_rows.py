@@ -67,7 +67,12 @@ def method_function(method: str) -> Callable[..., Trace]:
 
 def _refuse_missing(candidates: Candidates) -> None:
     settings = candidates.settings
-    given = {"embeddings": candidates.embeddings, "seed": settings.seed, "column": settings.column}
+    given = {
+        "embeddings": candidates.embeddings,
+        "target": candidates.queries,
+        "seed": settings.seed,
+        "column": settings.column,
+    }
     missing = sorted(name for name in settings.rules.reads if name in given and given[name] is None)
     if missing:
         raise UserError(

@@ -4,7 +4,7 @@ Recipes, planning, the commands and the stages all ask this module, so it import
 imported when rows are selected.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -13,9 +13,24 @@ from deita_train.errors import UserError
 from deita_train.scoring.evol_score import OverTurns
 
 Score = Literal["evol", "complexity", "quality"]
+# A score made of several numbers of each row: `weights`, for each number its `weight` and `order`, `scale`, `combine`.
+WeightedScore = Mapping[str, Any]
+Order = Literal["highest", "lowest", "middle"]
 DIMENSIONS: tuple[Score, ...] = ("complexity", "quality")
+# Numbers that a section of a recipe measures, by name, where the recipe has the section.
+MEASURED_NUMBERS: Mapping[str, str] = {
+    "perplexity": "perplexity",
+    "ifd": "perplexity",
+    "direct_score": "direct_score",
+}
 # Parts of a select stage's configuration that the method does not see.
-_OF_THE_STAGE = frozenset({"budget", "max_length", "cut_at_context", "only_trained_turns"})
+_OF_THE_STAGE = frozenset(
+    {"budget", "max_length", "cut_at_context", "only_trained_turns", "between", "whiten", "strata", "match"}
+)
+# What every other method has to beat, because they cost nothing.
+REFERENCES = ("random", "longest_response")
+# What `select.strata.by` says for k-means clusters in place of a column.
+EMBEDDING_CLUSTERS = "embedding_clusters"
 
 
 @dataclass(frozen=True)
@@ -26,13 +41,18 @@ class Method:
         function: its code as `module.function` in `deita_train.selection`: `(candidates, budget) -> Trace`.
         settings: the fields of `select:` that only some methods have, in addition to those that follow from the rules
             below.
+        later_settings: such fields that came after artefacts of the method were published: with its default, one is
+            in no key.
         scores: "none", "required", "if_any" (used where the recipe has them), or "weighed" (required unless
             `quality_weight` is 0). A row without a required score is left out.
         score: the score that it ranks by; None follows `select.score`.
+        weighted: whether `select.score` must be made of weighted numbers.
         embeddings: whether it reads them.
+        target: whether it reads queries, `select.target`, embedded as the pool is.
         column: what it reads from the column that the user names; None for no column. A row without a value is left
             out.
         measured: the section of a recipe that can measure that column; None for none.
+        measured_column: what the section calls the column; None for the method's own name.
         has_budget: whether it stops at a budget.
         prefixes: whether a smaller budget keeps the first rows of a larger one.
         expensive: whether an earlier selection with another budget is worth looking for.
@@ -42,11 +62,15 @@ class Method:
 
     function: str
     settings: tuple[str, ...] = ()
+    later_settings: tuple[str, ...] = ()
     scores: Literal["none", "required", "if_any", "weighed"] = "none"
     score: Score | None = None
+    weighted: bool = False
     embeddings: bool = False
+    target: bool = False
     column: Literal["numbers", "numbers_below_one", "tags"] | None = None
     measured: str | None = None
+    measured_column: str | None = None
     has_budget: bool = True
     prefixes: bool = True
     expensive: bool = False
@@ -55,10 +79,15 @@ class Method:
     @cached_property
     def reads(self) -> frozenset[str]:
         """All that has an effect: "scores", "embeddings", and fields of `select:`."""
-        found = set(self.settings)
+        found = {*self.settings, *self.later_settings}
         if self.scores != "none":
             found |= {"scores", "score_turns", "only_trained_turns"} | ({"score"} if self.score is None else set())
-        named = {"embeddings": self.embeddings, "column": self.column is not None, "launch": self.launch}
+        named = {
+            "embeddings": self.embeddings,
+            "target": self.target,
+            "column": self.column is not None,
+            "launch": self.launch,
+        }
         return frozenset(found | {name for name, is_read in named.items() if is_read})
 
 
@@ -74,15 +103,32 @@ METHODS: dict[str, Method] = {
     "evol_score": Method("baselines.ranking.highest_score", scores="required", score="evol"),
     "complexity": Method("baselines.ranking.highest_score", scores="required", score="complexity"),
     "quality": Method("baselines.ranking.highest_score", scores="required", score="quality"),
+    "weighted": Method("baselines.ranking.highest_score", scores="required", weighted=True),
     "random": Method("baselines.ranking.random", settings=("seed",)),
-    "longest_response": Method("baselines.ranking.longest_response"),
+    "longest_response": Method("baselines.ranking.longest_response", later_settings=("unit",)),
     "longest_instruction": Method("baselines.ranking.longest_instruction"),
-    "direct_score": Method("baselines.ranking.highest_number", column="numbers", measured="direct_score"),
-    "perplexity": Method("baselines.ranking.perplexity", settings=("order",), column="numbers", measured="perplexity"),
-    "ifd": Method("baselines.ranking.highest_number", column="numbers_below_one", measured="perplexity"),
-    "instag": Method("baselines.tags.instag", column="tags", measured="instag"),
+    "direct_score": Method(
+        "baselines.ranking.by_number", later_settings=("order",), column="numbers", measured="direct_score"
+    ),
+    "perplexity": Method("baselines.ranking.by_number", settings=("order",), column="numbers", measured="perplexity"),
+    "ifd": Method(
+        "baselines.ranking.by_number", later_settings=("order",), column="numbers_below_one", measured="perplexity"
+    ),
+    "fit": Method(
+        "baselines.fit.fit",
+        settings=("among",),
+        column="numbers",
+        measured="perplexity",
+        measured_column="perplexity",
+    ),
+    "instag": Method("baselines.tags.instag", column="tags", measured="instag", measured_column="tags"),
     "mig": Method(
-        "baselines.tags.mig", settings=("label_similarity",), column="tags", scores="required", measured="instag"
+        "baselines.tags.mig",
+        settings=("label_similarity",),
+        column="tags",
+        scores="required",
+        measured="instag",
+        measured_column="tags",
     ),
     "k_center": Method("baselines.coverage.k_center", scores="if_any", embeddings=True, expensive=True),
     "kmeans": Method(
@@ -99,6 +145,10 @@ METHODS: dict[str, Method] = {
         embeddings=True,
         expensive=True,
     ),
+    "gist": Method(
+        "baselines.gist.gist", settings=("distance_weight",), scores="required", embeddings=True, prefixes=False
+    ),
+    "target": Method("baselines.target.target", embeddings=True, target=True, expensive=True),
     "whole_pool": Method("baselines.ranking.whole_pool", has_budget=False),
 }
 
@@ -109,28 +159,35 @@ class SelectionSettings:
 
     Attributes:
         method: a name in `METHODS`.
-        score: what is best, where a method ranks by scores and has no score of its own.
+        score: what is best, where a method ranks by scores and has no score of its own: one of the three, or weighted
+            numbers.
         score_turns: whether a row's score is the "sum" (paper 2.5) or the "mean" over its turns.
         center: whether the pool's mean is subtracted from the embeddings first.
         seed: of the methods that draw at random.
         column: the column of numbers or tags.
         threshold: highest cosine similarity to a kept row, tau of the Repr Filter (paper 2.5).
-        order: which perplexity comes first.
+        order: which numbers of the column come first.
+        unit: what the length of a response is counted in.
+        among: whether answers that fit are chosen for each instruction or in the whole pool.
         clusters: how many clusters k-means makes; None for the square root of half the rows.
         quality_weight: weight of the score in facility location, in [0, 1).
+        distance_weight: weight of the smallest distance against the mean score in GIST, above 0.
         label_similarity: lowest similarity at which MIG joins two labels, in (0, 1].
     """
 
     method: str = "deita"
-    score: Score = "evol"
+    score: Score | WeightedScore = "evol"
     score_turns: OverTurns = "sum"
     center: bool = False
     seed: int | None = None
     column: str | None = None
     threshold: float = 0.9
-    order: Literal["highest", "lowest"] = "highest"
+    order: Order = "highest"
+    unit: Literal["characters", "tokens"] = "characters"
+    among: Literal["instruction", "pool"] = "instruction"
     clusters: int | None = None
     quality_weight: float = 0.5
+    distance_weight: float = 0.1
     label_similarity: float = 0.9
 
     def __post_init__(self) -> None:
@@ -149,7 +206,7 @@ class SelectionSettings:
         return rules_of(self.method, self.quality_weight)
 
     @property
-    def ranked_by(self) -> Score:
+    def ranked_by(self) -> Score | WeightedScore:
         """The score that the method ranks by: its own, or `score`."""
         return self.rules.score or self.score
 
@@ -162,9 +219,37 @@ def rules_of(method: str, quality_weight: float) -> Method:
     return replace(rules, scores="required" if quality_weight else "none")
 
 
-def score_dimensions(score: Score) -> tuple[Score, ...]:
-    """The dimensions that a score is made of."""
-    return DIMENSIONS if score == "evol" else (score,)
+def score_dimensions(score: Score | WeightedScore, there: Collection[str] = ()) -> tuple[Score, ...]:
+    """The dimensions that a score is made of.
+
+    Args:
+        score: one of the three, or weighted numbers.
+        there: the dimensions that are scored. Elsewhere a weighted `complexity` or `quality` is a column of the pool.
+    """
+    if isinstance(score, str):
+        return DIMENSIONS if score == "evol" else (score,)
+    return dimensions_among(score["weights"], there)
+
+
+def dimensions_among(names: Collection[str], there: Collection[str]) -> tuple[Score, ...]:
+    """The dimensions among the names of numbers; `evol` is made of both."""
+    return tuple(name for name in DIMENSIONS if "evol" in names or (name in names and name in there))
+
+
+def check_score(method: str, score: Score | WeightedScore) -> None:
+    """Refuse a score that does not fit the method.
+
+    Raises:
+        UserError: the method ranks by weighted numbers and there are none, or it needs a score of at least 0.
+    """
+    if METHODS[method].weighted and isinstance(score, str):
+        raise UserError(
+            f"method {method} needs score: {{weights: {{NAME: 1.0, ...}}}}, the numbers to rank by and what each weighs"
+        )
+    if method == "mig" and not isinstance(score, str) and score["scale"] == "z":
+        raise UserError(
+            "method mig gives its labels scores, which may not be negative; state score.scale: rank or min_max"
+        )
 
 
 def check_budget(method: str, *, has_budget: bool, in_tokens: bool) -> None:
@@ -179,8 +264,8 @@ def check_budget(method: str, *, has_budget: bool, in_tokens: bool) -> None:
         raise UserError(f"method {method} {wanted}")
     if in_tokens and not rules.prefixes:
         raise UserError(
-            f"method {method} takes no budget of tokens: how many rows each cluster may keep follows from the number "
-            "of rows; state that, or a share"
+            f"method {method} takes no budget of tokens: what it keeps first follows from the number of rows; state "
+            "that, or a share"
         )
 
 
@@ -209,6 +294,18 @@ def check_compared(method: str, others: Sequence[str], columns: Mapping[str, str
         if name not in others or METHODS[name].column is None:
             why = "is not compared" if name not in others else "reads no column"
             raise UserError(f"columns.{name}: {name} {why}; leave it out")
+
+
+def check_match(*, in_tokens: bool, has_strata: bool) -> None:
+    """Refuse to match tokens where that would have no effect, or cannot be.
+
+    Raises:
+        UserError: the budget counts tokens already, or strata divide rows.
+    """
+    if in_tokens:
+        raise UserError("match: tokens would have no effect beside a select.budget of tokens; leave it out")
+    if has_strata:
+        raise UserError("match: tokens gives the others a budget of tokens, which select.strata cannot divide")
 
 
 def check_shared_column(column: str | None, methods: Sequence[str]) -> None:

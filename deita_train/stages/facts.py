@@ -62,9 +62,10 @@ def of_pairs(metrics: Mapping[str, Any]) -> str:
 def of_perplexities(metrics: Mapping[str, Any]) -> str:
     """The means over the rows that were measured."""
     nulls = ", ".join(f"{reason} {number:,}" for reason, number in metrics["nulls"].items())
+    ifd = metrics["mean_ifd"]
     return (
         f"{metrics['measured']:,} of {metrics['rows']:,} rows measured{f' ({nulls})' if nulls else ''}; mean "
-        f"perplexity {metrics['mean_perplexity']:.3f}, mean IFD {metrics['mean_ifd']:.3f}"
+        f"perplexity {metrics['mean_perplexity']:.3f}{'' if ifd is None else f', mean IFD {ifd:.3f}'}"
     )
 
 

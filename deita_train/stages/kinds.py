@@ -105,11 +105,15 @@ _CUT = {"cut_at_context": True}
 
 STAGE_KINDS: dict[str, StageKind] = {
     "pool": StageKind(4, "deita_train.stages.intake.pool", validations=("deita_train.stages.intake.pool",)),
+    "clean_pool": StageKind(
+        1, "deita_train.stages.intake.clean_pool", validations=("deita_train.stages.intake.clean_pool",)
+    ),
     "preferences": StageKind(
         3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
+    "select_pairs": StageKind(1, "deita_train.stages.intake.select_pairs"),
     "scores_file": StageKind(
-        1, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
+        2, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
     ),
     "embeddings_file": StageKind(
         1, "deita_train.stages.intake.embeddings_file", validations=("deita_train.stages.intake.embeddings_file",)
@@ -133,7 +137,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_ADAPTER, **_CUT, **_DIVIDED, **_trainer(_SFT_TRAINER)},
     ),
     "score": StageKind(
-        4,
+        5,
         "deita_train.stages.inference.score",
         validations=(_MODEL_CHECK, _ROW_CHECK),
         reuses="rows",
@@ -159,7 +163,7 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_SHORTENED, **_RENDERED, "storage": "float32", "pooling": "last_token"},
     ),
     "sentence_embed": StageKind(
-        2,
+        3,
         "deita_train.stages.inference.sentence_embed",
         reuses="rows",
         describe=facts.of_embeddings,
@@ -176,7 +180,7 @@ STAGE_KINDS: dict[str, StageKind] = {
             "token",
         ),
         describe=facts.of_perplexities,
-        implied={**_CODE, **_SHORTENED, **_RENDERED},
+        implied={**_CODE, **_SHORTENED, **_RENDERED, "ifd": "perplexities"},
     ),
     "evolve": StageKind(1, "deita_train.stages.asking.evolve", validations=(_FORECAST,), describe=facts.of_evolutions),
     "rank": StageKind(1, "deita_train.stages.asking.rank", validations=(_FORECAST,), describe=facts.of_rankings),
@@ -209,17 +213,21 @@ STAGE_KINDS: dict[str, StageKind] = {
         2,
         "deita_train.stages.inference.lengths",
         validations=(_ROW_CHECK,),
-        implied={**_CODE, **_RENDERED, "resize": False},
+        implied={**_CODE, **_RENDERED, "resize": False, "answer_tokens": False},
     ),
     "select": StageKind(
-        2,
+        3,
         "deita_train.stages.selecting.select",
         reuses="walk",
         has_budget=True,
         validations=("deita_train.stages.selecting.column_check", "deita_train.stages.selecting.budget_check"),
-        implied={"score_turns": "sum", "only_trained_turns": False, **_CUT},
+        implied={"score_turns": "sum", "only_trained_turns": False, "whiten": None, **_CUT},
     ),
-    "compare": StageKind(1, "deita_train.stages.selecting.compare", implied={"score_turns": "sum"}),
+    "compare": StageKind(
+        1,
+        "deita_train.stages.selecting.compare",
+        implied={"score_turns": "sum", "whiten": None, "seeded": None, "trained": None},
+    ),
     "contamination": StageKind(1, "deita_train.stages.evaluating.contamination", describe=facts.of_contamination),
     "sft": StageKind(
         4,

@@ -36,6 +36,7 @@ def resized_folder(
     """
     if target.exists():
         return target
+    # Read for its vocabulary alone: it encodes nothing.
     tokenizer = AutoTokenizer.from_pretrained(source)
     names = missing_control_tokens(tokenizer, chat_template) if chat_template is not None else []
     sizes = vocabulary(source)

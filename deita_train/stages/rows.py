@@ -166,11 +166,17 @@ def scorer_prompt(encoder: PromptEncoder, example: ScorerExample, max_length: in
     """The prompt of a labelled row.
 
     Raises:
-        UserError: `max_length` has no room for it.
+        UserError: `max_length` has no room for it, or for any of the text that is judged.
     """
     prompt = encoder.encode(example.instruction, example.response)
     if prompt is None:
         raise UserError(f"{example.where}: max_length {max_length} has no room for the prompt; raise it")
+    if not _is_judged_text_left(example.instruction, example.response, prompt):
+        judged = "instruction" if example.response is None else "response"
+        raise UserError(
+            f"{example.where}: max_length {max_length} leaves nothing of the {judged} that is labelled; raise it, or "
+            "remove the row"
+        )
     return prompt
 
 
@@ -199,5 +205,22 @@ def turn_prompts(encoder: PromptEncoder, dimension: str, messages: Sequence[Mess
             yield TurnPrompt(instruction, None, None, "no_response")
             continue
         prompt = encoder.encode(instruction, response)
-        limit = "max_length" if encoder.shortens else "context"
-        yield TurnPrompt(instruction, response, prompt, f"prompt_longer_than_{limit}" if prompt is None else None)
+        reason = _why_unscored(encoder, instruction, response, prompt)
+        yield TurnPrompt(instruction, response, prompt if reason is None else None, reason)
+
+
+def _why_unscored(
+    encoder: PromptEncoder, instruction: str, response: str | None, prompt: PromptIds | None
+) -> str | None:
+    """A prompt that is too long, or of which the text that is judged was cut off whole: its score would be noise."""
+    if prompt is None:
+        return f"prompt_longer_than_{'max_length' if encoder.shortens else 'context'}"
+    if not _is_judged_text_left(instruction, response, prompt):
+        return f"{'instruction' if response is None else 'response'}_beyond_max_length"
+    return None
+
+
+def _is_judged_text_left(instruction: str, response: str | None, prompt: PromptIds) -> bool:
+    """Whether anything is left of the response, or without one of the instruction; an empty text has lost nothing."""
+    asked, left = (instruction, prompt.instruction) if response is None else (response, prompt.response)
+    return bool((left or "").strip()) or not asked.strip()

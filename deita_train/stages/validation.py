@@ -37,9 +37,14 @@ class StageToValidate(Protocol):
 
 
 def read_once(stage: StageToValidate) -> tuple[datasets.Dataset, Any]:
-    """The rows of a stage that reads data, and the account of them; several stages that read one pool share it."""
-    identity, runtime = (json.dumps(part, sort_keys=True, default=str) for part in (stage.identity, stage.runtime))
-    return _read(stage.kind, identity, runtime)
+    """The rows of a stage that reads data, and the account of them; several stages that read one pool share it.
+
+    Those of a cleaned pool follow from the pool that it cleans.
+    """
+    sources = stage.parents.get("pool", stage)
+    identity, runtime = (json.dumps(part, sort_keys=True, default=str) for part in (sources.identity, sources.runtime))
+    cleaning = json.dumps(stage.identity, sort_keys=True) if sources is not stage else None
+    return _read(sources.kind, identity, runtime, cleaning)
 
 
 def is_repeated(check: Mapping[str, Any]) -> bool:
@@ -60,7 +65,10 @@ def forget_checks() -> None:
 
 
 @lru_cache(maxsize=4)
-def _read(kind: str, identity: str, runtime: str) -> tuple[datasets.Dataset, Any]:
+def _read(kind: str, identity: str, runtime: str, cleaning: str | None) -> tuple[datasets.Dataset, Any]:
+    if cleaning is not None:
+        cleaned = stage_module("clean_pool").cleaned_rows(*_read(kind, identity, runtime, None), json.loads(cleaning))
+        return cleaned
     found: tuple[datasets.Dataset, Any] = stage_module(kind).read_rows(json.loads(identity), json.loads(runtime))
     return found
 

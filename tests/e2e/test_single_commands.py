@@ -142,7 +142,7 @@ def test_scores_and_embeddings_have_the_ids_of_the_pool(folder, made):
 def test_all_rows_have_their_decision(folder, made):
     rows, kept = read(folder / "all.json"), read(folder / "kept.jsonl")
     assert [row["id"] for row in rows] == [row["id"] for row in read(folder / "pool.jsonl")]
-    assert list(rows[0]) == list(kept[0])
+    assert list(rows[0]) == [*kept[0], "not_ranked"] and {row.pop("not_ranked") for row in rows} == {None}
     ranked = sorted((row for row in rows if row["selection_rank"] is not None), key=lambda row: row["selection_rank"])
     assert ranked == kept
     blocked = [row for row in rows if row["blocked_by"] is not None]

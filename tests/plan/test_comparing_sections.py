@@ -1,9 +1,11 @@
 """The stages of `compare:` and how they read the fields of `select:`."""
 
 import pytest
+from pydantic import ValidationError
 from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
+from deita_train.recipe.schema import Compare
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 
@@ -110,3 +112,66 @@ def test_the_cells_of_a_sweep_have_no_comparison_and_share_its_selections(tmp_pa
     assert cell.nodes["select"].id == base.nodes["select.random"].id
     with pytest.raises(UserError, match="a sweep's cells have no compare:; leave it out"):
         plan(tmp_path, recipe(compare__methods=["random"], sweep={"compare.max_length": [1, 2]}))
+
+
+def test_each_seed_is_a_selection_of_its_own(tmp_path):
+    changes = {"compare__methods": ["random", "longest_response"], "compare__seeds": [7, 8]}
+    nodes = compared(tmp_path, **changes)
+    node = nodes["compare"]
+    assert node.hashed["methods"] == ["deita", "random seed 7", "random seed 8", "longest_response"]
+    assert node.hashed["seeded"] == {"random": ["random seed 7", "random seed 8"]}
+    assert [nodes[f"select.random seed {seed}"].identity["seed"] for seed in (7, 8)] == [7, 8]
+    assert nodes["select.random seed 7"].key == compared(tmp_path)["select.random"].key
+
+
+def test_the_recipes_own_selection_is_one_of_its_seeds(tmp_path):
+    nodes = compared(tmp_path, select__method="kmeans", compare__methods=["longest_response"], compare__seeds=[7, 1])
+    assert nodes["compare"].hashed["seeded"] == {"kmeans": ["kmeans", "kmeans seed 1"]}  # the recipe's seed is 7
+    with pytest.raises(UserError, match=r"compare\.seeds: would have no effect, because none of deita, k_center draws"):
+        compared(tmp_path, compare__methods=["k_center"], compare__seeds=[1])
+
+
+def test_matched_selections_read_the_tokens_of_the_recipes_own(tmp_path):
+    nodes = compared(tmp_path, compare__match="tokens")
+    node = nodes["select.random"]
+    assert {name: parent.label for name, parent in node.parents.items()} == {
+        "pool": "pool", "lengths": "lengths", "matched": "select",
+    }  # fmt: skip
+    assert (node.hashed["match"], node.hashed["budget"], node.hashed["max_length"]) == ("tokens", 10, 2048)
+    assert nodes["select"].key == compared(tmp_path)["select"].key
+    assert nodes["compare"].hashed["trained"] == {"max_length": 2048, "cut_at_context": True}
+    counted = compared(tmp_path, compare__count_tokens=True)
+    assert "matched" not in counted["select.random"].parents and "lengths" in counted["compare"].parents
+
+
+def test_tokens_are_read_as_the_recipe_says(tmp_path):
+    told = {"select__read_as": {"tokenizer": "base"}, "compare__methods": ["random"], "compare__match": "tokens"}
+    cells = plan(tmp_path, recipe("sft", "evaluate", **told)).cells
+    assert "lengths" in cells[0].nodes
+    with pytest.raises(UserError, match="compare: counts tokens as SFT reads them, and no sft:"):
+        compared(tmp_path, "sft", "evaluate", compare__count_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compare__methods": ["kmeans"]}, "compare: kmeans takes no budget of tokens"),
+        ({"select__budget": {"tokens": 9}}, "compare: match: tokens would have no effect beside a select.budget of"),
+        ({"select__strata": {"by": "source"}}, "compare: match: tokens gives the others a budget of tokens, which"),
+    ],
+)
+def test_tokens_that_cannot_be_matched(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        compared(tmp_path, compare__match="tokens", **changes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"token_column": "t", "match": "tokens"}, "token_column: tokens are counted as SFT reads the rows"),
+        ({"seeds": [1, 2, 1]}, "names one twice"),
+    ],
+)
+def test_fields_that_contradict_each_other(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        Compare.model_validate({"methods": ["random"], **fields})

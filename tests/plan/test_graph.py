@@ -228,7 +228,7 @@ def test_ancestors_are_all_that_is_read(tmp_path):
 
 
 def test_every_kind_has_a_version_and_a_module():
-    assert len(STAGE_KINDS) == 26
+    assert len(STAGE_KINDS) == 28
     for kind in STAGE_KINDS.values():
         assert kind.version >= 1
         assert find_spec(kind.module) is not None

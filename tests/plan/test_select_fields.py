@@ -17,7 +17,14 @@ pytestmark = pytest.mark.usefixtures("no_gpus")
 # What each method's artefact is decided by. Those of the methods that were there first must stay as they are, because
 # they are part of the keys of what is in people's stores.
 OF_DEITA = {"score": "evol", "threshold": 0.9, "center": False}
+WEIGHTED = {"weights": {"c": 2.0, "quality": 1.0}, "orders": {"c": "lowest"}}
+PLAIN_WEIGHTED = {
+    "weights": {"c": {"weight": 2.0, "order": "lowest"}, "quality": {"weight": 1.0, "order": "highest"}},
+    "scale": "z",
+    "combine": "sum",
+}
 CONFIGS = {
+    "weighted": {"score": PLAIN_WEIGHTED},
     "deita": OF_DEITA,
     "evol_score": {"score": "evol"},
     "complexity": {"score": "complexity"},
@@ -34,10 +41,14 @@ CONFIGS = {
     "k_center": {"score": "evol", "center": False},
     "kmeans": {"score": "evol", "center": False, "clusters": None, "seed": 7},
     "facility_location": {"score": "evol", "center": False, "quality_weight": 0.5},
+    "target": {"center": False},
+    "fit": {"column": "c", "among": "instruction"},
+    "gist": {"score": "evol", "center": False, "distance_weight": 0.1},
 }
 PARENTS = {
     "scores": {"complexity": "score.complexity", "quality": "score.quality"},
     "embeddings": {"embed": "embed"},
+    "target": {"target": "embed.target"},
 }
 
 
@@ -47,6 +58,10 @@ def select_of(folder, method, *without, **changes):
         changes["select__column"] = "c"
     if method == "whole_pool":
         changes["select__budget"] = None
+    if method == "weighted":
+        changes["select__score"] = WEIGHTED
+    if method == "target":
+        changes["select__target"] = {"builtin": "quickstart_heldout", "rows": 5}
     return graph(folder, recipe(*without, select__method=method, **changes))["select"]
 
 
@@ -58,6 +73,23 @@ def test_every_method_has_a_configuration():
     assert set(CONFIGS) == set(METHODS)
     stated = {name for config in CONFIGS.values() for name in config}
     assert stated == {*(name for rules in METHODS.values() for name in rules.settings), "column", "score", "center"}
+    later = {name for rules in METHODS.values() for name in rules.later_settings}
+    assert later == {name for case in LATER for name in case[1]}
+
+
+LATER = [
+    ("direct_score", {"order": "middle"}),
+    ("ifd", {"order": "lowest"}),
+    ("longest_response", {"unit": "tokens"}),
+]
+
+
+@pytest.mark.parametrize(("method", "stated"), LATER)
+def test_a_later_setting_decides_the_key_unless_it_has_its_default(tmp_path, method, stated):
+    node = select_of(tmp_path, method, **stated)
+    assert stated.items() <= node.hashed.items() and node.key != select_of(tmp_path, method).key
+    defaults = {name: Select.model_fields[name].default for name in stated}
+    assert select_of(tmp_path, method, **defaults).hashed == {"method": method, "budget": 10, **CONFIGS[method]}
 
 
 @pytest.mark.parametrize("method", CONFIGS)
@@ -68,8 +100,9 @@ def test_the_configuration_holds_what_the_method_reads(tmp_path, method):
     wanted = {"pool": "pool"}
     for need in METHODS[method].reads:
         wanted |= PARENTS.get(need, {})
-    if method in ("complexity", "quality"):
-        wanted = {"pool": "pool", method: f"score.{method}"}
+    if method in ("complexity", "quality", "weighted"):
+        dimension = "complexity" if method == "complexity" else "quality"
+        wanted = {"pool": "pool", dimension: f"score.{dimension}"}
     assert parents_of(node) == wanted
 
 
@@ -181,13 +214,13 @@ def test_another_method_by_set_leaves_the_file_as_it_is(tmp_path):
 
 
 def test_every_field_is_read_by_a_method():
-    assert unread_fields(Select(budget=1, column="c", clusters=2), METHODS) == []
+    assert unread_fields(Select(budget=1, column="c", clusters=2, unit="tokens"), METHODS) == []
     stated = Select(
         budget=1, threshold=0.5, score="quality", column="c", order="lowest", clusters=2, quality_weight=0.1,
-        label_similarity=0.5, seed=3, launch="cpu", allow_fewer=True,
+        label_similarity=0.5, seed=3, launch="cpu", allow_fewer=True, among="pool",
     )  # fmt: skip
     assert set(unread_fields(stated, ["longest_response"])) == {
-        "threshold", "column", "order", "clusters", "quality_weight", "label_similarity", "score", "launch",
+        "threshold", "column", "order", "clusters", "quality_weight", "label_similarity", "score", "launch", "among",
     }  # fmt: skip
 
 
@@ -233,3 +266,151 @@ def test_on_a_machine_with_gpus_deita_takes_one(tmp_path, monkeypatch, gpus):
     assert "launch" not in select_of(tmp_path, "random").runtime
     assert select_of(tmp_path, "deita", launch="ddp").runtime["launch"]["num_processes"] == gpus
     launch.resolve_launch.cache_clear()
+
+
+def test_weights_name_what_the_recipe_measures_else_columns_of_the_pool(tmp_path):
+    score = {"weights": {"evol": 1.0, "ifd": 1.0, "own": 1.0}}
+    perplexity = {"model": "base"}
+    node = graph(tmp_path, recipe(perplexity=perplexity, select__score=score))["select"]
+    assert parents_of(node) == {
+        "pool": "pool",
+        **PARENTS["scores"],
+        **PARENTS["embeddings"],
+        "perplexity": "perplexity",
+    }
+    node = graph(tmp_path, recipe("scorers", select__score={"weights": {"ifd": 1.0, "quality": 1.0}}))["select"]
+    assert parents_of(node) == {"pool": "pool", "embed": "embed"}  # columns of the pool
+    assert "score_turns" not in node.identity
+    with pytest.raises(UserError, match="select: needs both scores"):
+        graph(tmp_path, recipe("scorers", select__score=score))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "weighted"}, "select.score: method weighted needs score: {weights: {NAME: 1.0, ...}}"),
+        ({"method": "mig", "column": "c", "score": {"weights": {"c": 1.0}}}, "select.score: method mig gives its"),
+        ({"score": {"weights": {"c": 0.0}}}, "select.score.weights.c: 0.0 is a decimal number; expected more than 0"),
+        (
+            {"score": {"weights": {"c": 1.0}, "combine": "product"}},
+            "select.score: a product of numbers below and above",
+        ),
+        ({"score": {"weights": {"c": 1.0}, "orders": {"d": "lowest"}}}, "select.score: orders.d: would have no effect"),
+        ({"between": [0.5, 0.5]}, "select.between: [0.5, 0.5]: write the lower quantile first"),
+        ({"between": [0.1, 0.5]}, "select.between: method deita reads no column of numbers, of which [0.1, 0.5]"),
+    ],
+)
+def test_a_score_or_limits_that_cannot_be(tmp_path, changes, message):
+    found = refusal(tmp_path, recipe(**{f"select__{name}": value for name, value in changes.items()}))
+    assert message in found
+
+
+@pytest.mark.parametrize(("method", "column"), [("fit", "perplexity"), ("perplexity", "perplexity"), ("ifd", "ifd")])
+def test_what_perplexity_measures_has_its_own_names(tmp_path, method, column):
+    node = graph(tmp_path, recipe(perplexity={"model": "base"}, select__method=method))["select"]
+    assert node.identity["column"] == column
+    assert parents_of(node) == {"pool": "pool", "perplexity": "perplexity"}
+
+
+def test_limits_count_in_the_key_of_every_method(tmp_path):
+    node = select_of(tmp_path, "ifd", between=[0.2, 0.8])
+    assert node.hashed == {"method": "ifd", "budget": 10, "column": "c", "between": {"c": [0.2, 0.8]}}
+    node = select_of(tmp_path, "random", between={"quality": [0, 0.9]})
+    assert parents_of(node) == {"pool": "pool", "quality": "score.quality"}
+    assert node.hashed["between"] == {"quality": [0, 0.9]} and "score" not in node.hashed
+
+
+def test_a_length_in_tokens_is_counted_where_sft_reads_the_rows(tmp_path):
+    nodes = graph(tmp_path, recipe(select__method="longest_response", select__unit="tokens"))
+    assert parents_of(nodes["select"]) == {"pool": "pool", "lengths": "lengths"}
+    assert nodes["lengths"].hashed["answer_tokens"] is True
+    plain = graph(tmp_path, recipe(select__budget={"tokens": 500}))
+    assert "answer_tokens" not in plain["lengths"].hashed
+    with pytest.raises(UserError, match=r"select\.unit: counts tokens as SFT reads them, and no sft:"):
+        graph(tmp_path, recipe("sft", "evaluate", select__method="longest_response", select__unit="tokens"))
+
+
+def test_validate_counts_the_numbers_of_own_columns(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "raw_scores": {"IFD": value, "note": "x"}} for value in (0.5, None, 1.5)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pool = {"dataset": str(tmp_path / "rows.jsonl")}
+    score = {"weights": {"raw_scores.IFD": 1.0}}
+    changes = {"select__method": "weighted", "select__score": score, "select__budget": 2}
+    lines = data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
+    assert "select: 2 of 3 rows have a number in column 'raw_scores.IFD'" in lines
+    score["weights"] = {"raw_scores.ifd": 1.0}
+    with pytest.raises(UserError, match="no row of the pool has 'ifd' in its column 'raw_scores'"):
+        data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
+
+
+def test_strata_count_in_the_key_and_may_need_embeddings(tmp_path):
+    node = select_of(tmp_path, "random", strata={"by": "source"})
+    assert node.hashed["strata"] == {"by": "source", "share": "proportional"}
+    assert parents_of(node) == {"pool": "pool"}
+    node = select_of(tmp_path, "random", strata={"by": "embedding_clusters", "share": "equal"})
+    assert node.hashed["strata"] == {"by": "embedding_clusters", "share": "equal", "clusters": None, "seed": 7}
+    assert parents_of(node) == {"pool": "pool", "embed": "embed"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strata": {"by": "source"}, "budget": {"tokens": 9}}, "select: strata: divide a budget of rows or a share"),
+        ({"strata": {"by": "source", "clusters": 3}}, "select.strata: clusters: would have no effect with by: source"),
+        (
+            {"strata": {"by": "embedding_clusters", "share": {"a": 1.0}}},
+            "select.strata: share: clusters have no names before they are made",
+        ),
+    ],
+)
+def test_strata_that_cannot_be(tmp_path, changes, message):
+    assert message in refusal(tmp_path, recipe(**{f"select__{name}": value for name, value in changes.items()}))
+
+
+def test_validate_counts_the_strata(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": turns, "domain": domain} for domain in ("code", "chat", None, "code")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    changes = {"select__method": "random", "select__budget": 2, "select__strata": {"by": "domain"}}
+    pool = {"dataset": str(tmp_path / "rows.jsonl")}
+    lines = data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
+    told = lines.index("select: 2 strata by 'domain', rows of each: code 2, chat 1")
+    assert lines[told + 1] == "  no_stratum: 1"
+
+
+def test_the_queries_are_embedded_as_the_pool_is(tmp_path):
+    queries = {"builtin": "quickstart_heldout", "rows": 5}
+    told = {"embedding__pooling": "weighted_mean", "select__method": "target", "select__target": queries}
+    nodes = graph(tmp_path, recipe(**told))
+    one, other = nodes["embed"], nodes["embed.target"]
+    assert (one.kind, one.hashed, one.runtime) == (other.kind, other.hashed, other.runtime)
+    assert one.hashed["pooling"] == "weighted_mean"
+    assert other.parents["pool"].label == "target_data"
+    assert one.parents["model"].key == other.parents["model"].key
+    more = graph(tmp_path, recipe(**{**told, "select__target": {**queries, "rows": 6}}))
+    assert more["embed"].key == one.key and more["select"].key != nodes["select"].key
+
+
+@pytest.mark.parametrize(
+    ("without", "changes", "message"),
+    [
+        ((), {"method": "target"}, "select.target: method target needs target: {dataset: ...}, the questions"),
+        (
+            ("embedding",),
+            {"method": "target", "target": {"builtin": "quickstart_heldout", "rows": 5}},
+            "select.target: method target embeds its queries by the encoder of the pool; state embedding:",
+        ),
+        (
+            (),
+            {"target": {"builtin": "quickstart_heldout", "rows": 5}},
+            "select.target: would have no effect with method deita",
+        ),
+    ],
+)
+def test_a_target_that_cannot_be(tmp_path, without, changes, message):
+    (tmp_path / "vectors.jsonl").write_text("{}")
+    data = recipe(*without, **{f"select__{name}": value for name, value in changes.items()})
+    if without:
+        data["embeddings"] = {"file": str(tmp_path / "vectors.jsonl")}
+    assert message in refusal(tmp_path, data)

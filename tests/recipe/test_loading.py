@@ -162,7 +162,7 @@ def test_a_set_reaches_a_trainer_field(write):
             "select.budget: 'many' is text; expected a whole number, {share: 0.1} or {tokens: 5000000}",
         ),
         ("select.method=deitaa", "select.method: 'deitaa' is not allowed (did you mean deita?)"),
-        ("select.order=up", "select.order: 'up' is not allowed; expected highest or lowest"),
+        ("select.order=up", "select.order: 'up' is not allowed; expected highest, lowest or middle"),
     ],
 )
 def test_a_wrong_value_of_the_command_line_is_reported_under_it(write, setting, problem):

@@ -8,6 +8,7 @@ from deita_train.recipe.model_sections import Dpo
 from deita_train.recipe.reference import field_texts, reference, refused_fields_tables
 from deita_train.recipe.schema import Recipe, Select
 from deita_train.recipe.trainer_fields import refused_fields, trainer_fields
+from deita_train.selection.settings import METHODS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "recipe.md"
@@ -65,12 +66,12 @@ def test_rows_of_the_tables():
     assert row("threshold", "select")[:3] == ["`threshold`", "number > -1", "`0.9`"]
     assert row("budget", "select")[1:3] == ["whole number > 0 or [section](#selectbudget)", ""]
     assert row("share", "select.budget")[1] == "number > 0, ≤ 1"
-    assert row("score", "select")[1:3] == ["`evol`, `complexity`, `quality`", "`evol`"]
+    assert row("score", "select")[1:3] == ["`evol`, `complexity`, `quality` or [section](#selectscore)", "`evol`"]
     assert row("columns", "compare")[1:3] == ["mapping of text", "`{}`"]
     assert row("preferences", "dpo") == [
         "`preferences`", "[section](#dpopreferences)", "required", field_texts(Dpo)["preferences"],
     ]  # fmt: skip
-    assert row("method", "select")[1].count("`") == 2 * 16 and "method" in Select.model_fields
+    assert row("method", "select")[1].count("`") == 2 * len(METHODS) and "method" in Select.model_fields
 
 
 def test_every_section_is_there_and_every_link_leads_to_one():

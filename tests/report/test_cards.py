@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import huggingface_hub
 import pytest
@@ -243,3 +244,23 @@ def test_a_local_model_and_given_scores_are_named_by_their_content(run):
     assert "from a local folder, an adapter on org/base (content digest a1a1a1a1a1a1)." in found["What it is"]
     assert "base_model" not in front
     assert "| quality scores | a file made elsewhere (content digest b2b2b2b2b2b2) |" in found["Data"]
+
+
+def test_what_was_left_of_the_pool_and_which_pairs_were_trained_on(swept):
+    summary = read_summary(*swept)
+    stages = summary.base_cell.stages
+    drops = {"exact_copy": 3, "not_in_mix": 20}
+    stages["clean_pool"] = replace(stages["pool"], metrics={**stages["pool"].metrics, "rows_out": 199, "drops": drops})
+    config = {"by": "margin", "order": "smallest", "budget": 32}
+    pairs = stages["dpo_data"]
+    manifest = {**pairs.manifest, "config": config}
+    stages["dpo_pairs"] = replace(pairs, manifest=manifest, metrics={**pairs.metrics, "rows_out": 32})
+    found = {card.file: render_card(card) for card in cards_of(summary)}
+    cleaned = "\n199 were left once others were dropped: exact\\_copy: 3, not\\_in\\_mix: 20.\n"
+    chosen = (
+        "\n32 of them were trained on: those with the smallest margin between the chosen and the rejected answer, by "
+    )
+    assert cleaned in found["sft.md"] and cleaned in found["dpo.md"]
+    assert chosen + "the model before DPO.\n" in found["dpo.md"] and chosen not in found["sft.md"]
+    config["by"] = "score"
+    assert chosen + "the data's score.\n" in {card.file: render_card(card) for card in cards_of(summary)}["dpo.md"]

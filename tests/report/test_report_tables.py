@@ -2,6 +2,7 @@ from deita_train.report.results.groups import groups_of
 from deita_train.report.results.summary import read_summary
 from deita_train.report.sections.selection_sections import scorer_section
 from deita_train.report.tables.result_tables import kept_table, model_table, result_tables
+from deita_train.report.tables.stage_tables import strata_table
 
 
 def test_result_table_by_hand(run):
@@ -40,3 +41,13 @@ def test_calibration_of_the_scorers_by_hand(run):
         ("complexity", "\N{MINUS SIGN}0.12", "1.50", "\N{MINUS SIGN}0.75", *by_label),
         ("quality", "\N{MINUS SIGN}1.12", "1.50", "\N{MINUS SIGN}0.75", *by_label),
     )
+
+
+def test_strata_by_hand(run):
+    select = read_summary(*run).base_cell.stages["select"]
+    assert strata_table(select) is None
+    counts = {"rows": 1200, "quota": 40, "selected": 25}
+    select.metrics["strata"] = {"chat": counts, "code": {**counts, "selected": 55}}
+    table = strata_table(select)
+    assert [column.title for column in table.columns] == ["stratum", "rows", "quota", "kept", "short of the quota"]
+    assert table.rows == (("chat", "1,200", "40", "25", "15"), ("code", "1,200", "40", "55", "0"))

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -175,3 +176,18 @@ def test_answers_of_the_base_runs_models_stand_side_by_side(run, undrawn):
 def test_without_answers_there_is_no_section_of_them(run):
     summary = read_summary(*run)
     assert answer_section(summary, groups_of(summary)) is None
+
+
+def test_a_cleaned_pool_is_part_of_the_funnel(run, undrawn, monkeypatch):
+    summary = read_summary(*run)
+    pool = summary.base_cell.stages["pool"]
+    drops = {"exact_copy": 30, "near_copy": 10}
+    examples = {"exact_copy": ["b repeats a (similarity 1.000)"]}
+    metrics = {"rows_in": 400, "rows_out": 360, "drops": drops, "examples": examples, "mean_turns": 2.0}
+    monkeypatch.setitem(summary.base_cell.stages, "clean_pool", replace(pool, metrics=metrics))
+    (section,) = [of for of in sections_of(summary, groups_of(summary)) if of.title == "Pool"]
+    assert section.text.startswith(
+        "430 rows read, 400 usable, 360 left once the pool was cleaned; a conversation has 2.0 t"
+    )
+    assert ("clean pool", "exact_copy", "30", "7.5%") in section.tables[0].rows
+    assert ("exact_copy", ("b repeats a (similarity 1.000)",)) in section.quotes

@@ -105,6 +105,13 @@ def test_losses_are_compared_with_the_best_group_and_with_the_whole_pool(swept):
     text = paragraphs(swept)[1]
     assert "It is 0.050 higher than that of deita, budget 160, the lowest of the 6 other groups" in text
     assert "It is 0.020 higher than that of training on the whole pool;" in text
+    assert "(Welch), includes zero, so these seeds do not tell the two apart." in text
+
+
+def test_random_rows_of_the_same_budget_are_a_reference_though_others_are_better(swept):
+    text = paragraphs(swept)[1]
+    assert "It is 0.150 lower than that of random, budget 80; the 95% interval of the difference" in text
+    assert "random, budget 40" not in text and "random, budget 160" not in text
 
 
 def test_failed_cells_come_first(swept):

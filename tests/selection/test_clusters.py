@@ -53,7 +53,7 @@ def test_the_seed_decides_where_the_clusters_begin():
 def test_the_default_is_the_square_root_of_half_the_rows(monkeypatch, num_rows, clusters):
     asked = []
 
-    def one_start(pool, order, number, rng):
+    def one_start(pool, order, alike, number, rng):
         asked.append(number)
         return [0]
 

@@ -1,10 +1,13 @@
 import json
 from dataclasses import replace
+from io import StringIO
 
 import datasets
 import numpy as np
 import pytest
+from rich.console import Console
 
+from deita_train.commands.printed_table import print_table
 from deita_train.errors import UserError
 from deita_train.selection.measures.compared import as_json, from_json
 from deita_train.selection.measures.comparison import compare
@@ -13,7 +16,7 @@ from deita_train.selection.measures.comparison_tables import (
     all_tables,
     composition_table,
     diversity_table,
-    overlap_table,
+    overlap_tables,
     quantile_table,
     source_table,
 )
@@ -132,15 +135,15 @@ def test_a_column_without_token_counts(tokens):
 def test_composition_table():
     table = composition_table(compared(scores=SCORES, token_column="tokens", max_length=2))
     assert table.titles == (
-        "selection", "rows", "mean score", "mean characters", "mean tokens", "mean turns", "text beyond 2 tokens",
-        "source distance",
+        "selection", "rows", "total tokens", "mean score", "mean characters", "mean tokens", "mean turns",
+        "text beyond 2 tokens", "source distance",
     )  # fmt: skip
     dash = "\N{EN DASH}"
     assert table.rows == (
-        ("whole pool", "4", "3.000", "25", "4", "1.50", "56.2%", dash),
-        ("best", "2", "4.000", "30", "6", "1.50", "66.7%", "0.250"),
-        ("all but b", "3", "3.500", "27", "5", "1.67", "64.3%", "0.083"),
-        ("only", "1", dash, "30", "3", "2.00", "33.3%", "0.750"),
+        ("whole pool", "4", "16", "3.000", "25", "4", "1.50", "56.2%", dash),
+        ("best", "2", "12", "4.000", "30", "6", "1.50", "66.7%", "0.250"),
+        ("all but b", "3", "14", "3.500", "27", "5", "1.67", "64.3%", "0.083"),
+        ("only", "1", "3", dash, "30", "3", "2.00", "33.3%", "0.750"),
     )
     assert table.note.startswith("Source distance: ")
 
@@ -173,8 +176,31 @@ def test_source_and_overlap_tables():
         ("all but b", "66.7%", "33.3%"),
         ("only", "0.0%", "100.0%"),
     )
-    assert overlap_table(found).titles == ("selection", "1", "2", "3")
-    assert overlap_table(found).rows[1] == ("2 all but b", "0.25", "1.00", "0.33")
+    (overlap,) = overlap_tables(found)
+    assert overlap.titles == ("selection", "1", "2", "3") and overlap.title == "Overlap of the selections"
+    assert overlap.rows[1] == ("2 all but b", "0.25", "1.00", "0.33")
+
+
+def test_the_overlap_of_many_selections_can_be_read_at_80_columns():
+    names = ["deita", "longest_instruction", *(f"facility_location {number}" for number in range(13))]
+    overlap = np.arange(225).reshape(15, 15) / 225
+    found = replace(compared(), selections=dict.fromkeys(names), overlap=overlap)
+    first, second = overlap_tables(found)
+    assert (first.title, second.title) == ("Overlap of the selections, 1 to 8", "Overlap of the selections, 9 to 15")
+    assert first.note == "" and second.note.startswith("Rows in both selections")
+    numbers = [
+        [float(value) for value in (*left[1:], *right[1:])] for left, right in zip(first.rows, second.rows, strict=True)
+    ]
+    np.testing.assert_allclose(numbers, overlap, rtol=0, atol=0.005001)
+    assert [row[0] for row in first.rows] == [f"{place} {name}" for place, name in enumerate(names, start=1)]
+    shown = StringIO()
+    for table in (first, second):
+        print_table(Console(file=shown, width=80), table, framed=False)
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    # Every row on one line, in both tables: its name and all of its numbers.
+    assert sum(line.split()[1:3] == ["facility_location", "12"] for line in lines) == 2
+    assert [len(line.split()) for line in lines if line.startswith(" 15 ")] == [3 + 8, 3 + 7]
 
 
 def test_many_sources_and_a_single_one():

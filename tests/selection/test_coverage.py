@@ -153,6 +153,61 @@ def test_facility_location_reads_the_pool_in_blocks(monkeypatch):
     assert kept == [ids[place] for place in expected]
 
 
+def with_copies(num_rows, seed):
+    """Ids and vectors of which a third are bitwise copies of others."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(num_rows, 8)).astype(np.float32)
+    for _ in range(num_rows // 3):
+        copy, of = rng.integers(0, num_rows, 2)
+        vectors[copy] = vectors[of]
+    return [f"{number:04d}" for number in range(num_rows)], vectors
+
+
+def test_of_two_copies_facility_location_keeps_the_lower_id():
+    ids, vectors = with_copies(16, seed=8)
+    assert vectors[6].tobytes() == vectors[9].tobytes()
+    kept = kept_ids("facility_location", scored(ids, [1] * 16), vectors, 5, quality_weight=0.0)
+    assert "0006" in kept and "0009" not in kept
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("facility_location", {"quality_weight": 0.0}),
+        ("facility_location", {"quality_weight": 0.4}),
+        ("k_center", {}),
+        ("kmeans", {"clusters": 4, "seed": 0}),
+    ],
+)
+@pytest.mark.parametrize("center", [False, True])
+def test_copies_come_in_the_order_of_their_ids_whatever_the_order_of_the_pool(method, more, center):
+    for seed in range(8):
+        ids, vectors = with_copies(40, seed)
+        budget = None if seed % 2 else 15
+        kept = kept_ids(method, scored(ids, [3] * 40), vectors, budget, center=center, **more)
+        alike = {}
+        for row_id, vector in zip(ids, vectors, strict=True):
+            alike.setdefault(vector.tobytes(), []).append(row_id)
+        for copies in alike.values():
+            there = [row_id for row_id in kept if row_id in copies]
+            assert there == copies[: len(there)]
+        shuffled = np.random.default_rng(seed).permutation(40)
+        again = kept_ids(
+            method, scored([ids[row] for row in shuffled], [3] * 40), vectors[shuffled], budget, center=center, **more
+        )
+        assert again == kept
+
+
+def test_copies_that_nothing_is_left_to_gain_from_come_by_id():
+    # Once one row of each direction is kept, all others gain nothing: 0 each, and not the rounding of a product.
+    ids, vectors = with_copies(6, seed=0)
+    vectors = np.concatenate([vectors[:3], 2 * vectors[:3]])[[0, 3, 1, 4, 2, 5]]
+    for method, more in (("facility_location", {"quality_weight": 0.0}), ("k_center", {})):
+        kept = kept_ids(method, scored(ids, [1] * 6), vectors, None, **more)
+        assert sorted(kept[:3]) == ["0000", "0002", "0004"]
+        assert kept[3:] == ["0001", "0003", "0005"]
+
+
 @checked(max_examples=150)
 @given(
     sets=st.lists(st.frozensets(st.integers(0, 12)), min_size=1, max_size=60),

@@ -12,9 +12,9 @@ from deita_train.errors import UserError
 from deita_train.recipe.schema import Select, SelectMethod
 from deita_train.selection import settings as rule_file
 from deita_train.selection.baselines.ranking import top_rows
-from deita_train.selection.candidates import Candidates
+from deita_train.selection.candidates import Candidates, Queries
 from deita_train.selection.repr_filter.repr_filter import Trace
-from deita_train.selection.select_rows import method_function
+from deita_train.selection.select_rows import method_function, select_rows
 from deita_train.selection.settings import METHODS, SelectionSettings, rules_of
 from deita_train.selection.trace.trace_columns import attach_trace, keep_selected, nearest_summary
 from deita_train.selection.unrankable import IN_WORDS, unrankable_by_column, unrankable_rows
@@ -61,14 +61,18 @@ ELSEWHERE = {
     "direct_score": "test_ranking",
     "perplexity": "test_ranking",
     "ifd": "test_ranking",
+    "weighted": "test_weighting",
     "instag": "test_tags",
     "mig": "test_tags",
     "k_center": "test_coverage",
     "facility_location": "test_coverage",
     "kmeans": "test_clusters",
+    "gist": "test_gist",
+    "fit": "test_fit",
+    "target": "test_target",
 }
-# The methods of which a smaller budget is a prefix of a larger one: all but one.
-WITH_PREFIX = sorted(set(METHODS) - {"kmeans"})
+# The methods of which a smaller budget is a prefix of a larger one: all but two.
+WITH_PREFIX = sorted(set(METHODS) - {"kmeans", "gist"})
 
 
 def dataset(order=(0, 1, 2, 3)):
@@ -89,14 +93,22 @@ def unrankable(method, rows, **settings):
 
 def test_the_methods_and_the_recipe_agree():
     assert list(METHODS) == list(get_args(SelectMethod))
-    assert len(METHODS) == 16
-    assert len({id(method_function(method)) for method in METHODS}) == 16 - 3  # those by score or number share theirs
+    # Those by score (evol_score, complexity, quality, weighted) and those by number share their function.
+    assert len({id(method_function(method)) for method in METHODS}) == len(METHODS) - 3 - 2
 
 
 def test_what_methods_read_is_a_field_or_another_section():
     read = frozenset().union(*(rules.reads for rules in METHODS.values()))
     assert read - set(Select.model_fields) == {"scores", "embeddings"}
-    assert set(Select.model_fields) - read == {"method", "budget", "allow_fewer", "read_as", "decontaminate"}
+    assert set(Select.model_fields) - read == {
+        "method",
+        "budget",
+        "allow_fewer",
+        "read_as",
+        "between",
+        "strata",
+        "decontaminate",
+    }
 
 
 def test_settings_have_one_default():
@@ -105,7 +117,8 @@ def test_settings_have_one_default():
     assert {field.name: field.default for field in shared} == {
         field.name: Select.model_fields[field.name].default for field in shared
     }
-    assert {name for rules in METHODS.values() for name in rules.settings} < {field.name for field in shared}
+    settings = {name for rules in METHODS.values() for name in (*rules.settings, *rules.later_settings)}
+    assert settings < {field.name for field in shared}
 
 
 def test_without_a_weight_facility_location_reads_no_scores():
@@ -159,7 +172,14 @@ def random_pool(seed, num_rows=40):
 
 def kept_ids(method, rows, embeddings, budget):
     settings = {"column": "tags" if method in ("instag", "mig") else "number", "seed": 3, "threshold": 0.5}
-    trace = select_by(method, rows, budget=budget, embeddings=embeddings, **settings)
+    if method == "fit":
+        settings["among"] = "pool"
+    if method == "weighted":
+        number = {"weight": 1.5, "order": "middle"}
+        weights = {"number": number, "evol": {"weight": 1, "order": "lowest"}}
+        settings["score"] = {"weights": weights, "scale": "z", "combine": "sum"}
+    queries = Queries(["q1", "q0"], np.eye(6, dtype=np.float32)[:2]) if method == "target" else None
+    trace = select_rows(Candidates(rows, SelectionSettings(method, **settings), embeddings, queries=queries), budget)
     places = np.flatnonzero(trace.selection_rank >= 0)
     ranked = places[np.argsort(trace.selection_rank[places])]
     assert trace.selection_rank[ranked].tolist() == list(range(len(ranked)))
@@ -177,7 +197,7 @@ def test_the_order_of_the_rows_does_not_matter(method, seed):
     for budget in (1, 13, 40):
         kept = kept_ids(method, rows, embeddings, budget)
         assert kept_ids(method, rows.select(shuffled), embeddings[shuffled], budget) == kept
-        if method not in ("deita", "whole_pool"):
+        if method not in ("deita", "gist", "whole_pool"):
             assert len(kept) == budget
 
 
@@ -226,6 +246,7 @@ def test_unknown_method():
         ("random", "seed"),
         ("ifd", "column"),
         ("mig", "column"),
+        ("target", "embeddings and target"),
         ("kmeans", "embeddings and seed"),
     ],
 )
@@ -270,8 +291,11 @@ def test_every_reason_is_reported_in_words():
     assert unrankable("deita", unscored, score="complexity") == [None] * 4
     by_column = unrankable_by_column(Candidates(unscored, SelectionSettings("mig", column="tags")))
     assert by_column == [None, None, None, "no_tags"]
-    of_other_stages = {"not_embedded", "not_trainable", "contaminated"}
-    assert set(IN_WORDS) - of_other_stages == {"no_scored_turn", "no_value", "ifd_not_below_one", "no_tags"}
+    score = {"weights": {"ifd": {"weight": 1, "order": "highest"}}, "scale": "z", "combine": "sum"}
+    assert unrankable("deita", rows, score=score) == [None, "no_weighted_number", None, "no_weighted_number"]
+    of_stages = {"contaminated", "not_embedded", "not_trainable", "no_limited_number", "outside_limits", "no_stratum"}
+    of_methods = {"no_scored_turn", "no_value", "ifd_not_below_one", "no_tags", "no_weighted_number"}
+    assert set(IN_WORDS) == of_stages | of_methods
 
 
 @pytest.mark.parametrize("budget", [0, -1])

@@ -45,6 +45,53 @@ def test_tags_of_lists_and_of_text():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        '["b c", "a, d"]',
+        "['b c', 'a, d']",
+        '["b c", null, "a, d"]',
+        "['b c', None, \"a, d\",]",
+        " ('a, d', 'b c') ",
+        "{'a, d', 'b c'}",
+        '["A,  D", "B\\u0020c", "", "b  C"]',
+    ],
+)
+def test_a_list_written_as_text_is_the_list(text):
+    assert tag_column(rows([text]), "x") == [("a, d", "b c")]
+    assert tag_column(rows([["b c", "a, d"]], pa.list_(pa.string())), "x") == [("a, d", "b c")]
+
+
+def test_an_empty_list_as_text_has_no_tags():
+    assert tag_column(rows(["[]", "()", " [ ] "]), "x") == [(), (), ()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[a, b]",
+        "['a' 'b']",
+        '["a", 1]',
+        "['a', ['b']]",
+        "(a) b, c",
+        '{"tag": "a"}',
+        '[{"tag": "a"}]',
+        '["a"',
+        "['a', b'c']",
+    ],
+)
+def test_a_text_in_brackets_that_is_no_list_of_texts_is_refused(text):
+    with pytest.raises(UserError, match=r"^column 'x' holds text that begins with a bracket .* 1 of 2 rows: 'b'\. "):
+        tag_column(rows(["a", text]), "x")
+
+
+def test_case_and_white_space_do_not_make_two_tags_of_one():
+    assert tag_column(rows(["Data  Analysis,data analysis, STRASSE", "straße\tx"]), "x") == [
+        ("data analysis", "strasse"),
+        ("strasse x",),
+    ]
+
+
+@pytest.mark.parametrize(
     ("values", "held"), [([1, 2], "numbers"), ([[1]], "lists of numbers"), ([{"a": 1}], "structured")]
 )
 def test_what_holds_no_tags_is_refused(values, held):

@@ -184,13 +184,14 @@ def test_a_selection_removes_them_whatever_its_method(folder, found, config, kep
     assert sorted(rows["id"]) == kept
     assert result.drops["contaminated"] == 2
     trace = datasets.load_from_disk(str(folder.place / "select" / "trace"))
-    assert sorted(trace["id"]) == ["a", "d"]
+    reasons = dict(zip(trace["id"], trace["not_ranked"], strict=True))
+    assert {row_id for row_id, reason in reasons.items() if reason is None} == {"a", "d"}
     shown = traced_pool(datasets.load_from_disk(str(folder.place / "pool" / "data")), trace, found[1])
-    assert list(shown["drop_reason"]) == [None, "contaminated", "contaminated", None]
+    assert list(shown["not_ranked"]) == [None, "contaminated", "contaminated", None]
     assert list(shown["contaminated_by"]) == [None, "mt_bench/81", "arc_challenge/7", None]
     assert shown["contaminated_span"][1] == ASKED.upper()
     again = traced_pool(shown, trace, found[1])
-    assert again.column_names.count("drop_reason") == 1 and list(again["id"]) == list(ROWS)
+    assert again.column_names.count("contaminated_by") == 1 and list(again["id"]) == list(ROWS)
 
 
 def test_a_row_counts_as_contaminated_whatever_else_it_lacks(folder, found):

@@ -37,7 +37,15 @@ def hidden_states(made, row):
         return AutoModel.from_pretrained(made / "model")(input_ids=torch.tensor([ids])).last_hidden_state[0].double()
 
 
-@pytest.mark.parametrize(("pooling", "by_hand"), [("mean", lambda h: h.mean(0)), ("last_token", lambda h: h[-1])])
+def weighted_by_position(hidden):
+    weights = torch.arange(1, len(hidden) + 1).double()
+    return (hidden * weights[:, None]).sum(0) / weights.sum()
+
+
+@pytest.mark.parametrize(
+    ("pooling", "by_hand"),
+    [("mean", lambda h: h.mean(0)), ("last_token", lambda h: h[-1]), ("weighted_mean", weighted_by_position)],
+)
 def test_pooling_is_as_one_row_at_a_time(made, work, pooling, by_hand):
     table, result = carry_out(embed, context_of("embed", work, pooling=pooling))
     expected = np.stack([by_hand(hidden_states(made, row)).numpy() for row in ROWS])

@@ -172,6 +172,22 @@ def test_prompts_are_shortened_to_the_models_context(work, stated, kept):
     assert max(read_plan(context.prepared_dir / "batches.npz").lengths) == kept
 
 
+def test_answers_of_which_no_character_is_in_the_prompt_get_no_quality(work):
+    question = "word " * 60
+    rows = [
+        {"id": name, "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+        for name, asked, answer in (("a", question, "One."), ("b", question, "Another!"), ("c", "Hi", "Yo"))
+    ]
+    table, result = carry_out(score, pass_context("score", work, rows, max_unscored_share=0.7))
+    assert table["reasons"] == [["response_beyond_max_length"], ["response_beyond_max_length"], [None]]
+    assert [scores == [None] for scores in table["quality_scores"]] == [True, True, False]
+    assert (result.metrics["nulls"], result.metrics["scored"]) == ({"response_beyond_max_length": 2}, 1)
+    with pytest.raises(
+        UserError, match=r"2 of 3 turns cannot be scored .*response_beyond_max_length.*Raise max_length"
+    ):
+        carry_out(score, pass_context("score", work, rows, max_unscored_share=0.5))
+
+
 def with_parity(work, rows, **changes):
     context = pass_context("score", work, rows, **changes)
     return replace(context, identity={**context.identity, "parity": True})

@@ -1,7 +1,9 @@
 """Perplexity and IFD against plain transformers: one sequence at a time, all logits, float64 log-softmax."""
 
 import math
+from dataclasses import replace
 from itertools import groupby
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -64,6 +66,32 @@ def test_every_row_is_as_by_itself(work, plain, max_length, max_batch_tokens):
     assert metrics["ifd_above_1"] == sum(row[1] > 1 for row in expected)
     assert (metrics["rows"], metrics["measured"], metrics["nulls"]) == (12, 12, {})
     assert (metrics["truncated"] > 0) is (max_length is not None)
+
+
+def test_with_losses_ifd_is_their_ratio(work, plain):
+    context = pass_context("perplexity", work, ROWS)
+    context = replace(context, identity={**context.identity, "ifd": "losses"})
+    table, result = carry_out(perplexity, context)
+    expected = [reference(plain, row["messages"], None) for row in ROWS]
+    # The reference has exp(given) and exp(given - alone).
+    ratios = [math.log(given) / (math.log(given) - math.log(ifd)) for given, ifd, _ in expected]
+    np.testing.assert_allclose(table["ifd"], ratios, rtol=1e-4)
+    np.testing.assert_allclose(table["perplexity"], [row[0] for row in expected], rtol=1e-4)
+    assert result.metrics["ifd_above_1"] == sum(row[1] > 1 for row in expected)
+
+
+def test_the_two_ratios_may_order_rows_differently_and_a_loss_of_zero_has_no_ratio():
+    # Per token: 2 over 4 and 0.5 over 1.5. By losses 0.5 > 0.33; by perplexities exp(-2) < exp(-1).
+    given, alone, tokens = np.array([4.0, 0.5, 0.0, 0.0]), np.array([8.0, 1.5, 0.0, 0.0]), np.array([2, 1, 0, 3])
+    by = {
+        how: perplexity._ifd(SimpleNamespace(identity={"ifd": how}), given, alone, tokens)
+        for how in ("losses", "perplexities")
+    }
+    np.testing.assert_allclose(by["losses"], [0.5, 1 / 3, np.nan, np.nan])
+    np.testing.assert_allclose(by["perplexities"], [math.exp(-2), math.exp(-1), np.nan, 1.0])
+    answered = [{"role": "assistant", "content": "a"}]
+    assert perplexity._reason(answered, None, True, np.nan) == "no_loss_alone"
+    assert perplexity._reason(answered, None, True, 0.5) is None
 
 
 def test_rows_without_a_token_of_the_assistant_are_null_with_the_reason(work):

@@ -215,18 +215,39 @@ def test_every_turn_is_scored_by_its_own_prompt(tokenizer):
     assert has_loss(other("score", tokenizer, dimension="quality"), row)
 
 
-def test_a_quality_prompt_loses_the_response_before_the_instruction(tokenizer):
-    limit = 1 + len(QUALITY_HEAD + QUALITY_MIDDLE + QUALITY_TAIL) + 1
+def test_a_quality_prompt_loses_the_end_of_the_response(tokenizer):
+    limit = 1 + len(QUALITY_HEAD + "Hi" + QUALITY_MIDDLE + "Y" + QUALITY_TAIL)
     (first, _) = sequences(other("score", tokenizer, limit, dimension="quality"), ROW)
     assert texts(first) == [
         ("plain", "<s>"),
-        ("plain", QUALITY_HEAD + "H"),
-        ("cut", "i"),
-        ("plain", QUALITY_MIDDLE),
-        ("cut", "Yo"),
+        ("plain", QUALITY_HEAD + "Hi" + QUALITY_MIDDLE + "Y"),
+        ("cut", "o"),
         ("plain", QUALITY_TAIL),
     ]
-    assert first.num_cut == 3
+    assert first.num_cut == 1
+
+
+def test_a_turn_of_which_nothing_is_left_to_judge_is_not_scored(tokenizer):
+    limit = 1 + len(QUALITY_HEAD + "Hi" + QUALITY_MIDDLE + QUALITY_TAIL)
+    (first, _) = sequences(other("score", tokenizer, limit, dimension="quality"), ROW)
+    assert (first.tokens, first.note) == ((), "not scored: response_beyond_max_length")
+    limit = 1 + len(COMPLEXITY_HEAD + COMPLEXITY_TAIL)
+    (first, _) = sequences(other("score", tokenizer, limit, dimension="complexity"), ROW)
+    assert (first.tokens, first.note) == ((), "not scored: instruction_beyond_max_length")
+
+
+def test_an_empty_response_has_lost_nothing(tokenizer):
+    row = {"id": "r", "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]}
+    limit = 1 + len(QUALITY_HEAD + "Hi" + QUALITY_MIDDLE + QUALITY_TAIL)
+    (shown,) = sequences(other("score", tokenizer, limit, dimension="quality"), row)
+    assert shown.num_tokens == limit
+
+
+def test_a_labelled_row_of_which_nothing_is_left_to_judge_is_refused(tokenizer):
+    limit = 1 + len(QUALITY_HEAD + "Hi" + QUALITY_MIDDLE + QUALITY_TAIL) + 2
+    stage = other("train_scorer", tokenizer, limit, dimension="quality")
+    with pytest.raises(UserError, match=f"here: max_length {limit} leaves nothing of the response that is labelled; r"):
+        sequences(stage, ScorerExample("here", "Hi", "Yo", 2))
 
 
 PAIR = {"id": "p", "prompt": MESSAGES[:2], "chosen": "Yo", "rejected": "No!"}

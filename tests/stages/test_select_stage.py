@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -12,14 +13,19 @@ from deita_train.data.embeddings import write_embeddings
 from deita_train.errors import UserError
 from deita_train.plan.launch import resolve_launch
 from deita_train.selection.repr_filter import repr_filter
+from deita_train.selection.repr_filter.unit_rows import UnitRows
+from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
+from deita_train.selection.trace.traced_pool import traced_pool
 from deita_train.stages.checks import content_digest
 from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.intake import scores_file
 from deita_train.stages.selecting import select
 
 IDS = list("abcdef")
 # d has no number, e is at 1, f above it; a and d have no tags.
 VALUES = [0.5, 0.75, 0.25, None, 1.0, 1.5]
 TAGS = [[], ["x"], ["x", "y"], None, ["y"], ["z"]]
+GROUPS = list("xxyxxy")
 TURN = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 # c has no quality at all.
 SCORES = {"complexity": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "quality": [1.0, 1.0, None, 1.0, 1.0, 1.0]}
@@ -28,7 +34,7 @@ SCORES = {"complexity": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "quality": [1.0, 1.0, No
 @pytest.fixture
 def carry_out(tmp_path):
     """A function that carries the stage out and gives its result, the kept ids and the trace by id."""
-    columns = {"id": IDS, "messages": [TURN] * 6, "value": VALUES, "tags": TAGS, "rating": VALUES}
+    columns = {"id": IDS, "messages": [TURN] * 6, "value": VALUES, "tags": TAGS, "rating": VALUES, "group": GROUPS}
     datasets.Dataset.from_dict(columns).save_to_disk(str(tmp_path / "pool" / "data"))
     for name, scores in SCORES.items():
         table = datasets.Dataset.from_dict({"id": IDS[::-1], f"{name}_scores": [[score] for score in scores[::-1]]})
@@ -52,10 +58,86 @@ def carry_out(tmp_path):
 def test_ifd_counts_what_has_no_value_and_what_is_not_below_one(carry_out):
     result, kept, ranks = carry_out(method="ifd", budget=2, column="value")
     assert kept == ["b", "a"]
-    assert ranks == {"a": 1, "b": 0, "c": None}
+    assert ranks == {"a": 1, "b": 0, "c": None, "d": None, "e": None, "f": None}
     assert result.drops == {"no_value": 1, "ifd_not_below_one": 2, "not_selected": 1}
     assert (result.rows_in, result.rows_out) == (6, 2)
     assert result.metrics["columns"] == {}  # a mean over rows without a value would be of other rows
+
+
+def all_rows(tmp_path):
+    """What `select --all` writes, by id."""
+    pool, trace = (
+        datasets.load_from_disk(str(tmp_path / name)) for name in (Path("pool") / "data", Path("work") / "trace")
+    )
+    return {row["id"]: row for row in traced_pool(pool, trace)}
+
+
+def test_all_rows_have_the_number_that_they_were_ranked_by_or_the_reason_why_not(carry_out, tmp_path):
+    carry_out(method="ifd", budget=2, column="value")
+    rows = all_rows(tmp_path)
+    assert [rows[name]["selection_score"] for name in IDS] == VALUES
+    reasons = [None, None, None, "no_value", "ifd_not_below_one", "ifd_not_below_one"]
+    assert [rows[name]["not_ranked"] for name in IDS] == reasons
+    assert [rows[name]["selection_rank"] for name in IDS] == [1, 0, None, None, None, None]
+
+
+def test_kept_rows_have_the_number_too_and_none_by_a_method_without_one(carry_out, tmp_path):
+    carry_out("complexity", "quality", method="evol_score", budget=2, score="evol")
+    kept = datasets.load_from_disk(str(tmp_path / "work" / "data"))
+    assert list(zip(kept["id"], kept["selection_score"], strict=True)) == [("f", 6.0), ("e", 5.0)]
+    assert "not_ranked" not in kept.column_names
+    rows = all_rows(tmp_path)
+    assert [rows[name]["selection_score"] for name in IDS] == [1.0, 2.0, None, 4.0, 5.0, 6.0]
+    assert rows["c"]["not_ranked"] == "no_scored_turn" and rows["c"]["quality_scores"] == [None]
+    carry_out(method="random", budget=2, seed=0)
+    assert "selection_score" not in all_rows(tmp_path)["a"]
+    carry_out(method="longest_response", budget=2)
+    assert {row["selection_score"] for row in all_rows(tmp_path).values()} == {1.0}
+
+
+@pytest.mark.parametrize("method", ["perplexity", "ifd", "direct_score"])
+def test_all_rows_have_what_another_stage_measured(carry_out, tmp_path, method):
+    section = "direct_score" if method == "direct_score" else "perplexity"
+    measured = datasets.Dataset.from_dict({"id": IDS[::-1], method: VALUES[::-1]})
+    measured.save_to_disk(str(tmp_path / section / "data"))
+    order = {"order": "lowest"} if method == "perplexity" else {}
+    carry_out(section, method=method, budget=1, column=method, **order)
+    rows = all_rows(tmp_path)
+    assert [rows[name][method] for name in IDS] == [rows[name]["selection_score"] for name in IDS] == VALUES
+
+
+def test_an_earlier_selections_columns_are_replaced(carry_out, tmp_path):
+    carry_out(method="ifd", budget=2, column="value")
+    again = datasets.Dataset.from_list(list(all_rows(tmp_path).values()))
+    shutil.rmtree(tmp_path / "pool")
+    again.save_to_disk(str(tmp_path / "pool" / "data"))
+    carry_out(method="random", budget=6, seed=0)
+    rows = all_rows(tmp_path)
+    assert {row["not_ranked"] for row in rows.values()} == {None}
+    assert "selection_score" not in rows["a"] and rows["a"]["value"] == 0.5
+    assert not {"selection_score", "not_ranked"} & set(
+        datasets.load_from_disk(str(tmp_path / "work/data")).column_names
+    )
+
+
+def test_numbers_in_float64_are_ranked_and_written_as_given(carry_out, tmp_path):
+    # Evol scores that differ in the ninth digit, in an order that float32 would not see.
+    complexity = [3.0 + 1e-9 * number for number in (0, 5, 2, 4, 1, 3)]
+    for name, scores in {"complexity": complexity, "quality": [2.0] * 6}.items():
+        shutil.rmtree(tmp_path / name)
+        rows = [{"id": row_id, f"{name}_scores": [score]} for row_id, score in zip(IDS, scores, strict=True)]
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        context = StageContext(
+            name, "scores_file", {"dimension": name}, {"file": str(file)}, {"pool": tmp_path / "pool"},
+            tmp_path / name, 0, 1, Progress(None),
+        )  # fmt: skip
+        scores_file.run(context)
+    _, kept, _ = carry_out("complexity", "quality", method="evol_score", budget=6, score="evol")
+    assert kept == ["b", "d", "f", "c", "e", "a"]
+    rows = all_rows(tmp_path)
+    assert [rows[name]["complexity_scores"] for name in IDS] == [[number] for number in complexity]
+    assert [rows[name]["evol_score"] for name in IDS] == [number * 2.0 for number in complexity]
 
 
 def test_a_rating_is_not_bounded(carry_out):
@@ -67,7 +149,7 @@ def test_a_rating_is_not_bounded(carry_out):
 def test_tags_of_lists(carry_out):
     result, kept, ranks = carry_out(method="instag", budget=3, column="tags")
     assert kept == ["c", "f", "b"]  # x and y, then z; the second round begins with b's x
-    assert ranks == {"b": 2, "c": 0, "e": None, "f": 1}
+    assert ranks == {"a": None, "b": 2, "c": 0, "d": None, "e": None, "f": 1}
     assert result.drops == {"no_tags": 2, "not_selected": 1}
 
 
@@ -347,3 +429,142 @@ def test_a_launch_of_one_process_selects_what_none_selects(carry_out):
 def test_a_gpu_that_torch_does_not_find(carry_out):
     with pytest.raises(UserError, match=r"the launch needs a GPU, and torch finds none\..*select\.launch: cpu"):
         carry_out("complexity", "embed", launch="single_gpu", **DEITA)
+
+
+def test_a_weighted_score_joins_what_other_stages_made_and_is_written(carry_out, tmp_path):
+    weights = {"quality": {"weight": 1.0, "order": "highest"}, "value": {"weight": 2.0, "order": "lowest"}}
+    score = {"weights": weights, "scale": "min_max", "combine": "sum"}
+    # c has no quality and d no value; of 0.5, 0.75, 1 and 1.5 the lowest are best, and all qualities are equal: 0.5.
+    result, kept, _ = carry_out("quality", method="weighted", budget=3, score=score)
+    assert kept == ["a", "b", "e"]
+    assert result.drops == {"no_weighted_number": 2, "not_selected": 1}
+    table = datasets.load_from_disk(str(tmp_path / "work" / "data"))
+    assert list(table["selection_score"]) == [2.5, 2.0, 1.5]
+
+
+def test_limits_leave_rows_out_before_the_method_selects(carry_out):
+    # Of 0.25, 0.5, 0.75, 1 and 1.5 the quantiles 0.25 and 0.75 are 0.5 and 1.
+    between = {"value": [0.25, 0.75]}
+    result, kept, _ = carry_out(method="whole_pool", budget=None, between=between)
+    assert kept == ["a", "b", "e"]
+    assert result.drops == {"no_limited_number": 1, "outside_limits": 2}
+
+
+def test_the_longest_response_in_tokens_reads_the_lengths(carry_out, tmp_path):
+    counts = {"id": IDS[1:], "num_tokens": [9] * 5, "first_trained": [1] * 5, "turn_ends": [[9]] * 5}
+    table = datasets.Dataset.from_dict({**counts, "answer_tokens": [1, 5, 3, 5, 2]})
+    table.save_to_disk(str(tmp_path / "lengths" / "data"))
+    write_readable(tmp_path, None)
+    result, kept, _ = carry_out("lengths", method="longest_response", budget=3, unit="tokens", max_length=4)
+    assert kept == ["c", "e", "d"]
+    assert result.drops == {"not_trainable": 1, "not_selected": 2}
+    table = datasets.load_from_disk(str(tmp_path / "work" / "data"))
+    assert list(table["answer_tokens"]) == list(table["selection_score"]) == [5.0, 5.0, 3.0]
+
+
+def test_strata_share_the_budget_and_the_metrics_count_them(carry_out):
+    # x has a, b and e of 0.5, 0.75 and 1 (d has no rating), y has c and f of 0.25 and 1.5.
+    result, kept, _ = carry_out(
+        method="direct_score", budget=3, column="rating", strata={"by": "group", "share": "equal"}
+    )
+    assert kept == ["e", "f", "b"]
+    assert result.drops == {"no_value": 1, "not_selected": 2}
+    assert result.metrics["strata"] == {
+        "x": {"rows": 3, "quota": 2, "selected": 2},
+        "y": {"rows": 2, "quota": 1, "selected": 1},
+    }
+
+
+def mean_of_scored_rows(tmp_path):
+    """Four scored rows that point four ways, and four without a score far away, which move the mean of the pool."""
+    place, ids = tmp_path / "centred", [f"r{number}" for number in range(8)]
+    datasets.Dataset.from_dict({"id": ids, "messages": [TURN] * 8}).save_to_disk(str(place / "pool" / "data"))
+    scores = {"complexity": [3.0] * 4 + [None] * 4, "quality": [3.0, 3.1, 3.2, 3.3] + [None] * 4}
+    for name, of_row in scores.items():
+        table = datasets.Dataset.from_dict({"id": ids, f"{name}_scores": [[score] for score in of_row]})
+        table.save_to_disk(str(place / name / "data"))
+    vectors = [(1, 0.2), (0.1, 1), (-1, 0.3), (0.2, -1), (-30, -30), (-30, -29), (-30, -28), (-30, -27)]
+    write_embeddings(place / "embed" / "data", ids, np.array(vectors, dtype=np.float32))
+    return place, np.array(vectors, dtype=np.float32).astype(np.float64)
+
+
+def select_centred(place, parents=("complexity", "quality", "embed"), **config):
+    work = place / "work"
+    work.mkdir(exist_ok=True)
+    places = {name: place / name for name in ("pool", *parents)}
+    config = {"center": True, "score": "evol", **config}
+    context = StageContext("select", "select", config, {"allow_fewer": True}, places, work, 0, 1, Progress(None))
+    return select.run(context), list(datasets.load_from_disk(str(work / "data"))["id"])
+
+
+def test_center_subtracts_the_mean_of_the_pool_and_not_of_the_rows_with_a_score(tmp_path):
+    place, vectors = mean_of_scored_rows(tmp_path)
+    # Less the mean of all eight, the four scored rows point almost the same way: only the best is kept.
+    centred = vectors[:4] - vectors.mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    assert (unit @ unit[3])[:3].min() > 0.99
+    result, kept = select_centred(place, method="deita", budget=4, threshold=0.9)
+    assert kept == ["r3"]
+    trace = datasets.load_from_disk(str(place / "work" / "trace"))
+    nearest = dict(zip(trace["id"], trace["nearest_similarity"], strict=True))
+    np.testing.assert_allclose([nearest[f"r{row}"] for row in range(3)], unit[:3] @ unit[3], rtol=0, atol=1e-6)
+    assert result.metrics["sufficient_threshold"]["threshold"] == pytest.approx(1.0, abs=0.0021)
+
+
+@pytest.mark.parametrize("method", ["facility_location", "kmeans", "k_center"])
+def test_every_method_that_reads_embeddings_is_given_the_mean_of_the_pool(tmp_path, monkeypatch, method):
+    place, vectors = mean_of_scored_rows(tmp_path)
+    subtracted = []
+    measure = UnitRows.measure.__func__
+
+    def watched(cls, *args, **kwargs):
+        found = measure(cls, *args, **kwargs)
+        subtracted.append(found.mean)
+        return found
+
+    monkeypatch.setattr(UnitRows, "measure", classmethod(watched))
+    more = {
+        "facility_location": {"quality_weight": 0.5},
+        "kmeans": {"clusters": 2, "seed": 0},
+        "k_center": {},
+    }
+    _, kept = select_centred(place, method=method, budget=2, **more[method])
+    assert len(kept) == 2
+    np.testing.assert_allclose(subtracted[-1], vectors.mean(axis=0), rtol=1e-12)
+
+
+def test_a_vector_that_is_not_finite_is_named_though_its_row_cannot_be_ranked(tmp_path):
+    place, vectors = mean_of_scored_rows(tmp_path)
+    vectors[6] = np.nan
+    shutil.rmtree(place / "embed")
+    write_embeddings(place / "embed" / "data", [f"r{n}" for n in range(8)], vectors.astype(np.float32))
+    with pytest.raises(UserError, match=r"1 of 8 embeddings have no direction.*Rows: 'r6'"):
+        select_centred(place, method="deita", budget=4, threshold=0.9)
+
+
+def test_gist_says_why_it_finds_fewer_rows(carry_out):
+    gist = {"method": "gist", "center": False, "score": "complexity"}
+    result, kept, _ = carry_out("complexity", "embed", budget=4, distance_weight=0.1, **gist)
+    assert kept == ["f", "e", "d", "c"]  # all at right angles: further rows cost no distance
+    assert result.metrics["budget_met"]
+    result.metrics["budget_met"] = False
+    assert fewer_than_budget(result.metrics).endswith("more than further rows would (select.distance_weight).")
+
+
+def test_a_matched_selection_has_as_many_tokens_as_the_other(carry_out, tmp_path):
+    counts = {"id": IDS, "num_tokens": [5, 4, 9, 3, 2, 7], "first_trained": [1] * 6, "turn_ends": [[2]] * 6}
+    datasets.Dataset.from_dict(counts).save_to_disk(str(tmp_path / "lengths" / "data"))
+    write_readable(tmp_path, None)
+    datasets.Dataset.from_dict({"id": ["c", "a"]}).save_to_disk(str(tmp_path / "matched" / "data"))
+    # c and a have 9 and 5, cut at 6: 11 tokens. By the rating f, e and b have 6, 2 and 4: the third exceeds 11.
+    parents = ("lengths", "matched")
+    result, kept, _ = carry_out(
+        *parents, method="direct_score", column="rating", budget=2, match="tokens", max_length=6, cut_at_context=False
+    )
+    assert kept == ["f", "e"]
+    assert (result.metrics["budget"], result.metrics["budget_found"]) == ({"tokens": 11}, 8)
+    datasets.Dataset.from_dict({"id": ["z"]}).save_to_disk(str(tmp_path / "other" / "data"))
+    shutil.rmtree(tmp_path / "matched")
+    (tmp_path / "other").rename(tmp_path / "matched")
+    with pytest.raises(UserError, match="none of the rows that `select` kept can be trained on"):
+        carry_out(*parents, method="random", seed=1, budget=2, match="tokens", max_length=6, cut_at_context=False)

@@ -1,5 +1,7 @@
 """The stage `sentence_embed` with the library itself, against its model's layers called one row at a time."""
 
+import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -116,3 +118,30 @@ def test_without_the_library_it_says_how_to_install_it(work, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(UserError, match=r"needs the library .*`pip install sentence-transformers`"):
         carry_out(sentence_embed, pass_context("sentence_embed", work, ROWS))
+
+
+def with_end(work, tmp_path):
+    """The model of `work`, whose tokenizer's settings state an end of sequence that its tokenizer.json does not add."""
+    copy = tmp_path / "with end"
+    shutil.copytree(work / "model", copy / "model")
+    (config,) = (copy / "model").rglob("tokenizer_config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "add_eos_token": True}))
+    return copy
+
+
+def test_a_stated_end_of_sequence_is_embedded(work, tmp_path):
+    copy = with_end(work, tmp_path)
+    context = pass_context("sentence_embed", copy, ROWS[:6])
+    tokenizer = AutoTokenizer.from_pretrained(work / "bert")
+    if tokenizer.chat_template is not None:
+        with pytest.raises(UserError, match=r"states add_bos_token or add_eos_token, and the chat template .* leaves"):
+            carry_out(sentence_embed, context)
+        return
+    table, _ = carry_out(sentence_embed, context)
+    model = AutoModel.from_pretrained(work / "bert").eval()
+    for row, found in zip(ROWS, table["embedding"], strict=False):
+        ids = tokenizer("\n\n".join(message["content"] for message in row["messages"]))["input_ids"]
+        ids = [*ids[: MAX_LENGTH - 1], tokenizer.eos_token_id]
+        with torch.no_grad():
+            mean = model(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(dim=0)
+        np.testing.assert_allclose(found, (mean / mean.norm()).numpy(), rtol=0, atol=1e-5)

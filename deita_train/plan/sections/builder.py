@@ -69,6 +69,10 @@ class Builder:
             raise self.inputs.missing(section, wanted)
         return self.nodes[label]
 
+    def pool(self, section: str) -> Node:
+        """The stage whose rows are scored and selected from: the pool, cleaned where the recipe says so."""
+        return self.nodes["clean_pool"] if "clean_pool" in self.nodes else self.required("pool", section, "pool:")
+
     def either(self, given: str, made: str, section: str, wanted: str) -> Node:
         """The stage that reads a file of the user's, or else the one that makes the same."""
         return self.nodes[given] if given in self.nodes else self.required(made, section, wanted)

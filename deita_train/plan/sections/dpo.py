@@ -6,7 +6,11 @@ from deita_train.plan.chat_templates import DEFAULT_CHAT_TEMPLATE, ChatTemplate,
 from deita_train.plan.identity import stated_fields
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import Builder, Model
+from deita_train.recipe.data_sections import PairSelection
 from deita_train.recipe.model_sections import Dpo
+
+# The value of `by` for the margin under the reference; any other is a reward of the data.
+REFERENCE = "margin"
 
 
 def add_dpo(builder: Builder, dpo: Dpo) -> None:
@@ -20,11 +24,17 @@ def add_dpo(builder: Builder, dpo: Dpo) -> None:
     decides, rendering = builder.of_rendering(dpo, "dpo", template)
     builder.check_limits(model, "dpo", ("trainer.max_length", dpo.trainer.get("max_length")), resize=dpo.resize)
     decides |= {"resize": dpo.resize, "cut_at_context": "max_length" not in dpo.trainer}
+    selection = dpo.preferences.select
+    if selection is not None and selection.by != REFERENCE:
+        pairs = _select_pairs(builder, selection, {"data": pairs})
     parents = {"data": pairs, **model.parents}
     scored = {"chat_template": pairs_template or template.text, "max_length": max_length, **decides, **dtype}
     reference = builder.add(
         Node("reference", "log_probs", {**model.identity, **scored}, {**model.location, **how, **rendering}, parents)
     )
+    if selection is not None and selection.by == REFERENCE:
+        kept = _select_pairs(builder, selection, {"data": pairs, "reference": reference})
+        parents = {**parents, "data": kept}
     identity = {
         **model.identity,
         **template.identity(),
@@ -36,6 +46,12 @@ def add_dpo(builder: Builder, dpo: Dpo) -> None:
     }
     runtime = {**model.location, **rendering, **builder.training_runtime(dpo, "dpo")}
     builder.add(Node("dpo", "dpo", identity, runtime, {**parents, "reference": reference}, stated_fields(dpo)))
+
+
+def _select_pairs(builder: Builder, selection: PairSelection, parents: dict[str, Node]) -> Node:
+    """Add the stage that keeps some of the pairs."""
+    identity = {"by": selection.by, "order": selection.order, "budget": selection.plain_budget}
+    return builder.add(Node("dpo_pairs", "select_pairs", identity, {}, parents))
 
 
 def _policy(builder: Builder, dpo: Dpo) -> tuple[Model, ChatTemplate]:

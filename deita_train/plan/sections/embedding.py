@@ -9,12 +9,16 @@ from deita_train.recipe.scoring_sections import Embedding
 
 def add_embedding(builder: Builder, embedding: Embedding) -> None:
     """Add the embedding of the pool, by a language model or by a model of sentence-transformers."""
-    pool = builder.required("pool", "embedding", "pool:")
+    add_embedded(builder, embedding, "embed", builder.pool("embedding"))
+
+
+def add_embedded(builder: Builder, embedding: Embedding, label: str, pool: Node) -> Node:
+    """Add the embedding of conversations by the encoder of `embedding:`."""
     dtype, how = builder.of_pass(embedding, "embedding")
     kind, model, choices, rendering = _encoder(builder, embedding)
     identity = {**model.identity, **choices, "max_length": embedding.max_length, **dtype}
     runtime = {**model.location, **how, **rendering, "reuse_rows": embedding.reuse_rows}
-    builder.add(Node("embed", kind, identity, runtime, {"pool": pool, **model.parents}))
+    return builder.add(Node(label, kind, identity, runtime, {"pool": pool, **model.parents}))
 
 
 def _encoder(builder: Builder, embedding: Embedding) -> tuple[str, Model, dict[str, Any], dict[str, Any]]:

@@ -55,7 +55,7 @@ def _add_dimension(
 
 def add_direct_score(builder: Builder, section: DirectScore) -> None:
     """Add the rating of the pool's rows one by one."""
-    pool = builder.required("pool", "direct_score", "pool:")
+    pool = builder.pool("direct_score")
     model, runtime = chat_model(builder, section.llm, "direct_score.llm", "direct_score")
     prompts = _prompts(builder, section.dimension, section.prompts, "direct_score")
     identity = {
@@ -70,7 +70,7 @@ def add_direct_score(builder: Builder, section: DirectScore) -> None:
 
 def add_instag(builder: Builder, section: Instag) -> None:
     """Add the tagging of the pool's rows."""
-    pool = builder.required("pool", "instag", "pool:")
+    pool = builder.pool("instag")
     model, runtime = chat_model(builder, section.llm, "instag.llm", "instag")
     prompts = _prompts(builder, "tags", section.prompts, "instag")
     identity = {

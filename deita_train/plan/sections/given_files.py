@@ -25,7 +25,7 @@ def add_embedding_file(builder: Builder, embeddings: EmbeddingFile) -> None:
 
 
 def _add_file(builder: Builder, kind: str, label: str, file: str, identity: dict[str, Any], where: str) -> None:
-    pool = builder.required("pool", label.partition(".")[0], "pool:")
+    pool = builder.pool(label.partition(".")[0])
     content, location = builder.inputs.file(file, where)
     builder.add(Node(label, kind, {**identity, "file": content}, {"file": location}, {"pool": pool}))
 

@@ -7,7 +7,7 @@ from deita_train.recipe.scoring_sections import Perplexity
 
 def add_perplexity(builder: Builder, perplexity: Perplexity) -> None:
     """Add the pass that measures the pool's answers."""
-    pool = builder.required("pool", "perplexity", "pool:")
+    pool = builder.pool("perplexity")
     model = builder.model(perplexity.model, perplexity.revision, "perplexity", adapters=True)
     dtype, how = builder.of_pass(perplexity, "perplexity")
     builder.check_limits(model, "perplexity", ("max_length", perplexity.max_length))
@@ -19,6 +19,7 @@ def add_perplexity(builder: Builder, perplexity: Perplexity) -> None:
         **decides,
         "max_length": perplexity.max_length,
         "max_length_limit": PASS_MAX_LENGTH,
+        "ifd": perplexity.ifd,
         **dtype,
     }
     runtime = {**model.location, **how, **rendering}

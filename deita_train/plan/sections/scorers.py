@@ -28,7 +28,7 @@ def _add_scorer(builder: Builder, dimension: str, scorer: Scorer) -> None:
         assert scorer.model is not None
         model = builder.model(scorer.model, scorer.revision, where, adapters=True)
         builder.check_limits(model, where, ("max_length", scorer.max_length))
-    pool = builder.required("pool", where, "pool:")
+    pool = builder.pool(where)
     dtype, how = builder.of_pass(scorer, where)
     identity = {
         **model.identity,

@@ -82,6 +82,16 @@ class Card:
         return self.cell.stages["dpo_data"] if self.label == "dpo" else None
 
     @property
+    def chosen_pairs(self) -> Artefact | None:
+        """Those of the pairs that DPO was trained on, where some were selected."""
+        return self.cell.stages.get("dpo_pairs") if self.label == "dpo" else None
+
+    @property
+    def cleaned(self) -> Artefact | None:
+        """The pool without copies, where it was cleaned and read."""
+        return None if self.sft_rows is None or "sft_data" in self.cell.stages else self.cell.stages.get("clean_pool")
+
+    @property
     def sft_rows(self) -> Artefact | None:
         """The pool, or the data of SFT alone; None for DPO without SFT."""
         if "sft" not in self.models:

@@ -30,6 +30,12 @@ class Group:
         """Whether the group's selection keeps every row: what a budget is compared with."""
         return all(_method(cell) == WHOLE_POOL for cell in self.cells)
 
+    @property
+    def method(self) -> str | None:
+        """The selection method of its cells; None where they have several or select nothing."""
+        methods = {_method(cell) for cell in self.cells}
+        return methods.pop() if len(methods) == 1 else None
+
     def artefacts(self, stage: str) -> list[Artefact]:
         """The group's distinct artefacts of `stage`: one that several cells share counts once."""
         return list({cell.stages[stage].id: cell.stages[stage] for cell in self.cells if stage in cell.stages}.values())

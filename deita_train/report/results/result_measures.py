@@ -116,6 +116,7 @@ def kept_measures(summary: RunSummary, groups: Sequence[Group]) -> list[Measure]
     pool_rows = Reference("select", lambda item: item.metric("rows_in"))
     measures = [
         Measure("rows kept", "select", lambda item: item.metric("rows_out"), pool_rows, is_count=True),
+        Measure("training tokens", "sft", lambda item: item.metrics.get("train_tokens"), is_count=True),
         *(column_measure(name, is_share=True) for name in columns if name in shares),
         *(column_measure(name, is_share=False) for name in columns if name not in shares),
         Measure(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deita_train.budget import SHARE, TOKENS, form_of, in_words
 from deita_train.number_text import count, decimals, plural, share, significant
-from deita_train.report.results.groups import Group
+from deita_train.report.results.groups import METHOD, Group
 from deita_train.report.results.rendered import left_out_lines
 from deita_train.report.results.result_measures import (
     TUNED,
@@ -24,6 +24,7 @@ from deita_train.report.results.result_measures import (
 )
 from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.report.statistics import Difference, difference, paired_difference
+from deita_train.selection.settings import REFERENCES
 from deita_train.selection.trace.fewer_than_budget import sufficient_in_words
 
 _UNKNOWN_SPREAD = "the spread between seeds is unknown and so is whether this would repeat."
@@ -99,9 +100,15 @@ def _loss_sentences(groups: Sequence[Group]) -> list[str]:
         among = f", the lowest of the {num_others} other groups" if num_others > 1 else ""
         sentences.append(_gap_sentence(own, rival, item, among))
     whole = [group for group in groups[1:] if group.is_whole_pool and item.values(group)]
-    if whole and whole[0] is not rival:
-        sentences.append(_gap_sentence(own, whole[0], item))
-    return sentences
+    plain = [group for group in groups[1:] if _is_reference(group, own) and item.values(group)]
+    told = [group for group in (*plain, *whole[:1]) if group is not rival]
+    return sentences + [_gap_sentence(own, group, item) for group in told]
+
+
+def _is_reference(group: Group, own: Group) -> bool:
+    """Whether a group selects at random or by length, with everything else as in the base run's."""
+    settings, others = ({**of.settings, METHOD: None} for of in (group, own))
+    return group.method in REFERENCES and settings == others
 
 
 def _gap_sentence(own: Group, other: Group, item: Measure, among: str = "") -> str:

@@ -13,7 +13,7 @@ from deita_train.report.tables.stage_tables import drop_table
 
 EXAMPLES_PER_REASON = 2
 EXAMPLE_CHARS = 200
-PAIRS = {"dpo_data": "training pairs", "heldout_pairs": "held-out pairs"}
+PAIRS = {"dpo_data": "training pairs", "dpo_pairs": "selected pairs", "heldout_pairs": "held-out pairs"}
 
 
 def pool_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
@@ -21,11 +21,16 @@ def pool_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     pool = summary.base_cell.stages.get("pool")
     if pool is None:
         return None
-    drops = drop_table([("pool", pool)], "Rows that cannot be trained on are dropped before anything is scored.")
-    text = f"{_read_text('row', pool)}; a conversation has {decimals(pool.metric('mean_turns'), 1)} turns on average."
+    clean = summary.base_cell.stages.get("clean_pool")
+    funnel = [("pool", pool), *([] if clean is None else [("clean pool", clean)])]
+    drops = drop_table(funnel, "Rows that cannot be trained on are dropped before anything is scored.")
+    last = funnel[-1][1]
+    text = _read_text("row", pool)
+    text += "" if clean is None else f", {count(clean.metric('rows_out'))} left once the pool was cleaned"
+    text += f"; a conversation has {decimals(last.metric('mean_turns'), 1)} turns on average."
     text += "" if drops else " No row was dropped."
-    notes = tuple(intake_notes(pool.metrics))
-    return Section("Pool", text, (drops,) if drops else (), quotes=_quotes(pool), notes=notes)
+    quotes = tuple(quote for _, item in funnel for quote in _quotes(item))
+    return Section("Pool", text, (drops,) if drops else (), quotes=quotes, notes=tuple(intake_notes(pool.metrics)))
 
 
 def pairs_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:

@@ -19,7 +19,13 @@ from deita_train.report.figures.stage_figures import (
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary, SelectionTrace
 from deita_train.report.sections.section import Section
-from deita_train.report.tables.stage_tables import SCORERS, calibration_table, rejection_table, scorer_table
+from deita_train.report.tables.stage_tables import (
+    SCORERS,
+    calibration_table,
+    rejection_table,
+    scorer_table,
+    strata_table,
+)
 from deita_train.selection.unrankable import CONTAMINATED, IN_WORDS
 
 
@@ -28,8 +34,8 @@ def selection_section(summary: RunSummary, _: Sequence[Group]) -> Section | None
     select, trace = summary.base_cell.stages.get("select"), summary.trace
     if select is None or trace is None:
         return None
-    rejections = rejection_table(summary)
-    tables = (rejections,) if rejections else ()
+    found = (strata_table(select), rejection_table(summary))
+    tables = tuple(table for table in found if table is not None)
     figures = tuple(_selection_figures(select, trace))
     return Section("Selection", _selection_text(summary, select, trace), tables, figures)
 

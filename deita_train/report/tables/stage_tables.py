@@ -28,6 +28,10 @@ _CALIBRATION = (
     "below 1 that they lie too far apart. Under each label stands the mean score of the rows that have it, and their "
     "number."
 )
+_STRATA = (
+    "The quota is the stratum's share of the budget. What a stratum could not fill was divided among the others by "
+    "their shares, so these may keep more than their quota."
+)
 _REJECTIONS = (
     "Examples spread evenly over the rejected rows, from the nearest pair to the closest call. Similarity is the "
     "cosine of the two embeddings."
@@ -99,6 +103,25 @@ def rejection_table(summary: RunSummary) -> Table | None:
     rejections = summary.trace.rejections
     rows = tuple((item.id, item.blocked_by, decimals(item.similarity, 3), item.kept_opening) for item in rejections)
     return Table(columns, rows, note=_REJECTIONS)
+
+
+def strata_table(select: Artefact) -> Table | None:
+    """The rows, the quota and the kept rows of each stratum; None for a selection without strata."""
+    strata = select.metrics.get("strata")
+    if strata is None:
+        return None
+    rows = tuple(
+        (
+            name,
+            count(of["rows"]),
+            count(of["quota"]),
+            count(of["selected"]),
+            count(max(of["quota"] - of["selected"], 0)),
+        )
+        for name, of in strata.items()
+    )
+    columns = (*words("stratum"), *numbers("rows", "quota", "kept", "short of the quota"))
+    return Table(columns, rows, note=_STRATA)
 
 
 def drop_table(sources: Sequence[tuple[str, Artefact]], note: str) -> Table | None:

@@ -24,7 +24,8 @@ def find_reusable(store: Store, node: Node) -> tuple[Path, ...]:
     """
     if STAGE_KINDS[node.kind].reuses == "walk":
         is_reusable, is_rebuilt = _is_same_walk, is_current(store, node)
-        reuses = METHODS[node.identity["method"]].expensive
+        # Strata share out every budget anew: a smaller one is no beginning of a larger one.
+        reuses = METHODS[node.identity["method"]].expensive and "strata" not in node.identity
     else:
         is_reusable, is_rebuilt = _has_same_values, store.has(node.id)
         reuses = node.runtime.get("reuse_rows", False)

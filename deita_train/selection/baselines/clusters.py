@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from deita_train.errors import UserError
-from deita_train.selection.baselines.pool_products import order_of_ids, products
+from deita_train.selection.baselines.pool_products import first_alike, order_of_ids, products
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
@@ -30,29 +30,40 @@ def kmeans(candidates: Candidates, budget: int) -> Trace:
     Raises:
         UserError: there are fewer rows than clusters.
     """
-    pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
-    rng = np.random.default_rng(candidates.settings.seed)
-    starts = _spread_out(pool, order, _number_of_clusters(candidates), rng)
-    labels = np.empty(len(order), dtype=np.int64)
-    labels[order] = lloyd(pool, order, pool.unit_rows(order[starts], np.float32))
+    labels = cluster_labels(candidates, candidates.settings.clusters, candidates.settings.seed)
     left = quotas(np.bincount(labels), budget)
     kept = []
     for position in walk_order(candidates.ids, candidates.scores):
         if left[labels[position]]:
             left[labels[position]] -= 1
             kept.append(position)
-    return trace_of(len(order), kept)
+    return trace_of(len(labels), kept)
 
 
-def _number_of_clusters(candidates: Candidates) -> int:
-    num_rows = len(candidates.ids)
-    wanted = candidates.settings.clusters or max(1, round(math.sqrt(num_rows / 2)))
+def cluster_labels(candidates: Candidates, clusters: int | None, seed: int | None) -> np.ndarray:
+    """The k-means cluster of each row, `[N]` int64, from k-means++ starts that follow from the seed.
+
+    Raises:
+        UserError: there are fewer rows than clusters.
+    """
+    pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
+    alike, rng = first_alike(pool, order), np.random.default_rng(seed)
+    starts = _spread_out(pool, order, alike, _number_of_clusters(len(order), clusters), rng)
+    labels = np.empty(len(order), dtype=np.int64)
+    labels[order] = lloyd(pool, order, pool.unit_rows(order[starts], np.float32))[alike]
+    return labels
+
+
+def _number_of_clusters(num_rows: int, clusters: int | None) -> int:
+    wanted = clusters or max(1, round(math.sqrt(num_rows / 2)))
     if wanted > num_rows:
         raise UserError(f"clusters is {wanted}, and there are only {num_rows} rows; ask for fewer clusters.")
     return wanted
 
 
-def _spread_out(pool: UnitRows, order: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
+def _spread_out(
+    pool: UnitRows, order: np.ndarray, alike: np.ndarray, number: int, rng: np.random.Generator
+) -> list[int]:
     """Places in `order` to start from, by k-means++ (Arthur and Vassilvitskii 2007), which prefers distant rows.
 
     Fewer than `number` where the pool has fewer distinct rows.
@@ -64,7 +75,7 @@ def _spread_out(pool: UnitRows, order: np.ndarray, number: int, rng: np.random.G
         for block, product in products(pool, latest, order):
             distance = np.maximum(2 - 2 * product[:, 0].astype(np.float64), 0)
             np.minimum(squared_distance[block], distance, out=squared_distance[block])
-        squared_distance[starts] = 0
+        squared_distance[np.isin(alike, alike[starts])] = 0
         sums = squared_distance.cumsum()
         if sums[-1] == 0:
             break

@@ -2,7 +2,7 @@
 
 A smaller budget keeps a prefix of a larger one. Products are taken in the order of the ids, so the order of the rows
 does not matter. They are float32: rows that differ by less than about 1e-6 may come in either order, but always in the
-same one for the same pool.
+same one for the same pool. Rows with equal unit vectors are treated alike, so the lowest id comes first.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from deita_train.selection.baselines.lazy_greedy import lazy_greedy
-from deita_train.selection.baselines.pool_products import order_of_ids, products
+from deita_train.selection.baselines.pool_products import first_alike, order_of_ids, products
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace
@@ -28,13 +28,16 @@ def k_center(candidates: Candidates, budget: int) -> Trace:
     """
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
     kept = [_first_center(candidates, order)]
+    alike = first_alike(pool, order)
     nearest = np.full(len(order), -np.inf, dtype=np.float32)  # highest similarity to a kept row, along `order`
     while len(kept) < budget:
         center = pool.unit_rows(order[kept[-1:]], np.float32)
         for block, similarity in products(pool, center, order):
-            np.maximum(nearest[block], similarity[:, 0], out=nearest[block])
-        nearest[kept] = np.inf
-        kept.append(int(nearest.argmin()))
+            np.maximum(nearest[block], np.minimum(similarity[:, 0], 1), out=nearest[block])
+        nearest[alike == alike[kept[-1]]] = 1
+        left = nearest[alike]
+        left[kept] = np.inf
+        kept.append(int(left.argmin()))
     return trace_of(len(order), order[kept])
 
 
@@ -61,42 +64,52 @@ def facility_location(candidates: Candidates, budget: int) -> Trace:
     """
     pool, order = candidates.unit_rows(), order_of_ids(candidates.ids)
     weight, coverage = candidates.settings.quality_weight, _Coverage(pool, order)
-    quality = _scaled(candidates.scores[order]) if weight else np.zeros(len(order))
+    quality = scaled_scores(candidates.scores[order]) if weight else np.zeros(len(order))
 
     def gains_of(rows: np.ndarray) -> np.ndarray:
         gains: np.ndarray = (1 - weight) * coverage.gains_of(rows) + weight * quality[rows]
         return gains
 
-    kept = lazy_greedy(len(order), budget, gains_of, coverage.keep)
+    kept = lazy_greedy(len(order), budget, gains_of, coverage.keep, coverage.alike)
     return trace_of(len(order), order[kept])
 
 
 class _Coverage:
-    """How similar each row of the pool is to the nearest kept row, at least 0: `[N]` float32 along `order`."""
+    """How similar each row of the pool is to the nearest kept row, at least 0: `[N]` float32 along `order`.
+
+    `alike` says which rows are equal, and `represented` which of those a kept row is equal to: they gain nothing.
+    """
 
     def __init__(self, pool: UnitRows, order: np.ndarray) -> None:
         self.pool = pool
         self.order = order
         self.nearest = np.zeros(len(order), dtype=np.float32)
+        self.alike = first_alike(pool, order)
+        self.represented = np.zeros(len(order), dtype=bool)
 
     def gains_of(self, rows: np.ndarray) -> np.ndarray:
         """By how much each of these rows of `order` would raise the sum: `[B]` float64."""
-        gains = np.zeros(len(rows))
-        for block, similarity in self._similarity(rows):
-            similarity -= self.nearest[block, None]
-            gains += np.maximum(similarity, 0, out=similarity).sum(axis=0, dtype=np.float64)
-        return gains
+        distinct, place = np.unique(self.alike[rows], return_inverse=True)
+        new = np.flatnonzero(~self.represented[distinct])
+        gains = np.zeros(len(distinct))
+        if len(new):
+            for block, similarity in self._similarity(distinct[new]):
+                similarity -= self.nearest[block, None]
+                gains[new] += np.maximum(similarity, 0, out=similarity).sum(axis=0, dtype=np.float64)
+        found: np.ndarray = gains[place]
+        return found
 
     def keep(self, row: int) -> None:
         """Count a row of `order` as kept."""
         for block, similarity in self._similarity(np.array([row])):
             np.maximum(self.nearest[block], similarity[:, 0], out=self.nearest[block])
+        self.represented[self.alike == self.alike[row]] = True
 
     def _similarity(self, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         return products(self.pool, self.pool.unit_rows(self.order[rows], np.float32), self.order)
 
 
-def _scaled(scores: np.ndarray) -> np.ndarray:
+def scaled_scores(scores: np.ndarray) -> np.ndarray:
     """Scores `[N]` from 0, the lowest, to 1, the highest; all 0 where they are equal."""
     spread = scores.max() - scores.min()
     scaled: np.ndarray = (scores - scores.min()) / (spread or 1.0)

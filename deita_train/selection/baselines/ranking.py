@@ -8,6 +8,7 @@ from deita_train.data.as_text import message_text
 from deita_train.selection.baselines.pool_products import order_of_ids
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
+from deita_train.selection.weighting import in_order
 
 
 def top_rows(ids: Sequence[str], scores: np.ndarray, budget: int | None) -> Trace:
@@ -34,28 +35,22 @@ def trace_of(num_rows: int, kept: Sequence[int] | np.ndarray) -> Trace:
 def highest_score(candidates: Candidates, budget: int) -> Trace:
     """Highest evol score, complexity or quality, summed over the turns (DEITA, Liu et al. 2023, sections 2.2 to 2.5).
 
-    By the evol score this is DEITA without its diversity filter.
+    By the evol score this is DEITA without its diversity filter; by a score of weighted numbers it is `weighted`.
     """
     return top_rows(candidates.ids, candidates.scores, budget)
 
 
-def highest_number(candidates: Candidates, budget: int) -> Trace:
-    """Highest number in a column: a rating by an LLM, or the instruction-following difficulty (IFD).
+def by_number(candidates: Candidates, budget: int) -> Trace:
+    """By the number in a column, the highest first, or the lowest, or those in the middle (`order`).
 
-    Ratings: AlpaGasus (Chen et al. 2023); "direct scoring" in DEITA's tables. IFD (Cherry, Li et al. 2023) is the
-    perplexity of the response given the instruction over that of the response alone. From 1 on the instruction does
-    not help, which the paper takes as a sign that the two do not belong together; such rows are left out before.
+    A rating by an LLM: AlpaGasus (Chen et al. 2023); "direct scoring" in DEITA's tables. Perplexity of the response
+    under a pretrained model: DEITA's Table 2 has it as a measure of complexity, and Marion et al. 2023 (arXiv
+    2309.04564) find the middle of it best for pretraining. IFD (Cherry, Li et al. 2023) is the perplexity of the
+    response given the instruction over that of the response alone (Superfiltering, Li et al. 2024), or the loss over
+    the loss, as in Cherry's code. From 1 on the instruction does not help, which the paper takes as a sign that the two
+    do not belong together; such rows are left out before.
     """
-    return top_rows(candidates.ids, candidates.numbers, budget)
-
-
-def perplexity(candidates: Candidates, budget: int) -> Trace:
-    """Perplexity of the response under a pretrained model, from a column; the highest first unless `order` is "lowest".
-
-    DEITA's Table 2 uses it as a measure of complexity: a response that surprises the model counts as hard.
-    """
-    sign = 1.0 if candidates.settings.order == "highest" else -1.0
-    return top_rows(candidates.ids, sign * candidates.numbers, budget)
+    return top_rows(candidates.ids, in_order(candidates.numbers, candidates.settings.order), budget)
 
 
 def random(candidates: Candidates, budget: int) -> Trace:
@@ -67,16 +62,28 @@ def random(candidates: Candidates, budget: int) -> Trace:
 
 
 def longest_response(candidates: Candidates, budget: int) -> Trace:
-    """Most characters over all assistant messages, calls and reasoning too (Zhao et al. 2024, "Long Is More")."""
-    return top_rows(candidates.ids, _characters(candidates, "assistant"), budget)
+    """The longest answers over all assistant messages, calls and reasoning too (Zhao et al. 2024, "Long Is More").
+
+    Counted in characters, or in the tokens that SFT would train on without a cut (`unit`).
+    """
+    if candidates.settings.unit == "tokens":
+        return top_rows(candidates.ids, answer_tokens(candidates), budget)
+    return top_rows(candidates.ids, characters(candidates, "assistant"), budget)
+
+
+def answer_tokens(candidates: Candidates) -> np.ndarray:
+    """How many tokens of each row SFT would train on, `[N]` float64, nan for a row that the template cannot write."""
+    counts = candidates.values("answer_tokens")
+    return np.array([np.nan if number is None else number for number in counts], dtype=np.float64)
 
 
 def longest_instruction(candidates: Candidates, budget: int) -> Trace:
     """Most characters over all user messages: the baseline "instruction length" of DEITA's Table 2."""
-    return top_rows(candidates.ids, _characters(candidates, "user"), budget)
+    return top_rows(candidates.ids, characters(candidates, "user"), budget)
 
 
-def _characters(candidates: Candidates, role: str) -> np.ndarray:
+def characters(candidates: Candidates, role: str) -> np.ndarray:
+    """How many characters the messages of a role have in each row, `[N]` float64."""
     lengths = [
         sum(len(message_text(message)) for message in messages if message["role"] == role)
         for messages in candidates.values("messages")

@@ -1,7 +1,7 @@
 """The results of a comparison of selections, and as JSON."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,11 @@ class Composition:
     turns: Spread
     beyond: float | None
     sources: Mapping[str, float] | None
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Tokens of all rows together."""
+        return None if self.tokens is None else round(self.tokens.mean * self.num_rows)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Comparison:
         overlap: `[M, M]` float64 Jaccard index of each pair of selections, in the same order.
         max_length: the limit behind `beyond`; None without one.
         unit: what `max_length` counts, "tokens" or "characters".
+        seeds: for each method that was drawn with several seeds, the names of its selections.
     """
 
     pool: Composition
@@ -82,6 +88,7 @@ class Comparison:
     overlap: np.ndarray
     max_length: int | None
     unit: str
+    seeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -100,6 +107,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "overlap": comparison.overlap.tolist(),
         "max_length": comparison.max_length,
         "unit": comparison.unit,
+        **({"seeds": {name: list(of) for name, of in comparison.seeds.items()}} if comparison.seeds else {}),
     }
 
 
@@ -111,6 +119,7 @@ def from_json(values: Mapping[str, Any]) -> Comparison:
         overlap=np.array(values["overlap"]),
         max_length=values["max_length"],
         unit=values["unit"],
+        seeds=values.get("seeds", {}),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import datasets
 import numpy as np
@@ -36,6 +37,8 @@ def compare(
     *,
     scores: np.ndarray | None = None,
     token_column: str | None = None,
+    tokens: np.ndarray | None = None,
+    seeds: Mapping[str, Sequence[str]] = MappingProxyType({}),
     max_length: int | None = None,
     center: bool = False,
     num_neighbours: int = 10,
@@ -55,6 +58,8 @@ def compare(
         selections: ids of the rows of each selection, by its name.
         scores: `[N]` float64, such as evol scores, nan for a row without one.
         token_column: a column of `pool` with the number of tokens of each row.
+        tokens: `[N]` int64, the number of tokens of each row, in place of a column; `max_length` is then in characters.
+        seeds: for each method that was drawn with several seeds, the names of its selections.
         max_length: where a training cuts a row, in tokens if `token_column` is given, else in characters.
         center: whether the pool's mean is subtracted from every embedding first, as in the selection.
         num_neighbours: K of NovelSum's density factor.
@@ -68,7 +73,7 @@ def compare(
         raise UserError("there is no selection to compare; give the ids of at least one.")
     ids = list(pool["id"])
     chosen = _positions(ids, selections)
-    facts = _Facts.read(pool, scores, token_column, max_length)
+    facts = _Facts.read(pool, scores, token_column, tokens, max_length)
     whole = facts.of(np.arange(len(ids)))
     found = {name: facts.of(positions) for name, positions in chosen.items()}
     diversity: dict[str, Diversity] = {}
@@ -80,6 +85,7 @@ def compare(
         overlap=jaccard([set(selected) for selected in selections.values()]),
         max_length=max_length,
         unit="characters" if token_column is None else "tokens",
+        seeds=seeds,
     )
 
 
@@ -108,23 +114,30 @@ class _Facts:
     scores: np.ndarray | None
     characters: np.ndarray
     tokens: np.ndarray | None
+    lengths: np.ndarray
     turns: np.ndarray
     sources: list[str] | None
     max_length: int | None
 
     @classmethod
     def read(
-        cls, pool: datasets.Dataset, scores: np.ndarray | None, token_column: str | None, max_length: int | None
+        cls,
+        pool: datasets.Dataset,
+        scores: np.ndarray | None,
+        token_column: str | None,
+        tokens: np.ndarray | None,
+        max_length: int | None,
     ) -> "_Facts":
         assert scores is None or scores.shape == (len(pool),), f"{scores.shape} scores for {len(pool)} rows"
         characters, turns = conversation_sizes(pool)
-        tokens = None if token_column is None else _tokens(pool, token_column)
+        lengths = characters
+        if token_column is not None:
+            tokens = lengths = _tokens(pool, token_column)
         sources = list(pool["source"]) if "source" in pool.column_names else None
-        return cls(scores, characters, tokens, turns, sources, max_length)
+        return cls(scores, characters, tokens, lengths, turns, sources, max_length)
 
     def of(self, rows: np.ndarray) -> Composition:
         """The composition of the rows at these positions."""
-        lengths = self.characters if self.tokens is None else self.tokens
         scored = None if self.scores is None else self.scores[rows][~np.isnan(self.scores[rows])]
         return Composition(
             num_rows=len(rows),
@@ -132,7 +145,7 @@ class _Facts:
             characters=spread(self.characters[rows]),
             tokens=None if self.tokens is None else spread(self.tokens[rows]),
             turns=spread(self.turns[rows]),
-            beyond=None if self.max_length is None else share_beyond(lengths[rows], self.max_length),
+            beyond=None if self.max_length is None else share_beyond(self.lengths[rows], self.max_length),
             sources=None if self.sources is None else source_shares([self.sources[row] for row in rows]),
         )
 

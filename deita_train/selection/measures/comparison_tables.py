@@ -1,16 +1,22 @@
 """A comparison of selections as tables of text."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 
 from deita_train.number_text import ABSENT, decimals, share
 from deita_train.selection.measures.compared import Comparison, Composition, Diversity
 from deita_train.selection.measures.composition import Spread
+from deita_train.selection.measures.differences import difference_table, seed_table
 from deita_train.selection.trace.trace_columns import QUANTILES
 from deita_train.table import Table, numbers, words
 
 POOL = "whole pool"
 # With more sources than this the smallest ones stand in one column.
 MAX_SOURCES = 6
+# With their names these fill 80 columns at most.
+OVERLAPS_SIDE_BY_SIDE = 8
 
 _NOTES = {
     "source distance": "Source distance: total variation distance from the pool's mix of sources, 0 where it is alike.",
@@ -26,8 +32,14 @@ _NOTES = {
 
 def shown_tables(comparison: Comparison) -> list[Table]:
     """The tables for a terminal, those that the comparison has."""
-    tables = (composition_table(comparison), diversity_table(comparison), source_table(comparison))
-    return [*(table for table in tables if table is not None), overlap_table(comparison)]
+    tables = (
+        composition_table(comparison),
+        diversity_table(comparison),
+        seed_table(comparison),
+        difference_table(comparison),
+        source_table(comparison),
+    )
+    return [*(table for table in tables if table is not None), *overlap_tables(comparison)]
 
 
 def all_tables(comparison: Comparison) -> list[Table]:
@@ -64,14 +76,24 @@ def source_table(comparison: Comparison) -> Table | None:
     return Table(columns, body, "Share of the rows by source")
 
 
-def overlap_table(comparison: Comparison) -> Table:
-    """The Jaccard matrix; the columns have the rows' numbers, so that it is narrow."""
+def overlap_tables(comparison: Comparison) -> list[Table]:
+    """The Jaccard matrix; the columns have the rows' numbers, and so many stand side by side as fit a terminal."""
     names = [f"{number} {name}" for number, name in enumerate(comparison.selections, start=1)]
-    rows = zip(names, comparison.overlap.tolist(), strict=True)
-    body = tuple((name, *(decimals(value, 2) for value in values)) for name, values in rows)
-    note = "Rows in both selections over rows in either of them (Jaccard)."
-    columns = (*words("selection"), *numbers(*(str(number) for number in range(1, len(names) + 1))))
-    return Table(columns, body, "Overlap of the selections", note)
+    starts = range(0, len(names), OVERLAPS_SIDE_BY_SIDE)
+    tables = [_overlaps(names, comparison.overlap[:, start : start + OVERLAPS_SIDE_BY_SIDE], start) for start in starts]
+    tables[-1] = replace(tables[-1], note="Rows in both selections over rows in either of them (Jaccard).")
+    return tables
+
+
+def _overlaps(names: list[str], overlap: np.ndarray, start: int) -> Table:
+    """Some columns of the matrix, `[N, K]`, of the selections from `start` on."""
+    body = tuple(
+        (name, *(decimals(value, 2) for value in values)) for name, values in zip(names, overlap.tolist(), strict=True)
+    )
+    shown = range(start + 1, start + 1 + overlap.shape[1])
+    part = "" if len(names) == len(shown) else f", {shown[0]} to {shown[-1]}"
+    columns = (*words("selection"), *numbers(*map(str, shown)))
+    return Table(columns, body, f"Overlap of the selections{part}")
 
 
 def quantile_table(comparison: Comparison) -> Table:
@@ -105,6 +127,7 @@ def _source_shares(mix: Mapping[str, float], named: list[str], pool: Mapping[str
 def _composition_cells(comparison: Comparison, rows: Composition) -> dict[str, str]:
     cells = {
         "rows": decimals(rows.num_rows, 0),
+        "total tokens": decimals(rows.total_tokens, 0),
         "mean score": decimals(rows.mean_score, 3),
         "mean characters": decimals(rows.characters.mean, 0),
         "mean tokens": decimals(rows.tokens.mean if rows.tokens else None, 0),

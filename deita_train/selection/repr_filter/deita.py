@@ -19,6 +19,7 @@ def deita(
         budget=budget,
         threshold=candidates.settings.threshold,
         center=candidates.settings.center,
+        mean=candidates.mean,
         earlier=earlier,
         device=device,
         group=group,

@@ -42,7 +42,14 @@ class ExactRows:
 
     @classmethod
     def check(
-        cls, embeddings: np.ndarray, ids: Sequence[str], *, center: bool, order: np.ndarray, group: Group
+        cls,
+        embeddings: np.ndarray,
+        ids: Sequence[str],
+        *,
+        center: bool,
+        order: np.ndarray,
+        group: Group,
+        mean: np.ndarray | None = None,
     ) -> "ExactRows":
         """Read every row once (twice if centred), at the speed of the memory, and refuse those without a direction.
 
@@ -51,15 +58,16 @@ class ExactRows:
         Args:
             embeddings: ``[N, D]`` float32 or float16.
             ids: N row ids, for the message.
-            center: subtract the mean of all rows.
+            center: subtract the mean.
             order: positions ``[N]`` along which the mean is summed.
             group: the processes that call this together.
+            mean: ``[D]`` float64, as for ``UnitRows.measure``.
 
         Raises:
             UserError: a row is not finite, or its norm is below 1e-12, after centring if that is asked.
         """
         check_shape(embeddings, ids)
-        mean = centre_of(embeddings, ids, order) if center else None
+        mean = centre_of(embeddings, ids, order, mean) if center else None
         share = -(-len(ids) // group.size)
         first = min(group.rank * share, len(ids))
         part = range(first, min(first + share, len(ids)))

@@ -60,6 +60,14 @@ class Trace:
             blocked_by=np.full(num_rows, -1, dtype=np.int64),
         )
 
+    def within(self, positions: np.ndarray, num_rows: int) -> "Trace":
+        """The same decisions on the rows at ``positions`` ``[N]`` of a pool; its other rows are not reached."""
+        pool = Trace.empty(num_rows)
+        pool.selection_rank[positions] = self.selection_rank
+        pool.nearest_similarity[positions] = self.nearest_similarity
+        pool.blocked_by[positions] = np.where(self.blocked_by >= 0, positions[self.blocked_by], -1)
+        return pool
+
     @property
     def num_kept(self) -> int:
         """How many rows are kept."""
@@ -127,6 +135,7 @@ def repr_filter(
     budget: int | None,
     threshold: float,
     center: bool = False,
+    mean: np.ndarray | None = None,
     earlier: Trace | None = None,
     block_size: int = 512,
     device: torch.device | str = "cpu",
@@ -152,6 +161,7 @@ def repr_filter(
         budget: stop when this many rows are kept; ``None`` walks the whole pool.
         threshold: tau of the paper (0.9 there), greater than -1.
         center: subtract the pool's mean (accumulated in float64) from every embedding first. Not in the paper.
+        mean: ``[D]`` float64, the pool's mean where the rows are only a part of the pool; None for that of the rows.
         earlier: the trace of a walk over the same rows, scores and threshold, centred or not as this one, that ended at
             its budget or at the end of the pool: the walk goes on after the last row that was seen, and the trace is
             bit by bit that of one undisturbed walk. Where ``budget`` asks for no more rows than it kept, it is cut
@@ -169,7 +179,7 @@ def repr_filter(
     _check_arguments(budget, threshold, block_size)
     order = walk_order(ids, scores)
     group = OneProcess() if group is None else group
-    rows = ExactRows.check(embeddings, ids, center=center, order=order, group=group)
+    rows = ExactRows.check(embeddings, ids, center=center, order=order, group=group, mean=mean)
     budget = len(ids) if budget is None else min(budget, len(ids))
     if earlier is not None:
         _check_earlier(earlier, order)

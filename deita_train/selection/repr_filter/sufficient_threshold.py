@@ -40,6 +40,7 @@ def sufficient_threshold(
     budget: int,
     above: float = -1.0,
     center: bool = False,
+    mean: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] = _tell_nobody,
@@ -59,6 +60,7 @@ def sufficient_threshold(
         budget: rows wanted, or with ``lengths`` tokens; at least 1.
         above: a threshold that does not reach the budget, -1 if none is known.
         center: as for ``repr_filter``.
+        mean: as for ``repr_filter``.
         lengths: ``[N]`` int64, the tokens of each row, for a budget of tokens (``walk_tokens``).
         device: where the walks multiply.
         progress: called with the number of walks done, and the most there may be.
@@ -87,6 +89,7 @@ def sufficient_threshold(
                 budget=num_rows,
                 threshold=threshold,
                 center=center,
+                mean=mean,
                 earlier=earlier,
                 device=device,
             )

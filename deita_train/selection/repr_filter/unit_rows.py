@@ -44,28 +44,51 @@ class UnitRows:
 
     @classmethod
     def measure(
-        cls, embeddings: np.ndarray, ids: Sequence[str], *, center: bool = False, order: np.ndarray | None = None
+        cls,
+        embeddings: np.ndarray,
+        ids: Sequence[str],
+        *,
+        center: bool = False,
+        order: np.ndarray | None = None,
+        mean: np.ndarray | None = None,
     ) -> "UnitRows":
         """Read the pool once (twice if centred) and refuse vectors without a direction.
 
         Args:
             embeddings: ``[N, D]`` float32 or float16, ``np.memmap`` allowed; need not be normalised.
             ids: N row ids, for the message.
-            center: subtract the mean of all rows first.
+            center: subtract the mean first.
             order: positions ``[N]`` along which the mean is summed, so that it does not depend on the order of the
                 rows; None for the order of the ids.
+            mean: ``[D]`` float64 to subtract where the rows are part of a larger pool; None for that of these rows.
 
         Raises:
             UserError: a row is not finite, or its norm is below 1e-12, after centring if that is asked.
         """
         check_shape(embeddings, ids)
-        mean = centre_of(embeddings, ids, order) if center else None
+        mean = centre_of(embeddings, ids, order, mean) if center else None
         norms = _norms(embeddings, mean)
         refuse_without_direction(np.flatnonzero(_has_no_direction(norms, mean)), mean, ids)
         return cls(embeddings, mean, norms)
 
     def __len__(self) -> int:
         return len(self.norms)
+
+    def others(self, embeddings: np.ndarray, ids: Sequence[str]) -> "UnitRows":
+        """Vectors that are not of the pool, such as queries, less the pool's mean.
+
+        Raises:
+            UserError: one is not finite or has no direction, or another number of dimensions.
+        """
+        check_shape(embeddings, ids)
+        if embeddings.shape[1] != self.embeddings.shape[1]:
+            raise UserError(
+                f"the pool's embeddings have {self.embeddings.shape[1]} dimensions and the queries' "
+                f"{embeddings.shape[1]}. Embed both by one encoder."
+            )
+        norms = _norms(embeddings, self.mean)
+        refuse_without_direction(np.flatnonzero(_has_no_direction(norms, self.mean)), self.mean, ids)
+        return UnitRows(embeddings, self.mean, norms)
 
     def unit_rows(self, positions: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
         """The rows at ``positions`` as unit vectors ``[B, D]``, divided in float64, stored as ``dtype``."""
@@ -82,16 +105,20 @@ def check_shape(embeddings: np.ndarray, ids: Sequence[str]) -> None:
     assert embeddings.dtype in (np.float32, np.float16), f"embeddings are {embeddings.dtype}"
 
 
-def centre_of(embeddings: np.ndarray, ids: Sequence[str], order: np.ndarray | None) -> np.ndarray | None:
+def centre_of(
+    embeddings: np.ndarray, ids: Sequence[str], order: np.ndarray | None = None, mean: np.ndarray | None = None
+) -> np.ndarray | None:
     """The mean of the rows ``[D]`` float64, summed along ``order``, or along the ids; None for no rows.
+
+    A ``mean`` that is given, that of a pool of which the rows are a part, is returned as it is.
 
     None too if some row is not finite: the norms then say which, without spreading it to all rows.
     """
-    if not len(ids):
-        return None
+    if mean is not None or not len(ids):
+        return mean
     by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__)) if order is None else order
-    mean = _mean(embeddings, by_id)
-    return mean if np.isfinite(mean).all() else None
+    own = _mean(embeddings, by_id)
+    return own if np.isfinite(own).all() else None
 
 
 def undirected_rows(embeddings: np.ndarray, mean: np.ndarray | None, part: range) -> np.ndarray:

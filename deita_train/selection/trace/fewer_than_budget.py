@@ -16,6 +16,8 @@ def fewer_than_budget(metrics: Mapping[str, Any], setting: str = "select.thresho
     if metrics["budget_met"]:
         return None
     rejected, text = metrics["rejected"], _found(metrics)
+    if metrics.get("method") == "gist":
+        return f"{text}; the distance between them weighs more than further rows would (select.distance_weight)."
     if not rejected:
         return f"{text}; there are no more that can be ranked."
     quantiles = ", ".join(f"{name}: {value:.3f}" for name, value in metrics["nearest_similarity"].items())

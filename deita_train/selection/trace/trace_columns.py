@@ -52,15 +52,23 @@ def attach_trace(dataset: datasets.Dataset, trace: Trace, ids: Sequence[str]) ->
     )
 
 
+def with_reasons(traced: datasets.Dataset, reasons: Sequence[str | None]) -> datasets.Dataset:
+    """Add the column `not_ranked`: why the method could not rank a row, null for one that it could."""
+    if "not_ranked" in traced.column_names:  # of an earlier selection
+        traced = traced.remove_columns("not_ranked")
+    return traced.add_column("not_ranked", list(reasons), feature=datasets.Value("string"))
+
+
 def trace_in_columns(table: pa.Table, ids: Sequence[str]) -> Trace:
-    """The inverse of :func:`attach_trace`.
+    """The trace of the rows that could be ranked, from the columns of :func:`attach_trace` and `with_reasons`.
 
     Args:
-        table: N rows in any order, with `id` and the columns of the trace.
+        table: the pool's rows in any order, N of them ranked.
         ids: the N ids in the order of the trace that is returned.
     """
     from deita_train.selection.repr_filter.repr_filter import Trace
 
+    table = table.filter(pc.is_null(table["not_ranked"]))
     places = pc.index_in(pa.array(ids), value_set=table["id"].combine_chunks())
     assert places.null_count == 0 and len(table) == len(ids), "the trace is of other rows"
     rows = table.take(places)

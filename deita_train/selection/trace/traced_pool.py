@@ -5,32 +5,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_train.data.row_table import as_dataset
-from deita_train.selection.unrankable import CONTAMINATED
 
 # The columns that a selection reads and writes; every other column is the pool's own.
-_TRACED = ("complexity_scores", "quality_scores", "evol_score", "selection_rank", "nearest_similarity", "blocked_by")
+_TRACED = (
+    "complexity_scores",
+    "quality_scores",
+    "evol_score",
+    "selection_score",
+    "answer_tokens",
+    "selection_rank",
+    "nearest_similarity",
+    "blocked_by",
+    "not_ranked",
+)
+_SIZES = ("num_turns", "num_chars")
 
 
 def traced_pool(
     pool: datasets.Dataset, trace: datasets.Dataset, contaminated: datasets.Dataset | None = None
 ) -> datasets.Dataset:
-    """Every row of `pool` in its order, with its scores and decision from `trace`, joined by `id`.
-
-    A row that the method could not rank is not in the trace: its columns are null.
+    """Every row of `pool` in its order, with its scores, what else was measured, and its decision, joined by `id`.
 
     Args:
         pool: what was selected from.
         trace: of the selection.
         contaminated: the table of a stage `contamination` over the pool, whose rows with hits were removed first. They
-            have a `drop_reason`, the question that they repeat (`contaminated_by`), and the text that they share
-            (`contaminated_span`).
+            have the question that they repeat (`contaminated_by`), and the text that they share (`contaminated_span`).
     """
     rows, traced = _table(pool), _table(trace)
     places = pc.index_in(rows["id"], value_set=traced["id"].combine_chunks())
-    for name in _TRACED:
+    measured = [name for name in traced.column_names if name not in (*rows.column_names, *_TRACED, *_SIZES)]
+    for name in (*measured, *_TRACED):
+        of_earlier = name in traced.column_names or name == "selection_score"
+        if name in rows.column_names and of_earlier:  # of an earlier selection
+            rows = rows.drop_columns([name])
         if name in traced.column_names:
-            if name in rows.column_names:  # of an earlier selection
-                rows = rows.drop_columns([name])
             rows = rows.append_column(name, traced[name].take(places))
     if contaminated is not None:
         rows = _with_contamination(rows, contaminated)
@@ -44,7 +53,6 @@ def _with_contamination(rows: pa.Table, contaminated: datasets.Dataset) -> pa.Ta
     }
     hits = [longest[row_id] for row_id in rows["id"].to_pylist()]
     columns = {
-        "drop_reason": [None if hit is None else CONTAMINATED for hit in hits],
         "contaminated_by": [None if hit is None else f"{hit['benchmark']}/{hit['question']}" for hit in hits],
         "contaminated_span": [None if hit is None else hit["span"] for hit in hits],
     }

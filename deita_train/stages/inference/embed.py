@@ -1,8 +1,13 @@
-"""Stage `embed`: the last hidden state at each conversation's last token [paper 2.5], or the mean over its tokens."""
+"""Stage `embed`: the last hidden state at each conversation's last token [paper 2.5], or a mean over its tokens."""
 
 from collections.abc import Sequence
 
-from deita_train.inference.forward import last_hidden_states, mean_hidden_states, pad_batch
+from deita_train.inference.forward import (
+    last_hidden_states,
+    mean_hidden_states,
+    pad_batch,
+    weighted_mean_hidden_states,
+)
 from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import ROWS, load_pass_model, run_pass, start_ranks
@@ -17,7 +22,11 @@ from deita_train.stages.inference.embedding_table import (
 from deita_train.stages.inference.rendered_table import rendered_rows
 from deita_train.stages.row_limit import stage_limit
 
-_POOLINGS = {"last_token": last_hidden_states, "mean": mean_hidden_states}
+_POOLINGS = {
+    "last_token": last_hidden_states,
+    "mean": mean_hidden_states,
+    "weighted_mean": weighted_mean_hidden_states,
+}
 
 
 def prepare(context: StageContext) -> None:

@@ -34,6 +34,8 @@ FEATURES = datasets.Features(
 )
 """``num_tokens``: of the uncut row. ``first_trained``: position of the first token with a loss, or null.
 ``turn_ends``: for each user turn the number of tokens up to the end of its answer, null without one."""
+ANSWER_TOKENS = {"answer_tokens": datasets.Value("int32")}
+"""How many tokens of the uncut row have a loss; in the table where a selection ranks by it."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -42,8 +44,10 @@ def run(context: StageContext) -> StageResult:
     tokenizer = load_tokenizer(str(folder), context.identity["chat_template"], trust_code=trusted)
     tokenizer.model_max_length = 10**9  # or it would warn about rows longer than the model's context, which SFT cuts
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
+    counts_answers = context.identity.get("answer_tokens", False)
+    features = FEATURES if not counts_answers else datasets.Features({**FEATURES, **ANSWER_TOKENS})
     refusals = Refusals.of(context)
-    num_rows = write_dataset(_measured(context, refusals, tokenizer, pool), FEATURES, context.data_dir)
+    num_rows = write_dataset(_measured(context, refusals, tokenizer, pool), features, context.data_dir)
     drops = dict(refusals.counts)
     if not num_rows:
         raise no_row_left("has a length", drops)
@@ -74,7 +78,9 @@ def row_lengths(
     unsupported_fields: UnsupportedFields = "drop",
     on_text: Callable[[], None],
 ) -> dict[str, Any]:
-    """The row's values of ``FEATURES`` except its id; `on_text` is called if it is written as text.
+    """The row's values of ``FEATURES`` and ``ANSWER_TOKENS`` except its id.
+
+    `on_text` is called if it is written as text.
 
     Raises:
         RowRefused: the template cannot write the row, or does not mark each answer separately.
@@ -85,6 +91,7 @@ def row_lengths(
         "num_tokens": len(mask),
         "first_trained": mask.index(True) if any(mask) else None,
         "turn_ends": _turn_ends(row, mask),
+        "answer_tokens": sum(mask),
     }
 
 

@@ -1,9 +1,10 @@
 """Stage `perplexity`: how hard the answers of each conversation are for a model, and how much the instruction helps.
 
 `perplexity` is exp of the mean loss of the assistant's tokens given everything before them. `ifd`, the instruction-
-following difficulty [Cherry, arXiv 2308.12032], divides it by the perplexity of the answers alone, each after only the
-first token that the template writes. Both cover the same tokens, those within `max_length`, over the answers of all
-turns together. Above 1 the instruction does not help the model.
+following difficulty [Cherry, arXiv 2308.12032], compares that with the answers alone, each after only the first token
+that the template writes: the ratio of the two perplexities, as in Superfiltering [arXiv 2402.00530], or with
+`ifd: losses` that of the two mean losses, as in Cherry's code. Both cover the same tokens, those within `max_length`,
+over the answers of all turns together. Above 1 the instruction does not help the model, by either ratio.
 """
 
 from collections import Counter
@@ -62,21 +63,21 @@ def run(context: StageContext) -> StageResult | None:
     given, alone, tokens = _by_row(context, losses, len(pool))
     measured = tokens > 0
     mean = np.divide(given, tokens, out=np.zeros(len(pool)), where=measured)
-    gain = np.divide(given - alone, tokens, out=np.zeros(len(pool)), where=measured)
+    ifd = _ifd(context, given, alone, tokens)
     refused = read_plan(context.prepared_dir / PLAN).facts["refused"]
     reasons = [
-        None if known else refused.get(str(number)) or _reason(row["messages"])
-        for number, (known, row) in enumerate(zip(measured, pool, strict=True))
+        _reason(row["messages"], refused.get(str(number)), known, ratio)
+        for number, (known, ratio, row) in enumerate(zip(measured, ifd, pool, strict=True))
     ]
-    columns = {"perplexity": np.exp(mean), "ifd": np.exp(gain)}
+    columns = {"perplexity": np.where(measured, np.exp(mean), np.nan), "ifd": ifd}
     _write(context, pool, columns, tokens, reasons)
     metrics = {
         "rows": len(pool),
         "measured": int(measured.sum()),
         "nulls": dict(Counter(reason for reason in reasons if reason is not None)),
         "max_length": stage_limit(context).tokens,
-        **{f"mean_{name}": float(values[measured].mean()) for name, values in columns.items()},
-        "ifd_above_1": int((columns["ifd"][measured] > 1).sum()),
+        **{f"mean_{name}": _mean(values) for name, values in columns.items()},
+        "ifd_above_1": int((ifd > 1).sum()),
         **losses.metrics,
     }
     return StageResult(len(pool), len(pool), {}, metrics, losses.device)
@@ -96,7 +97,25 @@ def _by_row(context: StageContext, losses: TokenLosses, num_rows: int) -> tuple[
     return sums[0], sums[1], counts[0]
 
 
-def _reason(messages: Sequence[dict[str, Any]]) -> str:
+def _ifd(context: StageContext, given: np.ndarray, alone: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The ratio of each row, float64 [N]; nan where nothing was measured, or a loss of 0 would be divided by."""
+    unknown = np.full(len(tokens), np.nan)
+    if context.identity.get("ifd", "perplexities") == "losses":
+        return np.divide(given, alone, out=unknown, where=alone > 0)
+    return np.exp(np.divide(given - alone, tokens, out=unknown, where=tokens > 0))
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _reason(messages: Sequence[dict[str, Any]], refused: str | None, is_measured: bool, ifd: float) -> str | None:
+    """Why a row has no perplexity, or no IFD; None where it has both."""
+    if is_measured:
+        return "no_loss_alone" if np.isnan(ifd) else None
+    if refused is not None:
+        return refused
     answered = any(message["role"] == "assistant" for message in messages)
     return "answer_beyond_max_length" if answered else "no_answer"
 
@@ -108,8 +127,8 @@ def _write(
     tokens: np.ndarray,
     reasons: Sequence[str | None],
 ) -> None:
-    """Null and the reason where nothing was measured."""
+    """Null and the reason where nothing was measured; `columns` are nan there."""
     table = {"id": pa.array(list(pool["id"]))}
-    table |= {name: pa.array(columns[name], pa.float64(), mask=tokens == 0) for name in COLUMNS}
+    table |= {name: pa.array(columns[name], pa.float64(), mask=np.isnan(columns[name])) for name in COLUMNS}
     table |= {"tokens": pa.array(tokens, pa.int64()), "reason": pa.array(reasons, pa.string())}
     datasets.Dataset(pa.table(table)).save_to_disk(str(context.data_dir))

@@ -11,10 +11,12 @@ from typing import Any
 
 import datasets
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.as_text import message_text
 from deita_train.data.messages import Message
 from deita_train.data.parallel import in_parallel
+from deita_train.data.stated_ends import add_stated_ends
 from deita_train.errors import UserError
 from deita_train.inference.row_file import IDS, IDS_TYPE, RowWriter
 from deita_train.inference.shards import Columns
@@ -128,4 +130,23 @@ def _load(context: StageContext, device: torch.device) -> Any:
     encoder.eval()
     if context.identity["max_length"] is not None:
         encoder.max_seq_length = context.identity["max_length"]
+    _complete_texts(encoder, context.label)
     return encoder
+
+
+def _complete_texts(encoder: Any, label: str) -> None:
+    """Let every text have the tokens that the tokenizer's settings state to be added (`stated_ends`).
+
+    Raises:
+        UserError: they cannot be added, or the library writes texts by a chat template that leaves them out.
+    """
+    for module in encoder.modules():
+        tokenizer = getattr(module, "tokenizer", None)
+        if isinstance(tokenizer, PreTrainedTokenizerBase):
+            ends = add_stated_ends(tokenizer, tokenizer.name_or_path)
+            if tokenizer is encoder.tokenizer and not ends.are_in(_token_ids(encoder, "a")):
+                raise UserError(
+                    f"{label}: the tokenizer in {tokenizer.name_or_path} states add_bos_token or add_eos_token, and "
+                    "the chat template by which the library writes each text leaves that token out. Remove the chat "
+                    "template from the folder, or write the token in it."
+                )

@@ -105,7 +105,8 @@ def _data(stage: StageToValidate) -> StageToValidate | None:
         return None
     data = stage.parents.get("data") or stage.parents.get("questions") or stage.parents["pool"]
     while "sources" not in data.identity and "source" not in data.identity:
-        data = data.parents["pool"]  # a selection, whose rows are some of the pool's
+        # A selection, whose rows are some of the pool's, or of the pairs.
+        data = data.parents.get("pool") or data.parents["data"]
     return data
 
 

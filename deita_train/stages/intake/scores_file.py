@@ -16,7 +16,7 @@ def run(context: StageContext) -> StageResult:
     pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     given = read_given_scores(context.runtime["file"], context.identity["dimension"], pool)
     column = f"{context.identity['dimension']}_scores"
-    scores = datasets.List(datasets.Value("float32"))
+    scores = datasets.List(datasets.Value("float64"))
     features = datasets.Features({"id": datasets.Value("string"), column: scores})
     values = {"id": list(pool["id"]), column: given.scores}
     datasets.Dataset.from_dict(values, features=features).save_to_disk(str(context.data_dir))

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 import datasets
 import numpy as np
 
-from deita_train.data.embeddings import embeddings_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.measures.compared import as_json
 from deita_train.selection.measures.comparison import compare
 from deita_train.selection.settings import DIMENSIONS, SelectionSettings
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.row_limit import Readable, row_limit
+from deita_train.stages.selecting.trained_lengths import read_trained_lengths
+from deita_train.stages.selecting.whitened import PoolEmbeddings
+from deita_train.store.atomic_io import read_json
 
 
 def run(context: StageContext) -> StageResult:
@@ -32,10 +35,12 @@ def run(context: StageContext) -> StageResult:
     }
     comparison = compare(
         pool,
-        None if embedded is None else embeddings_of(embedded / "data", ids),
+        None if embedded is None else PoolEmbeddings.of(context).rows(ids),
         selections,
         scores=_scores(context, ids),
         token_column=context.identity["token_column"],
+        tokens=_trained_tokens(context, ids),
+        seeds=context.identity.get("seeded") or {},
         max_length=context.identity["max_length"],
         center=context.identity.get("center", False),
         on_step=lambda done, total, what: context.progress.update(done, total, "steps", what),
@@ -43,6 +48,16 @@ def run(context: StageContext) -> StageResult:
     _rank_table(ids, selections).save_to_disk(str(context.data_dir))
     drops = {"not_embedded": len(whole) - len(pool)} if len(pool) < len(whole) else {}
     return StageResult(len(whole), len(pool), drops, {"comparison": as_json(comparison)})
+
+
+def _trained_tokens(context: StageContext, ids: Sequence[str]) -> np.ndarray | None:
+    """How many tokens SFT reads of each row, none of a row that it cannot train on; None where they are not counted."""
+    if context.identity.get("trained") is None:
+        return None
+    artefact = context.parents["lengths"]
+    readable = Readable(**read_json(artefact / "metrics.json")["readable"])
+    lengths = read_trained_lengths(artefact, row_limit(context.identity["trained"], readable).tokens)
+    return np.array([lengths.tokens.get(row_id, 0) for row_id in ids], dtype=np.int64)
 
 
 def _selected_ids(context: StageContext, method: str) -> list[str]:

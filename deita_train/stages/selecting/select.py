@@ -1,6 +1,6 @@
 """Stage `select`: keep the best rows by the method, with the trace of every decision.
 
-`data/` has the selected rows in rank order, `trace/` every row that can be ranked, without its text.
+`data/` has the selected rows in rank order, `trace/` every row of the pool, without its text.
 """
 
 from collections import Counter
@@ -10,26 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 
 from deita_train.budget import TOKENS, form_of
 from deita_train.data.as_text import message_text
-from deita_train.data.embeddings import embeddings_of
 from deita_train.data.json_text import holds_json
 from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
 from deita_train.selection.settings import SelectionSettings
-from deita_train.selection.trace.trace_columns import attach_trace, keep_selected
-from deita_train.selection.unrankable import CONTAMINATED, IN_WORDS, Reasons, unrankable_rows
+from deita_train.selection.strata import without_stratum
+from deita_train.selection.trace.trace_columns import attach_trace, keep_selected, with_reasons
+from deita_train.selection.unrankable import CONTAMINATED, IN_WORDS, Reasons, outside_limits, unrankable_rows
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import start_ranks
 from deita_train.stages.row_limit import Readable, row_limit
-from deita_train.stages.selecting.scored_pool import scored_pool, with_evol_score
+from deita_train.stages.selecting.scored_pool import (
+    scored_pool,
+    with_answer_tokens,
+    with_evol_score,
+    with_selection_score,
+)
 from deita_train.stages.selecting.selection_metrics import selection_metrics
 from deita_train.stages.selecting.shortfall import shortfall
 from deita_train.stages.selecting.trained_lengths import TrainedLengths, read_trained_lengths
 from deita_train.stages.selecting.walk import Walked, walk
+from deita_train.stages.selecting.whitened import PoolEmbeddings
 from deita_train.store.atomic_io import read_json
 
 
@@ -42,15 +49,19 @@ def run(context: StageContext) -> StageResult | None:
     datasets.disable_caching()  # a map over a published table would leave its cache beside it
     context = replace(context, reusable=_reusable(context))
     lengths = _lengths(context)
+    if "matched" in context.parents:
+        assert lengths is not None
+        context = _matched(context, lengths)
     pool = _candidates(context, lengths)
-    rankable, drops = _rankable(context, pool)
+    rankable, reasons = _rankable(context, pool)
     tokens = lengths.tokens_of(rankable.ids) if lengths and _in_tokens(context) else None
     walked = walk(context, rankable, tokens, len(pool.rows), device, group)
     if context.rank != 0:
         return None
+    drops = Counter(filter(None, reasons))
     dropped = f" ({_counts(drops)})" if drops else ""
     fewer = shortfall(context, rankable, tokens, walked, len(pool.rows), dropped, device)
-    return _write(context, pool, rankable, drops, walked, fewer, device)
+    return _write(context, pool, reasons, walked, fewer, device)
 
 
 def _ranks(context: StageContext) -> tuple[torch.device, Group | None]:
@@ -83,6 +94,15 @@ def _lengths(context: StageContext) -> TrainedLengths | None:
     return read_trained_lengths(lengths, row_limit(context.identity, readable).tokens)
 
 
+def _matched(context: StageContext, lengths: TrainedLengths) -> StageContext:
+    """The context with a budget of as many training tokens as the selection that this one is matched with."""
+    ids = datasets.load_from_disk(str(context.parents["matched"] / "data"))["id"]
+    tokens = sum(lengths.tokens.get(row_id, 0) for row_id in ids)
+    if not tokens:
+        raise UserError(f"{context.label}: compare.match: none of the rows that `select` kept can be trained on.")
+    return replace(context, identity={**context.identity, "budget": {TOKENS: tokens}})
+
+
 def _in_tokens(context: StageContext) -> bool:
     budget = context.identity["budget"]
     return budget is not None and form_of(budget) == TOKENS
@@ -94,21 +114,30 @@ def _candidates(context: StageContext, lengths: TrainedLengths | None) -> Candid
     if context.identity.get("only_trained_turns"):
         assert lengths is not None
         pool = replace(pool, counted_turns=lengths.turns_of(pool.ids))
-    return replace(pool, rows=with_evol_score(pool))
+    if context.identity.get("unit") == "tokens":
+        assert lengths is not None
+        pool = replace(pool, rows=with_answer_tokens(pool, lengths.answers))
+    return replace(pool, rows=with_selection_score(replace(pool, rows=with_evol_score(pool))))
 
 
-def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Counter[str]]:
-    """The rows that the method can rank, with their embeddings, and how many it cannot by reason."""
-    found = zip(_contaminated(context, pool.ids), unrankable_rows(pool), _lacking(context, pool.ids), strict=True)
-    reasons = [repeats or reason or lacking for repeats, reason, lacking in found]
+def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Reasons]:
+    """The rows that the method can rank, with their embeddings, and for each row of the pool why it cannot."""
+    limited = outside_limits(pool, context.identity.get("between", {}))
+    strata = without_stratum(pool, context.identity.get("strata"))
+    repeated = _contaminated(context, pool.ids)
+    found = zip(repeated, unrankable_rows(pool), _lacking(context, pool.ids), limited, strata, strict=True)
+    reasons = [next(filter(None, of_row), None) for of_row in found]
     drops = Counter(reason for reason in reasons if reason is not None)
     if drops.total() == len(reasons):
         raise UserError(f"{context.label}: no row of the pool can be ranked: {_counts(drops)}.")
     if drops:
         pool = pool.subset([place for place, reason in enumerate(reasons) if reason is None])
     if "embed" in context.parents:
-        pool = replace(pool, embeddings=embeddings_of(context.parents["embed"] / "data", pool.ids))
-    return pool, drops
+        embedded = PoolEmbeddings.of(context)
+        mean = embedded.mean() if pool.settings.center else None
+        queries = embedded.queries() if "target" in context.parents else None
+        pool = replace(pool, embeddings=embedded.rows(pool.ids), mean=mean, queries=queries)
+    return pool, reasons
 
 
 def _contaminated(context: StageContext, ids: Sequence[str]) -> Reasons:
@@ -139,18 +168,18 @@ def _counts(drops: Mapping[str, int]) -> str:
 def _write(
     context: StageContext,
     pool: Candidates,
-    rankable: Candidates,
-    drops: Counter[str],
+    reasons: Reasons,
     walked: Walked,
     fewer: Mapping[str, Any],
     device: torch.device,
 ) -> StageResult:
     """Write the selected rows and the trace."""
-    traced = attach_trace(rankable.rows, walked.trace, rankable.ids)
+    rankable = np.array([place for place, reason in enumerate(reasons) if reason is None], dtype=np.int64)
+    traced = attach_trace(pool.rows, walked.trace.within(rankable, len(reasons)), pool.ids)
     selected = keep_selected(traced, None)
     selected.save_to_disk(str(context.data_dir))
-    _trace_table(traced).save_to_disk(str(context.work_dir / "trace"))
-    left_out = {**drops, "not_selected": len(traced) - len(selected)}
+    with_reasons(_trace_table(traced), reasons).save_to_disk(str(context.work_dir / "trace"))
+    left_out = {**Counter(filter(None, reasons)), "not_selected": len(rankable) - len(selected)}
     metrics = selection_metrics(context.identity, pool.rows, selected, walked.trace)
     return StageResult(
         rows_in=len(pool.rows),

@@ -10,7 +10,7 @@ from deita_train.selection.repr_filter.repr_filter import Trace
 from deita_train.selection.trace.trace_columns import nearest_summary
 
 # Columns that are not measurements of a row.
-_NOT_MEASURED = {"id", "messages", "source", "selection_rank", "nearest_similarity", "evol_score"}
+_NOT_MEASURED = {"id", "messages", "source", "selection_rank", "nearest_similarity", "evol_score", "selection_score"}
 
 
 def selection_metrics(

@@ -57,6 +57,8 @@ def _sufficient(
     Found by at most 11 more walks, 7 of them at the usual 0.9.
     """
     settings = candidates.settings
+    if "strata" in context.identity:  # whose quotas a walk over the whole pool does not know
+        return None
     there = len(candidates.ids) if tokens is None else tokens.sum()
     if "threshold" not in settings.rules.settings or settings.threshold >= 1 or there < wanted:
         return None
@@ -69,6 +71,7 @@ def _sufficient(
         lengths=tokens,
         above=settings.threshold,
         center=settings.center,
+        mean=candidates.mean,
         device=device,
         progress=lambda walks, most: context.progress.update(walks, most, "walks for a sufficient threshold"),
     )
@@ -91,6 +94,11 @@ def _too_few(
             found = (
                 f"{context.label}: the budget is {walked.wanted} rows{share}, but only {walked.found} of {pool_rows} "
                 "can be selected"
+            )
+        if context.identity["method"] == "gist":
+            return (
+                f"{found}{dropped}: the distance between these weighs more than further rows would. Lower "
+                "select.distance_weight or select.budget, or state select.allow_fewer: true."
             )
         return f"{found}{dropped}. Add rows to the pool, lower select.budget, or state select.allow_fewer: true."
     quantiles = ", ".join(f"{q}: {v:.3f}" for q, v in summary["quantiles"].items())

@@ -17,10 +17,12 @@ class TrainedLengths:
     Attributes:
         tokens: how many tokens SFT reads.
         turns: for each user turn, whether its answer ends within them.
+        answers: how many tokens of the uncut row have a loss; empty where they were not counted.
     """
 
     tokens: Mapping[str, int]
     turns: Mapping[str, list[bool]]
+    answers: Mapping[str, int]
 
     def tokens_of(self, ids: Sequence[str]) -> np.ndarray:
         """`[N]` int64 in the order of `ids`."""
@@ -42,4 +44,6 @@ def read_trained_lengths(artefact: Path, max_length: int | None) -> TrainedLengt
         for ends in table["turn_ends"].to_pylist()
     ]
     ids = table["id"].to_pylist()
-    return TrainedLengths(dict(zip(ids, tokens, strict=True)), dict(zip(ids, turns, strict=True)))
+    answers = table["answer_tokens"].to_pylist() if "answer_tokens" in table.column_names else []
+    by_id = dict(zip(ids, answers, strict=True)) if answers else {}
+    return TrainedLengths(dict(zip(ids, tokens, strict=True)), dict(zip(ids, turns, strict=True)), by_id)

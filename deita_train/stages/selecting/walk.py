@@ -18,6 +18,7 @@ from deita_train.selection.repr_filter.process_group import Group
 from deita_train.selection.repr_filter.repr_filter import Trace
 from deita_train.selection.select_rows import select_rows
 from deita_train.selection.settings import Method
+from deita_train.selection.strata import select_by_strata, strata_of
 from deita_train.selection.token_budget import walk_tokens
 from deita_train.selection.trace.trace_columns import trace_in_columns
 from deita_train.stages.context import StageContext
@@ -35,6 +36,7 @@ class Walked:
         met: whether that meets the budget.
         reused_from: the name of the artefact that decisions were taken from.
         rows_reused: how many decisions were taken from it.
+        strata: the rows, the quota and the selected rows of each stratum; None without strata.
     """
 
     trace: Trace
@@ -43,6 +45,7 @@ class Walked:
     met: bool
     reused_from: str | None
     rows_reused: int
+    strata: dict[str, dict[str, int]] | None = None
 
     def metrics(self) -> dict[str, Any]:
         """As metrics of the stage."""
@@ -52,6 +55,7 @@ class Walked:
             "budget_met": self.met,
             "walk_reused_from": self.reused_from,
             "walk_rows_reused": self.rows_reused,
+            **({} if self.strata is None else {"strata": self.strata}),
         }
 
 
@@ -77,6 +81,10 @@ def walk(
         UserError: the trace of a published selection cannot be read, or the first row exceeds a budget of tokens.
     """
     budget = context.identity["budget"]
+    if "strata" in context.identity:
+        rows = budget_rows(budget, pool_rows)
+        assert rows is not None  # schema refuses strata of tokens
+        return _walk_strata(context, candidates, rows, device, group)
     select = partial(select_rows, candidates, device=device, group=group)
     earlier, source = _furthest(context, candidates.ids)
     if tokens is None:
@@ -90,6 +98,23 @@ def walk(
         found = int(tokens[trace.kept].sum())
     reused = _rows_reused(candidates.settings.rules, earlier, trace)
     return Walked(trace, wanted, found, met, source if reused else None, reused)
+
+
+def _walk_strata(
+    context: StageContext, candidates: Candidates, wanted: int, device: torch.device, group: Group | None
+) -> Walked:
+    """The same within each stratum."""
+    strata, rules = context.identity["strata"], candidates.settings.rules
+    found = select_by_strata(
+        candidates,
+        strata_of(candidates, strata),
+        wanted,
+        strata["share"],
+        partial(select_rows, device=device, group=group),
+        prefixes=rules.prefixes,
+    )
+    number = found.trace.num_kept
+    return Walked(found.trace, wanted, number, number == wanted, None, 0, found.counts)
 
 
 def _rows_reused(rules: Method, earlier: Trace | None, trace: Trace) -> int:

@@ -1,0 +1,88 @@
+"""Stage `select_pairs`: the pairs with the largest or the smallest margin between their answers.
+
+`data/` has them in the order of the data; `trace/` every pair with its margin, its rank, and why it has none.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import datasets
+import numpy as np
+
+from deita_train.budget import budget_rows
+from deita_train.data.pair_selection import pair_margins, ranked_pairs
+from deita_train.errors import UserError
+from deita_train.stages.context import StageContext, StageResult
+
+
+def run(context: StageContext) -> StageResult:
+    """Rank the pairs, and write those that are kept and the trace.
+
+    Raises:
+        UserError: fewer pairs than the budget have a margin.
+    """
+    pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
+    ids = list(pairs["id"])
+    if "reference" in context.parents:
+        margins, reasons = _of_reference(context, ids)
+    else:
+        margins = pair_margins(pairs, context.identity["by"])
+        reasons = ["no_value" if np.isnan(margin) else None for margin in margins]
+    ranked = ranked_pairs(ids, margins, context.identity["order"])
+    budget = budget_rows(context.identity["budget"], len(pairs))
+    assert budget is not None, "pairs have no budget of tokens"
+    if budget > len(ranked):
+        lacking = ", ".join(f"{reason}: {count}" for reason, count in Counter(filter(None, reasons)).items())
+        raise UserError(
+            f"{context.label}: the budget is {budget} pairs, and only {len(ranked)} of {len(pairs)} have a margin"
+            f"{f' ({lacking})' if lacking else ''}. Lower dpo.preferences.select.budget, or complete the data."
+        )
+    return _write(context, pairs, margins, reasons, ranked[:budget])
+
+
+def _of_reference(context: StageContext, ids: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
+    """How much likelier the chosen answer of each pair is under the reference, and why a pair has no such margin."""
+    table = datasets.load_from_disk(str(context.parents["reference"] / "data"))
+    by_id = {row["id"]: row for row in table}
+    margins, reasons = np.full(len(ids), np.nan), list[str | None]()
+    for place, pair_id in enumerate(ids):
+        found = by_id.get(pair_id)
+        reason = "not_rendered" if found is None else None
+        if found is not None and not (found["chosen_tokens"] and found["rejected_tokens"]):
+            reason = "no_answer_within_max_length"
+        if found is not None and reason is None:
+            margins[place] = found["chosen_log_prob"] - found["rejected_log_prob"]
+        reasons.append(reason)
+    return margins, reasons
+
+
+def _write(
+    context: StageContext, pairs: datasets.Dataset, margins: np.ndarray, reasons: list[str | None], kept: np.ndarray
+) -> StageResult:
+    ranks: list[int | None] = [None] * len(pairs)
+    for rank, place in enumerate(kept.tolist()):
+        ranks[place] = rank
+    selected = pairs.select(np.sort(kept))
+    selected.save_to_disk(str(context.data_dir))
+    trace = {
+        "id": list(pairs["id"]),
+        "selection_score": [None if np.isnan(margin) else margin for margin in margins.tolist()],
+        "selection_rank": ranks,
+        "not_ranked": reasons,
+    }
+    types = {"id": "string", "selection_score": "float64", "selection_rank": "int64", "not_ranked": "string"}
+    features = datasets.Features({name: datasets.Value(of) for name, of in types.items()})
+    datasets.Dataset.from_dict(trace, features=features).save_to_disk(str(context.work_dir / "trace"))
+    left_out = {
+        **Counter(reason for reason in reasons if reason is not None),
+        "not_selected": sum(reason is None for reason in reasons) - len(kept),
+    }
+    drops = {reason: number for reason, number in left_out.items() if number}
+    metrics = {
+        "rows_in": len(pairs),
+        "rows_out": len(kept),
+        "drops": drops,
+        "examples": {},
+        "margin": {"selected": float(margins[kept].mean()), "all": float(np.nanmean(margins))},
+    }
+    return StageResult(len(pairs), len(kept), drops, metrics)
