@@ -111,7 +111,9 @@ STAGE_KINDS: dict[str, StageKind] = {
     "preferences": StageKind(
         3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
-    "select_pairs": StageKind(1, "deita_train.stages.intake.select_pairs"),
+    "select_pairs": StageKind(
+        1, "deita_train.stages.intake.select_pairs", validations=("deita_train.stages.intake.select_pairs",)
+    ),
     "scores_file": StageKind(
         2, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
     ),

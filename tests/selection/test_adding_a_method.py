@@ -38,7 +38,7 @@ SETTING_ROW = (
 SETTING_DEFAULT = (RULES, "    def __post_init__", "    target_length: int = 20\n\n")
 SETTING_FIELD = (
     SCHEMA,
-    '    seed: int | None = None\n    """Seed of `random`',
+    '    seed: Seed | None = None\n    """Seed of `random`',
     '    target_length: Count = SelectionSettings.target_length\n    """Of `nearest_length`."""\n',
 )
 

@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from tiny_recipe import dpo_recipe, graph, no_gpus  # noqa: F401
+from tiny_recipe import data_lines, dpo_recipe, graph, no_gpus, plan  # noqa: F401
 
 from deita_train.data.pair_selection import pair_margins, ranked_pairs
 from deita_train.errors import UserError
@@ -149,3 +149,26 @@ def test_the_reference_scores_all_pairs_for_a_margin_and_only_the_kept_ones_for_
 def test_what_a_selection_of_pairs_must_state(select):
     with pytest.raises(ValidationError):
         TrainingPreferences.model_validate({"dataset": "x.jsonl", "select": select})
+
+
+@pytest.mark.usefixtures("no_gpus")
+def test_validate_counts_the_pairs_that_can_be_ranked(tmp_path):
+    rows = [
+        {"prompt": f"q{n}", "chosen": "yes", "rejected": "no", "margin_of_mine": [0.5, None][n % 2]} for n in range(9)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def told(by, budget):
+        select = {"by": by, "order": "smallest", "budget": budget}
+        preferences = {"dataset": str(tmp_path / "pairs.jsonl"), "select": select}
+        lines = data_lines(plan(tmp_path, dpo_recipe(dpo__preferences=preferences)))
+        return [line for line in lines if line.startswith("dpo_pairs")]
+
+    assert told("margin_of_mine", 5) == ["dpo_pairs: 5 of 9 pairs are kept, 5 can be ranked"]
+    assert told("margin", {"share": 0.5}) == ["dpo_pairs: 4 of 9 pairs are kept, 9 can be ranked"]
+    with pytest.raises(
+        UserError, match=r"dpo_pairs: the budget is 6 pairs, and only 5 of 9 have a margin \(no_value: 4"
+    ):
+        told("margin_of_mine", 6)
+    with pytest.raises(UserError, match="the pairs have neither a column 'reward' nor"):
+        told("reward", 1)

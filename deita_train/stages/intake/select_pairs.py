@@ -4,7 +4,8 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import datasets
 import numpy as np
@@ -13,6 +14,7 @@ from deita_train.budget import budget_rows
 from deita_train.data.pair_selection import pair_margins, ranked_pairs
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.validation import StageToValidate, read_once
 
 
 def run(context: StageContext) -> StageResult:
@@ -27,17 +29,38 @@ def run(context: StageContext) -> StageResult:
         margins, reasons = _of_reference(context, ids)
     else:
         margins = pair_margins(pairs, context.identity["by"])
-        reasons = ["no_value" if np.isnan(margin) else None for margin in margins]
+        reasons = _of_values(margins)
     ranked = ranked_pairs(ids, margins, context.identity["order"])
-    budget = budget_rows(context.identity["budget"], len(pairs))
+    budget = _budget(context.label, context.identity, reasons)
+    return _write(context, pairs, margins, reasons, ranked[:budget])
+
+
+def validate(stage: StageToValidate) -> Iterator[str]:
+    """How many pairs have a reward of the data and how many are kept; by the reference, as many as there are."""
+    pairs, _ = read_once(stage.parents["data"])
+    reasons: list[str | None] = [None] * len(pairs)
+    if "reference" not in stage.parents:
+        reasons = _of_values(pair_margins(pairs, stage.identity["by"]))
+    budget = _budget(stage.label, stage.identity, reasons)
+    yield f"{stage.label}: {budget:,} of {len(pairs):,} pairs are kept, {reasons.count(None):,} can be ranked"
+
+
+def _budget(label: str, identity: Mapping[str, Any], reasons: Sequence[str | None]) -> int:
+    """How many pairs are kept, where `reasons` say why a pair has no margin."""
+    budget = budget_rows(identity["budget"], len(reasons))
     assert budget is not None, "pairs have no budget of tokens"
-    if budget > len(ranked):
+    known = sum(reason is None for reason in reasons)
+    if budget > known:
         lacking = ", ".join(f"{reason}: {count}" for reason, count in Counter(filter(None, reasons)).items())
         raise UserError(
-            f"{context.label}: the budget is {budget} pairs, and only {len(ranked)} of {len(pairs)} have a margin"
+            f"{label}: the budget is {budget} pairs, and only {known} of {len(reasons)} have a margin"
             f"{f' ({lacking})' if lacking else ''}. Lower dpo.preferences.select.budget, or complete the data."
         )
-    return _write(context, pairs, margins, reasons, ranked[:budget])
+    return budget
+
+
+def _of_values(margins: np.ndarray) -> list[str | None]:
+    return ["no_value" if np.isnan(margin) else None for margin in margins]
 
 
 def _of_reference(context: StageContext, ids: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
