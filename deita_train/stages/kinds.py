@@ -179,11 +179,11 @@ STAGE_KINDS: dict[str, StageKind] = {
         implied={**_CODE, **_SHORTENED, **_RENDERED},
     ),
     "evolve": StageKind(1, "deita_train.stages.asking.evolve", validations=(_FORECAST,), describe=facts.of_evolutions),
-    "rank": StageKind(1, "deita_train.stages.asking.rank", validations=(_FORECAST,), describe=facts.of_rankings),
+    "rank": StageKind(2, "deita_train.stages.asking.rank", validations=(_FORECAST,), describe=facts.of_rankings),
     "direct_score": StageKind(
-        1, "deita_train.stages.asking.direct_score", validations=(_FORECAST,), describe=facts.of_direct_scores
+        2, "deita_train.stages.asking.direct_score", validations=(_FORECAST,), describe=facts.of_direct_scores
     ),
-    "instag": StageKind(1, "deita_train.stages.asking.instag", validations=(_FORECAST,), describe=facts.of_tags),
+    "instag": StageKind(2, "deita_train.stages.asking.instag", validations=(_FORECAST,), describe=facts.of_tags),
     "lengths": StageKind(
         2,
         "deita_train.stages.inference.lengths",

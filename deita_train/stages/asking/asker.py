@@ -49,17 +49,17 @@ def asked_until_usable(
     items: Sequence[Item],
     request: Callable[[Item, int], ChatRequest],
     judge: Callable[[Item, int, Answer | Failure], Judged],
-    is_usable: Callable[[Judged], bool],
+    is_settled: Callable[[Judged], bool],
     ask_again: int,
 ) -> list[list[Judged]]:
-    """Ask for every item, and again for those whose answer cannot be used.
+    """Ask for every item, and again for those whose answer cannot be used and may come out otherwise.
 
     Args:
         asker: the chat model.
         items: what to ask about.
         request: of an item and the number of attempts before.
         judge: makes something of the answer.
-        is_usable: whether that is enough.
+        is_settled: whether that is enough, or asking again would not help.
         ask_again: how often an item is asked again at most.
 
     Returns:
@@ -71,7 +71,7 @@ def asked_until_usable(
         answers = asker.ask([request(items[place], attempt) for place in waiting])
         for place, answer in zip(waiting, answers, strict=True):
             attempts[place].append(judge(items[place], attempt, answer))
-        waiting = [place for place in waiting if not is_usable(attempts[place][-1])]
+        waiting = [place for place in waiting if not is_settled(attempts[place][-1])]
         if not waiting:
             break
     return attempts

@@ -11,7 +11,7 @@ from deita_train.evolve.prompts import DIRECT_SCORE, Prompts
 from deita_train.evolve.ranking import nearest_level
 from deita_train.evolve.score_reading import HIGHEST, LOWEST
 from deita_train.stages.asking.asker import asked_until_usable, stage_asker
-from deita_train.stages.asking.rated_rows import leave_column, pool_of, turns_of
+from deita_train.stages.asking.rated_rows import is_settled, leave_column, pool_of, turns_of
 from deita_train.stages.context import StageContext, StageResult
 
 COLUMN = "direct_score"
@@ -31,7 +31,7 @@ def run(context: StageContext) -> StageResult:
             prompts, turn[1], turn[2], attempt=attempt, max_tokens=identity["max_tokens"]
         ),
         lambda turn, attempt, answer: judge_direct_score(answer),
-        lambda score: isinstance(score, int),
+        is_settled,
         identity["ask_again"],
     )
     scores: list[list[int]] = [[] for _ in pool]

@@ -6,7 +6,7 @@ from deita_train.evolve.prompts import TAGS, Prompts
 from deita_train.evolve.reading import Unusable
 from deita_train.evolve.tags import judge_tags, tag_names, tag_request
 from deita_train.stages.asking.asker import asked_until_usable, stage_asker
-from deita_train.stages.asking.rated_rows import leave_column, pool_of, turns_of
+from deita_train.stages.asking.rated_rows import is_settled, leave_column, pool_of, turns_of
 from deita_train.stages.context import StageContext, StageResult
 
 COLUMN = "tags"
@@ -25,7 +25,7 @@ def run(context: StageContext) -> StageResult:
             Prompts("tags", {TAGS: identity["prompt"]}), turn[1], attempt=attempt, max_tokens=identity["max_tokens"]
         ),
         lambda turn, attempt, answer: judge_tags(answer),
-        lambda tags: isinstance(tags, list),
+        is_settled,
         identity["ask_again"],
     )
     ids = list(pool["id"])

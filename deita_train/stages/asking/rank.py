@@ -11,7 +11,14 @@ from deita_train.evolve.chains import Version
 from deita_train.evolve.label_rows import label_rows
 from deita_train.evolve.operations import draw, order_of
 from deita_train.evolve.prompts import RANK, Prompts
-from deita_train.evolve.ranking import FEWEST_VERSIONS, Ranking, good_versions, judge_ranking, ranking_request
+from deita_train.evolve.ranking import (
+    FEWEST_VERSIONS,
+    Ranking,
+    good_versions,
+    is_settled,
+    judge_ranking,
+    ranking_request,
+)
 from deita_train.evolve.summary import chain_examples, rank_summary
 from deita_train.stages.asking.asker import asked_until_usable, spent, stage_asker
 from deita_train.stages.asking.evolve import read_chains
@@ -92,7 +99,7 @@ def _rankings(context: StageContext, asker: Any, chains: Mapping[str, Sequence[V
         lambda item, attempt, answer: judge_ranking(
             answer, order(*item, attempt), seed_id=item[0], round=item[1], attempt=attempt
         ),
-        lambda ranking: ranking.scores is not None,
+        is_settled,
         identity["ask_again"],
     )
     found: dict[str, list[Ranking]] = {}
