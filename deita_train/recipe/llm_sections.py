@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from deita_train.llm.addresses import address_problem, variable_problem
 from deita_train.recipe.data_sections import Count, Section, Share, Source
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -49,6 +50,22 @@ class LlmEndpoint(Section):
     """Longest wait for one answer, retries not counted."""
     max_attempts: Count = 6
     """How often a request is sent before it counts as failed."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, url: str | None) -> str | None:
+        problem = None if url is None else address_problem(url)
+        if problem is not None:
+            raise ValueError(problem)
+        return url
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_variable(cls, name: str | None) -> str | None:
+        problem = None if name is None else variable_problem(name)
+        if problem is not None:
+            raise ValueError(problem)
+        return name
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
