@@ -10,6 +10,8 @@ from unittest.mock import patch
 
 # pytest-xdist has a worker for each core; threads beside them would only wait for one another. Read when torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A chat server's key, for runs inside a test: their stages are forked from a server that starts with this environment.
+os.environ["PLANTED_KEY"] = "sk-planted-4c1e88a07d52"
 
 import pytest
 from filelock import FileLock

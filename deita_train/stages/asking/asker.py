@@ -17,10 +17,19 @@ Item = TypeVar("Item")
 Judged = TypeVar("Judged")
 
 
-def stage_asker(context: StageContext) -> Asker:
-    """The stage's chat model, with every answer kept in the runs folder, so that none is paid twice."""
+def stage_asker(context: StageContext, expected: int) -> Asker:
+    """The stage's chat model, with every answer kept in the runs folder, so that none is paid twice.
+
+    Args:
+        context: of the stage.
+        expected: how many requests it will make in all, for the progress.
+    """
     store = AnswerStore(Path(context.runtime["answers"]))
-    return Asker(stage_endpoint(context), store, lambda done, total, note: _tick(context, done, total, note), _log)
+
+    def tick(done: int, total: int, note: str) -> None:
+        context.progress.update(done, total, "answers", note)
+
+    return Asker(stage_endpoint(context), store, tick, log_line, expected=expected)
 
 
 def stage_endpoint(context: StageContext) -> Endpoint:
@@ -28,8 +37,13 @@ def stage_endpoint(context: StageContext) -> Endpoint:
     stated = context.runtime["endpoint"]
     if "base_url" in stated:
         return served_endpoint(stated)
-    model = canonical_json(context.identity["model"])
-    return Endpoint(**_named_fields(stated), model=model, local=model_path(context))
+    return Endpoint(**_named_fields(stated), model=model_in_keys(context.identity), local=model_path(context))
+
+
+def model_in_keys(identity: Mapping[str, Any]) -> str:
+    """What stands for a stage's chat model in the keys of its requests."""
+    model = identity["model"]
+    return str(model["served"]) if "served" in model else canonical_json(model)
 
 
 def served_endpoint(stated: Mapping[str, Any]) -> Endpoint:
@@ -82,10 +96,7 @@ def spent(asker: Asker) -> dict[str, Any]:
     return {"spending": asker.spending.as_dict()}
 
 
-def _tick(context: StageContext, done: int, total: int, note: str) -> None:
-    context.progress.update(done, total, "answers", note)
-
-
-def _log(line: str) -> None:
+def log_line(line: str) -> None:
+    """Write a line to the stage's log."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -10,7 +10,8 @@ from deita_train.evolve.direct_score import direct_score_request, judge_direct_s
 from deita_train.evolve.prompts import DIRECT_SCORE, Prompts
 from deita_train.evolve.ranking import nearest_level
 from deita_train.evolve.score_reading import HIGHEST, LOWEST
-from deita_train.stages.asking.asker import asked_until_usable, stage_asker
+from deita_train.stages.asking.asker import asked_until_usable
+from deita_train.stages.asking.forecast import announced_asker
 from deita_train.stages.asking.rated_rows import is_settled, leave_column, pool_of, turns_of
 from deita_train.stages.context import StageContext, StageResult
 
@@ -20,10 +21,10 @@ COLUMN = "direct_score"
 def run(context: StageContext) -> StageResult:
     """Ask about every turn, for quality about those that have an answer."""
     identity = context.identity
-    asker = stage_asker(context)
     pool = pool_of(context)
     prompts = Prompts(identity["dimension"], {DIRECT_SCORE: identity["prompt"]})
     turns = [turn for turn in turns_of(pool) if identity["dimension"] == "complexity" or turn[2] is not None]
+    asker = announced_asker(context, len(turns))
     attempts = asked_until_usable(
         asker,
         turns,

@@ -6,8 +6,10 @@ from typing import Any
 from deita_train.data.conversations import user_turns
 from deita_train.errors import UserError
 from deita_train.evolve.ranking import calls_per_seed
+from deita_train.llm.client import Asker
 from deita_train.llm.endpoint import Price, read_key
-from deita_train.stages.asking.asker import served_endpoint
+from deita_train.stages.asking.asker import log_line, served_endpoint, stage_asker
+from deita_train.stages.context import StageContext
 from deita_train.stages.validation import StageToValidate, read_once
 
 
@@ -20,14 +22,28 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     endpoint = stage.runtime["endpoint"]
     if "base_url" in endpoint:
         read_key(served_endpoint(endpoint))
-    items, noun = _num_items(stage), "seeds" if stage.kind in ("evolve", "rank") else "turns"
+    items = _num_items(stage)
     if items == 0:
         raise UserError(f"{stage.runtime['section']}: there is nothing to ask the chat model about.")
-    expected, at_most = (items * calls for calls in _calls(stage.kind, stage.identity))
-    tokens = at_most * stage.identity["max_tokens"]
+    yield forecast(stage.kind, stage.label, stage.identity, endpoint, items)
+
+
+def announced_asker(context: StageContext, items: int) -> Asker:
+    """The stage's chat model, once the stage's log says what it will be asked about so many seeds or turns."""
+    endpoint = context.runtime["endpoint"]
+    log_line(forecast(context.kind, context.label, context.identity, endpoint, items))
+    expected, _ = _calls(context.kind, context.identity)
+    return stage_asker(context, items * expected)
+
+
+def forecast(kind: str, label: str, identity: Mapping[str, Any], endpoint: Mapping[str, Any], items: int) -> str:
+    """A line on what a stage will ask about so many seeds or turns."""
+    noun = "seeds" if kind in ("evolve", "rank") else "turns"
+    expected, at_most = (items * calls for calls in _calls(kind, identity))
+    tokens = at_most * identity["max_tokens"]
     more = f", {at_most:,} at most" if at_most > expected else ""
-    yield (
-        f"{stage.label}: {expected:,} calls to llm.{endpoint['name']} for {items:,} {noun}{more}; the "
+    return (
+        f"{label}: {expected:,} calls to llm.{endpoint['name']} for {items:,} {noun}{more}; the "
         f"answers are at most {tokens:,} tokens{_cost(endpoint.get('price'), tokens)}"
     )
 

@@ -5,7 +5,8 @@ import datasets
 from deita_train.evolve.prompts import TAGS, Prompts
 from deita_train.evolve.reading import Unusable
 from deita_train.evolve.tags import judge_tags, tag_names, tag_request
-from deita_train.stages.asking.asker import asked_until_usable, stage_asker
+from deita_train.stages.asking.asker import asked_until_usable
+from deita_train.stages.asking.forecast import announced_asker
 from deita_train.stages.asking.rated_rows import is_settled, leave_column, pool_of, turns_of
 from deita_train.stages.context import StageContext, StageResult
 
@@ -15,9 +16,9 @@ COLUMN = "tags"
 def run(context: StageContext) -> StageResult:
     """Ask for the tags of every instruction; a row has those of all its turns."""
     identity = context.identity
-    asker = stage_asker(context)
     pool = pool_of(context)
     turns = turns_of(pool)
+    asker = announced_asker(context, len(turns))
     attempts = asked_until_usable(
         asker,
         turns,

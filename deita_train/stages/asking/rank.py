@@ -20,8 +20,12 @@ from deita_train.evolve.ranking import (
     ranking_request,
 )
 from deita_train.evolve.summary import chain_examples, rank_summary
-from deita_train.stages.asking.asker import asked_until_usable, spent, stage_asker
+from deita_train.llm.answers import Answer, Failure
+from deita_train.llm.client import Asker
+from deita_train.llm.requests import ChatRequest
+from deita_train.stages.asking.asker import asked_until_usable, log_line, spent
 from deita_train.stages.asking.evolve import read_chains
+from deita_train.stages.asking.forecast import announced_asker
 from deita_train.stages.context import StageContext, StageResult
 
 FEATURES = datasets.Features(
@@ -52,9 +56,10 @@ _DRAWN = 10**9
 def run(context: StageContext) -> StageResult:
     """Ask for every order of every seed's versions, and write a row for each version that was ranked."""
     identity = context.identity
-    asker = stage_asker(context)
     chains = read_chains(context.parents["chains"])
-    rankings = _rankings(context, asker, chains)
+    compared = [good for good in map(good_versions, chains.values()) if len(good) >= FEWEST_VERSIONS]
+    asker = announced_asker(context, len(compared))
+    rankings = _rankings(identity, asker, compared)
     labelled = {
         seed_id: label_rows(chain, rankings.get(seed_id, []), identity["dimension"])
         for seed_id, chain in chains.items()
@@ -65,46 +70,57 @@ def run(context: StageContext) -> StageResult:
     datasets.Dataset.from_list(rows, features=FEATURES).save_to_disk(str(context.data_dir))
     everything = [ranking for of_seed in rankings.values() for ranking in of_seed]
     drops = Counter(reason for labels in labelled.values() for reason in labels.dropped.values())
+    judged = rank_summary(chains, everything)
+    for warning in judged["warnings"]:
+        log_line(f"warning: {context.label}: {warning['name']}: {warning['text']}")
     metrics = {
         "dimension": identity["dimension"],
         "splits": dict(Counter(row["split"] for row in rows)),
-        **rank_summary(chains, everything),
+        **judged,
         "examples": chain_examples(chains, everything),
         **spent(asker),
     }
     return StageResult(len(rows) + drops.total(), len(rows), dict(drops), metrics)
 
 
-def _rankings(context: StageContext, asker: Any, chains: Mapping[str, Sequence[Version]]) -> dict[str, list[Ranking]]:
+class Rounds:
+    """What a stage asks about the good versions of one seed, in each round and attempt, and what the answer says."""
+
+    def __init__(self, identity: Mapping[str, Any]) -> None:
+        self._identity = identity
+        self._prompts = Prompts(identity["dimension"], {RANK: identity["prompt"]})
+
+    def request(self, versions: Sequence[Version], round: int, attempt: int) -> ChatRequest:
+        """The request of one round."""
+        order = self._order(versions, round, attempt)
+        return ranking_request(self._prompts, versions, order, attempt=attempt, max_tokens=self._identity["max_tokens"])
+
+    def ranking(self, versions: Sequence[Version], round: int, attempt: int, answer: Answer | Failure) -> Ranking:
+        """What the answer says."""
+        order = self._order(versions, round, attempt)
+        return judge_ranking(answer, order, seed_id=versions[0].seed_id, round=round, attempt=attempt)
+
+    def _order(self, versions: Sequence[Version], round: int, attempt: int) -> list[int]:
+        return order_of(versions[0].seed_id, round, len(versions), self._identity["seed"], attempt)
+
+
+def _rankings(
+    identity: Mapping[str, Any], asker: Asker, compared: Sequence[Sequence[Version]]
+) -> dict[str, list[Ranking]]:
     """All answers about the versions of each seed that has something to compare."""
-    identity = context.identity
-    prompts = Prompts(identity["dimension"], {RANK: identity["prompt"]})
-    versions = {seed_id: good_versions(chain) for seed_id, chain in chains.items()}
-    asked = [
-        (seed_id, round)
-        for seed_id, good in versions.items()
-        if len(good) >= FEWEST_VERSIONS
-        for round in range(identity["orders"])
-    ]
-
-    def order(seed_id: str, round: int, attempt: int) -> list[int]:
-        return order_of(seed_id, round, len(versions[seed_id]), identity["seed"], attempt)
-
+    rounds = Rounds(identity)
+    asked = [(versions, round) for versions in compared for round in range(identity["orders"])]
     attempts = asked_until_usable(
         asker,
         asked,
-        lambda item, attempt: ranking_request(
-            prompts, versions[item[0]], order(*item, attempt), attempt=attempt, max_tokens=identity["max_tokens"]
-        ),
-        lambda item, attempt, answer: judge_ranking(
-            answer, order(*item, attempt), seed_id=item[0], round=item[1], attempt=attempt
-        ),
+        lambda item, attempt: rounds.request(*item, attempt),
+        lambda item, attempt, answer: rounds.ranking(*item, attempt, answer),
         is_settled,
         identity["ask_again"],
     )
     found: dict[str, list[Ranking]] = {}
-    for (seed_id, _), of_round in zip(asked, attempts, strict=True):
-        found.setdefault(seed_id, []).extend(of_round)
+    for (versions, _), of_round in zip(asked, attempts, strict=True):
+        found.setdefault(versions[0].seed_id, []).extend(of_round)
     return found
 
 
