@@ -31,7 +31,7 @@ def inspect_seed(plan: Plan, node: Node, seed_id: str | None) -> SeedInspection:
         UserError: there is no such seed.
     """
     from deita_train.llm.answers import AnswerStore
-    from deita_train.stages.inspection.seed_view import SeedView
+    from deita_train.stages.inspection.seed_view import SeedView, is_compared
 
     evolve = node if node.kind == "evolve" else node.parents["chains"]
     seeds, described = _seeds(plan, evolve)
@@ -49,6 +49,9 @@ def inspect_seed(plan: Plan, node: Node, seed_id: str | None) -> SeedInspection:
     if node is evolve:
         return SeedInspection(tuple(facts), tuple(view.steps(node.identity, chain)))
     facts.append(("versions", _versions(chain)))
+    if len(chain) > evolve.identity["evolutions"] and not is_compared(chain):
+        facts.append(("note", "only the seed itself is good, so there is nothing to compare it with"))
+        return SeedInspection(tuple(facts), ())
     if len(chain) <= evolve.identity["evolutions"]:
         facts.append(("note", f"{evolve.label} has not made all steps yet; then the prompt lists all good versions"))
     return SeedInspection(tuple(facts), tuple(view.rankings(node.identity, chain)))

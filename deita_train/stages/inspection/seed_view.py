@@ -6,7 +6,7 @@ from typing import Any
 
 from deita_train.evolve.chains import Seed, Version, first_version
 from deita_train.evolve.elimination import OK
-from deita_train.evolve.ranking import Ranking, good_versions, is_settled
+from deita_train.evolve.ranking import FEWEST_VERSIONS, Ranking, good_versions, is_settled
 from deita_train.llm.answers import AnswerStore
 from deita_train.llm.requests import ChatRequest
 from deita_train.stages.asking.asker import model_in_keys
@@ -84,6 +84,11 @@ class SeedView:
     def _unanswered(self, identity: Mapping[str, Any], request: ChatRequest) -> str:
         failure = self._store.failure(request.key(model_in_keys(identity)))
         return NOT_ASKED if failure is None else f"failed: {failure.reason} ({failure.detail})"
+
+
+def is_compared(chain: Sequence[Version]) -> bool:
+    """Whether a whole chain has enough good versions to be ranked."""
+    return len(good_versions(chain)) >= FEWEST_VERSIONS
 
 
 def _text(request: ChatRequest) -> str:
