@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import datasets
 import pytest
@@ -16,6 +17,7 @@ from truth import Truth
 from typer.testing import CliRunner
 
 from deita_train.cli import app
+from deita_train.data.quickstart import make_pool
 from deita_train.errors import UserError
 from deita_train.llm.answers import AnswerStore
 from deita_train.store.atomic_io import read_json
@@ -37,10 +39,13 @@ MINIATURE = (
 )
 
 
-def write_seeds(folder, rows):
-    path = folder / "seeds.jsonl"
+def write_json_lines(path, rows):
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return path
+
+
+def write_seeds(folder, rows):
+    return write_json_lines(folder / "seeds.jsonl", rows)
 
 
 def own_judge(url, seeds, **evolution):
@@ -98,6 +103,59 @@ def test_the_quickstart_goes_from_seeds_to_a_selection(tmp_path, truth):
     assert files_with(KEY.encode(), tmp_path) == []
 
 
+@pytest.mark.faults
+def test_the_shipped_recipe_goes_from_seeds_to_a_selection(tmp_path, truth):
+    """On a miniature in place of the user's model, with the judge that knows in place of the user's server."""
+    seeds = write_seeds(tmp_path, truth.seeds(24))
+    write_json_lines(tmp_path / "pool.jsonl", make_pool(60, 3))
+    base = {
+        "builtin": "miniature",
+        "architecture": {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 600},
+        "pretrain": {
+            "data": {"builtin": "quickstart_pretraining", "rows": 200}, "max_length": 512, "global_batch_size": 16,
+            "trainer": {"learning_rate": 5e-3, "num_train_epochs": 1},
+        },
+    }  # fmt: skip
+    with FakeServer(truth.knows) as server:
+        settings = [
+            f"base={json.dumps(base)}", f"llm.own.base_url={server.url}", f"evolve.seeds.dataset={seeds}",
+            f"pool.dataset={tmp_path / 'pool.jsonl'}", "embedding.model=base", "embedding.center=true",
+            *(
+                f"scorers.{name}.{field}"
+                for name in ("complexity", "quality")
+                for field in ("train.model=base", "train.max_length=512", "min_digit_mass=0")
+            ),
+        ]  # fmt: skip
+        runs = tmp_path / "runs"
+        command_here("run", str(ROOT / "recipes" / "evolve.yaml"), "--runs", str(runs), *arguments(*settings))
+        # Five evolutions and a ranking of each seed, for each dimension; two chains may come to the same text.
+        assert 280 < len(server.requests) <= 24 * 6 * 2
+    made = stages(runs, "evolve")
+    assert len(datasets.load_from_disk(str(runs / "store" / made["select"] / "data"))) == 18  # 30% of 60
+    for name in ("complexity", "quality"):
+        trained = read_json(runs / "store" / made[f"train_scorer.{name}"] / "metrics.json")
+        splits = Counter(datasets.load_from_disk(str(runs / "store" / made[f"rank.{name}"] / "data"))["split"])
+        assert trained["train_rows"] == splits["train"]
+
+
+# The quickstart with labels of a judge, and the scorers that its own labels give 0.89 and 0.97 in docs/quickstart.md.
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_scorers_of_a_judge_that_knows_are_good(tmp_path):
+    truth = Truth(tasks=40)
+    seeds = write_seeds(tmp_path, truth.seeds(400))
+    runs = tmp_path / "runs"
+    with FakeServer(truth.knows) as server:
+        settings = own_judge(server.url, seeds, evolutions=5)
+        command = ("run", QUICKSTART, "--runs", str(runs), *arguments(*settings, "sweep=null"))
+        command_here(*command, "--until", "train_scorer")
+    made = stages(runs, "quickstart")
+    for name in ("complexity", "quality"):
+        trained = read_json(runs / "store" / made[f"train_scorer.{name}"] / "metrics.json")
+        assert trained["heldout"]["rows"] == 300 and trained["heldout"]["rank_correlation"] >= 0.7
+        assert read_json(runs / "store" / made[f"rank.{name}"] / "metrics.json")["warnings"] == []
+
+
 def labels_alone(folder, url, seeds, **evolution):
     """A recipe that ends with labels."""
     data = {
@@ -145,8 +203,8 @@ def test_no_key_in_what_a_failed_run_leaves(tmp_path, truth, status, told):
     assert files_with(told.encode(), tmp_path / "runs")
 
 
-# Of 60 requests in all: three steps of 12 seeds, then two rankings of each.
-MOMENTS = (0, 1, 7, 12, 19, 30, 36, 41, 54, 60)
+# Answers before the kill, of some 60 in all: three steps of 12 seeds, then two rankings of each. None: all of them.
+MOMENTS = (0, 1, 7, 12, 19, 30, 36, 41, 54, None)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +213,8 @@ def undisturbed_labels(truth, tmp_path_factory):
     folder = tmp_path_factory.mktemp("labels")
     with FakeServer(truth.knows) as server:
         command_here("run", *labels_of_kills(folder, truth, server.url))
-        assert len(server.requests) == len(distinct(server)) == 60
+        # Two chains may come to the same text.
+        assert 54 < len(server.requests) == len(distinct(server)) <= 60
         return tables(folder), distinct(server)
 
 
@@ -185,6 +244,7 @@ def test_a_run_killed_at_any_moment_asks_nothing_twice_and_gives_the_same_bytes(
 ):
     """The server looks at no further request, so that nothing is under way once the answers have reached the run."""
     expected, requests = undisturbed_labels
+    moment = len(requests) if moment is None else moment
     with FakeServer(truth.knows) as server:
         recipe = labels_of_kills(tmp_path, truth, server.url)
         server.take_at_most(moment)
@@ -204,7 +264,7 @@ def test_a_run_killed_at_any_moment_asks_nothing_twice_and_gives_the_same_bytes(
         server.take_at_most(None)
         assert len(server.requests) == moment
         command_here("run", *recipe)
-        assert len(server.requests) == 60 and distinct(server) == requests
+        assert len(server.requests) == len(requests) and distinct(server) == requests
     assert tables(tmp_path) == expected
 
 
