@@ -125,7 +125,7 @@ class Evolve(Section):
     """Labels for scorers, made by a chat model from seeds: Evol Complexity and Evol Quality [paper 2.3, 2.4]."""
 
     seeds: Source
-    """Conversations whose first exchange is a seed; `rows:` draws some of them."""
+    """Conversations whose first exchange is a seed; `rows:` draws some of them. Only `quality` needs answers."""
     llm: str
     """The endpoint under `llm:` that evolves and ranks."""
     complexity: ComplexityEvolution | None = None
@@ -133,7 +133,8 @@ class Evolve(Section):
     quality: QualityEvolution | None = None
     """Makes the labels that `scorers.quality.train.data: evolve` reads."""
     heldout_share: Share = 0.05
-    """Share of the seeds whose versions are kept from training, to measure the scorer with."""
+    """Share of the ranked seeds whose versions are kept from training, to measure the scorer with; above 0, one seed of
+    several at least."""
     seed: int | None = None
     """Seed of the operations, the orders and the held-out seeds; the recipe's `seed` by default."""
 

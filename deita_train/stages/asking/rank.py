@@ -50,7 +50,6 @@ FEATURES = datasets.Features(
 """One row for each labelled version: `input` and `target` as in the published scorer data, `split` "train" or
 "heldout", the same for all versions of a seed, and the lineage."""
 TRAIN, HELDOUT = "train", "heldout"
-_DRAWN = 10**9
 
 
 def run(context: StageContext) -> StageResult:
@@ -64,7 +63,12 @@ def run(context: StageContext) -> StageResult:
         seed_id: label_rows(chain, rankings.get(seed_id, []), identity["dimension"])
         for seed_id, chain in chains.items()
     }
-    rows = [_row(row, chains[seed_id], identity) for seed_id, labels in labelled.items() for row in labels.rows]
+    heldout = heldout_seeds([seed_id for seed_id, labels in labelled.items() if labels.rows], identity)
+    rows = [
+        _row(row, chains[seed_id], HELDOUT if seed_id in heldout else TRAIN)
+        for seed_id, labels in labelled.items()
+        for row in labels.rows
+    ]
     if not rows:
         raise UserError(f"{context.label}: no seed could be ranked; the log of the stage's answers says why.")
     datasets.Dataset.from_list(rows, features=FEATURES).save_to_disk(str(context.data_dir))
@@ -124,9 +128,18 @@ def _rankings(
     return found
 
 
-def _row(row: Mapping[str, Any], chain: Sequence[Version], identity: Mapping[str, Any]) -> dict[str, Any]:
+def heldout_seeds(seed_ids: Sequence[str], identity: Mapping[str, Any]) -> set[str]:
+    """The seeds whose rows are kept from training: the stated share, drawn by their ids, and one of several at least.
+
+    A scorer that has nothing to be measured with would fail once everything is asked and paid for.
+    """
+    share = identity["heldout_share"]
+    least = 1 if share > 0 and len(seed_ids) > 1 else 0
+    number = max(least, min(round(share * len(seed_ids)), len(seed_ids) - 1))
+    return set(sorted(seed_ids, key=lambda seed_id: draw("heldout", identity["seed"], seed_id))[:number])
+
+
+def _row(row: Mapping[str, Any], chain: Sequence[Version], split: str) -> dict[str, Any]:
     """A labelled row with the texts of its version and its split."""
     version = next(version for version in chain if version.step == row["step"])
-    place = int(draw("heldout", identity["seed"], row["seed_id"]), 16) % _DRAWN
-    split = HELDOUT if place < identity["heldout_share"] * _DRAWN else TRAIN
     return {**row, "instruction": version.instruction, "response": version.response, "split": split}
