@@ -129,7 +129,7 @@ def test_the_shipped_recipe_goes_from_seeds_to_a_selection(tmp_path, truth):
         runs = tmp_path / "runs"
         command_here("run", str(ROOT / "recipes" / "evolve.yaml"), "--runs", str(runs), *arguments(*settings))
         # Five evolutions and a ranking of each seed, for each dimension; two chains may come to the same text.
-        assert 280 < len(server.requests) <= 24 * 6 * 2
+        assert 24 * 10 < len(server.requests) == len(distinct(server)) <= 24 * 6 * 2
     made = stages(runs, "evolve")
     assert len(datasets.load_from_disk(str(runs / "store" / made["select"] / "data"))) == 18  # 30% of 60
     for name in ("complexity", "quality"):

@@ -16,8 +16,8 @@ from deita_train.evolve.prompts import Prompts
 from deita_train.evolve.summary import evolve_summary
 from deita_train.llm.answers import Answer, Failure
 from deita_train.llm.requests import ChatRequest
+from deita_train.stages.asking.announcing import announced_asker
 from deita_train.stages.asking.asker import spent
-from deita_train.stages.asking.forecast import announced_asker
 from deita_train.stages.context import StageContext, StageResult
 
 FEATURES = datasets.Features(
@@ -38,9 +38,9 @@ def run(context: StageContext) -> StageResult:
     """Ask for one step of all chains at a time: the next one needs the answers of the one before."""
     identity = context.identity
     seeds = read_seeds(context)
-    asker = announced_asker(context, len(seeds))
     steps = Steps(identity)
     chains = [[first_version(seed, identity["dimension"])] for seed in seeds]
+    asker = announced_asker(context, [steps.request(chain) for chain in chains])
     for _ in range(identity["evolutions"]):
         answers = asker.ask([steps.request(chain) for chain in chains])
         for chain, answer in zip(chains, answers, strict=True):

@@ -23,9 +23,9 @@ from deita_train.evolve.summary import chain_examples, rank_summary
 from deita_train.llm.answers import Answer, Failure
 from deita_train.llm.client import Asker
 from deita_train.llm.requests import ChatRequest
+from deita_train.stages.asking.announcing import announced_asker
 from deita_train.stages.asking.asker import asked_until_usable, log_line, spent
 from deita_train.stages.asking.evolve import read_chains
-from deita_train.stages.asking.forecast import announced_asker
 from deita_train.stages.context import StageContext, StageResult
 
 FEATURES = datasets.Features(
@@ -57,8 +57,9 @@ def run(context: StageContext) -> StageResult:
     identity = context.identity
     chains = read_chains(context.parents["chains"])
     compared = [good for good in map(good_versions, chains.values()) if len(good) >= FEWEST_VERSIONS]
-    asker = announced_asker(context, len(compared))
-    rankings = _rankings(identity, asker, compared)
+    rounds = Rounds(identity)
+    asker = announced_asker(context, [rounds.request(versions, 0, 0) for versions in compared])
+    rankings = _rankings(identity, asker, rounds, compared)
     labelled = {
         seed_id: label_rows(chain, rankings.get(seed_id, []), identity["dimension"])
         for seed_id, chain in chains.items()
@@ -109,10 +110,9 @@ class Rounds:
 
 
 def _rankings(
-    identity: Mapping[str, Any], asker: Asker, compared: Sequence[Sequence[Version]]
+    identity: Mapping[str, Any], asker: Asker, rounds: Rounds, compared: Sequence[Sequence[Version]]
 ) -> dict[str, list[Ranking]]:
     """All answers about the versions of each seed that has something to compare."""
-    rounds = Rounds(identity)
     asked = [(versions, round) for versions in compared for round in range(identity["orders"])]
     attempts = asked_until_usable(
         asker,

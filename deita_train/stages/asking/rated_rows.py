@@ -15,14 +15,17 @@ from deita_train.llm.client import Asker
 from deita_train.stages.asking.asker import spent
 from deita_train.stages.context import StageContext, StageResult
 
+Turn = tuple[int, str, str | None]
+"""The number of the row, the instruction and the response."""
+
 
 def pool_of(context: StageContext) -> datasets.Dataset:
     """The rows to ask about."""
     return datasets.load_from_disk(str(context.parents["pool"] / "data"))
 
 
-def turns_of(pool: datasets.Dataset) -> list[tuple[int, str, str | None]]:
-    """The number of the row, the instruction and the response of every user turn."""
+def turns_of(pool: datasets.Dataset) -> list[Turn]:
+    """Every user turn."""
     return [(number, *turn) for number, row in enumerate(pool) for turn in user_turns(row["messages"])]
 
 
