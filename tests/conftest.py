@@ -27,7 +27,7 @@ SLOWEST = [
         "distributed/test_training_ranks", "e2e/test_smoke", "distributed/test_training_kills", "e2e/test_kill",
         "distributed/test_two_ranks", "training/test_dpo", "test_bad_input", "stages/test_pass_reference",
         "e2e/test_sweep_steps", "e2e/test_real_preferences", "distributed/test_pass_kills", "training/test_stopping",
-        "recipes/test_model_families",
+        "recipes/test_model_families", "asking/test_whole_run", "asking/test_evolve_run",
     )
 ]  # fmt: skip
 
