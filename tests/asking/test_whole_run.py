@@ -83,6 +83,10 @@ def test_the_quickstart_goes_from_seeds_to_a_selection(tmp_path, truth):
         # Two evolutions and one ranking of 12 seeds, for two dimensions.
         assert asked == 12 * 3 * 2
         again = command_here(*command)
+        inspected = {
+            label: command_here("inspect", *command[1:4], "--stage", label, *arguments(*settings))
+            for label in ("evolve.quality", "rank.quality", "train_scorer.quality")
+        }
         assert len(server.requests) == asked
     made = stages(tmp_path / "runs", "quickstart")
     store = tmp_path / "runs" / "store"
@@ -98,7 +102,10 @@ def test_the_quickstart_goes_from_seeds_to_a_selection(tmp_path, truth):
         assert trained["heldout"]["rows"] == 30
         logs = "".join(path.read_text() for path in (store / made[f"evolve.{dimension}"] / "logs").iterdir())
         assert f"evolve.{dimension}: 24 calls to llm.judge for 12 seeds" in logs
-    for text in (printed, again):
+    assert inspected["evolve.quality"].count(": kept ---") == 2
+    assert "ranking 1 of 1: scores: step 0: " in inspected["rank.quality"]
+    assert f"rank.quality, {made['rank.quality']}, " in inspected["train_scorer.quality"]
+    for text in (printed, again, *inspected.values()):
         assert KEY not in text
     assert files_with(KEY.encode(), tmp_path) == []
 
