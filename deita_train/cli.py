@@ -166,20 +166,29 @@ def inspect(
         ),
     ] = None,
     row: Annotated[
-        str | None, typer.Option("--row", help="The row's id.", show_default="the first with a loss")
+        str | None, typer.Option("--row", help="The id of the row or seed.", show_default="the first with a loss")
     ] = None,
     all_tokens: Annotated[bool, typer.Option("--all-tokens", help="List every token of a long row.")] = False,
     sets: SetOption = None,
     runs: RunsOption = Path("runs"),
     gpus: GpusOption = None,
 ) -> None:
-    """Show a row as the model sees it: its text and tokens, what is trained, where it is cut."""
-    from deita_train.commands.inspection import inspect_row
-    from deita_train.commands.inspection_display import print_inspection
+    """Show a row as the model sees it: its text and tokens, what is trained, where it is cut.
+
+    Of a stage that evolves or ranks: what a chat model is asked about one seed, and its answers.
+    """
+    from deita_train.commands.inspection import choose_stage, inspect_row
+    from deita_train.commands.inspection_display import print_inspection, print_seed
+    from deita_train.commands.seed_inspection import inspect_seed
     from deita_train.plan.plan import make_plan
+    from deita_train.stages.kinds import STAGE_KINDS
 
     made = make_plan(recipe, sets or [], runs, planned_gpus=gpus)
-    print_inspection(_console(), inspect_row(made, stage, row), all_tokens=all_tokens)
+    node = choose_stage(made, stage)
+    if STAGE_KINDS[node.kind].asks_about_seeds:
+        print_seed(_console(), inspect_seed(made, node, row))
+    else:
+        print_inspection(_console(), inspect_row(made, stage, row), all_tokens=all_tokens)
 
 
 @app.command()

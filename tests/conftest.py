@@ -10,6 +10,8 @@ from unittest.mock import patch
 
 # pytest-xdist has a worker for each core; threads beside them would only wait for one another. Read when torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A chat server's key, for runs inside a test: their stages are forked from a server that starts with this environment.
+os.environ["PLANTED_KEY"] = "sk-planted-4c1e88a07d52"
 
 import pytest
 from filelock import FileLock
@@ -25,7 +27,7 @@ SLOWEST = [
         "distributed/test_training_ranks", "e2e/test_smoke", "distributed/test_training_kills", "e2e/test_kill",
         "distributed/test_two_ranks", "training/test_dpo", "test_bad_input", "stages/test_pass_reference",
         "e2e/test_sweep_steps", "e2e/test_real_preferences", "distributed/test_pass_kills", "training/test_stopping",
-        "recipes/test_model_families", "stages/test_lm_eval_stage",
+        "recipes/test_model_families", "stages/test_lm_eval_stage", "asking/test_whole_run", "asking/test_evolve_run",
     )
 ]  # fmt: skip
 

@@ -36,9 +36,12 @@ FORBIDDEN = {
 }
 # Planning knows the kinds of stages, not their code.
 PLAN_KNOWS_OF_STAGES = "deita_train.stages.kinds"
-# A recipe knows the names of formats, the rules of selection and the defaults of trainings, which import nothing heavy,
-# not their code.
-RECIPE_KNOWS = ("deita_train.data.formats.", "deita_train.selection.settings.", "deita_train.training.defaults.")
+# A recipe knows the names of formats, the rules of selection, of addresses and the defaults of trainings, which import
+# nothing heavy, not their code.
+RECIPE_KNOWS = (
+    "deita_train.data.formats.", "deita_train.selection.settings.", "deita_train.training.defaults.",
+    "deita_train.llm.addresses.",
+)  # fmt: skip
 LIGHT = frozenset({"cli", "commands", "recipe", "plan", "run", "store", *GROUND})
 HEAVY = frozenset(
     [

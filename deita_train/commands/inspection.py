@@ -49,7 +49,7 @@ def inspect_row(plan: Plan, label: str | None, row_id: str | None) -> Inspection
     Raises:
         UserError: there is no such stage or row, or the model with the tokenizer is not made yet.
     """
-    node = _choose(plan, label)
+    node = choose_stage(plan, label)
     shown = _shown(node)
     stage, tokenizer_from = _stage(plan, node)
     rows = _rows(plan, node)
@@ -75,9 +75,13 @@ def _shown(node: Node) -> ShownRows:
     return rows
 
 
-def _choose(plan: Plan, label: str | None) -> Node:
-    """The stage with that label; without a label sft, else dpo, else the first that can be shown."""
-    shown = {name: node for name, node in plan.cells[0].nodes.items() if _gives_rows(node)}
+def choose_stage(plan: Plan, label: str | None) -> Node:
+    """The stage with that label; without a label sft, else dpo, else the first that can be shown.
+
+    Raises:
+        UserError: there is none.
+    """
+    shown = {name: node for name, node in plan.cells[0].nodes.items() if _can_be_shown(node)}
     if not shown:
         raise UserError(f"{plan.loaded.path} has no stage that gives rows to a model; there is nothing to inspect.")
     if label is None:
@@ -87,9 +91,10 @@ def _choose(plan: Plan, label: str | None) -> Node:
     return shown[label]
 
 
-def _gives_rows(node: Node) -> bool:
-    """Whether the stage gives rows to a model by a template that is known here, as a server's is not."""
-    return STAGE_KINDS[node.kind].rows is not None and "endpoint" not in node.runtime
+def _can_be_shown(node: Node) -> bool:
+    """Whether the stage asks about seeds, or gives rows to a model by a template that is known here (no server's is)."""
+    kind = STAGE_KINDS[node.kind]
+    return kind.asks_about_seeds or (kind.rows is not None and "endpoint" not in node.runtime)
 
 
 def _stage(plan: Plan, node: Node) -> tuple["InspectedStage", str]:
@@ -119,14 +124,23 @@ def _tokenizer(plan: Plan, node: Node) -> tuple[Path, str]:
         if plan.store.has(at.id):
             return plan.store.path(at.id) / "model", f"of {at.label}, {at.id}"
         if STAGE_KINDS[at.kind].makes_base:
-            command = shlex.join(["deita-train", "run", *plan.arguments(), "--until", at.label])
-            owner = "trains its own tokenizer, and" if at is node else f"takes the tokenizer of {at.label}, which"
-            raise UserError(f"{node.label} {owner} is not made yet. Make it first: {command}")
+            if at is node:
+                raise UserError(f"{node.label} trains its own tokenizer, and {_make_it(plan, at)}")
+            raise _not_made(plan, node, "takes the tokenizer of", at)
         named, at = at, at.parents.get("model")
     from deita_train.stages.stage_model import tokenizer_path
 
     identity, location = named.identity["model"], named.runtime["model"]
     return tokenizer_path(identity, location, node.label), f"of {location}{_at(identity)}"
+
+
+def _not_made(plan: Plan, node: Node, reads: str, other: Node) -> UserError:
+    return UserError(f"{node.label} {reads} {other.label}, which {_make_it(plan, other)}")
+
+
+def _make_it(plan: Plan, node: Node) -> str:
+    command = shlex.join(["deita-train", "run", *plan.arguments(), "--until", node.label])
+    return f"is not made yet. Make it first: {command}"
 
 
 def _at(identity: Mapping[str, Any]) -> str:
@@ -135,7 +149,7 @@ def _at(identity: Mapping[str, Any]) -> str:
 
 def _rows(plan: Plan, node: Node) -> _Rows:
     if _shown(node).form == "labelled":
-        return _labelled_rows(node)
+        return _labelled_rows(plan, node)
     data, name = node.parents.get("data") or node.parents.get("questions") or node.parents["pool"], ""
     while _is_to_be_drawn(plan, data):
         data, name = data.parents.get("pool") or data.parents["data"], f" ({data.label} is not made yet)"
@@ -154,12 +168,19 @@ def _is_to_be_drawn(plan: Plan, data: Node) -> bool:
     return bool(data.parents) and not plan.store.has(data.id)
 
 
-def _labelled_rows(node: Node) -> _Rows:
+def _labelled_rows(plan: Plan, node: Node) -> _Rows:
     from deita_train.stages.intake.scorer_data import read_scorer_data
 
-    examples = read_scorer_data(node.identity, node.runtime, "data")
-    identity = node.identity["data"]
-    name = identity["builtin"] if "builtin" in identity else node.runtime["data"]["dataset"]
+    identity, labels = node.identity["data"], None
+    if "evolve" in identity:
+        made_by = node.parents["labels"]
+        if not plan.store.has(made_by.id):
+            raise _not_made(plan, node, "is trained on the labels of", made_by)
+        labels = plan.store.path(made_by.id)
+        name = f"{made_by.label}, {made_by.id}"
+    else:
+        name = identity["builtin"] if "builtin" in identity else node.runtime["data"]["dataset"]
+    examples = read_scorer_data(node.identity, node.runtime, "data", labels)
     return _Rows(f"{name}, {len(examples):,} labelled rows", [example.where for example in examples], examples)
 
 
@@ -168,7 +189,8 @@ def _find(stage: "InspectedStage", node: Node, rows: _Rows, row_id: str | None) 
     if row_id is not None:
         if row_id not in rows.ids:
             raise UserError(
-                f"--row {row_id}: {node.label} has no such row. Its rows: {rows.described}; {_near(row_id, rows)}."
+                f"--row {row_id}: {node.label} has no such row. Its rows: {rows.described}; "
+                f"{nearest_ids(row_id, rows.ids)}."
             )
         return row_id, rows.rows[rows.ids.index(row_id)], ""
     from deita_train.stages.inspection.row_sequences import has_loss, refusal
@@ -203,9 +225,10 @@ def _first(node: Node) -> str:
     return " (the first with a loss)" if shown.form in ("text", "conversation") and shown.verb else " (the first)"
 
 
-def _near(row_id: str, rows: _Rows) -> str:
-    near = difflib.get_close_matches(row_id, rows.ids, n=_NAMED)
-    named = "; ".join(near or rows.ids[:_NAMED])
+def nearest_ids(row_id: str, ids: Sequence[str]) -> str:
+    """The ids most like one that is not there, or else the first ones, in words."""
+    near = difflib.get_close_matches(row_id, ids, n=_NAMED)
+    named = "; ".join(near or ids[:_NAMED])
     return f"the nearest are {named}" if near else f"the first are {named}"
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deita_train.commands.inspection import Inspection
+from deita_train.commands.seed_inspection import SeedInspection
 from deita_train.stages.inspection.row_view import Segment, ShownToken, TokenSequence
 
 _MARKED, _PLAIN, _CUT, _SIGN = "bold green", "dim", "red strike", "blue"
@@ -46,6 +47,20 @@ def print_inspection(console: Console, inspection: Inspection, *, all_tokens: bo
         if sequence.tokens:
             _heading(console, "tokens")
             _print_tokens(console, sequence, marks, all_tokens=all_tokens)
+
+
+def print_seed(console: Console, shown: SeedInspection) -> None:
+    """Print the header, then each question with its answer."""
+    for name, value in shown.facts:
+        _print_fact(console, name, _escaped(value))
+    no_marks = _Marks("", "")
+    for exchange in shown.exchanges:
+        console.print()
+        _heading(console, f"{exchange.title}: {_escaped(exchange.outcome)}")
+        _print_text(console, [Segment(exchange.question, "plain")], no_marks)
+        if exchange.answer is not None:
+            _heading(console, "answer")
+            _print_text(console, [Segment(exchange.answer, "marked")], no_marks)
 
 
 def _print_fact(console: Console, name: str, value: str) -> None:

@@ -147,8 +147,12 @@ def require_format(name: str) -> ConversationFormat:
     raise UserError(f"format {name!r} is unknown; allowed are {', '.join(FORMATS)}")
 
 
-def detect_format(row: Mapping[str, Any]) -> ConversationFormat:
+def detect_format(row: Mapping[str, Any], *, needs_answer: bool = True) -> ConversationFormat:
     """The first of ``FORMAT_COLUMNS`` whose columns ``row`` has (``input`` and ``context`` may be absent).
+
+    Args:
+        row: the raw row.
+        needs_answer: whether the column of the answer must be there; without, a format with it still comes first.
 
     Raises:
         UserError: listing the row's columns, if it has those of no format.
@@ -156,6 +160,10 @@ def detect_format(row: Mapping[str, Any]) -> ConversationFormat:
     for name, columns in FORMAT_COLUMNS.items():
         if all(column in row or column in _OPTIONAL_COLUMNS for column in columns):
             return name
+    if not needs_answer:
+        for name, columns in FORMAT_COLUMNS.items():
+            if columns[0] in row:
+                return name
     known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in FORMAT_COLUMNS.items())
     raise UserError(
         f"the columns {', '.join(map(repr, row)) or '(none)'} fit no known format ({known};"
@@ -168,7 +176,9 @@ def to_messages(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = 
     return to_conversation(row, format, roles).messages
 
 
-def to_conversation(row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFAULT_ROLES) -> Conversation:
+def to_conversation(
+    row: Mapping[str, Any], format: str, roles: Mapping[str, str] = DEFAULT_ROLES, *, needs_answer: bool = True
+) -> Conversation:
     """The conversation of one row. Texts are not stripped.
 
     A leading assistant message and a trailing user message are kept, although neither forms a scored pair. In a format
@@ -179,6 +189,7 @@ def to_conversation(row: Mapping[str, Any], format: str, roles: Mapping[str, str
         row: the raw row.
         format: one of ``FORMATS``.
         roles: the role of each speaker, keys in lower case, as ``merge_roles`` gives them.
+        needs_answer: whether a row in which nobody answers, or whose column for it is empty, is unusable.
 
     Raises:
         UnusableRow: if the row cannot be used.
@@ -186,15 +197,21 @@ def to_conversation(row: Mapping[str, Any], format: str, roles: Mapping[str, str
     """
     known = require_format(format)
     if known in ASKED:
-        reading = Reading(exchange(row, ASKED[known], _ANSWER[known]))
+        is_asked_alone = not needs_answer and _is_blank(row.get(_ANSWER[known]))
+        reading = Reading(exchange(row, ASKED[known], None if is_asked_alone else _ANSWER[known]))
     elif known == "prompt_completion":
-        reading = _prompt_completion(row, roles)
+        is_asked_alone = not needs_answer and _is_blank(row.get("completion"))
+        reading = _prompt_completion(row, roles, ("prompt",) if is_asked_alone else ("prompt", "completion"))
     else:
         column = FORMAT_COLUMNS[known][0]
         speaker_key = "from" if known == "sharegpt" else "role"
         reading = read_messages(require_column(row, column), roles, column, speaker_key=speaker_key)
-    check_order([message["role"] for message in reading.messages])
+    check_order([message["role"] for message in reading.messages], needs_answer=needs_answer)
     return with_sides(row, reading, _CONSUMED[known])
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def with_sides(row: Mapping[str, Any], reading: Reading, consumed: Sequence[str]) -> Conversation:
@@ -300,10 +317,14 @@ def _history(history: Any) -> list[tuple[str, Any]]:
     return [pair for asked, answered in history for pair in (("user", asked), ("assistant", answered))]
 
 
-def _prompt_completion(row: Mapping[str, Any], roles: Mapping[str, str]) -> Reading:
+_SPEAKERS = {"prompt": "user", "completion": "assistant"}
+
+
+def _prompt_completion(row: Mapping[str, Any], roles: Mapping[str, str], columns: Sequence[str]) -> Reading:
     messages: list[Message] = []
     num_left_out = 0
-    for column, role in (("prompt", "user"), ("completion", "assistant")):
+    for column in columns:
+        role = _SPEAKERS[column]
         value = require_column(row, column)
         if isinstance(value, list):
             reading = read_messages(value, roles, column, names_column=True)
@@ -331,8 +352,8 @@ def _tools(value: Any) -> list[Any] | None:
     return value
 
 
-def check_order(roles: Sequence[str]) -> None:
-    """Refuse a missing user or assistant, one of them twice in a row, and a tool that nobody called.
+def check_order(roles: Sequence[str], *, needs_answer: bool = True) -> None:
+    """Refuse a missing user or (if one is needed) assistant, one of them twice in a row, and a tool that nobody called.
 
     System messages may stand anywhere. Results of tools stand between a message of the assistant and its next one.
 
@@ -341,7 +362,7 @@ def check_order(roles: Sequence[str]) -> None:
     """
     if "user" not in roles:
         raise UnusableRow("no_user_turn", f"the roles are {', '.join(roles) or '(none)'}")
-    if "assistant" not in roles:
+    if needs_answer and "assistant" not in roles:
         raise UnusableRow("no_assistant_turn", f"the roles are {', '.join(roles)}")
     before, place = "", 0
     for number, role in enumerate(roles, start=1):

@@ -42,6 +42,7 @@ class RowSource:
         roles: speakers in addition to ``DEFAULT_ROLES``.
         instruction_share: (lo, hi) to read only rows whose ``instruction_fraction`` lies in [lo, hi).
         draw: how many of the usable rows to draw; None for all.
+        needs_answer: whether a row in which nobody answers is unusable.
     """
 
     name: str
@@ -50,6 +51,7 @@ class RowSource:
     roles: Mapping[str, str] = field(default_factory=dict)
     instruction_share: tuple[float, float] | None = None
     draw: Draw | None = None
+    needs_answer: bool = True
 
     def __post_init__(self) -> None:
         merge_roles(self.roles)
@@ -68,11 +70,12 @@ class RowSource:
         roles: Mapping[str, str] | None = None,
         instruction_share: tuple[float, float] | None = None,
         draw: Draw | None = None,
+        needs_answer: bool = True,
         **read: Unpack[ReadOptions],
     ) -> Self:
         """A source read by ``iter_rows``, named by ``source_name`` unless ``name`` is given. It can be read once."""
         rows = iter_rows(dataset, **read)
-        return cls(name or source_name(dataset), rows, format, roles or {}, instruction_share, draw)
+        return cls(name or source_name(dataset), rows, format, roles or {}, instruction_share, draw, needs_answer)
 
     def wants(self, messages: Sequence[Message]) -> bool:
         """Whether a conversation lies within the instruction share."""

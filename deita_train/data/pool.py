@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import datasets
 import numpy as np
@@ -87,7 +88,7 @@ class _PoolBuilder:
         roles = merge_roles(source.roles)
         rows: Iterable[SourceRow] = source.rows
         if source.format is None:
-            format, rows = chosen_format(rows, detect_format)
+            format, rows = chosen_format(rows, partial(detect_format, needs_answer=source.needs_answer))
         else:
             format = require_format(source.format)
         self.formats[source.name] = format
@@ -95,7 +96,7 @@ class _PoolBuilder:
         self.draws[source.name] = source.draw
         for row in rows:
             try:
-                conversation = to_conversation(row.row, format, roles)
+                conversation = to_conversation(row.row, format, roles, needs_answer=source.needs_answer)
                 if source.wants(conversation.messages):
                     self._keep(source, row, conversation)
                 else:

@@ -30,6 +30,14 @@ def reason_of_call(answer: Answer | Failure) -> str | None:
     return {"length": CUT_OFF, "content_filter": FILTERED}.get(answer.finish_reason or "")
 
 
+def is_final(reason: str) -> bool:
+    """Whether an answer that is unusable for this reason is not worth asking for again.
+
+    A call that failed was made as often as seemed wise, and a text that was held back would be held back again.
+    """
+    return reason == FILTERED or reason.startswith(FAILED)
+
+
 def reason_of_text(
     text: str,
     *,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deita_train.evolve.chains import Version
-from deita_train.evolve.elimination import CUT_OFF, FAILED, FILTERED, OK, reason_of_call
+from deita_train.evolve.elimination import CUT_OFF, OK, is_final, reason_of_call
 from deita_train.evolve.prompts import Prompts
 from deita_train.evolve.reading import Unusable
 from deita_train.evolve.score_reading import read_scores
@@ -116,33 +116,9 @@ def nearest_level(scores: Sequence[int]) -> int:
     return (2 * sum(scores) + len(scores)) // (2 * len(scores))
 
 
-def open_rounds(rankings: Sequence[Ranking], orders: int, asked_again: int) -> list[tuple[int, int]]:
-    """What is still to be asked about the versions of one seed.
-
-    An answer that cannot be read is asked for again; a call that failed or was filtered is not, because the client has
-    tried it long enough.
-
-    Args:
-        rankings: the answers so far, all of this seed.
-        orders: how many rounds are wanted.
-        asked_again: how often an unusable round is asked again at most.
-
-    Returns:
-        The round and the attempt of each request to make.
-    """
-    last = {ranking.round: ranking for ranking in last_attempts(rankings)}
-    found = []
-    for round in range(orders):
-        ranking = last.get(round)
-        if ranking is None:
-            found.append((round, 0))
-        elif _is_worth_asking_again(ranking) and ranking.attempt < asked_again:
-            found.append((round, ranking.attempt + 1))
-    return found
-
-
-def _is_worth_asking_again(ranking: Ranking) -> bool:
-    return ranking.scores is None and ranking.status != FILTERED and not ranking.status.startswith(FAILED)
+def is_settled(ranking: Ranking) -> bool:
+    """Whether a round needs no further answer: it has its scores, or asking again would not help."""
+    return ranking.scores is not None or is_final(ranking.status)
 
 
 def calls_per_seed(evolutions: int, orders: int, asked_again: int) -> tuple[int, int]:

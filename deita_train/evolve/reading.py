@@ -8,7 +8,7 @@ from typing import Any
 
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _OPENING = re.compile(r"[\[{]")
-_END_OF_THOUGHT = re.compile(r".*</think(?:ing)?>", re.DOTALL)
+_END_OF_THOUGHT = re.compile(r"</think(?:ing)?>")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class JsonObject:
 def without_thoughts(text: str) -> str:
     """The answer of a model that thinks aloud before it: what follows its thoughts; nothing if they do not end."""
     # Some templates put the opening mark into the prompt, so that the answer has only the closing one.
-    return _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text)).strip()
+    said = _THOUGHT.sub("", text)
+    ends = [mark.end() for mark in _END_OF_THOUGHT.finditer(said)]
+    return said[max(ends, default=0) :].strip()
 
 
 def json_values(text: str) -> Iterator[Any]:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Asker:
     """Asks an endpoint for one stage, and counts what it spends.
 
-    `on_progress` is called with the number of distinct requests done, their number in all, and a few words; what it
-    raises ends the asking at once. `log` takes lines for the stage's log.
+    `on_progress` is called with the number of distinct requests done in all calls of `ask`, how many there are or are
+    `expected` to be, and a few words; what it raises ends the asking at once. `log` takes lines for the stage's log.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Asker:
         on_progress: Callable[[int, int, str], None],
         log: Callable[[str], None],
         *,
+        expected: int = 0,
         transport: "httpx2.AsyncBaseTransport | None" = None,
         sleep: Sleep = asyncio.sleep,
         clock: Clock = time.monotonic,
@@ -42,6 +43,8 @@ class Asker:
         self._endpoint = endpoint
         self._store = store
         self._on_progress = on_progress
+        self._expected = expected
+        self._asked_before = 0
         self._log = log
         self._transport = transport
         self._sleep = sleep
@@ -68,7 +71,7 @@ class Asker:
         """
         if self._endpoint.builtin is not None:
             return self._ask_builtin(requests)
-        ledger = Ledger(self._endpoint, self._store, self._spending, self._counted, requests, self._on_progress)
+        ledger = Ledger(self._endpoint, self._store, self._spending, self._counted, requests, self._tell)
         if self._store.damaged_lines:
             self._log(f"{self._store.folder}: {plural(self._store.damaged_lines, 'damaged line')} not read")
         if ledger.num_missing:
@@ -80,7 +83,12 @@ class Asker:
                     self._ask_local(ledger)
             finally:
                 self._store.sync()
+        self._asked_before += ledger.total
         return ledger.outcomes()
+
+    def _tell(self, done: int, total: int, words: str) -> None:
+        before = self._asked_before
+        self._on_progress(before + done, max(self._expected, before + total), words)
 
     def _expectation(self, ledger: Ledger) -> str:
         """What is to be asked, and what it may cost."""
@@ -113,7 +121,8 @@ class Asker:
             self._spending.calls += 1
             self._spending.add_answer(request, answer, from_store=False)
             found.append(answer)
-            self._on_progress(number, len(requests), str(self._spending))
+            self._tell(number, len(requests), str(self._spending))
+        self._asked_before += len(requests)
         return found
 
     def _ask_local(self, ledger: Ledger) -> None:

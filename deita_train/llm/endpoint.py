@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from deita_train.errors import UserError
+from deita_train.llm.addresses import address_problem
 
 # What a server without keys is sent: the client insists on one, and would else take one from the environment.
 NO_KEY = "none"
@@ -103,14 +103,9 @@ class Endpoint:
     def _check_url(self) -> None:
         if self.base_url is None:
             return
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"{self.label}.base_url is no address of a server; write it like http://localhost:8000/v1.")
-        if parts.username or parts.password or parts.query:
-            raise UserError(
-                f"{self.label}.base_url holds a user, a password or a query, which would be written to files. A key "
-                "belongs in an environment variable that api_key_env names."
-            )
+        problem = address_problem(self.base_url)
+        if problem is not None:
+            raise UserError(f"{self.label}.base_url {problem}")
 
 
 class Secret:

@@ -1,28 +1,49 @@
-"""Sections of a recipe whose result no stage reads, so that it costs time for nothing."""
+"""Sections of a recipe whose result no stage reads, so that it costs time, or money, for nothing."""
 
 from deita_train.plan.plan import Plan
 
-_SECTIONS = {"embed": "embedding"}
-_SCORES = "score."
+_SECTIONS = {
+    "embed": "embedding",
+    "perplexity": "perplexity",
+    "direct_score": "direct_score",
+    "instag": "instag",
+    "score.complexity": "scorers.complexity",
+    "score.quality": "scorers.quality",
+    "rank.complexity": "evolve.complexity",
+    "rank.quality": "evolve.quality",
+}
+"""The section whose result a stage is, of those that serve a selection alone."""
 
 
 def unread_lines(plan: Plan) -> list[str]:
-    """A line for each; none where the recipe selects nothing, because then it is wanted for its own sake."""
+    """A line for each; where the recipe selects nothing, what a section makes is wanted for its own sake."""
+    return [*_unread_results(plan), *_unasked_models(plan)]
+
+
+def _unread_results(plan: Plan) -> list[str]:
     if not any("select" in cell.nodes for cell in plan.cells):
         return []
     read = {parent.key for node in plan.nodes for parent in node.parents.values()}
     method = plan.cells[0].nodes["select"].identity["method"] if "select" in plan.cells[0].nodes else None
     lines = []
     for node in plan.nodes:
-        section = _section(node.label)
+        section = _SECTIONS.get(node.label)
         if section is not None and node.key not in read:
-            reason = f" (select.method {method} needs none)" if method is not None else ""
-            lines.append(f"{section}: no stage reads it{reason}")
+            lines.append(f"{section}: no stage reads it{_reason(section, method)}")
     return list(dict.fromkeys(lines))
 
 
-def _section(label: str) -> str | None:
-    """The section whose result a stage is, of those that serve a selection alone."""
-    if label.startswith(_SCORES):
-        return f"scorers.{label.removeprefix(_SCORES)}"
-    return "perplexity" if label == "perplexity" else _SECTIONS.get(label)
+def _reason(section: str, method: str | None) -> str:
+    if section.startswith("evolve."):
+        dimension = section.removeprefix("evolve.")
+        return f" (scorers.{dimension}.train.data: evolve would)"
+    return f" (select.method {method} needs none)" if method is not None else ""
+
+
+def _unasked_models(plan: Plan) -> list[str]:
+    """The endpoints under `llm:` that no section of any cell names."""
+    recipes = [cell.recipe for cell in plan.loaded.cells]
+    sections = [section for recipe in recipes for section in (recipe.evolve, recipe.direct_score, recipe.instag)]
+    asked = {section.llm for section in sections if section is not None}
+    names = dict.fromkeys(name for recipe in recipes for name in recipe.llm or {})
+    return [f"llm.{name}: no section asks it" for name in names if name not in asked]

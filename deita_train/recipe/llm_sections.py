@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from deita_train.llm.addresses import address_problem, variable_problem
 from deita_train.recipe.data_sections import Count, Section, Seed, Share, Source
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,6 +53,22 @@ class LlmEndpoint(Section):
     """Longest wait for one answer, retries not counted."""
     max_attempts: Count = 6
     """How often a request is sent before it counts as failed."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, url: str | None) -> str | None:
+        problem = None if url is None else address_problem(url)
+        if problem is not None:
+            raise ValueError(problem)
+        return url
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_variable(cls, name: str | None) -> str | None:
+        problem = None if name is None else variable_problem(name)
+        if problem is not None:
+            raise ValueError(problem)
+        return name
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -116,7 +133,7 @@ class Evolve(Section):
     """Labels for scorers, made by a chat model from seeds: Evol Complexity and Evol Quality [paper 2.3, 2.4]."""
 
     seeds: Source
-    """Conversations whose first exchange is a seed; `rows:` draws some of them."""
+    """Conversations whose first exchange is a seed; `rows:` draws some of them. Only `quality` needs answers."""
     llm: str
     """The endpoint under `llm:` that evolves and ranks."""
     complexity: ComplexityEvolution | None = None
@@ -124,7 +141,8 @@ class Evolve(Section):
     quality: QualityEvolution | None = None
     """Makes the labels that `scorers.quality.train.data: evolve` reads."""
     heldout_share: Share = 0.05
-    """Share of the seeds whose versions are kept from training, to measure the scorer with."""
+    """Share of the ranked seeds whose versions are kept from training, to measure the scorer with; above 0, one seed of
+    several at least."""
     seed: Seed | None = None
     """Seed of the operations, the orders and the held-out seeds; the recipe's `seed` by default."""
 

@@ -101,7 +101,10 @@ def _stated_by(keys: Sequence[str | int], stated: Mapping[tuple[str, ...], str])
     """Return the ``--set`` that wrote the value at ``keys`` or a value around it."""
     elements = tuple(map(str, keys))
     found = next((stated[elements[:n]] for n in range(len(elements), 0, -1) if elements[:n] in stated), None)
-    return f"--set {found}" if found else None
+    if found is None:
+        return None
+    # What is wrong under `llm:` may hold a key.
+    return f"--set {found.partition('=')[0]}=..." if elements[0] == "llm" else f"--set {found}"
 
 
 def _key_path(details: ErrorDetails, data: Mapping[str, Any]) -> KeyPath:

@@ -1,7 +1,7 @@
 """Carries out a plan: builds every missing artefact, then writes the report."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     update_failures(plan, missing)
     for occupied in link_models(plan, without=executor.failed_ids):
         display.warn(f"{occupied} stays, though it is no link of a run; move it away for a link to the model there")
-    _warn_of_fewer(plan, nodes, missing, display)
+    _warn(plan, nodes, missing, display)
     if cell is not None and not _is_complete(plan, missing, display):
         return Outcome(None, executor.error(None))
     if keeps_report:
@@ -86,14 +86,22 @@ def _is_part_of_reported(plan: Plan) -> bool:
     return set(plan.cells[0].nodes) < set(RunRecord.read(plan.run_dir).base_cell.stages)
 
 
-def _warn_of_fewer(plan: Plan, nodes: Sequence[Node], missing: Collection[str], display: Display) -> None:
-    """Warn of each selection of the run that found less than its budget, built now or before."""
+def _warn(plan: Plan, nodes: Sequence[Node], missing: Collection[str], display: Display) -> None:
+    """Tell what is suspicious about the run's artefacts, built now or before: selections below their budget, judges."""
     for node in nodes:
-        if STAGE_KINDS[node.kind].has_budget and node.id not in missing:
-            fewer = fewer_than_budget(plan.store.metrics(node.id))
-            if fewer:
-                name = plan.cell_name(node)
-                display.warn(f"{node.label}{f' ({name})' if name else ''}: {fewer}")
+        if node.id not in missing:
+            name = plan.cell_name(node)
+            for warning in _warnings(plan, node):
+                display.warn(f"{node.label}{f' ({name})' if name else ''}: {warning}")
+
+
+def _warnings(plan: Plan, node: Node) -> Iterator[str]:
+    kind = STAGE_KINDS[node.kind]
+    fewer = fewer_than_budget(plan.store.metrics(node.id)) if kind.has_budget else None
+    if fewer is not None:
+        yield fewer
+    if kind.warnings is not None:
+        yield from kind.warnings(plan.store.metrics(node.id))
 
 
 def build_stages(plan: Plan, console: Console) -> None:

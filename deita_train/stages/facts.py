@@ -95,6 +95,11 @@ def of_rankings(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def warnings_of_rankings(metrics: Mapping[str, Any]) -> list[str]:
+    """What is suspicious about the judge, each by its name."""
+    return [f"{warning['name']}: {warning['text']}" for warning in metrics["warnings"]]
+
+
 def of_direct_scores(metrics: Mapping[str, Any]) -> str:
     """How many rows were rated, why others were not, and what was asked."""
     return f"{_answered(metrics)} rated, mean score {metrics['mean']:.2f}; {_asked(metrics)}"

@@ -44,6 +44,8 @@ class StageKind:
         makes_base: whether its model is made from nothing, tokenizer included.
         reuses: what it takes over from published artefacts: single "rows", or the beginning of a "walk".
         has_budget: whether it may find fewer rows than its budget, of which the run then warns.
+        warnings: what else the run warns of, from its metrics; None for nothing.
+        asks_about_seeds: whether `inspect` shows what it asks a chat model about one seed, and the answers.
         rows: how `inspect` shows its rows; None if it gives no rows to a model.
         describe: a line on its metrics for the commands that run one stage; None for none.
         validations: modules whose `validate(stage)` checks the stage's data, and a sample of its rows, for
@@ -58,6 +60,8 @@ class StageKind:
     makes_base: bool = False
     reuses: Literal["rows", "walk"] | None = None
     has_budget: bool = False
+    warnings: Callable[[Metrics], list[str]] | None = None
+    asks_about_seeds: bool = False
     rows: ShownRows | None = None
     describe: Callable[[Metrics], str] | None = None
     validations: tuple[str, ...] = ()
@@ -184,12 +188,25 @@ STAGE_KINDS: dict[str, StageKind] = {
         describe=facts.of_perplexities,
         implied={**_CODE, **_SHORTENED, **_RENDERED, "ifd": "perplexities"},
     ),
-    "evolve": StageKind(1, "deita_train.stages.asking.evolve", validations=(_FORECAST,), describe=facts.of_evolutions),
-    "rank": StageKind(1, "deita_train.stages.asking.rank", validations=(_FORECAST,), describe=facts.of_rankings),
-    "direct_score": StageKind(
-        1, "deita_train.stages.asking.direct_score", validations=(_FORECAST,), describe=facts.of_direct_scores
+    "evolve": StageKind(
+        1,
+        "deita_train.stages.asking.evolve",
+        asks_about_seeds=True,
+        describe=facts.of_evolutions,
+        validations=(_FORECAST,),
     ),
-    "instag": StageKind(1, "deita_train.stages.asking.instag", validations=(_FORECAST,), describe=facts.of_tags),
+    "rank": StageKind(
+        2,
+        "deita_train.stages.asking.rank",
+        warnings=facts.warnings_of_rankings,
+        asks_about_seeds=True,
+        describe=facts.of_rankings,
+        validations=(_FORECAST,),
+    ),
+    "direct_score": StageKind(
+        2, "deita_train.stages.asking.direct_score", validations=(_FORECAST,), describe=facts.of_direct_scores
+    ),
+    "instag": StageKind(2, "deita_train.stages.asking.instag", validations=(_FORECAST,), describe=facts.of_tags),
     "judge": StageKind(
         1,
         "deita_train.stages.evaluating.judge",

@@ -237,11 +237,18 @@ def test_validate_says_what_will_be_asked_and_that_a_key_is_missing(tmp_path, pr
     checked = validate_data(make_plan(path, (), tmp_path / "runs"))
     assert checked.problems == []
     forecast = [line for line in checked.lines if "calls to" in line]
+    texts = [json.loads(line)["instruction"] for line in (tmp_path / "seeds.jsonl").read_text().splitlines()]
+    # A token for four characters; three steps of a seed; two rankings of four versions, each asked three times at most.
+    evolved = 3 * sum(-(-len(f"EVOLVE <<{text}>>") // 4) for text in texts)
+    ranked = 6 * sum(-(-(len("RANK ") + 4 * len(f"1: <<{text}>> ") - 1) // 4) for text in texts)
+    # A million tokens cost 1 in prompts and 2 in answers.
     assert forecast == [
-        "evolve.complexity: 36 calls to llm.judge for 12 seeds; the answers are at most 36,864 tokens, which cost at "
-        "most 0.07; the prompts cost more, by their length",
-        "rank.complexity: 24 calls to llm.judge for 12 seeds, 72 at most; the answers are at most 73,728 tokens, which "
-        "cost at most 0.15; the prompts cost more, by their length",
+        f"evolve.complexity: 36 calls to llm.judge for 12 seeds; at most 36,864 tokens of answers and about "
+        f"{evolved:,} of prompts while texts are as long as their seeds, which cost about "
+        f"{(2 * 36864 + evolved) / 1e6:.4f} at most",
+        f"rank.complexity: 24 calls to llm.judge for 12 seeds, 72 at most; at most 73,728 tokens of answers and about "
+        f"{ranked:,} of prompts while texts are as long as their seeds, which cost about "
+        f"{(2 * 73728 + ranked) / 1e6:.4f} at most",
     ]
     monkeypatch.delenv("JUDGES_KEY", raising=False)
     (problem, *_) = validate_data(make_plan(path, ("llm.judge.api_key_env=JUDGES_KEY",), tmp_path / "runs")).problems

@@ -156,3 +156,21 @@ def test_a_section_that_no_stage_reads_is_told(tmp_path):
     read_by_a_cell = recipe(select__method="random", sweep={"select.method": ["deita"]})
     assert unread_lines(plan(tmp_path, read_by_a_cell)) == []
     assert unread_lines(plan(tmp_path, recipe(), until="embed")) == []
+
+
+def test_what_a_chat_model_is_paid_for_and_nobody_reads_is_told(tmp_path):
+    judge = {"base_url": "http://localhost:1/v1", "model": "m"}
+    seeds = {"builtin": "quickstart", "rows": 8}
+    evolve = {"seeds": seeds, "llm": "judge", "complexity": {}, "quality": {}}
+    rated = {"llm": "judge"}
+    data = recipe(llm={"judge": judge, "other": judge}, evolve=evolve, direct_score=rated)
+    data["scorers"]["complexity"]["train"]["data"] = "evolve"
+    assert unread_lines(plan(tmp_path, data)) == [
+        "evolve.quality: no stage reads it (scorers.quality.train.data: evolve would)",
+        "direct_score: no stage reads it (select.method deita needs none)",
+        "llm.other: no section asks it",
+    ]
+    swept = data | {"sweep": {"evolve.llm": ["other"]}}
+    assert "llm.other: no section asks it" not in unread_lines(plan(tmp_path, swept))
+    alone = {"name": "labels", "llm": {"judge": judge}, "evolve": evolve}
+    assert unread_lines(plan(tmp_path, alone)) == []

@@ -12,10 +12,10 @@ from deita_train.evolve.prompts import read_prompts
 from deita_train.evolve.ranking import (
     calls_per_seed,
     good_versions,
+    is_settled,
     judge_ranking,
     last_attempts,
     nearest_level,
-    open_rounds,
     ranking_request,
 )
 from deita_train.llm.answers import Failure
@@ -108,20 +108,12 @@ def test_the_nearest_level_is_exact(scores):
     assert nearest_level(scores) == floor(Fraction(sum(scores), len(scores)) + Fraction(1, 2))
 
 
-def test_what_is_still_to_be_asked():
-    assert open_rounds([], 2, 1) == [(0, 0), (1, 0)]
-    first = [ranking_of("a", [1, 2], 0), ranking_of("a", [1, 2], 1, 0, "no_scores")]
-    assert open_rounds(first, 3, 1) == [(1, 1), (2, 0)]
-    assert open_rounds(first, 2, 0) == []
-    second = [*first, ranking_of("a", [1, 2], 1, 1, "all_tied")]
-    assert open_rounds(second, 2, 1) == []
-    assert open_rounds(second, 2, 2) == [(1, 2)]
-    assert open_rounds([*second, ranking_of("a", [1, 2], 1, 2)], 2, 5) == []
-
-
-@pytest.mark.parametrize(("status", "again"), [("cut_off", True), ("failed_deadline", False), ("filtered", False)])
-def test_a_call_that_failed_is_not_asked_again(status, again):
-    assert open_rounds([ranking_of("a", [1, 2], 0, 0, status)], 1, 2) == ([(0, 1)] if again else [])
+@pytest.mark.parametrize(
+    ("status", "settled"),
+    [("ok", True), ("no_scores", False), ("cut_off", False), ("failed_deadline", True), ("filtered", True)],
+)
+def test_a_call_that_failed_is_not_asked_again(status, settled):
+    assert is_settled(ranking_of("a", [1, 2], 0, 0, status)) == settled
 
 
 def test_calls_by_hand():

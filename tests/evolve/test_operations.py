@@ -47,3 +47,19 @@ def test_rounds_and_attempts_have_orders_of_their_own():
     orders = {tuple(order_of("row", round, 8, 1, attempt)) for round in range(3) for attempt in range(3)}
     assert len(orders) == 9
     assert order_of("row", 1, 8, 1) == order_of("row", 1, 8, 1, attempt=0)
+
+
+@pytest.mark.parametrize(("count", "number"), [(2, 2), (3, 6), (4, 24)])
+def test_orders_repeat_only_when_all_were_used(count, number):
+    for row in range(30):
+        rounds = [tuple(order_of(f"row-{row}", round, count, 1)) for round in range(number)]
+        assert len(set(rounds)) == number
+        attempts = [tuple(order_of(f"row-{row}", 0, count, 1, attempt)) for attempt in range(number)]
+        assert len(set(attempts)) == number
+
+
+def test_an_attempt_does_not_take_the_first_order_of_another_round():
+    for row in range(30):
+        first = {tuple(order_of(f"row-{row}", round, 4, 1)) for round in range(6)}
+        again = {tuple(order_of(f"row-{row}", round, 4, 1, 1)) for round in range(6)}
+        assert not first & again

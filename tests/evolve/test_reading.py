@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deita_train.evolve.chains import evolved_text
 from deita_train.evolve.reading import JsonObject, json_values, without_thoughts
 
 
@@ -40,3 +41,10 @@ def test_json_is_found_whatever_stands_around_it(text, values):
 def test_no_text_is_too_odd(text):
     assert isinstance(without_thoughts(text), str)
     assert all(isinstance(value, list | JsonObject) for value in json_values(text))
+
+
+def test_a_very_long_answer_is_read_at_once():
+    # Far within a second where each character is looked at a few times, and for hours where each is met by all others.
+    long = "word " * 400_000
+    assert without_thoughts(long) == long.strip()
+    assert evolved_text(f"<think>{long}</think>{long}") == long.strip()

@@ -10,7 +10,7 @@ from deita_train.evolve.chains import Seed, first_version, next_request, next_ve
 from deita_train.evolve.label_rows import label_rows
 from deita_train.evolve.operations import OPERATIONS, operation_of, order_of
 from deita_train.evolve.prompts import read_prompts
-from deita_train.evolve.ranking import good_versions, judge_ranking, open_rounds, ranking_request
+from deita_train.evolve.ranking import good_versions, is_settled, judge_ranking, ranking_request
 from deita_train.evolve.summary import chain_examples, evolve_summary, rank_summary
 from deita_train.llm.answers import Failure
 from deita_train.scoring.training_pairs import read_examples
@@ -60,13 +60,14 @@ def evolved(prompts, seeds, dimension):
 def ranked(prompts, chains):
     rankings = []
     for seed_id, chain in chains.items():
-        versions, own = good_versions(chain), []
-        while asked := open_rounds(own, ORDERS, ASKED_AGAIN):
-            for round, attempt in asked:
+        versions = good_versions(chain)
+        for round in range(ORDERS):
+            for attempt in range(1 + ASKED_AGAIN):
                 order = order_of(seed_id, round, len(versions), 42, attempt)
                 answer = knowing_judge(ranking_request(prompts, versions, order, attempt=attempt))
-                own.append(judge_ranking(answer, order, seed_id=seed_id, round=round, attempt=attempt))
-        rankings += own
+                rankings.append(judge_ranking(answer, order, seed_id=seed_id, round=round, attempt=attempt))
+                if is_settled(rankings[-1]):
+                    break
     return rankings
 
 

@@ -37,7 +37,7 @@ def test_every_model_answers_the_same_questions_by_the_runs_template(tmp_path):
 def test_only_the_named_models_answer(tmp_path):
     found = generated(graph(tmp_path, answered(dpo_recipe(evaluate__models=["dpo", "base"]))))
     assert list(found) == ["generate.base", "generate.dpo"]
-    with pytest.raises(UserError, match=r"evaluate\.models: dpo is not made here; there is base, sft"):
+    with pytest.raises(UserError, match=r"evaluate\.models: dpo: the recipe has no such model; it has base, sft"):
         graph(tmp_path, answered(recipe(evaluate__models=["dpo"])))
 
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from deita_train.recipe.llm_sections import LlmEndpoint
 from deita_train.recipe.loading import load_recipe, trainings
 from deita_train.recipe.trainer_fields import GONE, OWNED_FIELDS, trainer_fields
 
+KEY = "sk-planted-0123456789abcdef"
 RECIPES = sorted((Path(deita_train.__file__).parent.parent / "recipes").rglob("*.yaml"))
 RECIPE = """\
 name: tiny
@@ -231,6 +233,30 @@ def test_mistakes_in_the_sections_that_ask_a_chat_model_have_their_place(tmp_pat
         f"{path}:4: evolve.complexity.evolutons: unknown key (did you mean evolutions?)",
         f"{path}:6: scorers.complexity.train.data.datast: unknown key (did you mean dataset?)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("base_url", "localhost:8000", "is no address of a server"),
+        ("base_url", f"https://me:{KEY}@host/v1", "holds a user, a password"),
+        ("api_key_env", KEY, "is no name of an environment variable"),
+        ("api_key_env", "$OPENAI_API_KEY", "is no name of an environment variable"),
+    ],
+)
+def test_an_address_that_is_none_and_a_key_in_the_recipe_are_refused_at_their_line_and_not_shown(
+    tmp_path, field, value, problem
+):
+    path = tmp_path / "r.yaml"
+    fields = {"base_url": "http://localhost:8000/v1", "model": "m", field: value}
+    lines = "".join(f"    {name}: {json.dumps(written)}\n" for name, written in fields.items())
+    path.write_text(f"name: a\nllm:\n  judge:\n{lines}pool: {{dataset: x.jsonl}}\n")
+    line = 4 + list(fields).index(field)
+    for sets in ([], [f"llm.judge.{field}={value}"]):
+        with pytest.raises(UserError, match=problem) as caught:
+            load_recipe(path, sets)
+        assert f"llm.judge.{field}: {problem}" in str(caught.value) and KEY not in str(caught.value)
+        assert sets or str(caught.value).startswith(f"{path}:{line}: ")
 
 
 @pytest.mark.parametrize("field", [name for name in _ONLY_FOR_SERVERS if name != "base_url"])

@@ -108,7 +108,7 @@ REPORTED = {
     "deita/deita-llama1-13b-sft-from-pool.yaml": ("6.60", "78.01", "6.46", "77.08"),
     "budget_sweep.yaml": ("6.46", "6.60", "6.03"),
 }
-OWN = ("own_data.yaml", "quickstart.yaml", "real_pool.yaml", "smoke.yaml", "sweep_demo.yaml")
+OWN = ("evolve.yaml", "own_data.yaml", "quickstart.yaml", "real_pool.yaml", "smoke.yaml", "sweep_demo.yaml")
 FILES = sorted([*PAPER, *OWN])
 SELECTING = ["pool", "score.complexity", "score.quality", "embed", "select"]
 PREFERRING = ["dpo_data", "reference", "dpo"]
@@ -165,7 +165,12 @@ def data(tmp_path, monkeypatch):
         for question in range(60)
         for system in range(6)
     ]
-    for name, rows in {"real_pool_sharegpt": judged, "my_pool": SHAREGPT_ROWS, "my_heldout": SHAREGPT_ROWS}.items():
+    for name, rows in {
+        "real_pool_sharegpt": judged,
+        "my_pool": SHAREGPT_ROWS,
+        "my_heldout": SHAREGPT_ROWS,
+        "my_seeds": SHAREGPT_ROWS,
+    }.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train_tokenizer([], 259, "", tmp_path / "my_model")
     LlamaConfig().save_pretrained(tmp_path / "my_model")
@@ -206,7 +211,7 @@ def commands(file):
 def test_every_file_is_known_here():
     found = [str(path.relative_to(RECIPES)) for path in RECIPES.rglob("*.y*ml")]
     assert sorted(found) == FILES
-    assert len(FILES) == 15
+    assert len(FILES) == 16
     assert set(STAGES) == set(PAPER) == set(REPORTED)
 
 
@@ -279,6 +284,29 @@ def test_its_data_is_read_as_the_run_will(file, hub, data, monkeypatch, tmp_path
     assert set(read) == wanted
 
 
+def test_the_recipe_with_a_chat_model_states_its_calls_and_their_cost(data, monkeypatch):
+    def told(*sets):
+        lines = data_lines(planned("evolve.yaml", data, 0, "select.allow_fewer=true", *sets))
+        return [line for line in lines if "calls to" in line]
+
+    # Of four seeds: five steps and one ranking, which may be asked three times; 1,024 tokens an answer at most.
+    expected = [
+        ("evolve.complexity", "20 calls to llm.own for 4 seeds; at most 20,480 tokens of answers and about "),
+        ("rank.complexity", "4 calls to llm.own for 4 seeds, 12 at most; at most 12,288 tokens of answers and about "),
+        ("evolve.quality", "20 calls to llm.own for 4 seeds; at most 20,480 tokens of answers and about "),
+        ("rank.quality", "4 calls to llm.own for 4 seeds, 12 at most; at most 12,288 tokens of answers and about "),
+    ]
+    for line, (label, words) in zip(told(), expected, strict=True):
+        assert line.startswith(f"{label}: {words}") and "cost" not in line
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(UserError, match=r"llm\.hosted: the environment variable OPENAI_API_KEY is not set"):
+        told("evolve.llm=hosted")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
+    # 20,480 tokens at 0.60 for a million are 0.0123, and the prompts cost something, too.
+    costs = [float(re.search(r"which cost about ([\d.]+) at most$", line)[1]) for line in told("evolve.llm=hosted")]
+    assert 0.0123 < costs[0] < 0.02 and 0.0074 < costs[1] < 0.02
+
+
 @pytest.mark.parametrize("file", PAPER)
 def test_the_values_are_the_paper_s(file):
     recipe = load_recipe(RECIPES / file).recipe
@@ -298,6 +326,7 @@ def test_the_checked_sections_are_all_there_are():
     }
     assert found["real_pool.yaml"] == ["base.pretrain", "scorers.quality.train", "sft"]
     assert found["own_data.yaml"] == ["sft"]
+    assert found["evolve.yaml"] == ["scorers.complexity.train", "scorers.quality.train"]
     assert found["quickstart.yaml"][:4] == [
         "base.pretrain",
         "scorers.complexity.train",
@@ -393,6 +422,7 @@ def test_the_headers_have_as_many_commands_as_by_hand():
         "deita/deita-llama1-13b-sft-from-pool.yaml": 5,
         "deita/deita-llama1-13b-sft.yaml": 3,
         "deita/deita-llama2-13b-sft.yaml": 4,
+        "evolve.yaml": 3,
         "own_data.yaml": 1,
         "quickstart.yaml": 1,
         "real_pool.yaml": 1,

@@ -81,8 +81,8 @@ class Builder:
         """A section's seed, by default the recipe's."""
         return self.recipe.seed if stated is None else stated
 
-    def add_pool(self, label: str, sources: Sequence[Source], where: str) -> Node:
-        """Add the stage that reads conversations."""
+    def add_pool(self, label: str, sources: Sequence[Source], where: str, *, needs_answer: bool = True) -> Node:
+        """Add the stage that reads conversations, or also questions alone."""
         identities, locations = [], []
         twice = _named_twice(sources)
         if twice is not None:
@@ -94,6 +94,9 @@ class Builder:
                 identity = {**identity, "draw": {**source.draw, "seed": self.seed(source.seed)}}
             if prefix is not None:
                 identity = {**identity, "id_prefix": prefix}
+            # Generated conversations have answers, and share an artefact with the pool.
+            if not needs_answer and source.builtin is None:
+                identity = {**identity, "needs_answer": False}
             identities.append(identity)
             locations.append(location)
         return self.add(Node(label, "pool", {"sources": identities}, {"sources": locations}))

@@ -16,7 +16,7 @@ _SHORT_ANSWER = 1024
 
 def add_evolve(builder: Builder, evolve: Evolve) -> None:
     """Add the reading of the seeds, and for each dimension the chains of versions and their ranking."""
-    seeds = builder.add_pool("seeds", [evolve.seeds], "evolve.seeds")
+    seeds = builder.add_pool("seeds", [evolve.seeds], "evolve.seeds", needs_answer=False)
     if evolve.complexity is not None:
         _add_dimension(builder, evolve, "complexity", evolve.complexity, seeds)
     if evolve.quality is not None:

@@ -17,10 +17,19 @@ Item = TypeVar("Item")
 Judged = TypeVar("Judged")
 
 
-def stage_asker(context: StageContext) -> Asker:
-    """The stage's chat model, with every answer kept in the runs folder, so that none is paid twice."""
+def stage_asker(context: StageContext, expected: int = 0) -> Asker:
+    """The stage's chat model, with every answer kept in the runs folder, so that none is paid twice.
+
+    Args:
+        context: of the stage.
+        expected: how many requests it will make in all, for the progress; 0 if that is not known yet.
+    """
     store = AnswerStore(Path(context.runtime["answers"]))
-    return Asker(stage_endpoint(context), store, lambda done, total, note: _tick(context, done, total, note), _log)
+
+    def tick(done: int, total: int, note: str) -> None:
+        context.progress.update(done, total, "answers", note)
+
+    return Asker(stage_endpoint(context), store, tick, log_line, expected=expected)
 
 
 def stage_endpoint(context: StageContext) -> Endpoint:
@@ -28,10 +37,16 @@ def stage_endpoint(context: StageContext) -> Endpoint:
     stated = context.runtime["endpoint"]
     if "base_url" in stated:
         return served_endpoint(stated)
-    model = canonical_json(context.identity["model"])
+    model = model_in_keys(context.identity)
     if "builtin" in stated:
         return Endpoint(**_named_fields(stated), model=model)
     return Endpoint(**_named_fields(stated), model=model, local=model_path(context))
+
+
+def model_in_keys(identity: Mapping[str, Any]) -> str:
+    """What stands for a stage's chat model in the keys of its requests."""
+    model = identity["model"]
+    return str(model["served"]) if "served" in model else canonical_json(model)
 
 
 def served_endpoint(stated: Mapping[str, Any]) -> Endpoint:
@@ -51,17 +66,17 @@ def asked_until_usable(
     items: Sequence[Item],
     request: Callable[[Item, int], ChatRequest],
     judge: Callable[[Item, int, Answer | Failure], Judged],
-    is_usable: Callable[[Judged], bool],
+    is_settled: Callable[[Judged], bool],
     ask_again: int,
 ) -> list[list[Judged]]:
-    """Ask for every item, and again for those whose answer cannot be used.
+    """Ask for every item, and again for those whose answer cannot be used and may come out otherwise.
 
     Args:
         asker: the chat model.
         items: what to ask about.
         request: of an item and the number of attempts before.
         judge: makes something of the answer.
-        is_usable: whether that is enough.
+        is_settled: whether that is enough, or asking again would not help.
         ask_again: how often an item is asked again at most.
 
     Returns:
@@ -73,7 +88,7 @@ def asked_until_usable(
         answers = asker.ask([request(items[place], attempt) for place in waiting])
         for place, answer in zip(waiting, answers, strict=True):
             attempts[place].append(judge(items[place], attempt, answer))
-        waiting = [place for place in waiting if not is_usable(attempts[place][-1])]
+        waiting = [place for place in waiting if not is_settled(attempts[place][-1])]
         if not waiting:
             break
     return attempts
@@ -84,10 +99,7 @@ def spent(asker: Asker) -> dict[str, Any]:
     return {"spending": asker.spending.as_dict()}
 
 
-def _tick(context: StageContext, done: int, total: int, note: str) -> None:
-    context.progress.update(done, total, "answers", note)
-
-
-def _log(line: str) -> None:
+def log_line(line: str) -> None:
+    """Write a line to the stage's log."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

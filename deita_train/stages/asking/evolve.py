@@ -1,18 +1,23 @@
 """Stage `evolve`: chains of versions of each seed, every step asked of a chat model [paper 2.3, 2.4]."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import datasets
 
 from deita_train.data.conversations import user_turns
 from deita_train.errors import UserError
 from deita_train.evolve.chains import Seed, Version, first_version, next_request, next_version
-from deita_train.evolve.operations import operation_of
+from deita_train.evolve.operations import Dimension, operation_of
 from deita_train.evolve.prompts import Prompts
 from deita_train.evolve.summary import evolve_summary
-from deita_train.stages.asking.asker import spent, stage_asker
+from deita_train.llm.answers import Answer, Failure
+from deita_train.llm.requests import ChatRequest
+from deita_train.stages.asking.announcing import announced_asker
+from deita_train.stages.asking.asker import spent
 from deita_train.stages.context import StageContext, StageResult
 
 FEATURES = datasets.Features(
@@ -32,22 +37,40 @@ FEATURES = datasets.Features(
 def run(context: StageContext) -> StageResult:
     """Ask for one step of all chains at a time: the next one needs the answers of the one before."""
     identity = context.identity
-    asker = stage_asker(context)
-    prompts = Prompts(identity["dimension"], identity["prompts"])
     seeds = read_seeds(context)
+    steps = Steps(identity)
     chains = [[first_version(seed, identity["dimension"])] for seed in seeds]
-    for step in range(1, identity["evolutions"] + 1):
-        drawn = [operation_of(seed.id, step, identity["operations"], identity["seed"]) for seed in seeds]
-        how = {"temperature": identity["temperature"], "max_tokens": identity["max_tokens"]}
-        asked = zip(chains, drawn, strict=True)
-        answers = asker.ask([next_request(prompts, chain, operation, **how) for chain, operation in asked])
-        for chain, operation, answer in zip(chains, drawn, answers, strict=True):
-            chain.append(next_version(prompts, chain, operation, answer, identity["max_chars"]))
+    asker = announced_asker(context, [steps.request(chain) for chain in chains])
+    for _ in range(identity["evolutions"]):
+        answers = asker.ask([steps.request(chain) for chain in chains])
+        for chain, answer in zip(chains, answers, strict=True):
+            chain.append(steps.version(chain, answer))
     versions = [asdict(version) for chain in chains for version in chain]
     datasets.Dataset.from_list(versions, features=FEATURES).save_to_disk(str(context.data_dir))
     summary = evolve_summary({chain[0].seed_id: chain for chain in chains})
     metrics = {"dimension": identity["dimension"], **summary, **spent(asker)}
     return StageResult(len(versions), len(versions), metrics=metrics)
+
+
+class Steps:
+    """What a stage asks next about a chain, and what the answer adds to it."""
+
+    def __init__(self, identity: Mapping[str, Any]) -> None:
+        self._identity = identity
+        self._prompts = Prompts(identity["dimension"], identity["prompts"])
+
+    def operation(self, chain: Sequence[Version]) -> str:
+        """The operation of a chain's next step."""
+        return operation_of(chain[0].seed_id, len(chain), self._identity["operations"], self._identity["seed"])
+
+    def request(self, chain: Sequence[Version]) -> ChatRequest:
+        """The request of a chain's next step."""
+        how = {"temperature": self._identity["temperature"], "max_tokens": self._identity["max_tokens"]}
+        return next_request(self._prompts, chain, self.operation(chain), **how)
+
+    def version(self, chain: Sequence[Version], answer: Answer | Failure) -> Version:
+        """What the answer adds."""
+        return next_version(self._prompts, chain, self.operation(chain), answer, self._identity["max_chars"])
 
 
 def read_seeds(context: StageContext) -> list[Seed]:
@@ -57,15 +80,18 @@ def read_seeds(context: StageContext) -> list[Seed]:
         UserError: quality is to be evolved, and no seed has an answer.
     """
     rows = datasets.load_from_disk(str(context.parents["seeds"] / "data"))
-    seeds = [Seed(row["id"], *user_turns(row["messages"])[0]) for row in rows]
-    if context.identity["dimension"] == "complexity":
-        return seeds
-    answered = [seed for seed in seeds if seed.response is not None]
-    if not answered:
+    seeds = seeds_of(rows, context.identity["dimension"])
+    if not seeds:
         raise UserError(
             f"{context.label}: no seed has an answer to evolve; give seeds with an instruction and an answer."
         )
-    return answered
+    return seeds
+
+
+def seeds_of(rows: Iterable[Mapping[str, Any]], dimension: Dimension) -> list[Seed]:
+    """The first exchange of every row; for quality only of those that have an answer."""
+    seeds = [Seed(row["id"], *user_turns(row["messages"])[0]) for row in rows]
+    return [seed for seed in seeds if dimension == "complexity" or seed.response is not None]
 
 
 def read_chains(artefact: Path) -> dict[str, list[Version]]:

@@ -1,12 +1,17 @@
 """Stage `instag`: open tags of each row's instructions by a chat model, made uniform over the pool."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import datasets
 
 from deita_train.evolve.prompts import TAGS, Prompts
 from deita_train.evolve.reading import Unusable
 from deita_train.evolve.tags import judge_tags, tag_names, tag_request
-from deita_train.stages.asking.asker import asked_until_usable, stage_asker
-from deita_train.stages.asking.rated_rows import leave_column, pool_of, turns_of
+from deita_train.llm.requests import ChatRequest
+from deita_train.stages.asking.announcing import announced_asker
+from deita_train.stages.asking.asker import asked_until_usable
+from deita_train.stages.asking.rated_rows import Turn, is_settled, leave_column, pool_of, turns_of
 from deita_train.stages.context import StageContext, StageResult
 
 COLUMN = "tags"
@@ -15,17 +20,15 @@ COLUMN = "tags"
 def run(context: StageContext) -> StageResult:
     """Ask for the tags of every instruction; a row has those of all its turns."""
     identity = context.identity
-    asker = stage_asker(context)
     pool = pool_of(context)
     turns = turns_of(pool)
+    asker = announced_asker(context, first_requests(identity, turns))
     attempts = asked_until_usable(
         asker,
         turns,
-        lambda turn, attempt: tag_request(
-            Prompts("tags", {TAGS: identity["prompt"]}), turn[1], attempt=attempt, max_tokens=identity["max_tokens"]
-        ),
+        lambda turn, attempt: _request(identity, turn, attempt),
         lambda turn, attempt, answer: judge_tags(answer),
-        lambda tags: isinstance(tags, list),
+        is_settled,
         identity["ask_again"],
     )
     ids = list(pool["id"])
@@ -42,3 +45,13 @@ def run(context: StageContext) -> StageResult:
     reasons = [None if value is not None else reason for value, reason in zip(values, reasons, strict=True)]
     feature = datasets.List(datasets.Value("string"))
     return leave_column(context, asker, COLUMN, feature, values, reasons, {"tags": len(names.rows_with)})
+
+
+def first_requests(identity: Mapping[str, Any], turns: Sequence[Turn]) -> list[ChatRequest]:
+    """The first request about every turn."""
+    return [_request(identity, turn, 0) for turn in turns]
+
+
+def _request(identity: Mapping[str, Any], turn: Turn, attempt: int) -> ChatRequest:
+    prompts = Prompts("tags", {TAGS: identity["prompt"]})
+    return tag_request(prompts, turn[1], attempt=attempt, max_tokens=identity["max_tokens"])

@@ -11,9 +11,20 @@ from deita_train.evolve.chains import Version
 from deita_train.evolve.label_rows import label_rows
 from deita_train.evolve.operations import draw, order_of
 from deita_train.evolve.prompts import RANK, Prompts
-from deita_train.evolve.ranking import FEWEST_VERSIONS, Ranking, good_versions, judge_ranking, ranking_request
+from deita_train.evolve.ranking import (
+    FEWEST_VERSIONS,
+    Ranking,
+    good_versions,
+    is_settled,
+    judge_ranking,
+    ranking_request,
+)
 from deita_train.evolve.summary import chain_examples, rank_summary
-from deita_train.stages.asking.asker import asked_until_usable, spent, stage_asker
+from deita_train.llm.answers import Answer, Failure
+from deita_train.llm.client import Asker
+from deita_train.llm.requests import ChatRequest
+from deita_train.stages.asking.announcing import announced_asker
+from deita_train.stages.asking.asker import asked_until_usable, log_line, spent
 from deita_train.stages.asking.evolve import read_chains
 from deita_train.stages.context import StageContext, StageResult
 
@@ -39,71 +50,96 @@ FEATURES = datasets.Features(
 """One row for each labelled version: `input` and `target` as in the published scorer data, `split` "train" or
 "heldout", the same for all versions of a seed, and the lineage."""
 TRAIN, HELDOUT = "train", "heldout"
-_DRAWN = 10**9
 
 
 def run(context: StageContext) -> StageResult:
     """Ask for every order of every seed's versions, and write a row for each version that was ranked."""
     identity = context.identity
-    asker = stage_asker(context)
     chains = read_chains(context.parents["chains"])
-    rankings = _rankings(context, asker, chains)
+    compared = [good for good in map(good_versions, chains.values()) if len(good) >= FEWEST_VERSIONS]
+    rounds = Rounds(identity)
+    asker = announced_asker(context, [rounds.request(versions, 0, 0) for versions in compared])
+    rankings = _rankings(identity, asker, rounds, compared)
     labelled = {
         seed_id: label_rows(chain, rankings.get(seed_id, []), identity["dimension"])
         for seed_id, chain in chains.items()
     }
-    rows = [_row(row, chains[seed_id], identity) for seed_id, labels in labelled.items() for row in labels.rows]
+    heldout = heldout_seeds([seed_id for seed_id, labels in labelled.items() if labels.rows], identity)
+    rows = [
+        _row(row, chains[seed_id], HELDOUT if seed_id in heldout else TRAIN)
+        for seed_id, labels in labelled.items()
+        for row in labels.rows
+    ]
     if not rows:
         raise UserError(f"{context.label}: no seed could be ranked; the log of the stage's answers says why.")
     datasets.Dataset.from_list(rows, features=FEATURES).save_to_disk(str(context.data_dir))
     everything = [ranking for of_seed in rankings.values() for ranking in of_seed]
     drops = Counter(reason for labels in labelled.values() for reason in labels.dropped.values())
+    judged = rank_summary(chains, everything)
+    for warning in judged["warnings"]:
+        log_line(f"warning: {context.label}: {warning['name']}: {warning['text']}")
     metrics = {
         "dimension": identity["dimension"],
         "splits": dict(Counter(row["split"] for row in rows)),
-        **rank_summary(chains, everything),
+        **judged,
         "examples": chain_examples(chains, everything),
         **spent(asker),
     }
     return StageResult(len(rows) + drops.total(), len(rows), dict(drops), metrics)
 
 
-def _rankings(context: StageContext, asker: Any, chains: Mapping[str, Sequence[Version]]) -> dict[str, list[Ranking]]:
+class Rounds:
+    """What a stage asks about the good versions of one seed, in each round and attempt, and what the answer says."""
+
+    def __init__(self, identity: Mapping[str, Any]) -> None:
+        self._identity = identity
+        self._prompts = Prompts(identity["dimension"], {RANK: identity["prompt"]})
+
+    def request(self, versions: Sequence[Version], round: int, attempt: int) -> ChatRequest:
+        """The request of one round."""
+        order = self._order(versions, round, attempt)
+        return ranking_request(self._prompts, versions, order, attempt=attempt, max_tokens=self._identity["max_tokens"])
+
+    def ranking(self, versions: Sequence[Version], round: int, attempt: int, answer: Answer | Failure) -> Ranking:
+        """What the answer says."""
+        order = self._order(versions, round, attempt)
+        return judge_ranking(answer, order, seed_id=versions[0].seed_id, round=round, attempt=attempt)
+
+    def _order(self, versions: Sequence[Version], round: int, attempt: int) -> list[int]:
+        return order_of(versions[0].seed_id, round, len(versions), self._identity["seed"], attempt)
+
+
+def _rankings(
+    identity: Mapping[str, Any], asker: Asker, rounds: Rounds, compared: Sequence[Sequence[Version]]
+) -> dict[str, list[Ranking]]:
     """All answers about the versions of each seed that has something to compare."""
-    identity = context.identity
-    prompts = Prompts(identity["dimension"], {RANK: identity["prompt"]})
-    versions = {seed_id: good_versions(chain) for seed_id, chain in chains.items()}
-    asked = [
-        (seed_id, round)
-        for seed_id, good in versions.items()
-        if len(good) >= FEWEST_VERSIONS
-        for round in range(identity["orders"])
-    ]
-
-    def order(seed_id: str, round: int, attempt: int) -> list[int]:
-        return order_of(seed_id, round, len(versions[seed_id]), identity["seed"], attempt)
-
+    asked = [(versions, round) for versions in compared for round in range(identity["orders"])]
     attempts = asked_until_usable(
         asker,
         asked,
-        lambda item, attempt: ranking_request(
-            prompts, versions[item[0]], order(*item, attempt), attempt=attempt, max_tokens=identity["max_tokens"]
-        ),
-        lambda item, attempt, answer: judge_ranking(
-            answer, order(*item, attempt), seed_id=item[0], round=item[1], attempt=attempt
-        ),
-        lambda ranking: ranking.scores is not None,
+        lambda item, attempt: rounds.request(*item, attempt),
+        lambda item, attempt, answer: rounds.ranking(*item, attempt, answer),
+        is_settled,
         identity["ask_again"],
     )
     found: dict[str, list[Ranking]] = {}
-    for (seed_id, _), of_round in zip(asked, attempts, strict=True):
-        found.setdefault(seed_id, []).extend(of_round)
+    for (versions, _), of_round in zip(asked, attempts, strict=True):
+        found.setdefault(versions[0].seed_id, []).extend(of_round)
     return found
 
 
-def _row(row: Mapping[str, Any], chain: Sequence[Version], identity: Mapping[str, Any]) -> dict[str, Any]:
+def heldout_seeds(seed_ids: Sequence[str], identity: Mapping[str, Any]) -> set[str]:
+    """The seeds whose rows are kept from training: the stated share, drawn by their ids, and one of several at least.
+
+    A scorer that has nothing to be measured with would fail once everything is asked and paid for.
+    """
+    share = identity["heldout_share"]
+    least = 1 if share > 0 and len(seed_ids) > 1 else 0
+    number = max(least, min(round(share * len(seed_ids)), len(seed_ids) - 1))
+    return set(sorted(seed_ids, key=lambda seed_id: draw("heldout", identity["seed"], seed_id))[:number])
+
+
+def _row(row: Mapping[str, Any], chain: Sequence[Version], split: str) -> dict[str, Any]:
     """A labelled row with the texts of its version and its split."""
     version = next(version for version in chain if version.step == row["step"])
-    place = int(draw("heldout", identity["seed"], row["seed_id"]), 16) % _DRAWN
-    split = HELDOUT if place < identity["heldout_share"] * _DRAWN else TRAIN
     return {**row, "instruction": version.instruction, "response": version.response, "split": split}

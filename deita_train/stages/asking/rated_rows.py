@@ -9,9 +9,14 @@ import datasets
 
 from deita_train.data.conversations import user_turns
 from deita_train.errors import UserError
+from deita_train.evolve.elimination import is_final
+from deita_train.evolve.reading import Unusable
 from deita_train.llm.client import Asker
 from deita_train.stages.asking.asker import spent
 from deita_train.stages.context import StageContext, StageResult
+
+Turn = tuple[int, str, str | None]
+"""The number of the row, the instruction and the response."""
 
 
 def pool_of(context: StageContext) -> datasets.Dataset:
@@ -19,9 +24,14 @@ def pool_of(context: StageContext) -> datasets.Dataset:
     return datasets.load_from_disk(str(context.parents["pool"] / "data"))
 
 
-def turns_of(pool: datasets.Dataset) -> list[tuple[int, str, str | None]]:
-    """The number of the row, the instruction and the response of every user turn."""
+def turns_of(pool: datasets.Dataset) -> list[Turn]:
+    """Every user turn."""
     return [(number, *turn) for number, row in enumerate(pool) for turn in user_turns(row["messages"])]
+
+
+def is_settled(outcome: object) -> bool:
+    """Whether an answer can be used, or asking again would not help."""
+    return not isinstance(outcome, Unusable) or is_final(outcome.reason)
 
 
 def leave_column(

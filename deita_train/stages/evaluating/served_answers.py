@@ -14,7 +14,7 @@ from deita_train.stages.evaluating.given_answers import GivenAnswers
 
 def served_answers(context: StageContext, questions: Sequence[Mapping[str, Any]]) -> GivenAnswers:
     """Ask the endpoint everything, one turn of all questions after another."""
-    asker = stage_asker(context)
+    asker = stage_asker(context, sum(len(question["turns"]) for question in questions))
 
     def answer(_: int, asked: Sequence[Asked]) -> list[Reply]:
         return [_reply(outcome) for outcome in asker.ask([_request(context.identity, one) for one in asked])]

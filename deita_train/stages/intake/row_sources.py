@@ -23,6 +23,7 @@ def open_source(
         "roles": identity["roles"],
         "instruction_share": (share[0], share[1]) if share is not None else None,
         "draw": Draw(**identity["draw"]) if "draw" in identity else None,
+        "needs_answer": identity.get("needs_answer", True),
     }
     if "builtin" in identity:
         rows = generate(identity["builtin"], identity["rows"], identity["seed"])
