@@ -92,7 +92,7 @@ def choose_stage(plan: Plan, label: str | None) -> Node:
 
 
 def _can_be_shown(node: Node) -> bool:
-    """Whether the stage asks about seeds, or gives rows to a model by a template that is known here (no server's is)."""
+    """Whether the stage asks about seeds, or gives rows to a model by a template that is known here; no server's is."""
     kind = STAGE_KINDS[node.kind]
     return kind.asks_about_seeds or (kind.rows is not None and "endpoint" not in node.runtime)
 

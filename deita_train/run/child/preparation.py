@@ -11,6 +11,8 @@ from deita_train.store.keys import canonical_json
 # The settings that the prepared batches of an inference stage depend on.
 _PLANNED_FOR = ("max_batch_tokens", "reuse_rows")
 _PREPARED = "complete"
+# Rises when prepared data is written otherwise, so that an attempt of an earlier version is prepared anew.
+_FORM = 2
 
 
 def prepare(module: Any, context: StageContext) -> None:
@@ -47,4 +49,4 @@ def _is_prepared(context: StageContext, wanted: str) -> bool:
 def _made_for(context: StageContext) -> str:
     """The settings and the parents' content, which `--fresh` can change under the same key."""
     read = {name: read_json(folder / MANIFEST)["content_digest"] for name, folder in context.parents.items()}
-    return canonical_json({**{name: context.runtime.get(name) for name in _PLANNED_FOR}, "read": read})
+    return canonical_json({"form": _FORM, **{name: context.runtime.get(name) for name in _PLANNED_FOR}, "read": read})
