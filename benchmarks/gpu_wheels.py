@@ -40,7 +40,7 @@ PRESENT = frozenset((
     "scipy", "tokenizers", "torch", "tqdm", "transformers", "triton", "typer", "typing-extensions", "xxhash",
 ))  # fmt: skip
 # Of the project's own dependencies, those that none of the parts needs.
-UNUSED = frozenset({"deepspeed", "wandb"})
+UNUSED = frozenset({"deepspeed", "scikit-learn", "wandb"})
 PLATFORMS = [f"manylinux_2_{glibc}_x86_64" for glibc in (28, 27, 24, 17)] + ["manylinux2014_x86_64"]
 _MACHINE = {
     "python_version": "3.12", "python_full_version": "3.12.3", "sys_platform": "linux", "platform_system": "Linux",

@@ -120,7 +120,7 @@ def run_engine(
         Pass(plan, shards, on_positions, speed, lambda: None).run(range(len(plan.batches)))
         columns = collect(shards, len(ids))
     seconds = time.perf_counter() - started
-    return Measured(name, seconds, sum(lengths), padding_share(lengths, plan.batches), speed), columns
+    return Measured(name, seconds, sum(lengths), padding_share(plan.lengths, plan.batches), speed), columns
 
 
 def measured_product(device: str, dtype: torch.dtype, size: int = 4096) -> float:
