@@ -155,6 +155,21 @@ def encode(
     return _without_end(encoded, tokenizer.eos_token_id) if add_special_tokens else encoded
 
 
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, text: str, literals: Sequence[Span], *, add_special_tokens: bool
+) -> list[int]:
+    """The ids of :func:`encode`; a fifth faster, because nobody counts which characters a token covers."""
+    if literals:
+        return encode(tokenizer, text, literals, add_special_tokens=add_special_tokens).ids
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation is not None or backend.padding is not None or backend.encode_special_tokens:
+        tokenizer("")  # which takes back what tokenizer.json, or an earlier call, asked for
+    ids: list[int] = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+    if add_special_tokens and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        return encode(tokenizer, text, literals, add_special_tokens=True).ids
+    return ids
+
+
 def _without_end(encoded: EncodedText, end: int | None) -> EncodedText:
     """The tokens without a last one that is the end of sequence and stands for no character of the text."""
     ids, offsets = encoded.ids, encoded.offsets

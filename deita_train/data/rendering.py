@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from deita_train.data.control_tokens import EncodedText, Span, check_control_tokens, control_tokens, encode
+from deita_train.data.control_tokens import EncodedText, Span, check_control_tokens, control_tokens, encode, token_ids
 from deita_train.data.row_refusal import RowRefused
 from deita_train.data.stated_ends import add_stated_ends
 from deita_train.data.template_text import Message, rendered_text
@@ -100,12 +100,15 @@ def render(
         UserError: it writes the beginning of the sequence twice.
     """
     rendered = rendered_text(tokenizer, messages, tools=tools, labelled=labelled)
-    encoded = encode(tokenizer, rendered.text, rendered.literals, add_special_tokens=False)
-    ids = encoded.ids
-    mask = _inside(encoded, rendered.answers, control_tokens(tokenizer).ids)
+    if labelled:
+        encoded = encode(tokenizer, rendered.text, rendered.literals, add_special_tokens=False)
+        ids, mask = encoded.ids, _inside(encoded, rendered.answers, control_tokens(tokenizer).ids)
+        labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
+    else:
+        ids = token_ids(tokenizer, rendered.text, rendered.literals, add_special_tokens=False)
+        labels = [IGNORED] * len(ids)
     if tokenizer.bos_token_id is not None and ids[:2].count(tokenizer.bos_token_id) > 1:
         raise UserError(f"a conversation starts with {tokenizer.bos_token} twice; fix the chat template.")
-    labels = [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)]
     truncated = max_length is not None and len(ids) > max_length
     return RenderedConversation(ids[:max_length], labels[:max_length], truncated)
 
@@ -138,7 +141,7 @@ def render_prompt(
         RowRefused: the template cannot write them.
     """
     asked = rendered_text(tokenizer, prompt, tools=tools, add_generation_prompt=True, labelled=False)
-    return encode(tokenizer, asked.text, asked.literals, add_special_tokens=False).ids
+    return token_ids(tokenizer, asked.text, asked.literals, add_special_tokens=False)
 
 
 def render_pair(

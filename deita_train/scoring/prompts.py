@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from deita_train.data.control_tokens import EncodedText, Span, control_tokens, encode
+from deita_train.data.control_tokens import EncodedText, Span, control_tokens, encode, token_ids
 from deita_train.errors import UserError
 
 COMPLEXITY_PROMPT = (
@@ -104,6 +104,10 @@ class PromptEncoder:
             None when the prompt is too long and may not be shortened, or when not even the empty prompt fits.
         """
         parts = prompt_parts(self._dimension, instruction, response)
+        literals = literal_spans(self._tokenizer, parts)
+        ids = token_ids(self._tokenizer, "".join(parts), literals, add_special_tokens=True)
+        if len(ids) <= self._max_length:
+            return PromptIds(ids, False, instruction, response)
         encoding = self._encode(parts)
         # The texts are at the odd places, and the last one is shortened first.
         for place in range(len(parts) - 2, 0, -2) if self.shortens else ():

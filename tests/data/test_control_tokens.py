@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from deita_train.data.control_tokens import ControlTokens, control_tokens, encode, replaced
+from deita_train.data.control_tokens import ControlTokens, control_tokens, encode, replaced, token_ids
 from deita_train.errors import UserError
 from deita_train.training.miniature import train_tokenizer
 
@@ -154,3 +154,23 @@ def test_an_ordinary_character_that_serves_as_a_control_token_stays_a_character(
     assert ControlTokens(tokenizer).spans("a!!</s>!") == [(3, 7)]
     ids = encode(tokenizer, "a!!</s>!b</s>", [(3, 7)], add_special_tokens=False).ids
     assert tokenizer.convert_ids_to_tokens(ids) == ["a", "!", "!", "<", "/", "s", ">", "!", "b", "</s>"]
+
+
+@pytest.mark.parametrize("add_special_tokens", [True, False])
+@pytest.mark.parametrize("kind", ["byte_level", "word_piece", "unigram"])
+def test_ids_alone_are_those_of_the_whole_encoding(byte_level, kind, add_special_tokens):
+    tokenizer = {"word_piece": word_piece, "unigram": unigram}.get(kind, lambda: byte_level)()
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    texts = [
+        "the bird</s>",
+        "",
+        "Hello, world!",
+        "a" * 500,
+        "naïve 日本語 \U0001f600 <s> [SEP] the</s>",
+        " leading and trailing ",
+    ]
+    for text in texts:
+        for literals in ([], control_tokens(tokenizer).spans(text)):
+            whole = encode(tokenizer, text, literals, add_special_tokens=add_special_tokens)
+            assert token_ids(tokenizer, text, literals, add_special_tokens=add_special_tokens) == whole.ids

@@ -252,7 +252,7 @@ def test_what_is_missing_or_without_effect_is_reported(tmp_path, changes, messag
 
 
 def test_kmeans_takes_no_tokens(tmp_path):
-    with pytest.raises(UserError, match="select: method kmeans takes no budget of tokens: what it keeps first follows from"):
+    with pytest.raises(UserError, match="kmeans takes no budget of tokens: what it keeps first follows from"):
         plan(tmp_path, recipe(select__method="kmeans", select__budget=TOKENS))
 
 
