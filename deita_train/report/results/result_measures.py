@@ -162,9 +162,17 @@ def _benchmark_measure(label: str, item: Artefact, name: str, first: Result) -> 
         return results[name].value / 100 if results[name].unit == "percent" else results[name].value
 
     direction = {True: HIGHER, False: LOWER, None: ""}[first.higher_is_better]
-    title = f"{item.metrics.get('title', benchmark)}, {name}, after {TUNED[model]}"
+    title = f"{_benchmark_words(item, benchmark, name)} after {TUNED[model]}"
     is_share = first.unit in ("share", "percent")
     return Measure(title, label, read, Reference(f"{benchmark}.base", read), direction, is_share)
+
+
+def _benchmark_words(item: Artefact, benchmark: str, name: str) -> str:
+    """A figure's name: a task's own, a rating's benchmark, or both where a benchmark has figures of several kinds."""
+    title = str(item.metrics.get("title", benchmark))
+    if benchmark == "lm_eval" and name != "mean":
+        return name.replace("_", " ")
+    return title if name in ("overall", "mean") else f"{title}, {name},"
 
 
 def measured(measures: Sequence[Measure], groups: Sequence[Group]) -> list[Measure]:
