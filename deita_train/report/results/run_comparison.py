@@ -183,16 +183,16 @@ def _otherwise_judged(of: Artefact, against: Artefact) -> str:
 def _other_rows(of: Artefact, against: Artefact, noun: str) -> str:
     """What differs between the rows of two models; tokens tell rows of one name, and tokenizers, apart."""
     ours, theirs = _tokens(of), _tokens(against)
-    if refusal := _other_ids(ours.keys(), theirs.keys(), noun):
+    if refusal := _other_ids(set(ours), set(theirs), noun):
         return refusal
     differing = sum(ours[name] != theirs[name] for name in ours)
     return f"{differing:,} of {len(ours):,} {noun}s have other numbers of tokens" if differing else ""
 
 
-def _other_ids(ours: Mapping[str, object] | set[str], theirs: Mapping[str, object] | set[str], noun: str) -> str:
-    if set(ours) == set(theirs):
+def _other_ids(ours: set[str], theirs: set[str], noun: str) -> str:
+    if ours == theirs:
         return ""
-    only, missing = len(set(ours) - set(theirs)), len(set(theirs) - set(ours))
+    only, missing = len(ours - theirs), len(theirs - ours)
     return f"the {noun}s differ ({only:,} only of the one, {missing:,} only of the other)"
 
 
