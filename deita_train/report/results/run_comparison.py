@@ -28,24 +28,20 @@ _OF_A_TASK = ("digest", "shots", "version")
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run by the name that tables give it, and the stages of its base cell."""
+    """A run by the name that tables give it, and the stages of its base cell; or a single model by its own name."""
 
     name: str
     stages: Mapping[str, Artefact]
+    is_model: bool = False
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The last model of a run that a benchmark measured."""
+    """The last model of a run that a benchmark measured; `name` is the run's with the model's."""
 
     run: str
-    model: str
+    name: str
     artefact: Artefact
-
-    @property
-    def name(self) -> str:
-        """The run with its model."""
-        return f"{self.run} ({MODELS[self.model]})"
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,10 @@ def compared_benchmarks(runs: Sequence[ComparedRun]) -> list[Compared]:
 
 def _last(run: ComparedRun, label: str) -> Entry | None:
     measured = [model for model in MODELS if f"{label}.{model}" in run.stages]
-    return Entry(run.name, measured[-1], run.stages[f"{label}.{measured[-1]}"]) if measured else None
+    if not measured:
+        return None
+    name = run.name if run.is_model else f"{run.name} ({MODELS[measured[-1]]})"
+    return Entry(run.name, name, run.stages[f"{label}.{measured[-1]}"])
 
 
 def figures_of(label: str, item: Artefact) -> dict[str, Result]:
