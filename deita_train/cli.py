@@ -221,16 +221,22 @@ def schema() -> None:
 
 @app.command()
 def report(
-    run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.", show_default=False)],
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="The folder of a run, such as runs/quickstart.", show_default=False),
+    ],
 ) -> None:
-    """Write the report of a run again from its artefacts."""
-    from deita_train.commands.results import print_results
+    """Write the report of a run again from its artefacts; or, of several runs, compare them with the first."""
+    from deita_train.commands.results import print_comparison, print_results
     from deita_train.plan.plan import store_folder
     from deita_train.report.page import write_report
 
     console = _console()
-    page = write_report(run_dir, store_folder(run_dir))
-    print_results(console, run_dir)
+    if len(run_dirs) > 1:
+        page = print_comparison(console, run_dirs)
+    else:
+        page = write_report(run_dirs[0], store_folder(run_dirs[0]))
+        print_results(console, run_dirs[0])
     console.print(f"Report: {page}", soft_wrap=True)
 
 

@@ -251,6 +251,12 @@ COMMANDS = (
         None,
         (
             _model("evaluate"),
+            OptionSpec(
+                "--against",
+                "",
+                "Another model, measured on the same rows and pairs: how far --model is from it.",
+                metavar="MODEL",
+            ),
             _data("--heldout", "evaluate.heldout", "Conversations: loss per assistant token."),
             _data("--preferences", "evaluate.preferences", "Pairs: which answer is the likelier one."),
             _data("--questions", "evaluate.answers.questions", "Questions to answer: prompts, MT-Bench's file, ..."),

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from deita_train.commands.against import MODEL, against, print_models
 from deita_train.commands.comparison_files import ComparisonFiles
 from deita_train.commands.exports import export_model, export_selection, export_table, print_facts
 from deita_train.commands.select_options import check_select
@@ -49,6 +50,19 @@ def _copy_model(single: Single, values: Mapping[str, Any]) -> None:
 
 
 def _print_measures(single: Single, values: Mapping[str, Any]) -> None:
+    """With `--against` both models' measures, and how far apart they are."""
+    if values["against"] is None:
+        _measure(single, values)
+        return
+    other = against(single, values["against"])
+    plan, console = _measure(single, values)
+    other_plan, _ = _carry_out(other, values)
+    print_facts(other_plan, console)
+    names = other.fields[MODEL], single.fields[MODEL]
+    print_models(console, dict(zip(names, (other_plan, plan), strict=True)))
+
+
+def _measure(single: Single, values: Mapping[str, Any]) -> tuple[Plan, Console]:
     target = None if values["output"] is None else Output.for_rows(values["output"], values["overwrite"])
     if target is not None and values["questions"] is None:
         raise UserError(
@@ -59,6 +73,7 @@ def _print_measures(single: Single, values: Mapping[str, Any]) -> None:
     print_facts(plan, console)
     if target is not None:
         export_table(plan, _ANSWERS, target, console)
+    return plan, console
 
 
 def _carry_out(single: Single, values: Mapping[str, Any], *outputs: tuple[str, Output]) -> tuple[Plan, Console]:

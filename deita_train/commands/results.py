@@ -1,4 +1,4 @@
-"""Prints a plan, and the results of a run."""
+"""Prints a plan, the results of a run, and runs side by side."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.console import Console
 from deita_train.commands.printed_table import print_table
 from deita_train.commands.stage_list import StageLine, print_stages
 from deita_train.plan.disk import disk_lines
-from deita_train.plan.plan import Plan, PlannedStage, planned_stages
+from deita_train.plan.plan import Plan, PlannedStage, planned_stages, store_folder
 from deita_train.plan.unread import unread_lines
 from deita_train.store.atomic_io import read_json
 from deita_train.table import Table
@@ -75,3 +75,19 @@ def print_results(console: Console, run_dir: Path) -> None:
     """Print the result tables that the report wrote."""
     for table in read_json(run_dir / "report" / "result.json"):
         print_table(console, Table.from_json(table))
+
+
+def print_comparison(console: Console, run_dirs: Sequence[Path]) -> Path:
+    """Print runs side by side, and write the page of them; return its path.
+
+    Raises:
+        UserError: a folder is no run, one is named twice, or no run has measured a model.
+    """
+    from deita_train.report.run_page import comparison_tables, read_runs, write_comparison
+
+    tables, sentences = comparison_tables(read_runs([(run_dir, store_folder(run_dir)) for run_dir in run_dirs]))
+    page = write_comparison(run_dirs, tables, sentences)
+    for table in tables:
+        print_table(console, table)
+    _print_prose(console, sentences)
+    return page

@@ -53,13 +53,19 @@ def mean_of_groups(
     groups: Sequence[Sequence[float]], unit: Unit, seed: int = 0, higher_is_better: bool | None = True
 ) -> Result:
     """The mean of all values of at least one group, such as the turns of a question; whole groups are resampled."""
-    sums, sizes = np.array([sum(group) for group in groups], np.float64), np.array([len(group) for group in groups])
-    low, high = None, None
-    if len(groups) > 1:
-        # Places are drawn as for single values, so that groups of one give the same interval.
-        ratios = _resampled_means(sums, seed) / _resampled_means(sizes.astype(np.float64), seed)
-        low, high = _percentiles(ratios)
-    return Result(float(sums.sum() / sizes.sum()), low, high, len(groups), unit, higher_is_better)
+    return mean_of_sums([sum(group) for group in groups], list(map(len, groups)), unit, seed, higher_is_better)
+
+
+def mean_of_sums(
+    sums: Sequence[float],
+    sizes: Sequence[int],
+    unit: Unit,
+    seed: int = 0,
+    higher_is_better: bool | None = True,
+) -> Result:
+    """The mean over all parts of at least one question, such as tokens: of each its sum and how many parts it has."""
+    low, high = _ratio_interval(np.asarray(sums, np.float64), np.asarray(sizes, np.float64), seed)
+    return Result(float(np.sum(sums) / np.sum(sizes)), low, high, len(sizes), unit, higher_is_better)
 
 
 def mean_of_tasks(
@@ -116,6 +122,26 @@ def paired_difference(
     differences = [first[name] - second[name] for name in shared]
     low, high = bootstrap_interval(differences, seed)
     return PairedDifference(float(np.mean(differences)), low, high, len(shared))
+
+
+def paired_difference_of_sums(
+    first: Mapping[str, float], second: Mapping[str, float], sizes: Mapping[str, int], seed: int = 0
+) -> PairedDifference:
+    """The difference of two means over the same parts, such as losses per token, of the same questions."""
+    assert first.keys() == second.keys() == sizes.keys(), "the questions of both are the same"
+    names = sorted(sizes)
+    differences = np.array([first[name] - second[name] for name in names], np.float64)
+    parts = np.array([sizes[name] for name in names], np.float64)
+    low, high = _ratio_interval(differences, parts, seed)
+    return PairedDifference(float(differences.sum() / parts.sum()), low, high, len(names))
+
+
+def _ratio_interval(sums: np.ndarray, sizes: np.ndarray, seed: int) -> tuple[float | None, float | None]:
+    """Of the sum of all over the size of all, when whole questions are resampled."""
+    if len(sums) < 2:
+        return None, None
+    # Places are drawn as for single values, so that sizes of one give the same interval.
+    return _percentiles(_resampled_means(sums, seed) / _resampled_means(sizes, seed))
 
 
 def _percentiles(means: np.ndarray) -> tuple[float, float]:
