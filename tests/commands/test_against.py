@@ -1,6 +1,8 @@
 """`evaluate --against` up to the measuring, and what it prints, from artefacts written here."""
 
 import io
+import json
+from dataclasses import fields
 from types import SimpleNamespace
 
 import datasets
@@ -10,7 +12,7 @@ from rich.console import Console
 from deita_train.commands.against import MODEL, against, print_models
 from deita_train.commands.single import Single
 from deita_train.errors import UserError
-from deita_train.store.artefacts import Store
+from deita_train.store.artefacts import Manifest, Store
 
 FIELDS = {MODEL: "m", "evaluate.heldout.dataset": "h.jsonl", "evaluate.answers.questions.dataset": "q.jsonl"}
 
@@ -40,14 +42,14 @@ def test_what_cannot_be_compared_is_refused(of, model, message):
 def plan_of(tmp_path, name, losses):
     rows = [{"id": f"r{n}", "loss": loss, "tokens": 2} for n, loss in enumerate(losses)]
     datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / name / "data"))
+    facts = {field.name: None for field in fields(Manifest)} | {"id": name, "config": {}, "parents": {}}
+    (tmp_path / name / "manifest.json").write_text(json.dumps(facts))
+    (tmp_path / name / "metrics.json").write_text("{}")
     nodes = {"evaluate.base": SimpleNamespace(id=name)}
     return SimpleNamespace(cells=[SimpleNamespace(nodes=nodes)], store=Store(tmp_path))
 
 
-def test_the_difference_of_two_models_is_printed(tmp_path, monkeypatch):
-    monkeypatch.setattr("deita_train.commands.against.asdict", lambda manifest: manifest)
-    monkeypatch.setattr(Store, "manifest", lambda self, name: {"id": name})
-    monkeypatch.setattr(Store, "metrics", lambda self, name: {})
+def test_the_difference_of_two_models_is_printed(tmp_path):
     console = Console(file=io.StringIO(), width=200)
     plans = {name: plan_of(tmp_path, name, losses) for name, losses in (("n", [4.0, 4.0]), ("m", [3.0, 5.0]))}
     print_models(console, plans)
