@@ -22,7 +22,8 @@ def artefact(tmp_path):
         folder = tmp_path / str(len(made))
         made.append(folder)
         datasets.Dataset.from_list(rows).save_to_disk(str(folder / "data"))
-        return Artefact(folder, {"id": folder.name, "config": config or {}, "parents": parents or {}}, metrics)
+        manifest = {"id": folder.name, "config": config or {}, "parents": parents or {}, "content_digest": str(rows)}
+        return Artefact(folder, manifest, metrics)
 
     return write
 
@@ -33,19 +34,30 @@ def losses(artefact, sums, tokens):
     )
 
 
-def tasks(artefact, scores, digest):
+def tasks(artefact, scores, digest, shots=0, **config):
     result = Result(float(np.mean(scores)), 0.1, 0.9, len(scores), "share").as_metric()
     rows = [{"id": f"arc/{n}", "task": "arc", "score": float(score)} for n, score in enumerate(scores)]
-    facts = {"arc": {"digest": digest, "shots": 0, "version": "1"}}
-    return artefact(rows, title="Tasks", results={"arc": result}, tasks=facts)
+    facts = {"arc": {"digest": digest, "shots": shots, "version": "1"}}
+    config = {"harness": "0.4.13", "chat_template": None, "seed": 1, **config}
+    return artefact(rows, config=config, title="Tasks", results={"arc": result}, tasks=facts)
 
 
-def judged(artefact, scores, first=0, model="m", **parents):
+def judged(artefact, scores, first=0, model="m", text="Why?", answers=None, **parents):
+    """The stages of a model whose answers are judged."""
     result = Result(float(np.mean(scores)), None, None, len(scores), "score").as_metric()
     rows = [
         {"id": f"q{n}/1", "question_id": f"q{n}", "score": float(score)} for n, score in enumerate(scores, start=first)
     ]
-    return artefact(rows, parents, {"model": model, "answers_of": "x"}, title="MT-Bench", results={"overall": result})
+    questions = artefact([{"id": row["question_id"], "turns": [text]} for row in rows])
+    settings = {"max_new_tokens": 64, "temperature": 0.0, "chat_template": text, **(answers or {})}
+    given = artefact([{"id": "q", "answer": str(scores)}], {"questions": questions.id}, settings)
+    parents = {"questions": questions.id, "answers": given.id, **parents}
+    config, figures = {"model": model, "answers_of": "x"}, {"overall": result}
+    return {
+        "questions.mt_bench": questions,
+        "generate.mt_bench.sft": given,
+        "mt_bench.sft": artefact(rows, parents, config, title="MT-Bench", results=figures),
+    }
 
 
 def of(*runs):
@@ -110,30 +122,57 @@ def test_tasks_are_paired_by_the_digest_of_their_questions(artefact):
 
 
 @pytest.mark.parametrize(
+    ("shots", "config", "refusal"),
+    [
+        (0, {"chat_template": "t"}, "only one was asked through a chat template"),
+        (0, {"harness": "0.4.14"}, "the versions of the harness differ"),
+        (0, {"seed": 2}, None),
+        (5, {"seed": 2}, "the examples are drawn by other seeds"),
+    ],
+)
+def test_tasks_are_paired_only_if_they_were_asked_in_the_same_way(artefact, shots, config, refusal):
+    first, other = tasks(artefact, [0, 0], "d", shots), tasks(artefact, [1, 1], "d", shots, **config)
+    tables, sentences = of({"lm_eval.sft": first}, {"lm_eval.sft": other})
+    if refusal is None:
+        assert len(tables) == 2 and not sentences
+    else:
+        assert len(tables) == 1 and sentences == [f"Tasks: B (SFT) and A (SFT) are not paired: {refusal}."]
+
+
+def test_two_templates_are_two_models_and_no_other_questions(artefact):
+    first, other = (tasks(artefact, [0, 1], "d", chat_template=template) for template in ("t", "u"))
+    tables, _ = of({"lm_eval.sft": first}, {"lm_eval.sft": other})
+    assert len(tables) == 2
+
+
+@pytest.mark.parametrize(
     ("more", "refusal"),
     [
         ({"first": 1}, "the questions differ (1 only of the one, 1 only of the other)"),
         ({"model": "n"}, "they are judged otherwise (model)"),
         ({"baseline": "b"}, "they are compared with other answers"),
+        ({"text": "Who?"}, "the questions differ under the same names"),
+        ({"answers": {"max_new_tokens": 65}}, "they were answered otherwise (max_new_tokens)"),
+        ({"answers": {"temperature": 0.7}}, "they were answered otherwise (temperature)"),
     ],
 )
 def test_judged_answers_are_paired_by_questions_and_judge(artefact, more, refusal):
-    first = {"mt_bench.sft": judged(artefact, [4, 5])}
-    tables, sentences = of(first, {"mt_bench.sft": judged(artefact, [6, 7])})
+    first = judged(artefact, [4, 5])
+    tables, sentences = of(first, judged(artefact, [6, 7], answers={"chat_template": "t", "seed": 2}))
     assert tables[1].rows[0][2] == "+2.00 (2.00 to 2.00)" and not sentences
-    tables, sentences = of(first, {"mt_bench.sft": judged(artefact, [6, 7], **more)})
+    tables, sentences = of(first, judged(artefact, [6, 7], **more))
     assert len(tables) == 1 and sentences == [f"MT-Bench: B (SFT) and A (SFT) are not paired: {refusal}."]
 
 
 def test_a_run_without_a_benchmark_has_a_dash(artefact):
-    tables, sentences = of({"mt_bench.sft": judged(artefact, [4, 5])}, {})
+    tables, sentences = of(judged(artefact, [4, 5]), {})
     assert tables[0].rows == (("overall", "4.50", "\N{EN DASH}", "2"),) and len(tables) == 1 and not sentences
     with pytest.raises(UserError, match="A, B: no run has measured a model"):
         of({}, {})
 
 
 def test_the_page_lies_beside_the_runs_own_report(artefact, tmp_path):
-    tables, sentences = of(*({"mt_bench.sft": judged(artefact, scores)} for scores in ([4, 6], [5, 5])))
+    tables, sentences = of(*(judged(artefact, scores) for scores in ([4, 6], [5, 5])))
     folders = [tmp_path / "runs" / name for name in ("one", "two", "three")]
     for folder in folders:
         folder.mkdir(parents=True)

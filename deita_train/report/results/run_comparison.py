@@ -24,6 +24,8 @@ _TITLES = {LOSS: "Held-out rows", PAIRS: "Held-out pairs"}
 # Of a judge's settings those that do not change what its scores mean: whose answers, and what only repeats draw.
 _OF_THE_RUN = frozenset({"answers_of", "ask_again", "seed"})
 _OF_A_TASK = ("digest", "shots", "version")
+# Of the settings of answers, those that are the benchmark's and not the model's.
+_OF_ANSWERS = ("max_new_tokens", "temperature")
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,19 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Entry:
-    """The last model of a run that a benchmark measured; `name` is the run's with the model's."""
+    """The last model of a run that a benchmark measured; `name` is the run's with the model's.
+
+    `by_id` has the artefacts of the run, among which are those that this one was made from.
+    """
 
     run: str
     name: str
     artefact: Artefact
+    by_id: Mapping[str, Artefact]
+
+    def parent(self, role: str) -> Artefact:
+        """What the artefact was made from in this role."""
+        return self.by_id[self.artefact.manifest["parents"][role]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,8 @@ def _last(run: ComparedRun, label: str) -> Entry | None:
     if not measured:
         return None
     name = run.name if run.is_model else f"{run.name} ({MODELS[measured[-1]]})"
-    return Entry(run.name, name, run.stages[f"{label}.{measured[-1]}"])
+    by_id = {item.id: item for item in run.stages.values()}
+    return Entry(run.name, name, run.stages[f"{label}.{measured[-1]}"], by_id)
 
 
 def figures_of(label: str, item: Artefact) -> dict[str, Result]:
@@ -122,7 +133,7 @@ def _differences(label: str, later: Entry, first: Entry) -> Iterator[RunDifferen
     if label in (LOSS, PAIRS):
         refusal = _other_rows(of, against, "row" if label == LOSS else "pair")
     else:
-        refusal = _otherwise_judged(of, against)
+        refusal = _otherwise_asked(later, first)
     if refusal:
         yield RunDifference("", later.name, first.name, refusal=refusal)
     elif label == LOSS:
@@ -163,12 +174,41 @@ def _tasks(task: str, item: Artefact) -> dict[str, Mapping[str, object]]:
     return {name: facts for name, facts in tasks.items() if name == task or name.startswith(f"{task}_")}
 
 
-def _otherwise_judged(of: Artefact, against: Artefact) -> str:
-    """What differs between the questions and judges of two models; empty where nothing does, or nobody judges."""
+def _otherwise_asked(later: Entry, first: Entry) -> str:
+    """What differs between two measurements besides the model; empty where nothing does."""
+    of, against = later.artefact, first.artefact
     if "tasks" in of.metrics and "tasks" in against.metrics:
-        return ""
+        return _otherwise_run(of, against)
     if refusal := _other_ids(_question_ids(of), _question_ids(against), "question"):
         return refusal
+    # Generated questions have the same names with every seed.
+    contents = {str(entry.parent("questions").manifest["content_digest"]) for entry in (later, first)}
+    if len(contents) > 1:
+        return "the questions differ under the same names"
+    return _otherwise_answered(later, first) or _otherwise_judged(of, against)
+
+
+def _otherwise_run(of: Artefact, against: Artefact) -> str:
+    """What differs between the ways in which the harness asked; two templates are two models."""
+    ours, theirs = (item.manifest["config"] for item in (of, against))
+    if ours["harness"] != theirs["harness"]:
+        return "the versions of the harness differ"
+    if (ours["chat_template"] is None) != (theirs["chat_template"] is None):
+        return "only one was asked through a chat template"
+    if ours["seed"] != theirs["seed"] and any(task["shots"] for task in of.metrics["tasks"].values()):
+        return "the examples are drawn by other seeds"
+    return ""
+
+
+def _otherwise_answered(later: Entry, first: Entry) -> str:
+    """What differs between the settings of two models' answers; an endpoint's have the same two."""
+    ours, theirs = (entry.parent("answers").manifest["config"] for entry in (later, first))
+    differing = [name for name in _OF_ANSWERS if ours[name] != theirs[name]]
+    return f"they were answered otherwise ({', '.join(differing)})" if differing else ""
+
+
+def _otherwise_judged(of: Artefact, against: Artefact) -> str:
+    """What differs between the judges of two models' answers."""
     ours, theirs = (item.manifest["config"] for item in (of, against))
     names = sorted((ours.keys() | theirs.keys()) - _OF_THE_RUN)
     differing = [name for name in names if ours.get(name) != theirs.get(name)]
