@@ -126,6 +126,7 @@ def write_dataset(rows: Iterable[Mapping[str, Any]], features: datasets.Features
     """
     schema = features.arrow_schema
     file = folder.with_name(f"{folder.name}.arrow.tmp")
+    file.parent.mkdir(parents=True, exist_ok=True)
     with RowWriter(file, dict(zip(schema.names, schema.types, strict=True))) as writer:
         for row in rows:
             writer.append(**row)

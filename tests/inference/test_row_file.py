@@ -55,8 +55,12 @@ def test_a_writer_that_fails_leaves_no_complete_file(tmp_path):
 def test_a_dataset_is_written_row_by_row_and_an_empty_one_is_not(tmp_path):
     features = datasets.Features({"id": datasets.Value("string"), "ends": datasets.List(datasets.Value("int32"))})
     rows = [{"id": "a", "ends": [1, None]}, {"id": "b", "ends": []}]
-    assert write_dataset(iter(rows), features, tmp_path / "data") == 2
+    assert (
+        write_dataset(iter(rows), features, tmp_path / "data")
+        == 2
+        == write_dataset(rows, features, tmp_path / "a" / "b")
+    )
     found = datasets.load_from_disk(str(tmp_path / "data"))
     assert found.features == features and found.to_list() == rows
     assert write_dataset(iter([]), features, tmp_path / "none") == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "data"]
