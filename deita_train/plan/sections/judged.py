@@ -1,6 +1,6 @@
 """The benchmarks of `evaluate:` in which a chat model judges: `judged`, `mt_bench` and `alpaca_eval`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ def _add_turns(
             f"{section.baseline} is compared with the other models that answer, and those are {', '.join(models)}.",
         )
     judge, runtime = chat_model(builder, section.judge, f"{where}.judge", where)
-    prompts = _turn_prompts(builder, way, section, where)
+    prompts = _prompts(builder, way, section, where, fastchat_prompts)
     identity = {
         **judge,
         "benchmark": benchmark,
@@ -83,7 +83,7 @@ def _add_comparisons(
         **judge,
         "benchmark": "alpaca_eval",
         "way": COMPARE,
-        "prompts": _comparison_prompts(builder, section, where).identity(),
+        "prompts": _prompts(builder, COMPARE, section, where, own_prompts).identity(),
         "weighted": section.weighted,
         "terms": terms,
         "ask_again": section.ask_again,
@@ -113,22 +113,19 @@ def _answers(
     return questions, answers
 
 
-def _turn_prompts(builder: Builder, way: str, section: Judged, where: str) -> JudgePrompts:
+def _prompts(
+    builder: Builder,
+    way: str,
+    section: Judged | AlpacaEval,
+    where: str,
+    read: Callable[[str, Path], JudgePrompts],
+) -> JudgePrompts:
+    """The judge's prompts: the package's words, or what `read` finds in the file or folder that the section names."""
     if section.prompts is None:
         return own_prompts(way)
     _refuse_prompts_of_rules(builder, section.judge, where)
     try:
-        return fastchat_prompts(way, Path(section.prompts).expanduser())
-    except UserError as error:
-        raise builder.inputs.error(where, str(error)) from error
-
-
-def _comparison_prompts(builder: Builder, section: AlpacaEval, where: str) -> JudgePrompts:
-    if section.prompts is None:
-        return own_prompts(COMPARE)
-    _refuse_prompts_of_rules(builder, section.judge, where)
-    try:
-        return own_prompts(COMPARE, Path(section.prompts).expanduser())
+        return read(way, Path(section.prompts).expanduser())
     except UserError as error:
         raise builder.inputs.error(where, str(error)) from error
 
