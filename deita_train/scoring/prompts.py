@@ -108,9 +108,11 @@ class PromptEncoder:
         ids = token_ids(self._tokenizer, "".join(parts), literals, add_special_tokens=True)
         if len(ids) <= self._max_length:
             return PromptIds(ids, False, instruction, response)
+        if not self.shortens:
+            return None
         encoding = self._encode(parts)
         # The texts are at the odd places, and the last one is shortened first.
-        for place in range(len(parts) - 2, 0, -2) if self.shortens else ():
+        for place in range(len(parts) - 2, 0, -2):
             if len(encoding.ids) > self._max_length:
                 parts, encoding = self._shorten(parts, place, encoding)
         if len(encoding.ids) > self._max_length:
