@@ -6,17 +6,9 @@
 The server may be that of another environment: DEITA_SERVING_PYTHON names its python.
 """
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import contextmanager
-from pathlib import Path
-
 import datasets
 import pytest
+from real_server import chat_model, served
 from smoke_run import ROOT, command_here, stages
 
 from deita_train.store.atomic_io import read_json
@@ -26,51 +18,8 @@ SEEDS, EVOLUTIONS = 20, 5
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(5400)]
 
 
-@pytest.fixture(scope="module")
-def model():
-    folder = os.environ.get("DEITA_CHAT_MODEL")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("DEITA_CHAT_MODEL names no folder with a small chat model")
-    return folder
-
-
-@contextmanager
-def served(model):
-    """The address of `transformers serve` with the model."""
-    python = os.environ.get("DEITA_SERVING_PYTHON", sys.executable)
-    if subprocess.run([python, "-c", "import fastapi, uvicorn"], capture_output=True, check=False).returncode:
-        pytest.skip(f"{python} cannot serve; pip install 'transformers[serving]'")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        python, "-m", "transformers.cli.transformers", "serve", model, "--device", "cpu", "--dtype", "float32",
-        "--continuous-batching", "--cb-block-size", "64", "--cb-num-blocks", "400", "--cb-max-batch-tokens", "1024",
-        "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", server)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def wait_for(address, server):
-    deadline = time.monotonic() + 300
-    while True:
-        assert server.poll() is None and time.monotonic() < deadline
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-
-
-def test_a_real_server_from_seeds_to_the_scorer_of_the_quickstart(tmp_path, model):
-    runs = tmp_path / "runs"
+def test_a_real_server_from_seeds_to_the_scorer_of_the_quickstart(tmp_path):
+    model, runs = chat_model(), tmp_path / "runs"
     with served(model) as url:
         settings = (
             f"llm={{judge: {{base_url: {url}, model: {model}, max_in_flight: 16}}}}",
