@@ -16,7 +16,7 @@ from deita_train.plan.select_fields import check_select_fields
 from deita_train.recipe.loading import LoadedRecipe, load_recipe, models_are_swept
 from deita_train.store.artefacts import Store
 from deita_train.store.attempt import AttemptError
-from deita_train.store.run_record import STAGES, RecordedCell, RecordedNode, RunRecord
+from deita_train.store.run_record import STAGES, RecordedCell, RecordedFigure, RecordedNode, RunRecord
 
 # The folder of what single commands such as `score` keep, below that of all runs.
 COMMANDS = "commands"
@@ -242,7 +242,12 @@ def run_record(plan: Plan) -> RunRecord:
         )
         for node in plan.nodes
     }
-    return RunRecord(recipe.name, recipe.description, recipe.seed, cells, nodes)
+    published = tuple(
+        RecordedFigure(measure, entry.model, value, entry.source, entry.cell)
+        for entry in (recipe.report.published if recipe.report is not None else ())
+        for measure, value in entry.figures.items()
+    )
+    return RunRecord(recipe.name, recipe.description, recipe.seed, cells, nodes, published)
 
 
 def _previous(plan: Plan) -> dict[str, dict[str, RecordedNode]]:

@@ -11,6 +11,7 @@ from deita_train.errors import UserError
 from deita_train.recipe.model_sections import RenderedLikeSft, Training, Tuning
 from deita_train.recipe.overrides import apply_overrides
 from deita_train.recipe.peft_fields import check_peft
+from deita_train.recipe.report_sections import check_published
 from deita_train.recipe.schema import Recipe
 from deita_train.recipe.sweep import expand
 from deita_train.recipe.trainer_fields import TrainerKind, check_trainer, refused_fields
@@ -68,7 +69,27 @@ def load_recipe(path: Path, sets: Sequence[str] = ()) -> LoadedRecipe:
         written = cell.data if not cell.is_base or "sweep" not in data else {**cell.data, "sweep": data["sweep"]}
         recipe = check_recipe(written, path, positions, sets, suffix)
         validated.append(RecipeCell(cell.label, cell.settings, cell.is_base, recipe))
+    _check_published(validated, path, positions, sets)
     return LoadedRecipe(path, tuple(sets), tuple(validated), until, positions)
+
+
+def _check_published(cells: Sequence[RecipeCell], path: Path, positions: Positions, sets: Sequence[str]) -> None:
+    """Raise for published figures of unknown measures, or of no cell."""
+    base = cells[0].recipe
+    tasks = [
+        task
+        for cell in cells
+        if cell.recipe.evaluate is not None and cell.recipe.evaluate.lm_eval is not None
+        for task in cell.recipe.evaluate.lm_eval.tasks
+    ]
+    settings = [cell.settings for cell in cells if not cell.is_base]
+    problems = [(_keys(dotted), text) for dotted, text in check_published(base.report, tasks, settings)]
+    if problems:
+        raise report_problems(problems, path=path, positions=positions, sets=sets)
+
+
+def _keys(dotted: str) -> list[str | int]:
+    return [int(key) if key.isdigit() else key for key in dotted.split(".")]
 
 
 def check_recipe(

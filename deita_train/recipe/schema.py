@@ -13,6 +13,7 @@ from deita_train.recipe.data_sections import Count, Pool, Section, Seed, Source
 from deita_train.recipe.evaluation_sections import Evaluate
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
 from deita_train.recipe.model_sections import Base, Dpo, Rendered, Sft
+from deita_train.recipe.report_sections import Report
 from deita_train.recipe.scoring_sections import Embedding, EmbeddingFile, Perplexity, ScoreFiles, Scorers
 from deita_train.recipe.wording import WHOLE_NUMBER, wrong_value
 from deita_train.selection.settings import EMBEDDING_CLUSTERS, METHODS, Order, Score, SelectionSettings, check_budget
@@ -301,6 +302,8 @@ class Recipe(Section):
     """Preference optimization."""
     evaluate: Evaluate | None = None
     """Evaluation on held-out rows."""
+    report: Report | None = None
+    """Published figures beside the run's own."""
     wandb: Wandb | None = None
     """Logging to wandb; by default nothing is sent."""
     report_to: Annotated[list[Literal["trackio", "tensorboard", "none"]], Field(min_length=1)] | None = None

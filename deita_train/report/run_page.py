@@ -9,6 +9,7 @@ from pathlib import Path
 from deita_train.errors import UserError
 from deita_train.evaluation.result_text import difference_text, result_text
 from deita_train.number_text import ABSENT, MINUS, count
+from deita_train.report.results.groups import groups_of
 from deita_train.report.results.run_comparison import (
     Compared,
     ComparedRun,
@@ -18,6 +19,7 @@ from deita_train.report.results.run_comparison import (
     figures_of,
 )
 from deita_train.report.results.summary import read_summary
+from deita_train.report.tables.published_table import published_in_runs, published_rows
 from deita_train.store.atomic_io import write_text_atomically
 from deita_train.table import Table, escape_markdown, numbers, words
 
@@ -41,10 +43,13 @@ def read_runs(folders: Sequence[tuple[Path, Path]]) -> list[ComparedRun]:
             raise UserError(f"{run_dir} is named twice: name runs that differ.")
     names = [place.name for place in places]
     shown = names if len(set(names)) == len(names) else list(map(str, places))
-    return [
-        ComparedRun(name, read_summary(run_dir, store).base_cell.stages)
-        for name, (run_dir, store) in zip(shown, folders, strict=True)
-    ]
+    return [_read_run(name, run_dir, store) for name, (run_dir, store) in zip(shown, folders, strict=True)]
+
+
+def _read_run(name: str, run_dir: Path, store: Path) -> ComparedRun:
+    summary = read_summary(run_dir, store)
+    published = published_rows(summary, groups_of(summary))
+    return ComparedRun(name, summary.base_cell.stages, published=tuple(published))
 
 
 def comparison_tables(runs: Sequence[ComparedRun]) -> tuple[list[Table], list[str]]:
@@ -62,6 +67,9 @@ def comparison_tables(runs: Sequence[ComparedRun]) -> tuple[list[Table], list[st
     if rows:
         columns = (*words("benchmark", "runs"), *numbers("difference", "questions"), *words("interval"))
         tables.append(Table(columns, rows, f"Differences from {runs[0].name}", note=_PAIRED))
+    published = [(run.name, *row) for run in runs for row in run.published]
+    if published:
+        tables.append(published_in_runs(published))
     return tables, [sentence for of, one in differences if (sentence := _sentence(of, one))]
 
 

@@ -41,14 +41,34 @@ class RecordedNode:
 
 
 @dataclass(frozen=True)
+class RecordedFigure:
+    """A published figure that the report shows beside the run's own.
+
+    Attributes:
+        measure: its name in the recipe.
+        model: the last part of the label of the stage that it is compared with.
+        value: as published, in percent unless it is a rating.
+        source: where it is published.
+        cell: the settings of the cell; None for the base run.
+    """
+
+    measure: str
+    model: str
+    value: float
+    source: str
+    cell: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class RunRecord:
-    """A run's cells and, by artefact id, their nodes."""
+    """A run's cells and, by artefact id, their nodes; and the published figures that its recipe names."""
 
     name: str
     description: str
     seed: int
     cells: tuple[RecordedCell, ...]
     nodes: Mapping[str, RecordedNode]
+    published: tuple[RecordedFigure, ...] = ()
 
     @classmethod
     def read(cls, run_dir: Path) -> "RunRecord":
@@ -66,7 +86,8 @@ class RunRecord:
         try:
             cells = tuple(RecordedCell(**cell) for cell in data["cells"])
             nodes = {artefact: RecordedNode(**node) for artefact, node in data["nodes"].items()}
-            return cls(**{**data, "cells": cells, "nodes": nodes})
+            published = tuple(RecordedFigure(**figure) for figure in data.get("published", ()))
+            return cls(**{**data, "cells": cells, "nodes": nodes, "published": published})
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); remove it and run again.") from error
 

@@ -2,8 +2,8 @@
 
 pip install 'transformers[serving]'
 DEITA_CHAT_MODEL=path/to/SmolLM2-135M-Instruct make test-faults
-    """
-    
+"""
+
 import json
 import shutil
 
@@ -107,7 +107,9 @@ def test_the_same_model_answers_the_same_here(of_server, of_model):
         (of_server, "generate.judged.served"), (of_model, "generate.judged.base"),
     ))  # fmt: skip
     same = [one["answer"] == other["answer"] for one, other in zip(there, here, strict=True)]
-    print("equal answers:", sum(same), "of", len(same), [row["tokens"] for row in there], [row["tokens"] for row in here])
+    print(
+        "equal answers:", sum(same), "of", len(same), [row["tokens"] for row in there], [row["tokens"] for row in here]
+    )
     assert sum(same) >= TURNS - 2
     check_ratings(of_model["judged.base"])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from deita_train.budget import in_words, is_mapping_budget
+from deita_train.cell_settings import treatment_of
 from deita_train.report.results.summary import Artefact, Cell, RunSummary
 from deita_train.report.statistics import Estimate, estimate
 
@@ -73,9 +74,9 @@ def groups_of(summary: RunSummary) -> list[Group]:
     """The run's groups: the base run's first, the others in the order of the cells."""
     members: dict[str, list[Cell]] = {}
     for cell in _without_twin(summary):
-        members.setdefault(repr(sorted(_treatment(cell).items())), []).append(cell)
+        members.setdefault(repr(sorted(treatment_of(cell.settings).items())), []).append(cell)
     ordered = sorted(members.values(), key=lambda cells: not any(cell.base for cell in cells))
-    treatments = [_treatment(cells[0]) for cells in ordered]
+    treatments = [treatment_of(cells[0].settings) for cells in ordered]
     return [
         Group(_label(treatment, treatments, cells), treatment, tuple(cells), any(cell.base for cell in cells))
         for treatment, cells in zip(treatments, ordered, strict=True)
@@ -133,20 +134,6 @@ def _without_twin(summary: RunSummary) -> list[Cell]:
         if cell.planned and all(base.planned.get(label) == artefact for label, artefact in cell.planned.items()):
             return [replace(base, settings=cell.settings) if other is cell else other for other in others]
     return list(summary.cells)
-
-
-def _treatment(cell: Cell) -> dict[str, Any]:
-    """The cell's settings without its seeds."""
-    return {name: value for name, value in _flat(cell.settings) if not name.endswith("seed")}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths with their values; a mapping, unless it is a budget, gives a path for each of its entries."""
-    for name, value in settings.items():
-        if isinstance(value, dict) and value and not is_mapping_budget(value):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _label(treatment: Mapping[str, Any], treatments: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> str:

@@ -154,6 +154,15 @@ def benchmark_measures(groups: Sequence[Group]) -> list[Measure]:
 
 def _benchmark_measure(label: str, item: Artefact, name: str, first: Result) -> Measure:
     benchmark, _, model = label.rpartition(".")
+    read = figure_reading(name)
+    direction = {True: HIGHER, False: LOWER, None: ""}[first.higher_is_better]
+    title = f"{_benchmark_words(item, benchmark, name)} after {TUNED[model]}"
+    is_share = first.unit in ("share", "percent")
+    return Measure(title, label, read, Reference(f"{benchmark}.base", read), direction, is_share)
+
+
+def figure_reading(name: str) -> Reading:
+    """Reads a figure of a benchmark; a percentage as a share."""
 
     def read(of: Artefact) -> float | None:
         results = results_of(of)
@@ -161,10 +170,7 @@ def _benchmark_measure(label: str, item: Artefact, name: str, first: Result) -> 
             return None
         return results[name].value / 100 if results[name].unit == "percent" else results[name].value
 
-    direction = {True: HIGHER, False: LOWER, None: ""}[first.higher_is_better]
-    title = f"{_benchmark_words(item, benchmark, name)} after {TUNED[model]}"
-    is_share = first.unit in ("share", "percent")
-    return Measure(title, label, read, Reference(f"{benchmark}.base", read), direction, is_share)
+    return read
 
 
 def _benchmark_words(item: Artefact, benchmark: str, name: str) -> str:

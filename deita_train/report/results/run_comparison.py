@@ -30,11 +30,15 @@ _OF_ANSWERS = ("max_new_tokens", "temperature")
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run by the name that tables give it, and the stages of its base cell; or a single model by its own name."""
+    """A run by the name that tables give it, and the stages of its base cell; or a single model by its own name.
+
+    `published` has published figures beside the run's own, as rows of a table.
+    """
 
     name: str
     stages: Mapping[str, Artefact]
     is_model: bool = False
+    published: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from deita_train.errors import UserError
 from deita_train.store.model_links import artefact_of, links_of
-from deita_train.store.run_record import RecordedCell, RunRecord, read_failures
+from deita_train.store.run_record import RecordedCell, RecordedFigure, RunRecord, read_failures
 
 NUM_REJECTION_EXAMPLES = 5
 OPENING_CHARS = 160
@@ -116,6 +116,7 @@ class RunSummary:
     """All that a report needs of a run.
 
     `trace` is the base run's selection. `links` has, relative to the run's folder, the links to its models.
+    `published` are the figures of publications that stand beside the run's own.
     """
 
     name: str
@@ -126,6 +127,7 @@ class RunSummary:
     recipe_text: str
     failures: tuple[Failure, ...] = ()
     links: tuple[str, ...] = ()
+    published: tuple[RecordedFigure, ...] = ()
 
     @property
     def base_cell(self) -> Cell:
@@ -178,6 +180,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
         failures=tuple(failure for failure in failures if failure.artefact in planned),
         links=tuple(link.relative_to(run_dir).as_posix() for link in links_of(run_dir) if artefact_of(link) in planned),
+        published=record.published,
     )
 
 

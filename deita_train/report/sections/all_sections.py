@@ -13,6 +13,7 @@ from deita_train.report.sections.contamination_section import contamination_sect
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.label_section import label_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
+from deita_train.report.sections.published_section import published_section
 from deita_train.report.sections.run_sections import (
     cards_section,
     failure_section,
@@ -32,6 +33,7 @@ _SECTIONS = (
     label_section,
     training_section,
     benchmark_section,
+    published_section,
     answer_section,
     contamination_section,
     pool_section,

@@ -11,6 +11,7 @@ from deita_train.report.results.rendered import left_out_lines
 from deita_train.report.results.result_measures import Measure, kept_measures, model_measures, untuned_name
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.results.sweep_axis import Sweep, sweep_of
+from deita_train.report.tables.published_table import published_table
 from deita_train.report.tables.stage_tables import failure_table, scorer_table
 from deita_train.table import Column, Table, numbers, words
 
@@ -47,6 +48,9 @@ def result_tables(summary: RunSummary) -> list[Table]:
         wanted = [place for place, title in enumerate(scorers.titles) if title in _SCORER_COLUMNS]
         rows = tuple(tuple(row[place] for place in wanted) for row in scorers.rows)
         tables.append(Table(tuple(scorers.columns[place] for place in wanted), rows, "scorers"))
+    published = published_table(summary, groups)
+    if published is not None:
+        tables.append(published)
     failures = failure_table(summary)
     if failures is not None:
         title = f"failed: {len(summary.failed_cells)} of {len(summary.cells)} cells"
