@@ -39,10 +39,16 @@ MEASURES = (*_MEASURES, *LEADERBOARD)
 """The figures that any recipe may name; `lm_eval.NAME` is a task of the harness."""
 
 
-def published_measure(name: str) -> PublishedMeasure:
-    """The figure of that name: of MEASURES, or `lm_eval.` with the name of a task."""
+def published_measure(name: str) -> PublishedMeasure | None:
+    """The figure of that name, of MEASURES or `lm_eval.` with the name of a task; None where there is none."""
     if name in _MEASURES:
         return _MEASURES[name]
     label, _, task = name.partition(".")
-    assert label == LM_EVAL and task, name
-    return PublishedMeasure(LM_EVAL, task, task)
+    return PublishedMeasure(LM_EVAL, task, task) if label == LM_EVAL and task else None
+
+
+def known_measure(name: str) -> PublishedMeasure:
+    """The same of a name that the recipe's check has let through."""
+    measure = published_measure(name)
+    assert measure is not None, name
+    return measure

@@ -1,6 +1,9 @@
 """Sections of a recipe whose result no stage reads, so that it costs time, or money, for nothing."""
 
+from collections.abc import Iterator
+
 from deita_train.plan.plan import Plan
+from deita_train.recipe.schema import Recipe
 
 _SECTIONS = {
     "embed": "embedding",
@@ -43,7 +46,18 @@ def _reason(section: str, method: str | None) -> str:
 def _unasked_models(plan: Plan) -> list[str]:
     """The endpoints under `llm:` that no section of any cell names."""
     recipes = [cell.recipe for cell in plan.loaded.cells]
-    sections = [section for recipe in recipes for section in (recipe.evolve, recipe.direct_score, recipe.instag)]
-    asked = {section.llm for section in sections if section is not None}
+    asked = {name for recipe in recipes for name in _asked_models(recipe)}
     names = dict.fromkeys(name for recipe in recipes for name in recipe.llm or {})
     return [f"llm.{name}: no section asks it" for name in names if name not in asked]
+
+
+def _asked_models(recipe: Recipe) -> Iterator[str | None]:
+    """The endpoints that the sections of a recipe name."""
+    evaluate = recipe.evaluate
+    for section in (recipe.evolve, recipe.direct_score, recipe.instag, evaluate):
+        if section is not None:
+            yield section.llm
+    if evaluate is not None:
+        for judged in (evaluate.judged, evaluate.mt_bench, evaluate.alpaca_eval):
+            if judged is not None:
+                yield judged.judge

@@ -44,7 +44,8 @@ def runs(tmp_path_factory):
 
 def carried_out(runs, name, model, server, **evaluate):
     """The artefacts by label."""
-    judge = {"base_url": server, "model": model, "max_in_flight": 8, "price": {"input": 1.0, "output": 2.0}}
+    judge = {"base_url": server, "model": model, "max_in_flight": 8, "deadline_seconds": 3600.0,
+             "price": {"input": 1.0, "output": 2.0}}  # fmt: skip
     recipe = runs / f"{name}.yaml"
     write_json_atomically(recipe, {"name": name, "llm": {"judge": judge}, "evaluate": evaluate})
     made = make_plan(recipe, (), runs)
@@ -121,7 +122,7 @@ def test_two_models_are_compared_in_both_orders(of_server, of_model, model, serv
         "answers": of_model["generate.judged.base"],
         "baseline": of_server["generate.judged.served"],
     }
-    context = judge_context(tmp_path, identity, endpoint_of(server, model=model, deadline_seconds=600.0), parents)
+    context = judge_context(tmp_path, identity, endpoint_of(server, model=model, deadline_seconds=3600.0), parents)
     rows, metrics = judged(context)
     print(metrics["unusable_verdicts"], [(row["score"], row["reason"], row["verdicts"]) for row in rows])
     assert len(rows) == TURNS and metrics["spending"]["failures"] == {}

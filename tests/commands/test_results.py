@@ -174,3 +174,12 @@ def test_what_a_chat_model_is_paid_for_and_nobody_reads_is_told(tmp_path):
     assert "llm.other: no section asks it" not in unread_lines(plan(tmp_path, swept))
     alone = {"name": "labels", "llm": {"judge": judge}, "evolve": evolve}
     assert unread_lines(plan(tmp_path, alone)) == []
+
+
+def test_a_chat_model_that_evaluates_is_asked(tmp_path):
+    judge = {"base_url": "http://localhost:1/v1", "model": "m"}
+    judged = {"questions": {"builtin": "everyday", "rows": 2}, "judge": "judge"}
+    data = {"name": "judged", "llm": {"judge": judge, "model": judge}, "evaluate": {"llm": "model", "judged": judged}}
+    assert unread_lines(plan(tmp_path, data)) == []
+    data["evaluate"] = {"llm": "judge", "judged": judged}
+    assert unread_lines(plan(tmp_path, data)) == ["llm.model: no section asks it"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deita_train.evaluation.published import published_measure
+from deita_train.evaluation.published import known_measure
 from deita_train.evaluation.result_text import result_text
 from deita_train.number_text import decimals
 from deita_train.report.results.benchmarks import MODELS, results_of
@@ -47,7 +47,7 @@ def published_rows(summary: RunSummary, groups: Sequence[Group]) -> list[tuple[s
         group = _group(figure, groups)
         label = group.label if group is not None else _cell_words(figure.cell)
         own = NOT_MEASURED if group is None else _own(figure, group)
-        title = published_measure(figure.measure).title
+        title = known_measure(figure.measure).title
         rows.append((title, MODELS[figure.model], label, own, _published(figure), figure.source))
     return rows
 
@@ -61,7 +61,7 @@ def _group(figure: RecordedFigure, groups: Sequence[Group]) -> Group | None:
 
 def _own(figure: RecordedFigure, group: Group) -> str:
     """The run's value: over questions if there is one model, over seeds if there are several."""
-    of = published_measure(figure.measure)
+    of = known_measure(figure.measure)
     stage = f"{of.label}.{figure.model}"
     made = group.artefacts(stage)
     if len(made) == 1 and group.num_planned(stage) == 1:
@@ -76,7 +76,7 @@ def _own(figure: RecordedFigure, group: Group) -> str:
 
 
 def _published(figure: RecordedFigure) -> str:
-    unit = "%" if published_measure(figure.measure).highest == 100 else ""
+    unit = "%" if known_measure(figure.measure).highest == 100 else ""
     return f"{decimals(figure.value, 2)}{unit}"
 
 
