@@ -7,6 +7,7 @@ from rich.console import Console
 
 from deita_train.commands.printed_table import print_table
 from deita_train.commands.stage_list import StageLine, print_stages
+from deita_train.plan.asked import asked_lines
 from deita_train.plan.disk import disk_lines
 from deita_train.plan.plan import Plan, PlannedStage, planned_stages, store_folder
 from deita_train.plan.unread import unread_lines
@@ -22,6 +23,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     title = f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}"
     print_stages(console, title, [_stage_line(plan, stage) for stage in stages], has_cells=sweep)
     _print_prose(console, [*_notes(stages), *(f"{line}." for line in unread_lines(plan))])
+    _print_prose(console, (f"{line}." for line in asked_lines(stages)))
     _print_prose(console, disk_lines(plan, stages))
     hints = ["`--stages` prints the commands of the stages that are not done."]
     if sweep:

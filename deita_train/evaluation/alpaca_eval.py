@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deita_train.evaluation.judge_calls import VERDICT_TOKENS, WEIGHTED_TOKENS
 from deita_train.evaluation.judge_prompts import JudgePrompts
 from deita_train.evaluation.results import Result, mean_result
 from deita_train.evaluation.verdicts import letter_of_token, read_letter
@@ -18,8 +19,6 @@ from deita_train.llm.requests import ChatRequest
 
 TOP_LOGPROBS = 5
 """As AlpacaEval 2 asks for."""
-# A weighted judgement is read from the first token; a verdict leaves room for a model that thinks aloud first.
-WEIGHTED_TOKENS, VERDICT_TOKENS = 1, 1024
 TIE = 0.5
 
 

@@ -4,18 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from deita_train.errors import UserError
+from deita_train.evaluation.judge_calls import ORDERS
 from deita_train.evaluation.judge_prompts import PAIR, RATE, REFERENCE_CATEGORIES, JudgedTurn, JudgePrompts
 from deita_train.evaluation.results import Result, Unit, mean_of_groups
 from deita_train.evaluation.verdicts import Winner, read_rating, read_winner
 from deita_train.evolve.reading import Unusable
 from deita_train.llm.answers import Answer, Failure
 
-MAX_TOKENS = 2048
-"""Of a judge's answer, as FastChat asks for."""
 NO_ANSWER, NO_BASELINE_ANSWER = "no_answer", "no_baseline_answer"
 WON, TIED, LOST = 1.0, 0.5, 0.0
-# How FastChat's two calls of a pair are called here: the model's answer first, and second.
-ORDERS = (True, False)
 
 Answers = Mapping[tuple[str, int], str | None]
 """Answers by the id of the question and the turn, from 0."""

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.errors import UserError
-from deita_train.evaluation.alpaca_eval import VERDICT_TOKENS, WEIGHTED_TOKENS
-from deita_train.evaluation.judge_prompts import COMPARE, PAIR, JudgePrompts
-from deita_train.evaluation.judged_turns import MAX_TOKENS, ORDERS, check_questions
+from deita_train.evaluation.judge_calls import calls_of_judge
+from deita_train.evaluation.judge_prompts import COMPARE, JudgePrompts
+from deita_train.evaluation.judged_turns import check_questions
 from deita_train.evaluation.length_control import read_published_terms
 from deita_train.llm.endpoint import Price, read_key
-from deita_train.llm.requests import estimated_tokens
 from deita_train.stages.asking.asker import served_endpoint
 from deita_train.stages.evaluating.judge_turns import question_of
 from deita_train.stages.validation import StageToValidate, read_once
@@ -29,13 +28,11 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     questions = [dict(row) for row in table]
     _check(stage, questions)
     longest_answer = int(stage.parents["answers"].identity["max_new_tokens"])
-    calls, prompts = _prompts(identity, questions, longest_answer)
-    most_calls = calls * (1 + identity["ask_again"])
-    answers = calls * _answer_tokens(identity)
-    more = f", {most_calls:,} at most" if most_calls > calls else ""
+    asked = calls_of_judge(identity, questions, longest_answer)
+    more = f", {asked.most_calls:,} at most" if asked.most_calls > asked.calls else ""
     yield (
-        f"{stage.label}: {calls:,} calls to llm.{endpoint['name']} about {len(questions):,} questions{more}; "
-        f"{_tokens(endpoint, prompts, answers)}"
+        f"{stage.label}: {asked.calls:,} calls to llm.{endpoint['name']} about {len(questions):,} questions{more}; "
+        f"{_tokens(endpoint, asked.prompt_tokens, asked.answer_tokens)}"
     )
 
 
@@ -76,30 +73,3 @@ def _check(stage: StageToValidate, questions: Sequence[Mapping[str, Any]]) -> No
                 f"{stage.runtime['section']}.difficulty: it has {len(terms.difficulty):,} instructions, and there are "
                 f"{len(questions):,} questions; the length-controlled win rate is over all of them."
             )
-
-
-def _answer_tokens(identity: Mapping[str, Any]) -> int:
-    if identity["way"] != COMPARE:
-        return MAX_TOKENS
-    return WEIGHTED_TOKENS if identity["weighted"] else VERDICT_TOKENS
-
-
-def _prompts(identity: Mapping[str, Any], questions: Sequence[Mapping[str, Any]], longest: int) -> tuple[int, int]:
-    """How many calls there are, and about how many tokens their prompts have at most."""
-    own = estimated_tokens(*_texts(identity["prompts"]["texts"]))
-    if identity["way"] == COMPARE:
-        texts = [text for row in questions for text in (row["turns"][0], row["baseline"])]
-        return len(questions), estimated_tokens(*texts) + len(questions) * (own + longest)
-    calls = tokens = 0
-    orders, shown = (len(ORDERS), 2) if identity["way"] == PAIR else (1, 1)
-    own = own if not identity["prompts"]["fastchat"] else own // len(identity["prompts"]["texts"])
-    for row in questions:
-        for turn in range(len(row["turns"])):
-            texts = [*row["turns"][: turn + 1], *(text for text in (row["references"] or ())[: turn + 1] if text)]
-            calls += orders
-            tokens += orders * (own + estimated_tokens(*texts) + shown * longest * (turn + 1))
-    return calls, tokens
-
-
-def _texts(texts: Mapping[str, Any]) -> list[str]:
-    return [part for text in texts.values() for part in (text.values() if isinstance(text, Mapping) else [text])]

@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from deita_train.evaluation.judge_calls import MAX_TOKENS, ORDERS
 from deita_train.evaluation.judge_prompts import PAIR, RATE, JudgePrompts
 from deita_train.evaluation.judged_turns import (
-    MAX_TOKENS,
-    ORDERS,
     Question,
     Score,
     TurnToJudge,
