@@ -97,6 +97,7 @@ def test_a_single_run_has_its_own_with_intervals_and_says_what_it_has_not_measur
     (printed,) = [table for table in result_tables(read_summary(run.run_dir, run.store)) if "Published" in table.title]
     assert printed.rows == table.rows
     page = write_report(run.run_dir, run.store)
+    assert "how the tuned models do, and what" in page.read_text().lower()
     assert "not measured here" in page.read_text() and PAPER in page.with_suffix(".md").read_text()
 
 

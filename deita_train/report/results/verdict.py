@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from deita_train.budget import SHARE, TOKENS, form_of, in_words
 from deita_train.number_text import count, decimals, plural, share, significant
+from deita_train.report.results.benchmarks import benchmarks_of
 from deita_train.report.results.groups import METHOD, Group
 from deita_train.report.results.rendered import left_out_lines
 from deita_train.report.results.result_measures import (
@@ -36,6 +37,8 @@ def verdict(summary: RunSummary, groups: Sequence[Group]) -> list[str]:
     kept = _selection_sentences(summary) + left_out + _loss_sentences(groups)
     paragraphs = (_failure_sentences(summary), kept, _preference_sentences(groups))
     found = [" ".join(sentences) for sentences in paragraphs if sentences]
+    if not found and benchmarks_of(summary.base_cell.stages):
+        return ["The section Benchmarks has the figures of this run's models."]
     return found or ["This run has neither selected rows nor evaluated a model yet."]
 
 

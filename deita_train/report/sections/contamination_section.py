@@ -93,10 +93,10 @@ def _example_tables(stages: Mapping[str, Artefact]) -> Iterator[Table]:
         (
             DATA[label],
             f"{example['benchmark']}/{example['question']}",
-            example["id"],
+            shortened(example["span"], _SPAN_CHARS),
             count(example["words"]),
             share(example["share"]),
-            shortened(example["span"], _SPAN_CHARS),
+            example["id"],
         )
         for label, item in stages.items()
         for example in item.metric("examples")[:_MOST_NAMED]
@@ -105,9 +105,9 @@ def _example_tables(stages: Mapping[str, Artefact]) -> Iterator[Table]:
         columns = (
             *words("data"),
             Column("question", CODE),
-            Column("row", CODE),
-            *numbers("common words", "share of the question"),
             Column("common text", PROSE),
+            *numbers("common words", "share of the question"),
+            Column("row", CODE),
         )
         yield Table(columns, rows, title="Examples", note=_EXAMPLES)
 

@@ -35,7 +35,7 @@ def result_section(summary: RunSummary, groups: Sequence[Group]) -> Section | No
         tables.append(replace(kept, note=text if tables else f"{_means_text(groups)} {text}"))
     if not tables:
         return None
-    text = _result_text(groups, has_models=models is not None, has_kept=kept is not None)
+    text = _result_text(groups, kept is not None)
     return Section("Result", text, tuple(tables), tuple(result_figures(summary, groups)))
 
 
@@ -51,8 +51,10 @@ def training_section(summary: RunSummary, groups: Sequence[Group]) -> Section | 
     return Section("Training", text, (table,), figures, notes=tuple(_tuning_notes(summary)))
 
 
-def _result_text(groups: Sequence[Group], *, has_models: bool, has_kept: bool) -> str:
-    parts = ["how the tuned models do on held-out rows"] if has_models else []
+def _result_text(groups: Sequence[Group], has_kept: bool) -> str:
+    stages = {item.stage.split(".")[0] for item in model_measures(groups)}
+    heldout = " on held-out rows" if stages & {"evaluate", "evaluate_pairs"} else ""
+    parts = [f"how the tuned models do{heldout}"] if stages else []
     parts += ["what each group kept of the pool"] if has_kept else []
     text = f"{', and '.join(parts).capitalize()}."
     if len(groups) == 1:

@@ -42,7 +42,7 @@ def published_in_runs(rows: Sequence[tuple[str, ...]]) -> Table:
 
 def published_rows(summary: RunSummary, groups: Sequence[Group]) -> list[tuple[str, ...]]:
     """Figure, model, group, the run's own value, the published one, and its source."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for figure in summary.published:
         group = _group(figure, groups)
         label = group.label if group is not None else _cell_words(figure.cell)
