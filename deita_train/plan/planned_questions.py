@@ -20,7 +20,7 @@ _MOST_BYTES = 20_000_000
 def planned_questions(node: Node) -> Rows | None:
     """The questions that a stage `questions` will hold, each with `turns`, `system`, `references` and `baseline`.
 
-    Of drawn questions the first so many stand for those that are drawn. References of a file of their own are not read.
+    Of drawn questions the first so many stand for those that are drawn.
 
     Returns:
         None where the plan does not read them: of the Hub, behind a URL, in several files, in other forms than JSON,
@@ -33,7 +33,8 @@ def planned_questions(node: Node) -> Rows | None:
     if rows is None:
         return None
     draw = source.get("draw")
-    found = _questions(rows, merge_roles(source["roles"]))
+    references = _references(node.runtime.get("references"))
+    found = _questions(rows, merge_roles(source["roles"]), references)
     return found if not draw or found is None else found[: draw["rows"]]
 
 
@@ -55,7 +56,16 @@ def _of_file(file: Path) -> Rows | None:
     return rows if rows and all(isinstance(row, dict) for row in rows) else None
 
 
-def _questions(rows: Rows, roles: Mapping[str, str]) -> Rows | None:
+def _references(file: str | None) -> dict[str, Any]:
+    """The texts of a file of references in FastChat's form, by question; nothing where it cannot be read."""
+    rows = _of_file(Path(file)) if file is not None else None
+    try:
+        return {str(row["question_id"]): row["choices"][0]["turns"] for row in rows or ()}
+    except (KeyError, IndexError, TypeError):
+        return {}
+
+
+def _questions(rows: Rows, roles: Mapping[str, str], references: Mapping[str, Any]) -> Rows | None:
     """The usable ones, in the form of the table."""
     try:
         form = detect_question_format(rows[0])
@@ -64,7 +74,9 @@ def _questions(rows: Rows, roles: Mapping[str, str]) -> Rows | None:
     found = []
     for row in rows:
         try:
-            found.append(dict(vars(to_question(row, form, roles))))
+            question = to_question(row, form, roles)
+            texts = references.get(str(row.get("question_id")), question.references)
+            found.append({**vars(question), "references": texts})
         except UnusableRow:
             continue
     return found or None

@@ -6,6 +6,7 @@ DEITA_CHAT_MODEL=path/to/SmolLM2-135M-Instruct make test-faults
 
 import json
 import shutil
+from unittest.mock import patch
 
 import datasets
 import pytest
@@ -22,7 +23,18 @@ from deita_train.store.atomic_io import read_json, write_json_atomically
 
 # Slow on a CPU: some fifty answers of a judge that does not always end.
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(5400)]
-QUESTIONS, TURNS, LENGTH = 6, 7, 96
+QUESTIONS, TURNS, LENGTH = 6, 7, 64
+# A judge of this size often goes on without end; its first tokens say as much as all 2,048.
+VERDICT = 128
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_verdicts():
+    with (
+        patch("deita_train.stages.evaluating.judge_turns.MAX_TOKENS", VERDICT),
+        patch("deita_train.evaluation.alpaca_eval.VERDICT_TOKENS", VERDICT),
+    ):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -52,11 +52,14 @@ def prompts(folder):
 
 def test_calls_tokens_and_cost_of_a_judge_and_of_a_served_model(tmp_path):
     path, own = prompts(tmp_path)
-    judged = {"questions": file(tmp_path), "judge": "judge", "prompts": path, "max_new_tokens": 100, "ask_again": 2}
+    references = tmp_path / "references.jsonl"
+    references.write_text(json.dumps({"question_id": 2, "choices": [{"turns": ["d" * 200]}]}))
+    questions = {**file(tmp_path), "references": str(references)}
+    judged = {"questions": questions, "judge": "judge", "prompts": path, "max_new_tokens": 100, "ask_again": 2}
     made = planned(tmp_path, {"llm": "far", "judged": judged}, judge=PRICED)
-    # Turns of 40, 80 and 400 characters; the second comes after the first and its answer.
+    # Turns of 40, 80 and 400 characters; the second comes after the first and its answer, the third has a reference.
     of_answers = 10 + (30 + 100) + 100
-    of_judge = 3 * own + (10 + 100) + (30 + 200) + (100 + 100)
+    of_judge = 3 * own + (10 + 100) + (30 + 200) + (100 + 50 + 100)
     cost = (of_judge * 10 + 3 * 2048 * 30) / 1e6
     assert lines(made) == [
         f"generate.judged: 3 calls to llm.far; about {of_answers} tokens of prompts, by their characters, and at most "

@@ -98,7 +98,8 @@ def test_a_single_run_has_its_own_with_intervals_and_says_what_it_has_not_measur
     assert printed.rows == table.rows
     page = write_report(run.run_dir, run.store)
     assert "how the tuned models do, and what" in page.read_text().lower()
-    assert "not measured here" in page.read_text() and PAPER in page.with_suffix(".md").read_text()
+    text = page.with_suffix(".md").read_text()
+    assert "## Published figures" in text and "| not measured here |" in text and PAPER in text
 
 
 def test_over_a_sweep_each_cell_has_its_own(run):
