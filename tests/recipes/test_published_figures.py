@@ -1,5 +1,6 @@
 """The figures that the reproduction recipes name are the paper's (arXiv 2312.15685v2), copied here from its tables."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,19 @@ def test_each_model_stands_beside_its_own_row(name):
             figures = zip((f"lm_eval.{task}" for task in TASKS), TABLE_7[row], strict=True)
             expected["DEITA paper, Table 7", model] = dict(figures)
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deita-llama1-13b-sft", [(6.46, 77.08)]),
+        ("deita-llama2-13b-sft", [(6.65, 80.75)]),
+        ("deita-llama1-13b-sft-from-pool", [(6.46, 77.08), (6.79, 81.09)]),
+    ],
+)
+def test_the_commands_for_other_rows_name_those_rows(name, expected):
+    """Table 6, 6K of each model, and LLaMA-2-13B on 10K."""
+    text = (DEITA / f"{name}.yaml").read_text()
+    settings = re.findall(r'^#     --set "(report\.published=.*)"$', text, re.MULTILINE)
+    loaded = [load_recipe(DEITA / f"{name}.yaml", [setting]).recipe.report.published for setting in settings]
+    assert [tuple(entry.figures.values()) for (entry,) in loaded] == expected
