@@ -58,7 +58,7 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-def carried_out(runs, name, model, server, **evaluate):
+def carried_out(runs, name, model, server, /, **evaluate):
     """The artefacts by label."""
     judge = {"base_url": server, "model": model, "max_in_flight": 8, "deadline_seconds": 3600.0}
     recipe = runs / f"{name}.yaml"
@@ -70,7 +70,7 @@ def carried_out(runs, name, model, server, **evaluate):
     return {node.label: made.store.path(node.id) for node in made.nodes}
 
 
-def answers(runs, name, model, server, **who):
+def answers(runs, name, model, server, /, **who):
     section = {"questions": {"builtin": "everyday", "rows": QUESTIONS}, "max_new_tokens": LENGTH}
     return carried_out(runs, name, model, server, answers=section, **who)
 
