@@ -66,6 +66,7 @@ _CHECKS = {
         not isinstance(value, list) or all(fits(item, wanted, root) for item in value)
     ),
     "pattern": lambda value, wanted, *_: not isinstance(value, str) or re.search(wanted, value) is not None,
+    "minProperties": _length(dict, int.__ge__),
     "minItems": _length(list, int.__ge__),
     "maxItems": _length(list, int.__le__),
     "minimum": _number(lambda value, wanted: value >= wanted),

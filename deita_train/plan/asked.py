@@ -34,22 +34,23 @@ def asked_lines(stages: Sequence[PlannedStage]) -> Iterator[str]:
             name = node.label.rpartition(".")[0]
             key = name, node.runtime["endpoint"]["name"]
             benchmarks.setdefault(key, _Benchmark(name)).nodes.append(node)
-    read: dict[str, Rows | None] = {}
+    nodes = {
+        node.parents["questions"].key: node.parents["questions"] for of in benchmarks.values() for node in of.nodes
+    }
+    read = {key: planned_questions(node) for key, node in nodes.items()}
     for benchmark in benchmarks.values():
-        questions = benchmark.nodes[0].parents["questions"]
-        if questions.key not in read:
-            read[questions.key] = planned_questions(questions)
-        yield _line(benchmark, read[questions.key])
+        yield _line(benchmark, [read[node.parents["questions"].key] for node in benchmark.nodes])
 
 
-def _line(benchmark: _Benchmark, questions: Rows | None) -> str:
+def _line(benchmark: _Benchmark, questions: Sequence[Rows | None]) -> str:
+    """Of a benchmark's stages, each with its questions."""
     first = benchmark.nodes[0]
     endpoint = f"llm.{first.runtime['endpoint']['name']}"
     number = len(benchmark.nodes)
     models = f" for {plural(number, 'model')}" if number > 1 else ""
-    if questions is None:
+    asked = [_calls(node, rows) for node, rows in zip(benchmark.nodes, questions, strict=True) if rows is not None]
+    if len(asked) < number:
         return f"{benchmark.name}{models}: {_unread(first, endpoint)}"
-    asked = [_calls(node, questions) for node in benchmark.nodes]
     calls, most = sum(one.calls for one in asked), sum(one.most_calls for one in asked)
     more = f", {most:,} at most" if most > calls else ""
     return f"{benchmark.name}{models}: {calls:,} calls to {endpoint}{more}; {_tokens(first, asked)}"

@@ -16,7 +16,7 @@ Value = Annotated[float, Field(allow_inf_nan=False)]
 class Published(Section):
     """Figures that a publication reports of one model, to stand beside the run's own."""
 
-    source: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Field(pattern=r"\S")]
     """Where they are published, as the report names it: `DEITA paper, Table 6`."""
     model: Literal["base", "sft", "dpo", "served"]
     """The model of this recipe that they are compared with."""

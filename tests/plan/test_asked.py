@@ -112,3 +112,15 @@ def test_models_of_the_run_are_counted_together(tmp_path):
     (tmp_path / "recipe.yaml").write_text(json.dumps(data))
     (line,) = lines(make_plan(tmp_path / "recipe.yaml", (), tmp_path / "runs"))
     assert line.startswith("judged for 2 models: 18 calls to llm.judge; about ")
+
+
+def test_cells_may_ask_other_questions(tmp_path):
+    judged = {"questions": {"builtin": "quickstart_questions", "rows": 5}, "judge": "judge", "ask_again": 0}
+    data = {
+        "name": "asked", "llm": {"far": PRICED, "judge": PRICED}, "evaluate": {"llm": "far", "judged": judged},
+        "sweep": {"evaluate.judged.questions.rows": [7]},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(json.dumps(data))
+    found = lines(make_plan(tmp_path / "recipe.yaml", (), tmp_path / "runs"))
+    assert found[0].startswith("generate.judged for 2 models: 12 calls to llm.far")
+    assert found[1].startswith("judged for 2 models: 12 calls to llm.judge")

@@ -49,6 +49,10 @@ def test_unknown_measures_and_values_off_the_scale_are_refused(tmp_path, figures
     assert message in refusal(tmp_path, figures=figures)
 
 
+def test_a_figure_without_a_source_is_refused(tmp_path):
+    assert "report.published.0.source" in refusal(tmp_path, source=" ")
+
+
 def test_tasks_that_the_recipe_measures_are_measures(tmp_path):
     assert "allowed once evaluate.lm_eval.tasks names them" in refusal(tmp_path, figures={"lm_eval.gsm8k": 50.5})
     load_recipe(written(tmp_path, tasks=["gsm8k"], figures={"lm_eval.gsm8k": 50.5}))
