@@ -93,7 +93,8 @@ class Strata(Section):
     share: Literal["equal", "proportional"] | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = (
         "proportional"
     )
-    """What each gets: the same, in proportion to its rows that can be ranked, or a weight for each by name."""
+    """What each gets: the same, in proportion to its rows that can be ranked (to their tokens, of a budget of tokens), or
+    a weight for each by name."""
     clusters: Count | None = None
     """Number of `embedding_clusters`; by default the square root of half the rows."""
     seed: int | None = None
@@ -187,8 +188,8 @@ class Select(Section):
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:
         check_budget(self.method, has_budget=self.budget is not None, in_tokens=self.in_tokens)
-        if self.strata is not None and (self.budget is None or self.in_tokens):
-            raise ValueError("strata: divide a budget of rows or a share; state one of these, or leave strata out")
+        if self.strata is not None and self.budget is None:
+            raise ValueError("strata: divide a budget; state one, or leave strata out")
         return self
 
     @property

@@ -70,7 +70,7 @@ def selects_of(recipe: Recipe) -> list[Select]:
     in_tokens = select.in_tokens or compare.match == "tokens"
     check_compared(select.method, compare.methods, compare.columns, in_tokens=in_tokens)
     if compare.match == "tokens":
-        check_match(in_tokens=select.in_tokens, has_strata=select.strata is not None)
+        check_match(in_tokens=select.in_tokens)
     columns = {method: _column_of(recipe, compare, method) for method in compare.methods}
     shared = [name for name, column in columns.items() if column == select.column and name not in compare.columns]
     check_shared_column(select.column, [select.method, *shared])
