@@ -225,6 +225,8 @@ class Compare(Section):
     count_tokens: bool = False
     """States the training tokens of each selection, as `sft` or `select.read_as` read the rows; `match: tokens` does so
     too."""
+    mean_of: list[str] = []
+    """Columns of the pool whose means over each selection are compared too, such as a rating that no method reads."""
     max_length: Count | None = None
     """Length at which a training would cut a row, for the share of text that it never sees; not measured by default."""
     token_column: str | None = None
@@ -245,6 +247,8 @@ class Compare(Section):
             raise ValueError(f"{without_budget} is in the tables as it is; leave it out")
         if self.token_column is not None and self.counts_tokens:
             raise ValueError("token_column: tokens are counted as SFT reads the rows; leave one of the two out")
+        if len(set(self.mean_of)) < len(self.mean_of):
+            raise ValueError(f"mean_of: {', '.join(self.mean_of)} names one twice; name each column once")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names one twice; name each seed once")
         return self

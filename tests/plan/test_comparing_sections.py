@@ -157,7 +157,6 @@ def test_tokens_are_read_as_the_recipe_says(tmp_path):
     [
         ({"compare__methods": ["kmeans"]}, "compare: kmeans takes no budget of tokens"),
         ({"select__budget": {"tokens": 9}}, "compare: match: tokens would have no effect beside a select.budget of"),
-        ({"select__strata": {"by": "source"}}, "compare: match: tokens gives the others a budget of tokens, which"),
     ],
 )
 def test_tokens_that_cannot_be_matched(tmp_path, changes, message):
@@ -170,6 +169,7 @@ def test_tokens_that_cannot_be_matched(tmp_path, changes, message):
     [
         ({"token_column": "t", "match": "tokens"}, "token_column: tokens are counted as SFT reads the rows"),
         ({"seeds": [1, 2, 1]}, "names one twice"),
+        ({"mean_of": ["a", "b", "a"]}, "mean_of: a, b, a names one twice"),
     ],
 )
 def test_fields_that_contradict_each_other(fields, message):

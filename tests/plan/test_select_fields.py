@@ -356,7 +356,7 @@ def test_strata_count_in_the_key_and_may_need_embeddings(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"strata": {"by": "source"}, "budget": {"tokens": 9}}, "select: strata: divide a budget of rows or a share"),
+        ({"strata": {"by": "source"}, "method": "whole_pool", "budget": None}, "select: strata: divide a budget"),
         ({"strata": {"by": "source", "clusters": 3}}, "select.strata: clusters: would have no effect with by: source"),
         (
             {"strata": {"by": "embedding_clusters", "share": {"a": 1.0}}},

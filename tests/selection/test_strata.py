@@ -6,7 +6,7 @@ from math import floor
 import datasets
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from select_by import select_by
 
@@ -169,15 +169,14 @@ def test_a_budget_of_tokens_by_hand():
         stratified(rows, 3, "equal", tokens=tokens)
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=40, derandomize=True, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=15),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=15),
     st.integers(1, 60),
 )
 def test_each_part_of_a_budget_of_tokens_is_a_beginning_of_the_method(rows_of, budget):
     rows = pool([row[0] for row in rows_of], [row[1] for row in rows_of])
     tokens = np.array([row[2] for row in rows_of])
-    assume(tokens.any())
     try:
         found = stratified(rows, budget, "equal", tokens=tokens)
     except UserError:

@@ -44,6 +44,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
         "token_column": compare.token_column,
         "seeded": seeded or None,
         "trained": None,
+        "mean_of": compare.mean_of or None,
     }
     if compare.counts_tokens:
         parents["lengths"], identity["trained"] = add_lengths(builder, chosen, builder.pool("compare"))
