@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from deita_train.recipe.data_sections import Count, Pool, Section, Seed, Source
+from deita_train.recipe.data_sections import Count, Pool, Section, Seed, Target
 from deita_train.recipe.evaluation_sections import Evaluate
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
 from deita_train.recipe.model_sections import Base, Dpo, Rendered, Sft
@@ -93,8 +93,8 @@ class Strata(Section):
     share: Literal["equal", "proportional"] | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = (
         "proportional"
     )
-    """What each gets: the same, in proportion to its rows that can be ranked (to their tokens, of a budget of tokens), or
-    a weight for each by name."""
+    """What each gets: the same, in proportion to its rows that can be ranked, or to their tokens where the budget counts
+    tokens, or a weight for each by name."""
     clusters: Count | None = None
     """Number of `embedding_clusters`; by default the square root of half the rows."""
     seed: int | None = None
@@ -140,9 +140,9 @@ class Select(Section):
     """What `longest_response` counts; tokens are those that SFT trains on, uncut."""
     among: Literal["instruction", "pool"] = SelectionSettings.among
     """Whether `fit` keeps the likeliest answer to each instruction, or the likeliest rows of the pool."""
-    target: Source | None = None
+    target: Target | None = None
     """Conversations of a task, of `target`: rows near them are kept. Read as a pool is, and embedded by the encoder of
-    `embedding`."""
+    `embedding`; or `{embeddings: FILE}` beside `embeddings`."""
     strata: Strata | None = None
     """Divides the budget among parts of the pool, for any method."""
     clusters: Count | None = None
@@ -225,7 +225,7 @@ class Compare(Section):
     count_tokens: bool = False
     """States the training tokens of each selection, as `sft` or `select.read_as` read the rows; `match: tokens` does so
     too."""
-    mean_of: list[str] = []
+    mean_of: list[str] = Field(default_factory=list)
     """Columns of the pool whose means over each selection are compared too, such as a rating that no method reads."""
     max_length: Count | None = None
     """Length at which a training would cut a row, for the share of text that it never sees; not measured by default."""

@@ -403,6 +403,16 @@ def test_the_queries_are_embedded_as_the_pool_is(tmp_path):
         ),
         (
             (),
+            {"method": "target", "target": {"embeddings": "vectors.jsonl"}},
+            "select.target.embeddings: embedding: makes the pool's vectors, and those of a file may be another",
+        ),
+        (
+            ("embedding",),
+            {"method": "target", "target": {"embeddings": "vectors.jsonl", "rows": 5}},
+            "select.target: embeddings: is a file of vectors and stands alone; leave rows out",
+        ),
+        (
+            (),
             {"target": {"builtin": "quickstart_heldout", "rows": 5}},
             "select.target: would have no effect with method deita",
         ),

@@ -32,9 +32,7 @@ _STRATA = (
     "The quota is the stratum's share of the budget. What a stratum could not fill was divided among the others by "
     "their shares, so these may keep more than their quota."
 )
-_STRATA_OF_TOKENS = (
-    " Quotas are in tokens, and each stratum ends at the first row that would exceed what it got."
-)
+_STRATA_OF_TOKENS = " Quotas are in tokens, and each stratum ends at the first row that would exceed what it got."
 _REJECTIONS = (
     "Examples spread evenly over the rejected rows, from the nearest pair to the closest call. Similarity is the "
     "cosine of the two embeddings."
