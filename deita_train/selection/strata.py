@@ -110,7 +110,7 @@ def select_by_strata(
     found, traces = dict.fromkeys(strata, 0), dict[str, Trace]()
     while True:
         asked = divided(weights, sizes, budget, found)
-        ended = {}
+        ended: dict[str, int] = {}
         for name, stratum in strata.items():
             if asked[name] > found[name]:
                 earlier = traces.get(name) if prefixes else None
