@@ -140,6 +140,8 @@ def test_matched_selections_read_the_tokens_of_the_recipes_own(tmp_path):
     assert (node.hashed["match"], node.hashed["budget"], node.hashed["max_length"]) == ("tokens", 10, 2048)
     assert nodes["select"].key == compared(tmp_path)["select"].key
     assert nodes["compare"].hashed["trained"] == {"max_length": 2048, "cut_at_context": True}
+    divided = compared(tmp_path, compare__match="tokens", select__strata={"by": "source"})["select.random"]
+    assert divided.hashed["match"] == "tokens" and divided.hashed["strata"]["by"] == "source"
     counted = compared(tmp_path, compare__count_tokens=True)
     assert "matched" not in counted["select.random"].parents and "lengths" in counted["compare"].parents
 

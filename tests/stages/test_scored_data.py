@@ -40,8 +40,8 @@ def test_thirty_numbers_a_row_are_read_and_weighed_by_one_section(tmp_path):
     assert [len(row["raw_scores"]) for row in rows] == [30] * 4
     result = carried_out(nodes["select"], {"pool": tmp_path / "pool"}, tmp_path / "select", select)
     kept = datasets.load_from_disk(str(tmp_path / "select" / "data"))
-    # Row 1 has no IFD. Ranks of 0, 2, 3: quality 1/2, 0, 1; IFD 0, 1, 1/2; VOCD-D 0, 1/2, 1: 0.5, 1.25 and 2.
+    # Row 1 has no IFD. Ranks of 0, 2, 3: quality 3/6, 1/6, 5/6; IFD 1/6, 5/6, 3/6; VOCD-D 1/6, 3/6, 5/6, half as much.
     assert [row["messages"][0]["content"] for row in kept] == ["Question 3?", "Question 2?"]
-    assert list(kept["selection_score"]) == [2.0, 1.25]
+    assert list(kept["selection_score"]) == pytest.approx([1.75, 1.25])
     assert result.drops == {"no_weighted_number": 1, "not_selected": 1}
     assert kept[0]["processed_scores"]["IFD"] == 0.07
