@@ -93,8 +93,8 @@ class Strata(Section):
     share: Literal["equal", "proportional"] | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = (
         "proportional"
     )
-    """What each gets: the same, in proportion to its rows that can be ranked, or to their tokens where the budget counts
-    tokens, or a weight for each by name."""
+    """What each gets: the same, in proportion to its rows that can be ranked (to their tokens with a budget of tokens),
+    or a weight for each by name."""
     clusters: Count | None = None
     """Number of `embedding_clusters`; by default the square root of half the rows."""
     seed: int | None = None

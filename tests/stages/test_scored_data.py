@@ -44,4 +44,4 @@ def test_thirty_numbers_a_row_are_read_and_weighed_by_one_section(tmp_path):
     assert [row["messages"][0]["content"] for row in kept] == ["Question 3?", "Question 2?"]
     assert list(kept["selection_score"]) == pytest.approx([1.75, 1.25])
     assert result.drops == {"no_weighted_number": 1, "not_selected": 1}
-    assert kept[0]["processed_scores"]["IFD"] == 0.07
+    assert kept[0]["processed_scores"]["IFD"] == 0.7 / 10
