@@ -68,6 +68,7 @@ _CHECKS = {
     "pattern": lambda value, wanted, *_: not isinstance(value, str) or re.search(wanted, value) is not None,
     "minItems": _length(list, int.__ge__),
     "maxItems": _length(list, int.__le__),
+    "minProperties": _length(dict, int.__ge__),
     "minimum": _number(lambda value, wanted: value >= wanted),
     "maximum": _number(lambda value, wanted: value <= wanted),
     "exclusiveMinimum": _number(lambda value, wanted: value > wanted),
