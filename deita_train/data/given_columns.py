@@ -112,6 +112,15 @@ class GivenEmbeddings:
     num_unused: int
 
 
+def given_ids(dataset: str) -> list[str]:
+    """The ids of a table with embeddings, in its order.
+
+    Raises:
+        UserError: the column ``id`` is missing.
+    """
+    return [str(_value(row, "id")) for row in iter_rows(dataset)]
+
+
 def given_embeddings(dataset: str, ids: Sequence[str]) -> GivenEmbeddings:
     """The embeddings of the rows with ``ids``: lists of finite numbers, all of one length.
 

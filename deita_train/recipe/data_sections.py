@@ -145,6 +145,22 @@ class Source(Conversations):
         return self
 
 
+class Target(Source):
+    """The questions of a task: conversations, or their embeddings alone."""
+
+    embeddings: str | None = None
+    """A table with the columns `id` and `embedding`, made like those of `embeddings.file`; in place of `dataset`."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.embeddings is None:
+            self.check_draw()
+        elif self.model_fields_set != {"embeddings"}:
+            others = ", ".join(sorted(self.model_fields_set - {"embeddings"}))
+            raise ValueError(f"embeddings: is a file of vectors and stands alone; leave {others} out")
+        return self
+
+
 class WeightedSource(Source):
     """One of the sources of a pool."""
 

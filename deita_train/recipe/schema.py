@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from deita_train.recipe.data_sections import Count, Pool, Section, Seed, Source
+from deita_train.recipe.data_sections import Count, Pool, Section, Seed, Target
 from deita_train.recipe.evaluation_sections import Evaluate
 from deita_train.recipe.llm_sections import DirectScore, Evolve, Instag, LlmEndpoint
 from deita_train.recipe.model_sections import Base, Dpo, Rendered, Sft
@@ -94,7 +94,8 @@ class Strata(Section):
     share: Literal["equal", "proportional"] | dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = (
         "proportional"
     )
-    """What each gets: the same, in proportion to its rows that can be ranked, or a weight for each by name."""
+    """What each gets: the same, in proportion to its rows that can be ranked (to their tokens with a budget of tokens),
+    or a weight for each by name."""
     clusters: Count | None = None
     """Number of `embedding_clusters`; by default the square root of half the rows."""
     seed: int | None = None
@@ -140,9 +141,9 @@ class Select(Section):
     """What `longest_response` counts; tokens are those that SFT trains on, uncut."""
     among: Literal["instruction", "pool"] = SelectionSettings.among
     """Whether `fit` keeps the likeliest answer to each instruction, or the likeliest rows of the pool."""
-    target: Source | None = None
+    target: Target | None = None
     """Conversations of a task, of `target`: rows near them are kept. Read as a pool is, and embedded by the encoder of
-    `embedding`."""
+    `embedding`; or `{embeddings: FILE}` beside `embeddings`."""
     strata: Strata | None = None
     """Divides the budget among parts of the pool, for any method."""
     clusters: Count | None = None
@@ -188,8 +189,8 @@ class Select(Section):
     @model_validator(mode="after")
     def _budget_where_one_counts(self) -> Self:
         check_budget(self.method, has_budget=self.budget is not None, in_tokens=self.in_tokens)
-        if self.strata is not None and (self.budget is None or self.in_tokens):
-            raise ValueError("strata: divide a budget of rows or a share; state one of these, or leave strata out")
+        if self.strata is not None and self.budget is None:
+            raise ValueError("strata: divide a budget; state one, or leave strata out")
         return self
 
     @property
@@ -225,6 +226,8 @@ class Compare(Section):
     count_tokens: bool = False
     """States the training tokens of each selection, as `sft` or `select.read_as` read the rows; `match: tokens` does so
     too."""
+    mean_of: list[str] = Field(default_factory=list)
+    """Columns of the pool whose means over each selection are compared too, such as a rating that no method reads."""
     max_length: Count | None = None
     """Length at which a training would cut a row, for the share of text that it never sees; not measured by default."""
     token_column: str | None = None
@@ -245,6 +248,8 @@ class Compare(Section):
             raise ValueError(f"{without_budget} is in the tables as it is; leave it out")
         if self.token_column is not None and self.counts_tokens:
             raise ValueError("token_column: tokens are counted as SFT reads the rows; leave one of the two out")
+        if len(set(self.mean_of)) < len(self.mean_of):
+            raise ValueError(f"mean_of: {', '.join(self.mean_of)} names one twice; name each column once")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names one twice; name each seed once")
         return self

@@ -296,16 +296,14 @@ def check_compared(method: str, others: Sequence[str], columns: Mapping[str, str
             raise UserError(f"columns.{name}: {name} {why}; leave it out")
 
 
-def check_match(*, in_tokens: bool, has_strata: bool) -> None:
-    """Refuse to match tokens where that would have no effect, or cannot be.
+def check_match(*, in_tokens: bool) -> None:
+    """Refuse to match tokens where the budget counts tokens already.
 
     Raises:
-        UserError: the budget counts tokens already, or strata divide rows.
+        UserError: it does.
     """
     if in_tokens:
         raise UserError("match: tokens would have no effect beside a select.budget of tokens; leave it out")
-    if has_strata:
-        raise UserError("match: tokens gives the others a budget of tokens, which select.strata cannot divide")
 
 
 def check_shared_column(column: str | None, methods: Sequence[str]) -> None:

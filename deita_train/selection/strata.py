@@ -6,6 +6,7 @@ such as their source, or the rows of one k-means cluster.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from deita_train.selection.baselines.pool_products import order_of_ids
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace
 from deita_train.selection.settings import EMBEDDING_CLUSTERS
+from deita_train.selection.token_budget import FirstRowExceedsBudget, walk_tokens
 from deita_train.selection.unrankable import Reasons
 
 # Selects up to a number of rows, at most all, given the trace of the same rows with fewer.
@@ -29,68 +31,127 @@ class Stratified:
     Attributes:
         trace: of N rows; ranks go through all strata in step, so that every beginning has about the whole's mix.
         counts: for each stratum, by name: its `rows`, the `quota` of the budget that its share came to, and how many
-            were `selected`, fewer where it ran out and more where it took what others could not fill.
+            rows were `selected`, fewer where it ran out and more where it took what others could not fill; with a
+            budget of tokens also the `tokens` of these, and the quota is in tokens.
+        met: whether the strata together could fill the budget.
     """
 
     trace: Trace
     counts: dict[str, dict[str, int]]
+    met: bool
+
+
+@dataclass(frozen=True)
+class _Stratum:
+    """The rows of one stratum, and their training tokens `[n]` int64 where the budget counts these."""
+
+    candidates: Candidates
+    tokens: np.ndarray | None
+
+    @property
+    def amount(self) -> int:
+        """The most that it can give, in the unit of the budget."""
+        return len(self.candidates.ids) if self.tokens is None else int(self.tokens.sum())
+
+    def walk(self, select: Select, wanted: int, earlier: Trace | None) -> tuple[Trace, bool]:
+        """Select up to `wanted` rows or tokens; returns whether there were enough, even if the next row is too long."""
+        walk = partial(select, self.candidates)
+        if self.tokens is None:
+            trace = walk(wanted, earlier)
+            return trace, trace.num_kept == wanted
+        try:
+            return walk_tokens(walk, self.tokens, wanted, earlier)
+        except FirstRowExceedsBudget:
+            return Trace.empty(len(self.tokens)), True
+
+    def given(self, trace: Trace) -> int:
+        """How many rows or tokens were selected."""
+        return trace.num_kept if self.tokens is None else int(self.tokens[trace.kept].sum())
 
 
 def select_by_strata(
-    candidates: Candidates, names: Sequence[str], budget: int, share: Any, select: Select, *, prefixes: bool
+    candidates: Candidates,
+    names: Sequence[str],
+    budget: int,
+    share: Any,
+    select: Select,
+    *,
+    prefixes: bool,
+    tokens: np.ndarray | None = None,
 ) -> Stratified:
     """Divide a budget among strata by their shares, and select within each.
 
     The quotas are the shares of the budget by largest remainders, ties to the first name. A stratum that cannot fill
     its quota, because it has too few rows or the method passes over too many, gives the rest to the strata that may
     have more, by their shares again, until the budget is met or none has more. Each is then selected anew with what it
-    got, continuing where the method can.
+    got, continuing where the method can. Of a quota of tokens each walks to the first row that would exceed it; what
+    that row leaves over goes to no other stratum.
 
     Args:
         candidates: N rows.
         names: the stratum of each.
-        budget: rows, at least 1.
-        share: "equal", "proportional" (to the strata's rows), or a weight for each stratum.
+        budget: rows, at least 1, or tokens.
+        share: "equal", "proportional" (to the strata's rows, or their tokens), or a weight for each stratum.
         select: the method.
         prefixes: whether a smaller budget of the method keeps the first rows of a larger one.
+        tokens: `[N]` int64, the training tokens of each row, for a budget of tokens.
 
     Raises:
-        UserError: `share` names a stratum that is not there, or lacks one.
+        UserError: `share` names a stratum that is not there, or lacks one; or no stratum's first row is within its
+            quota.
     """
     members = _members(names)
-    weights = _weights(members, share)
-    quotas = quota_of(weights, budget)
-    parts = {name: candidates.subset(places.tolist()) for name, places in members.items()}
-    sizes = {name: len(places) for name, places in members.items()}
-    found, traces = dict.fromkeys(members, 0), dict[str, Trace]()
+    strata = {
+        name: _Stratum(candidates.subset(places.tolist()), None if tokens is None else tokens[places])
+        for name, places in members.items()
+    }
+    sizes = {name: stratum.amount for name, stratum in strata.items()}
+    weights = _weights(sizes, share)
+    found, traces = dict.fromkeys(strata, 0), dict[str, Trace]()
     while True:
         asked = divided(weights, sizes, budget, found)
-        for name in members:
+        ended: dict[str, int] = {}
+        for name, stratum in strata.items():
             if asked[name] > found[name]:
-                traces[name] = select(parts[name], asked[name], traces.get(name) if prefixes else None)
-                found[name] = traces[name].num_kept
-        ended = {name: found[name] for name in members if found[name] < asked[name]}
+                earlier = traces.get(name) if prefixes else None
+                traces[name], enough = stratum.walk(select, asked[name], earlier)
+                found[name] = asked[name] if enough else stratum.given(traces[name])
+                ended |= {} if enough else {name: found[name]}
         if not ended:
             break
         sizes |= ended
-    counts = {
-        name: {"rows": len(places), "quota": quotas[name], "selected": found[name]} for name, places in members.items()
-    }
-    return Stratified(_joined(members, traces, len(names)), counts)
+    if not any(trace.num_kept for trace in traces.values()):
+        raise UserError(
+            f"the budget is {budget:,} tokens, and in no stratum is the first row within its share of it; raise it."
+        )
+    counts = _counts(strata, quota_of(weights, budget), traces)
+    return Stratified(_joined(members, traces, len(names)), counts, sum(found.values()) == budget)
+
+
+def _counts(
+    strata: Mapping[str, _Stratum], quotas: Mapping[str, int], traces: Mapping[str, Trace]
+) -> dict[str, dict[str, int]]:
+    counts = {}
+    for name, stratum in strata.items():
+        trace = traces.get(name, Trace.empty(0))
+        counts[name] = {"rows": len(stratum.candidates.ids), "quota": quotas[name], "selected": trace.num_kept}
+        if stratum.tokens is not None:
+            counts[name]["tokens"] = stratum.given(trace)
+    return counts
 
 
 def divided(
     weights: Mapping[str, float], sizes: Mapping[str, int], budget: int, found: Mapping[str, int]
 ) -> dict[str, int]:
-    """How many rows each stratum is asked for in all: those found, and its share of what is left of the budget.
+    """How much each stratum is asked for in all: what it gave, and its share of what is left of the budget.
 
-    What a stratum has no rows for is shared among the others again.
+    What a stratum does not have is shared among the others again.
 
     Args:
         weights: the share of each stratum, in any unit.
-        sizes: the most rows that each can give.
-        budget: rows.
-        found: rows that each has given already.
+        sizes: the most that each can give, in rows or tokens as all that follows.
+        budget: of all strata.
+        found: what each has given already.
     """
     asked = dict(found)
     while True:
@@ -103,7 +164,7 @@ def divided(
 
 
 def quota_of(weights: Mapping[str, float], budget: int) -> dict[str, int]:
-    """The shares of a budget in whole rows, by largest remainders, ties to the first name."""
+    """The shares of a budget in whole numbers, by largest remainders, ties to the first name."""
     total = sum(weights.values())
     exact = {name: budget * weight / total for name, weight in weights.items()}
     whole = {name: int(number) for name, number in exact.items()}
@@ -163,21 +224,21 @@ def _members(names: Sequence[str]) -> dict[str, np.ndarray]:
     return {name: np.array(of_name, dtype=np.int64) for name, of_name in places.items()}
 
 
-def _weights(members: Mapping[str, np.ndarray], share: Any) -> dict[str, float]:
+def _weights(sizes: Mapping[str, int], share: Any) -> dict[str, float]:
     if share == "equal":
-        return dict.fromkeys(members, 1.0)
+        return dict.fromkeys(sizes, 1.0)
     if share == "proportional":
-        return {name: float(len(places)) for name, places in members.items()}
-    unknown = [name for name in share if name not in members]
-    missing = [name for name in members if name not in share]
+        return {name: float(size) for name, size in sizes.items()}
+    unknown = [name for name in share if name not in sizes]
+    missing = [name for name in sizes if name not in share]
     if unknown or missing:
         wrong = f"names {', '.join(unknown)}, of which no row can be selected" if unknown else ""
         wrong += " and " if unknown and missing else ""
         wrong += f"has none for {', '.join(missing)} (state 0 to keep no row)" if missing else ""
-        raise UserError(f"select.strata.share: {wrong}. State a share for each of {', '.join(members)}.")
-    if not any(share[name] for name in members):
+        raise UserError(f"select.strata.share: {wrong}. State a share for each of {', '.join(sizes)}.")
+    if not any(share[name] for name in sizes):
         raise UserError("select.strata.share: every share is 0; state one above it.")
-    return {name: float(share[name]) for name in members}
+    return {name: float(share[name]) for name in sizes}
 
 
 def _joined(members: Mapping[str, np.ndarray], traces: Mapping[str, Trace], num_rows: int) -> Trace:

@@ -11,6 +11,10 @@ from deita_train.selection.repr_filter.repr_filter import Trace
 Walk = Callable[[int, Trace | None], Trace]
 
 
+class FirstRowExceedsBudget(UserError):
+    """The first row of a selection alone has more tokens than the budget."""
+
+
 def rows_within(lengths: np.ndarray, tokens: int) -> int:
     """How many of the leading rows have at most `tokens` tokens together; `lengths` is `[K]` int64."""
     return int(np.searchsorted(lengths.cumsum(), tokens, side="right"))
@@ -49,7 +53,7 @@ def walk_tokens(walk: Walk, lengths: np.ndarray, tokens: int, earlier: Trace | N
         The trace, and whether the budget is met: the next row would exceed it, or none of it is left.
 
     Raises:
-        UserError: the first row alone has more tokens.
+        FirstRowExceedsBudget: the first row alone has more tokens.
     """
     trace, wanted = earlier, min(len(lengths), 1 + int(tokens / max(lengths.mean(), 1.0)))
     while True:
@@ -66,7 +70,7 @@ def walk_tokens(walk: Walk, lengths: np.ndarray, tokens: int, earlier: Trace | N
         left, mean = tokens - int(kept.sum()), max(kept.mean(), 1.0)
         wanted = min(len(lengths), len(kept) + 1 + int(1.1 * left / mean))
     if within == 0:
-        raise UserError(
+        raise FirstRowExceedsBudget(
             f"the budget is {tokens:,} tokens, and the first row of the selection alone has {kept[0]:,}; raise it."
         )
     return walk(within, trace), True

@@ -13,7 +13,7 @@ import numpy as np
 
 from deita_train.errors import UserError
 from deita_train.selection.baselines.pool_products import order_of_ids
-from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows, centre_of
+from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows, centre_of, check_dimensions
 
 # A component with less than this share of the first one's variance is rounding.
 LEAST_VARIANCE = 1e-10
@@ -67,7 +67,11 @@ class Whitening:
         """The whitened rows ``[N, K]`` float32, multiplied in float64: a copy in memory of N * K numbers.
 
         Equal rows stay equal, because each block has the same shape and rounds to float32 at the end.
+
+        Raises:
+            UserError: they have another number of dimensions than the pool.
         """
+        check_dimensions(embeddings, len(self.mean))
         whitened = np.empty((len(embeddings), self.matrix.shape[1]), dtype=np.float32)
         for positions, rows in _blocks(embeddings, order_of_ids(ids), self.mean):
             whitened[positions] = (rows @ self.matrix)[: len(positions)]

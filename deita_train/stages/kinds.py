@@ -245,7 +245,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "compare": StageKind(
         1,
         "deita_train.stages.selecting.compare",
-        implied={"score_turns": "sum", "whiten": None, "seeded": None, "trained": None},
+        implied={"score_turns": "sum", "whiten": None, "seeded": None, "trained": None, "mean_of": None},
     ),
     "contamination": StageKind(1, "deita_train.stages.evaluating.contamination", describe=facts.of_contamination),
     "sft": StageKind(

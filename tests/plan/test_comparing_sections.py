@@ -140,6 +140,8 @@ def test_matched_selections_read_the_tokens_of_the_recipes_own(tmp_path):
     assert (node.hashed["match"], node.hashed["budget"], node.hashed["max_length"]) == ("tokens", 10, 2048)
     assert nodes["select"].key == compared(tmp_path)["select"].key
     assert nodes["compare"].hashed["trained"] == {"max_length": 2048, "cut_at_context": True}
+    divided = compared(tmp_path, compare__match="tokens", select__strata={"by": "source"})["select.random"]
+    assert divided.hashed["match"] == "tokens" and divided.hashed["strata"]["by"] == "source"
     counted = compared(tmp_path, compare__count_tokens=True)
     assert "matched" not in counted["select.random"].parents and "lengths" in counted["compare"].parents
 
@@ -157,7 +159,6 @@ def test_tokens_are_read_as_the_recipe_says(tmp_path):
     [
         ({"compare__methods": ["kmeans"]}, "compare: kmeans takes no budget of tokens"),
         ({"select__budget": {"tokens": 9}}, "compare: match: tokens would have no effect beside a select.budget of"),
-        ({"select__strata": {"by": "source"}}, "compare: match: tokens gives the others a budget of tokens, which"),
     ],
 )
 def test_tokens_that_cannot_be_matched(tmp_path, changes, message):
@@ -170,6 +171,7 @@ def test_tokens_that_cannot_be_matched(tmp_path, changes, message):
     [
         ({"token_column": "t", "match": "tokens"}, "token_column: tokens are counted as SFT reads the rows"),
         ({"seeds": [1, 2, 1]}, "names one twice"),
+        ({"mean_of": ["a", "b", "a"]}, "mean_of: a, b, a names one twice"),
     ],
 )
 def test_fields_that_contradict_each_other(fields, message):

@@ -6,7 +6,10 @@ import pytest
 from tiny_recipe import data_lines, dpo_recipe, graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.data.builtin import builtin_conversations
+from deita_train.data.embeddings import embedded_ids, embeddings_of
 from deita_train.errors import UserError
+from deita_train.stages.context import Progress, StageContext
+from deita_train.stages.intake import embeddings_file
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 NOT_SELECTED = ("sft", "evaluate", "base", "scorers", "embedding")
@@ -147,3 +150,32 @@ def test_a_model_is_evaluated_as_it_is(tmp_path):
 def test_the_models_of_a_recipe_are_evaluated_and_no_other(tmp_path, field):
     said = refusal(tmp_path, recipe(**{f"evaluate__{field}": "x"}))
     assert said == f"evaluate.{field}: would have no effect beside sft:; leave it out."
+
+
+def test_queries_may_be_vectors_beside_those_of_the_pool(tmp_path, given):
+    vectors = write_queries(tmp_path)
+    told = {"select__method": "target", "select__target": {"embeddings": vectors}}
+    data = recipe(*NOT_SELECTED, **told)
+    data["embeddings"] = given["embeddings"]
+    nodes = graph(tmp_path, data)
+    node = nodes["embeddings.target"]
+    assert (node.kind, node.parents) == ("embeddings_file", {})
+    assert {name: parent.label for name, parent in nodes["select"].parents.items()} == {
+        "pool": "pool", "embed": "embeddings", "target": "embeddings.target",
+    }  # fmt: skip
+    assert f"embeddings.target: 2 vectors in {vectors}" in data_lines(plan(tmp_path, data))
+
+
+def test_every_row_of_a_file_of_queries_is_read(tmp_path):
+    runtime, work = {"file": write_queries(tmp_path)}, tmp_path / "work"
+    work.mkdir()
+    context = StageContext("embeddings.target", "embeddings_file", {}, runtime, {}, work, 0, 1, Progress(None))
+    result = embeddings_file.run(context)
+    assert (result.rows_out, result.metrics) == (2, {"rows": 2, "dimensions": 2, "rows_of_no_use": 0})
+    assert embedded_ids(work / "data") == ["q1", "q0"]
+    assert embeddings_of(work / "data", ["q0", "q1"]).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def write_queries(folder):
+    write(folder / "queries.jsonl", {"id": "q1", "embedding": [1, 0]}, {"id": "q0", "embedding": [0, 1]})
+    return str(folder / "queries.jsonl")

@@ -356,7 +356,7 @@ def test_strata_count_in_the_key_and_may_need_embeddings(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"strata": {"by": "source"}, "budget": {"tokens": 9}}, "select: strata: divide a budget of rows or a share"),
+        ({"strata": {"by": "source"}, "method": "whole_pool", "budget": None}, "select: strata: divide a budget"),
         ({"strata": {"by": "source", "clusters": 3}}, "select.strata: clusters: would have no effect with by: source"),
         (
             {"strata": {"by": "embedding_clusters", "share": {"a": 1.0}}},
@@ -400,6 +400,16 @@ def test_the_queries_are_embedded_as_the_pool_is(tmp_path):
             ("embedding",),
             {"method": "target", "target": {"builtin": "quickstart_heldout", "rows": 5}},
             "select.target: method target embeds its queries by the encoder of the pool; state embedding:",
+        ),
+        (
+            (),
+            {"method": "target", "target": {"embeddings": "vectors.jsonl"}},
+            "select.target.embeddings: embedding: makes the pool's vectors, and those of a file may be another",
+        ),
+        (
+            ("embedding",),
+            {"method": "target", "target": {"embeddings": "vectors.jsonl", "rows": 5}},
+            "select.target: embeddings: is a file of vectors and stands alone; leave rows out",
         ),
         (
             (),

@@ -108,7 +108,15 @@ REPORTED = {
     "deita/deita-llama1-13b-sft-from-pool.yaml": ("6.60", "78.01", "6.46", "77.08"),
     "budget_sweep.yaml": ("6.46", "6.60", "6.03"),
 }
-OWN = ("evolve.yaml", "own_data.yaml", "quickstart.yaml", "real_pool.yaml", "smoke.yaml", "sweep_demo.yaml")
+OWN = (
+    "compare_methods.yaml",
+    "evolve.yaml",
+    "own_data.yaml",
+    "quickstart.yaml",
+    "real_pool.yaml",
+    "smoke.yaml",
+    "sweep_demo.yaml",
+)
 FILES = sorted([*PAPER, *OWN])
 SELECTING = ["pool", "score.complexity", "score.quality", "embed", "select"]
 PREFERRING = ["dpo_data", "reference", "dpo"]
@@ -172,8 +180,12 @@ def data(tmp_path, monkeypatch):
         "my_seeds": SHAREGPT_ROWS,
     }.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train_tokenizer([], 259, "", tmp_path / "my_model")
-    LlamaConfig().save_pretrained(tmp_path / "my_model")
+    tokenizer = train_tokenizer([], 259, "", tmp_path / "my_model")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.save_pretrained(tmp_path / "my_model")
+    for name in ("my_model", "my_encoder"):
+        LlamaConfig().save_pretrained(tmp_path / name)
+    (tmp_path / "my_encoder" / "modules.json").write_text("[]")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -205,13 +217,15 @@ def commands(file):
     """The commands of a recipe's header as words; those that go on after a backslash are one."""
     text = re.sub(r"\\\n\s*", "", "\n".join(header(file)))
     lines = [line.strip() for line in text.splitlines() if line.strip().startswith("deita-train ")]
-    return [shlex.split(line.replace("$F", "real_pool_sharegpt.jsonl"), comments=True) for line in lines]
+    for name, value in {"$F": "real_pool_sharegpt.jsonl", "$LM": "my_model", "$ENCODER": "my_encoder"}.items():
+        lines = [line.replace(name, value) for line in lines]
+    return [shlex.split(line, comments=True) for line in lines]
 
 
 def test_every_file_is_known_here():
     found = [str(path.relative_to(RECIPES)) for path in RECIPES.rglob("*.y*ml")]
     assert sorted(found) == FILES
-    assert len(FILES) == 16
+    assert len(FILES) == 17
     assert set(STAGES) == set(PAPER) == set(REPORTED)
 
 
@@ -361,14 +375,15 @@ def test_trainer_fields_are_checked_by_name_and_type(file):
 @pytest.mark.parametrize("file", FILES)
 def test_a_broken_copy_is_refused_at_its_line(file, tmp_path):
     lines = (RECIPES / file).read_text().splitlines()
-    number = next(number for number, line in enumerate(lines) if "learning_rate:" in line and not line.startswith("#"))
-    lines[number] = lines[number].replace("learning_rate:", "lerning_rate:")
+    name = "threshold" if file == "compare_methods.yaml" else "learning_rate"
+    number = next(number for number, line in enumerate(lines) if f"{name}:" in line and not line.startswith("#"))
+    lines[number] = lines[number].replace(f"{name}:", f"{name}s:")
     copy = tmp_path / "copy.yaml"
     copy.write_text("\n".join(lines))
     with pytest.raises(UserError) as caught:
         load_recipe(copy)
     assert str(caught.value).startswith(f"{copy}:{number + 1}: ")
-    assert "did you mean learning_rate?" in str(caught.value)
+    assert f"did you mean {name}?" in str(caught.value)
 
 
 class Parsed(Exception):
@@ -413,6 +428,7 @@ def test_the_headers_have_as_many_commands_as_by_hand():
     counts = {file: len(commands(file)) for file in FILES}
     assert counts == {
         "budget_sweep.yaml": 5,
+        "compare_methods.yaml": 1,
         "deita/deita-7b-v1.0-from-pool.yaml": 3,
         "deita/deita-7b-v1.0-sft-10k-from-pool.yaml": 3,
         "deita/deita-7b-v1.0-sft-10k.yaml": 2,

@@ -51,3 +51,7 @@ def test_strata_by_hand(run):
     table = strata_table(select)
     assert [column.title for column in table.columns] == ["stratum", "rows", "quota", "kept", "short of the quota"]
     assert table.rows == (("chat", "1,200", "40", "25", "15"), ("code", "1,200", "40", "55", "0"))
+    select.metrics["strata"] = {"chat": {**counts, "quota": 9000, "tokens": 8990}}
+    table = strata_table(select)
+    assert table.rows == (("chat", "1,200", "9,000", "25", "8,990", "10"),)
+    assert "Quotas are in tokens" in table.note

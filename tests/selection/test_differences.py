@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from deita_train.errors import UserError
 from deita_train.selection.measures.compared import as_json, from_json
 from deita_train.selection.measures.comparison import compare
 from deita_train.selection.measures.comparison_tables import composition_table, shown_tables
@@ -75,6 +76,24 @@ def test_differences_from_a_method_that_draws_nothing():
     ]  # fmt: skip
     assert "these seeds do not tell the two apart: deita and random in mean score" in table.note
     assert "and longest_response in" not in table.note  # equal selections without spread have no interval
+
+
+def test_means_of_columns_by_hand():
+    # d has no rating: random seed 3, b and d, is 0.4; the others 0.3, and 0.55 of c and e.
+    pool = POOL.add_column("rating", [0.2, 0.4, 0.5, None, 0.6, 1.0])
+    selections = {"deita": ["f", "e"], **RANDOM, "longest_response": ["d"]}
+    found = from_json(as_json(compare(pool, None, selections, mean_of=["rating"], seeds=SEEDS)))
+    assert column(composition_table(found), "mean rating") == {
+        "whole pool": "0.5400", "deita": "0.8000", "random seed 1": "0.3000", "random seed 2": "0.5500",
+        "random seed 3": "0.4000", "longest_response": "\N{EN DASH}",
+    }  # fmt: skip
+    # Mean 1.25/3, deviation sqrt(0.0475/3) of 0.3, 0.55 and 0.4.
+    half, gap = 4.302653 * (0.095 / 6 / 3) ** 0.5, 0.8 - 1.25 / 3
+    assert gaps(difference_table(found), "mean rating") == {
+        ("deita", "random"): [f"{gap:.4f}", f"{gap - half:.4f} to {gap + half:.4f}"]
+    }
+    with pytest.raises(UserError, match="no column 'ratting'"):
+        compare(pool, None, selections, mean_of=["ratting"])
 
 
 def test_two_methods_that_draw_are_compared_by_welch():

@@ -47,11 +47,11 @@ def pool(values, scores):
     return datasets.Dataset.from_dict(columns)
 
 
-def stratified(rows, budget, share, method="direct_score", embeddings=None, **more):
+def stratified(rows, budget, share, method="direct_score", embeddings=None, tokens=None, **more):
     candidates = Candidates(rows, SelectionSettings(method, column="value", **more), embeddings)
     names = strata_of(candidates, {"by": "source"})
     prefixes = candidates.settings.rules.prefixes
-    return select_by_strata(candidates, names, budget, share, select_rows, prefixes=prefixes)
+    return select_by_strata(candidates, names, budget, share, select_rows, prefixes=prefixes, tokens=tokens)
 
 
 def kept(rows, found):
@@ -141,3 +141,58 @@ def test_rows_without_a_value_and_columns_that_name_no_strata():
 def test_a_share_for_each_stratum(share, message):
     with pytest.raises(UserError, match=message):
         stratified(pool(list("ab"), [1, 2]), 1, share)
+
+
+def test_a_budget_of_tokens_by_hand():
+    rows = pool(list("aaaabbcc"), [1, 2, 3, 4, 9, 8, 0, 7])
+    tokens = np.array([5, 5, 5, 5, 9, 1, 30, 2])
+    # Quotas of 10 each. a: r03 r02; b: r04 r05; c: r07, then r06 with 30 would exceed it, and its 8 go to nobody.
+    found = stratified(rows, 30, "equal", tokens=tokens)
+    assert kept(rows, found) == ["r03", "r04", "r07", "r02", "r05"]
+    assert found.counts == {
+        "a": {"rows": 4, "quota": 10, "selected": 2, "tokens": 10},
+        "b": {"rows": 2, "quota": 10, "selected": 2, "tokens": 10},
+        "c": {"rows": 2, "quota": 10, "selected": 1, "tokens": 2},
+    }
+    assert found.met
+    # Of 60, b has 10 only, and a 20 only: c gets the other 30, within which r06 does not fit beside r07.
+    found = stratified(rows, 60, "equal", tokens=tokens)
+    assert [of["tokens"] for of in found.counts.values()] == [20, 10, 2] and found.met
+    # By tokens a has 20, b 10 and c 32 of 62.
+    found = stratified(rows, 31, "proportional", tokens=tokens)
+    assert [of["quota"] for of in found.counts.values()] == [10, 5, 16]
+    # b's first row, r04 with 9, exceeds its 5.
+    assert [of["selected"] for of in found.counts.values()] == [2, 0, 1]
+    found = stratified(rows, 99, "equal", tokens=tokens)
+    assert found.trace.num_kept == 8 and not found.met
+    with pytest.raises(UserError, match="the budget is 3 tokens, and in no stratum is the first row within its share"):
+        stratified(rows, 3, "equal", tokens=tokens)
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=15),
+    st.integers(1, 60),
+)
+def test_each_part_of_a_budget_of_tokens_is_a_beginning_of_the_method(rows_of, budget):
+    rows = pool([row[0] for row in rows_of], [row[1] for row in rows_of])
+    tokens = np.array([row[2] for row in rows_of])
+    try:
+        found = stratified(rows, budget, "equal", tokens=tokens)
+    except UserError:
+        # No stratum's first row is within what the others leave it.
+        firsts = {}
+        for row in sorted(range(len(rows_of)), key=lambda place: (-rows_of[place][1], place)):
+            firsts.setdefault(rows_of[row][0], int(tokens[row]))
+        assert all(first > budget // len(firsts) for first in firsts.values())
+        return
+    total = sum(of["tokens"] for of in found.counts.values())
+    assert total == tokens[found.trace.kept].sum() <= budget
+    assert found.met == (min(budget, tokens.sum()) == budget)
+    order = sorted(range(len(rows_of)), key=lambda place: (-rows_of[place][1], place))
+    for name, of in found.counts.items():
+        own = [place for place in order if rows_of[place][0] == name]
+        assert [place for place in found.trace.kept if rows_of[place][0] == name] == own[: of["selected"]]
+        # It ends at a row that exceeds its quota, or has no more.
+        if of["selected"] < len(own):
+            assert of["tokens"] + tokens[own[of["selected"]]] > min(of["quota"], tokens[own].sum())

@@ -84,6 +84,9 @@ def test_copies_go_by_id():
 def test_queries_of_another_encoder_and_without_a_direction():
     with pytest.raises(UserError, match="the pool's embeddings have 2 dimensions and the queries' 3"):
         kept("ab", [(1, 0), (0, 1)], [(1, 0, 0)])
+    whitening = Whitening.of_pool(np.eye(4, 2), list("abcd"), 1)
+    with pytest.raises(UserError, match="the pool's embeddings have 2 dimensions and the queries' 3"):
+        whitening.apply(np.eye(1, 3), ["q"])
     with pytest.raises(UserError, match=r"1 of 2 embeddings have no direction.*'q1'"):
         kept("ab", [(1, 0), (0, 1)], [(1, 0), (0, 0)])
 

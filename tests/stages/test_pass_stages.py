@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from messages import assistant, user
 from pass_stages import carry_out, conversations, make_model, pass_context
 from transformers import AutoTokenizer, LlamaConfig
 
@@ -161,6 +162,17 @@ def test_it_is_refused_after_the_pass_when_only_the_sample_shows_it(work, monkey
     monkeypatch.setattr(score, "_try_digits", lambda *arguments: None)
     with pytest.raises(UserError, match="This looks like the wrong model, and its scores would be noise"):
         carry_out(score, pass_context("score", work, ROWS, min_digit_mass=0.1))
+
+
+def test_the_quality_of_no_response(work, shared):
+    case = json.loads((shared / "cases" / "selection" / "quality_of_no_response" / "pool.json").read_text())
+    rows = [(row["id"], row["instruction"], row["output"]) for row in case] + [("short", "Hi", "Yo")]
+    rows = [{"id": name, "messages": [user(asked), assistant(answer)]} for name, asked, answer in rows]
+    table, result = carry_out(score, pass_context("score", work, rows, max_unscored_share=0.7))
+    found = dict(zip(table["id"], zip(table["quality_scores"], table["reasons"], strict=True), strict=True))
+    assert found["long_question"] == found["other_answer"] == ([None], ["response_beyond_max_length"])
+    assert found["short"][1] == [None]
+    assert result.metrics["nulls"] == {"response_beyond_max_length": 2}
 
 
 @pytest.mark.parametrize(("stated", "kept"), [(None, 220), (180, 180)])

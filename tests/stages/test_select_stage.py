@@ -475,6 +475,27 @@ def test_strata_share_the_budget_and_the_metrics_count_them(carry_out):
     }
 
 
+def test_strata_share_a_budget_of_tokens(carry_out, tmp_path):
+    counts = {"id": IDS, "num_tokens": [10] * 6, "first_trained": [1] * 6, "turn_ends": [[10]] * 6}
+    datasets.Dataset.from_dict(counts).save_to_disk(str(tmp_path / "lengths" / "data"))
+    write_readable(tmp_path, None)
+    # 30 of the tokens in x and 20 of those in y: 18 and 12 of 30, of which one row each fits.
+    result, kept, _ = carry_out(
+        "lengths",
+        method="direct_score",
+        budget={"tokens": 30},
+        column="rating",
+        strata={"by": "group", "share": "proportional"},
+        max_length=100,
+    )
+    assert kept == ["e", "f"]
+    assert (result.metrics["budget_found"], result.metrics["budget_met"]) == (20, True)
+    assert result.metrics["strata"] == {
+        "x": {"rows": 3, "quota": 18, "selected": 1, "tokens": 10},
+        "y": {"rows": 2, "quota": 12, "selected": 1, "tokens": 10},
+    }
+
+
 def mean_of_scored_rows(tmp_path):
     """Four scored rows that point four ways, and four without a score far away, which move the mean of the pool."""
     place, ids = tmp_path / "centred", [f"r{number}" for number in range(8)]

@@ -44,6 +44,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
         "token_column": compare.token_column,
         "seeded": seeded or None,
         "trained": None,
+        "mean_of": compare.mean_of or None,
     }
     if compare.counts_tokens:
         parents["lengths"], identity["trained"] = add_lengths(builder, chosen, builder.pool("compare"))
@@ -70,7 +71,7 @@ def selects_of(recipe: Recipe) -> list[Select]:
     in_tokens = select.in_tokens or compare.match == "tokens"
     check_compared(select.method, compare.methods, compare.columns, in_tokens=in_tokens)
     if compare.match == "tokens":
-        check_match(in_tokens=select.in_tokens, has_strata=select.strata is not None)
+        check_match(in_tokens=select.in_tokens)
     columns = {method: _column_of(recipe, compare, method) for method in compare.methods}
     shared = [name for name, column in columns.items() if column == select.column and name not in compare.columns]
     check_shared_column(select.column, [select.method, *shared])

@@ -87,14 +87,28 @@ def _add_target(builder: Builder, select: Select) -> Node:
             "select.target",
             f"method {select.method} needs target: {{dataset: ...}}, the questions or conversations to be near to",
         )
+    if select.target.embeddings is not None:
+        return _given_target(builder, select.target.embeddings)
     if builder.recipe.embedding is None:
         raise builder.inputs.error(
             "select.target",
             f"method {select.method} embeds its queries by the encoder of the pool; state embedding: with the encoder "
-            "in place of embeddings:, a file of vectors.",
+            "in place of embeddings:, or give the queries' vectors too: target: {embeddings: FILE}.",
         )
     queries = builder.add_pool("target_data", [select.target], "select.target")
     return add_embedded(builder, builder.recipe.embedding, "embed.target", queries)
+
+
+def _given_target(builder: Builder, file: str) -> Node:
+    """Add the reading of the queries' vectors."""
+    if builder.recipe.embeddings is None:
+        raise builder.inputs.error(
+            "select.target.embeddings",
+            "embedding: makes the pool's vectors, and those of a file may be another encoder's; state the queries by "
+            "dataset:.",
+        )
+    content, location = builder.inputs.file(file, "select.target.embeddings")
+    return builder.add(Node("embeddings.target", "embeddings_file", {"file": content}, {"file": location}))
 
 
 def _plain_strata(builder: Builder, strata: Strata) -> dict[str, Any]:

@@ -32,6 +32,7 @@ _STRATA = (
     "The quota is the stratum's share of the budget. What a stratum could not fill was divided among the others by "
     "their shares, so these may keep more than their quota."
 )
+_STRATA_OF_TOKENS = " Quotas are in tokens, and each stratum ends at the first row that would exceed what it got."
 _REJECTIONS = (
     "Examples spread evenly over the rejected rows, from the nearest pair to the closest call. Similarity is the "
     "cosine of the two embeddings."
@@ -110,18 +111,15 @@ def strata_table(select: Artefact) -> Table | None:
     strata = select.metrics.get("strata")
     if strata is None:
         return None
+    in_tokens = any("tokens" in of for of in strata.values())
+    given, tokens = ("tokens", ["tokens"]) if in_tokens else ("selected", [])
+    named = ("rows", "quota", "selected", *tokens)
     rows = tuple(
-        (
-            name,
-            count(of["rows"]),
-            count(of["quota"]),
-            count(of["selected"]),
-            count(max(of["quota"] - of["selected"], 0)),
-        )
+        (name, *(count(of[column]) for column in named), count(max(of["quota"] - of[given], 0)))
         for name, of in strata.items()
     )
-    columns = (*words("stratum"), *numbers("rows", "quota", "kept", "short of the quota"))
-    return Table(columns, rows, note=_STRATA)
+    columns = (*words("stratum"), *numbers("rows", "quota", "kept", *tokens, "short of the quota"))
+    return Table(columns, rows, note=_STRATA + (_STRATA_OF_TOKENS if in_tokens else ""))
 
 
 def drop_table(sources: Sequence[tuple[str, Artefact]], note: str) -> Table | None:

@@ -22,6 +22,8 @@ class Composition:
         turns: user turns of a conversation.
         beyond: share of the text beyond the maximum length, see `share_beyond`; None without one.
         sources: share of the rows by source; None where the pool has no column `source`.
+        columns: means of columns of the pool, such as a rating that no method reads, over the rows that have a number;
+            None where none has.
     """
 
     num_rows: int
@@ -31,6 +33,7 @@ class Composition:
     turns: Spread
     beyond: float | None
     sources: Mapping[str, float] | None
+    columns: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def total_tokens(self) -> int | None:

@@ -38,6 +38,7 @@ def compare(
     scores: np.ndarray | None = None,
     token_column: str | None = None,
     tokens: np.ndarray | None = None,
+    mean_of: Sequence[str] = (),
     seeds: Mapping[str, Sequence[str]] = MappingProxyType({}),
     max_length: int | None = None,
     center: bool = False,
@@ -59,6 +60,7 @@ def compare(
         scores: `[N]` float64, such as evol scores, nan for a row without one.
         token_column: a column of `pool` with the number of tokens of each row.
         tokens: `[N]` int64, the number of tokens of each row, in place of a column; `max_length` is then in characters.
+        mean_of: columns of `pool` with numbers, whose means are measured.
         seeds: for each method that was drawn with several seeds, the names of its selections.
         max_length: where a training cuts a row, in tokens if `token_column` is given, else in characters.
         center: whether the pool's mean is subtracted from every embedding first, as in the selection.
@@ -67,13 +69,14 @@ def compare(
 
     Raises:
         UserError: there is no selection, or one is empty, repeats an id or names one that the pool lacks;
-            `token_column` is missing or has other values than token counts; or an embedding has no direction.
+            `token_column` is missing or has other values than token counts; a column of `mean_of` is missing or
+            holds no numbers; or an embedding has no direction.
     """
     if not selections:
         raise UserError("there is no selection to compare; give the ids of at least one.")
     ids = list(pool["id"])
     chosen = _positions(ids, selections)
-    facts = _Facts.read(pool, scores, token_column, tokens, max_length)
+    facts = _Facts.read(pool, scores, token_column, tokens, max_length, mean_of)
     whole = facts.of(np.arange(len(ids)))
     found = {name: facts.of(positions) for name, positions in chosen.items()}
     diversity: dict[str, Diversity] = {}
@@ -118,6 +121,7 @@ class _Facts:
     turns: np.ndarray
     sources: list[str] | None
     max_length: int | None
+    columns: Mapping[str, np.ndarray]
 
     @classmethod
     def read(
@@ -127,6 +131,7 @@ class _Facts:
         token_column: str | None,
         tokens: np.ndarray | None,
         max_length: int | None,
+        mean_of: Sequence[str],
     ) -> "_Facts":
         assert scores is None or scores.shape == (len(pool),), f"{scores.shape} scores for {len(pool)} rows"
         characters, turns = conversation_sizes(pool)
@@ -134,20 +139,27 @@ class _Facts:
         if token_column is not None:
             tokens = lengths = _tokens(pool, token_column)
         sources = list(pool["source"]) if "source" in pool.column_names else None
-        return cls(scores, characters, tokens, lengths, turns, sources, max_length)
+        columns = {name: number_column(pool, name) for name in mean_of}
+        return cls(scores, characters, tokens, lengths, turns, sources, max_length, columns)
 
     def of(self, rows: np.ndarray) -> Composition:
         """The composition of the rows at these positions."""
-        scored = None if self.scores is None else self.scores[rows][~np.isnan(self.scores[rows])]
         return Composition(
             num_rows=len(rows),
-            mean_score=None if scored is None or not len(scored) else float(scored.mean()),
+            mean_score=None if self.scores is None else _mean(self.scores[rows]),
             characters=spread(self.characters[rows]),
             tokens=None if self.tokens is None else spread(self.tokens[rows]),
             turns=spread(self.turns[rows]),
             beyond=None if self.max_length is None else share_beyond(self.lengths[rows], self.max_length),
             sources=None if self.sources is None else source_shares([self.sources[row] for row in rows]),
+            columns={name: _mean(numbers[rows]) for name, numbers in self.columns.items()},
         )
+
+
+def _mean(numbers: np.ndarray) -> float | None:
+    """Of the numbers that are there; None where none is."""
+    known = numbers[~np.isnan(numbers)]
+    return float(known.mean()) if len(known) else None
 
 
 def _tokens(pool: datasets.Dataset, column: str) -> np.ndarray:

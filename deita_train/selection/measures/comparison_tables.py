@@ -128,6 +128,7 @@ def _composition_cells(comparison: Comparison, rows: Composition) -> dict[str, s
     cells = {
         "rows": decimals(rows.num_rows, 0),
         "total tokens": decimals(rows.total_tokens, 0),
+        **{f"mean {name}": decimals(mean, 4) for name, mean in rows.columns.items()},
         "mean score": decimals(rows.mean_score, 3),
         "mean characters": decimals(rows.characters.mean, 0),
         "mean tokens": decimals(rows.tokens.mean if rows.tokens else None, 0),

@@ -32,13 +32,22 @@ _QUANTITIES = (
 )
 
 
+def _quantities(comparison: Comparison) -> tuple[_Quantity, ...]:
+    """What is compared: the means of the pool's columns, then what every comparison measures."""
+    return (*(_column_mean(name) for name in comparison.pool.columns), *_QUANTITIES)
+
+
+def _column_mean(name: str) -> _Quantity:
+    return _Quantity(f"mean {name}", 4, lambda item: item.composition.columns[name])
+
+
 def seed_table(comparison: Comparison) -> Table | None:
     """Means over the seeds of each method that draws, with 95% intervals; None without seeds."""
     found = _values(comparison)
     rows = tuple(
         (method, str(len(comparison.seeds[method])), item.title, *_mean_cells(found[method][item.title], item))
         for method in comparison.seeds
-        for item in _QUANTITIES
+        for item in _quantities(comparison)
         if found[method][item.title]
     )
     note = "The interval of the mean over seeds is Student's t. The other methods draw nothing."
@@ -56,7 +65,7 @@ def difference_table(comparison: Comparison) -> Table | None:
     gaps = {
         (*pair, item): gap
         for pair in pairs
-        for item in _QUANTITIES
+        for item in _quantities(comparison)
         if (gap := _gap(*(found[method][item.title] for method in pair))) is not None
     }
     rows = tuple((method, against, item.title, *_gap_cells(gap, item)) for (method, against, item), gap in gaps.items())
@@ -96,9 +105,9 @@ def _names(comparison: Comparison) -> Mapping[str, Sequence[str]]:
 
 def _values(comparison: Comparison) -> dict[str, dict[str, list[float]]]:
     """The values of each quantity by method; none where it was not measured."""
-    values: dict[str, dict[str, list[float]]] = {}
+    quantities, values = _quantities(comparison), dict[str, dict[str, list[float]]]()
     for method, names in _names(comparison).items():
-        read = {item.title: [item.read(comparison.selections[name]) for name in names] for item in _QUANTITIES}
+        read = {item.title: [item.read(comparison.selections[name]) for name in names] for item in quantities}
         values[method] = {title: [one for one in of if one is not None] for title, of in read.items()}
     return values
 

@@ -81,11 +81,7 @@ class UnitRows:
             UserError: one is not finite or has no direction, or another number of dimensions.
         """
         check_shape(embeddings, ids)
-        if embeddings.shape[1] != self.embeddings.shape[1]:
-            raise UserError(
-                f"the pool's embeddings have {self.embeddings.shape[1]} dimensions and the queries' "
-                f"{embeddings.shape[1]}. Embed both by one encoder."
-            )
+        check_dimensions(embeddings, self.embeddings.shape[1])
         norms = _norms(embeddings, self.mean)
         refuse_without_direction(np.flatnonzero(_has_no_direction(norms, self.mean)), self.mean, ids)
         return UnitRows(embeddings, self.mean, norms)
@@ -97,6 +93,15 @@ class UnitRows:
             rows = np.subtract(rows, self.mean, dtype=np.float64)
         unit = np.empty(rows.shape, dtype=dtype)
         return np.divide(rows, self.norms[positions, None], out=unit, casting="same_kind")
+
+
+def check_dimensions(embeddings: np.ndarray, of_pool: int) -> None:
+    """Raise UserError for vectors beside a pool that have another number of dimensions, such as those of queries."""
+    if embeddings.shape[1] != of_pool:
+        raise UserError(
+            f"the pool's embeddings have {of_pool} dimensions and the queries' {embeddings.shape[1]}. Embed both by "
+            "one encoder."
+        )
 
 
 def check_shape(embeddings: np.ndarray, ids: Sequence[str]) -> None:

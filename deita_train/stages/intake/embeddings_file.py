@@ -1,31 +1,37 @@
-"""Stage `embeddings_file`: checks embeddings made elsewhere and writes them in the format of `embed`."""
+"""Stage `embeddings_file`: checks embeddings made elsewhere and writes them in the format of `embed`.
+
+With a pool, those of its rows; without one every row of the table, such as the queries of `target`.
+"""
 
 from collections.abc import Iterator
 
 import datasets
 
 from deita_train.data.embeddings import write_embeddings
-from deita_train.data.given_columns import GivenEmbeddings, given_embeddings
+from deita_train.data.given_columns import given_embeddings, given_ids
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.validation import StageToValidate, read_once
 
 
 def run(context: StageContext) -> StageResult:
     """Read, join to the pool's rows by id, write."""
-    pool = datasets.load_from_disk(str(context.parents["pool"] / "data"))
-    given = read_given_embeddings(context.runtime["file"], pool)
+    file = context.runtime["file"]
+    if "pool" in context.parents:
+        ids = list(datasets.load_from_disk(str(context.parents["pool"] / "data"))["id"])
+    else:
+        ids = given_ids(file)
+    given = given_embeddings(file, ids)
     rows, width = given.matrix.shape
-    write_embeddings(context.data_dir, list(pool["id"]), given.matrix)
+    write_embeddings(context.data_dir, ids, given.matrix)
     return StageResult(rows, rows, {}, {"rows": rows, "dimensions": width, "rows_of_no_use": given.num_unused})
 
 
-def read_given_embeddings(file: str, pool: datasets.Dataset) -> GivenEmbeddings:
-    """The embeddings in `file` of the rows of `pool`."""
-    return given_embeddings(file, list(pool["id"]))
-
-
 def validate(stage: StageToValidate) -> Iterator[str]:
-    """That the file has every row of the pool, and how many others."""
+    """That the file has every row of the pool, and how many others; without a pool how many rows it has."""
+    file = stage.runtime["file"]
+    if "pool" not in stage.parents:
+        yield f"{stage.label}: {len(given_embeddings(file, given_ids(file)).matrix):,} vectors in {file}"
+        return
     pool, _ = read_once(stage.parents["pool"])
-    unused = read_given_embeddings(stage.runtime["file"], pool).num_unused
-    yield f"{stage.label}: all {len(pool):,} rows of the pool are in {stage.runtime['file']}, and {unused:,} others"
+    unused = given_embeddings(file, list(pool["id"])).num_unused
+    yield f"{stage.label}: all {len(pool):,} rows of the pool are in {file}, and {unused:,} others"

@@ -40,6 +40,7 @@ def run(context: StageContext) -> StageResult:
         scores=_scores(context, ids),
         token_column=context.identity["token_column"],
         tokens=_trained_tokens(context, ids),
+        mean_of=context.identity.get("mean_of") or (),
         seeds=context.identity.get("seeded") or {},
         max_length=context.identity["max_length"],
         center=context.identity.get("center", False),

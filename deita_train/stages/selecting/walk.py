@@ -36,7 +36,7 @@ class Walked:
         met: whether that meets the budget.
         reused_from: the name of the artefact that decisions were taken from.
         rows_reused: how many decisions were taken from it.
-        strata: the rows, the quota and the selected rows of each stratum; None without strata.
+        strata: the counts of each stratum (`Stratified`); None without strata.
     """
 
     trace: Trace
@@ -82,9 +82,7 @@ def walk(
     """
     budget = context.identity["budget"]
     if "strata" in context.identity:
-        rows = budget_rows(budget, pool_rows)
-        assert rows is not None  # schema refuses strata of tokens
-        return _walk_strata(context, candidates, rows, device, group)
+        return _walk_strata(context, candidates, tokens, pool_rows, device, group)
     select = partial(select_rows, candidates, device=device, group=group)
     earlier, source = _furthest(context, candidates.ids)
     if tokens is None:
@@ -101,20 +99,28 @@ def walk(
 
 
 def _walk_strata(
-    context: StageContext, candidates: Candidates, wanted: int, device: torch.device, group: Group | None
+    context: StageContext,
+    candidates: Candidates,
+    tokens: np.ndarray | None,
+    pool_rows: int,
+    device: torch.device,
+    group: Group | None,
 ) -> Walked:
     """The same within each stratum."""
-    strata, rules = context.identity["strata"], candidates.settings.rules
-    found = select_by_strata(
+    strata, budget = context.identity["strata"], context.identity["budget"]
+    wanted = budget_rows(budget, pool_rows) if tokens is None else int(amount_of(budget))
+    assert wanted is not None  # the schema refuses strata without a budget
+    chosen = select_by_strata(
         candidates,
         strata_of(candidates, strata),
         wanted,
         strata["share"],
         partial(select_rows, device=device, group=group),
-        prefixes=rules.prefixes,
+        prefixes=candidates.settings.rules.prefixes,
+        tokens=tokens,
     )
-    number = found.trace.num_kept
-    return Walked(found.trace, wanted, number, number == wanted, None, 0, found.counts)
+    found = chosen.trace.num_kept if tokens is None else int(tokens[chosen.trace.kept].sum())
+    return Walked(chosen.trace, wanted, found, chosen.met, None, 0, chosen.counts)
 
 
 def _rows_reused(rules: Method, earlier: Trace | None, trace: Trace) -> int:
