@@ -12,9 +12,9 @@ import numpy as np
 
 from deita_train.errors import UserError
 from deita_train.selection.baselines.clusters import cluster_labels
-from deita_train.selection.baselines.pool_products import order_of_ids
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace
+from deita_train.selection.row_ids import order_of_ids
 from deita_train.selection.settings import EMBEDDING_CLUSTERS
 from deita_train.selection.unrankable import Reasons
 

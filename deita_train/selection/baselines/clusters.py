@@ -6,11 +6,12 @@ import numpy as np
 from scipy import sparse
 
 from deita_train.errors import UserError
-from deita_train.selection.baselines.pool_products import first_alike, order_of_ids, products
+from deita_train.selection.baselines.pool_products import first_alike, products
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows
+from deita_train.selection.row_ids import order_of_ids
 
 # Most runs end earlier, when no row changes its cluster.
 MAX_ROUNDS = 100
