@@ -9,6 +9,7 @@ import typer
 from deita_train.commands.completion import artefact_ids, recipe_files, recipe_names, stage_names
 from deita_train.commands.options import RunsOption, SetOption
 from deita_train.commands.single_commands import add_commands
+from deita_train.commands.store_command import store_app
 from deita_train.errors import UserError, machine_fault
 from deita_train.recipe.shipped import find_recipe
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 
 add_commands(app)
+app.add_typer(store_app, name="store")
 
 RecipeArgument = Annotated[
     Path,
