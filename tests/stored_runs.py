@@ -33,7 +33,7 @@ def record(runs, run, *cells):
 
 
 def make_runs(runs):
-    """Two runs and a single command. `old` artefacts are of no run; nor is `pool-1`, but a used one was made from it."""
+    """Two runs and a single command. `old` artefacts are of no run; nor is `pool-1`, which a used one was made from."""
     store = Store(runs / "store")
     publish(store, "pool-1")
     publish(store, "select-1", ["pool-1"])

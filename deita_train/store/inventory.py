@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deita_train.store.artefacts import Manifest, Store
+from deita_train.store.atomic_io import read_json
 from deita_train.store.locks import is_held
 from deita_train.store.model_links import artefact_of, links_of
 from deita_train.store.run_record import STAGES, RunRecord
 
+_ADAPTER_CONFIG = "adapter_config.json"
 # What finish_publishing sets aside for a moment.
 _REPLACED = ".replaced"
 
@@ -79,7 +81,7 @@ def take_inventory(store: Store, runs_dir: Path) -> Inventory:
     """
     manifests = {name: store.manifest(name) for name in store.published()}
     named = _named_by_runs(runs_dir)
-    readers = _readers(manifests, named)
+    readers = _readers({name: _made_from(store, manifest) for name, manifest in manifests.items()}, named)
     artefacts = tuple(
         StoredArtefact(
             name,
@@ -117,19 +119,30 @@ def _named_by_runs(runs_dir: Path) -> dict[str, set[str]]:
     return named
 
 
-def _readers(manifests: Mapping[str, Manifest], named: Mapping[str, set[str]]) -> dict[str, set[str]]:
+def _readers(made_from: Mapping[str, set[str]], named: Mapping[str, set[str]]) -> dict[str, set[str]]:
     """Artefact -> the artefacts in use that were made from it, directly."""
     readers: dict[str, set[str]] = {}
-    pending = [name for name in manifests if name in named]
+    pending = [name for name in made_from if name in named]
     seen = set(pending)
     while pending:
         name = pending.pop()
-        for parent in manifests[name].parents.values():
+        for parent in made_from[name]:
             readers.setdefault(parent, set()).add(name)
-            if parent in manifests and parent not in seen:
+            if parent in made_from and parent not in seen:
                 seen.add(parent)
                 pending.append(parent)
     return readers
+
+
+def _made_from(store: Store, manifest: Manifest) -> set[str]:
+    """The artefacts that one needs: its parents, and the base that an adapter names, if it is in this store."""
+    needed = set(manifest.parents.values())
+    adapter = store.path(manifest.id) / "model" / _ADAPTER_CONFIG
+    if adapter.is_file():
+        base = Path(str(read_json(adapter).get("base_model_name_or_path")))
+        if base.name == "model" and store.has(base.parent.name):
+            needed.add(base.parent.name)
+    return needed
 
 
 def _unfinished(store: Store, named: Mapping[str, set[str]]) -> Iterator[Unfinished]:

@@ -1,4 +1,5 @@
 import fcntl
+import json
 import os
 import signal
 import time
@@ -47,6 +48,15 @@ def test_what_a_used_artefact_was_made_from_is_used_at_any_distance(tmp_path, st
     record(tmp_path, "third", ["oldsft-1"])
     assert artefact(tmp_path, store, "oldpool-1").read_by == ("oldsft-1",)
     assert unused(tmp_path, store) == []
+
+
+def test_the_base_that_an_adapter_names_is_used(tmp_path, store):
+    config = {"base_model_name_or_path": "/elsewhere/store/oldsft-1/model"}
+    (store.path("sft-1") / "model" / "adapter_config.json").write_text(json.dumps(config))
+    assert artefact(tmp_path, store, "oldsft-1").read_by == ("sft-1",)
+    assert unused(tmp_path, store) == []
+    (store.path("sft-1") / "model" / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/model"}')
+    assert unused(tmp_path, store) == ["oldpool-1", "oldsft-1"]
 
 
 def test_a_run_s_link_keeps_the_model_that_it_leads_to(tmp_path, store):
@@ -168,8 +178,10 @@ def test_after_a_kill_at_any_moment_every_artefact_is_whole(tmp_path, store):
     while set(store.published()) != kept:
         child = os.fork()
         if child == 0:
-            remove(store, tmp_path, removable(take_inventory(store, tmp_path)))
-            os._exit(0)
+            try:
+                remove(store, tmp_path, removable(take_inventory(store, tmp_path)))
+            finally:
+                os._exit(0)
         time.sleep(delay)
         os.kill(child, signal.SIGKILL)
         kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
