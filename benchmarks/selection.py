@@ -13,6 +13,7 @@ rejected; in some clusters the rows' similarity to each other is close to the th
 - operations: 2 D for each pair of a row seen and a row kept before it, which is what the rule asks for.
 - read: bytes of the pool that must be read, all rows once for their norms and the seen rows once more.
 - floor: the operations at the speed of a float32 matrix product of the same width, measured in the same run.
+- CPU ratio: ours and the floor again, both in seconds of CPU time instead of the clock's, for a machine that is shared.
 - loop: one candidate after the other, gathering all kept rows in float64 anew for each, as the public code does;
   asserted to keep the same rows. "scaled" means that it was timed on 64 candidates spread evenly over the walk,
   asserted to be decided alike, and that the time of the others was interpolated.
@@ -80,7 +81,8 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured: seconds, operations, bytes; ``loop`` is None where it was not run."""
+    """What was measured: seconds, operations, bytes; ``cpu_ratio`` is ours by the floor, and ``loop`` None where it was
+    not run."""
 
     case: Case
     seen: int
@@ -89,6 +91,7 @@ class Result:
     read: int
     floor: float
     seconds: float
+    cpu_ratio: float
     memory: int
     loop: float | None
 
@@ -173,7 +176,7 @@ def _directions(num_rows: int, dim: int, rng: np.random.Generator) -> np.ndarray
 
 def measure(case: Case, embeddings: np.ndarray) -> Result:
     """Time ours, the floor, and the loop where the case has one; assert that both keep the same rows."""
-    rate = product_rate(case)
+    rate, cpu_rate = product_rates(case)
     with peak_memory() as peak:
         ids = row_ids(case.num_rows)
         scores = np.random.default_rng(1).integers(0, case.num_rows // 3, size=case.num_rows).astype(np.float64)
@@ -181,14 +184,18 @@ def measure(case: Case, embeddings: np.ndarray) -> Result:
         def select() -> Trace:
             return ours.repr_filter(embeddings, ids, scores, budget=case.budget, threshold=THRESHOLD)
 
-        seconds, trace = _timed(select, case.repeats)
-    rate = max(rate, product_rate(case))  # the machine may have been busier before than after
+        seconds, cpu_seconds, trace = _timed(select, case.repeats)
+    # The machine may have been busier before than after.
+    rate, cpu_rate = np.maximum((rate, cpu_rate), product_rates(case)).tolist()
     walk = _Walk.of(ours.walk_order(ids, scores), trace)
     assert len(walk.kept) == case.budget, f"case {case.name}: the walk kept only {len(walk.kept)} rows"
     loop = {"whole": whole_loop, "part": part_of_loop, "none": lambda *_: None}[case.loop](embeddings, walk)
     operations = 2.0 * case.dim * float(walk.kept_before.sum())
     read = (case.num_rows + len(walk.seen)) * case.dim * embeddings.itemsize
-    return Result(case, len(walk.seen), len(walk.kept), operations, read, operations / rate, seconds, peak.bytes, loop)
+    cpu_ratio = cpu_seconds / (operations / cpu_rate)
+    return Result(
+        case, len(walk.seen), len(walk.kept), operations, read, operations / rate, seconds, cpu_ratio, peak.bytes, loop
+    )
 
 
 def row_ids(num_rows: int) -> RowIds:
@@ -198,25 +205,31 @@ def row_ids(num_rows: int) -> RowIds:
     return RowIds(pa.chunked_array([pa.array(chunk) for chunk in chunks]))
 
 
-def _timed(call: Callable[[], Trace], repeats: int) -> tuple[float, Trace]:
-    """The shortest time of several calls, in seconds, and what the last one gave."""
-    best = float("inf")
+def _timed(call: Callable[[], Trace], repeats: int) -> tuple[float, float, Trace]:
+    """The shortest time of several calls in seconds, by the clock and of the CPU, and what the last one gave."""
+    best = cpu_best = float("inf")
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         trace = call()
         best = min(best, time.perf_counter() - start)
-    return best, trace
+        cpu_best = min(cpu_best, time.process_time() - cpu_start)
+    return best, cpu_best, trace
 
 
-def product_rate(case: Case) -> float:
-    """Operations a second of a float32 matrix product as wide as the embeddings, the best of five."""
+def product_rates(case: Case) -> tuple[float, float]:
+    """Operations a second of a float32 matrix product as wide as the embeddings, the best of five.
+
+    By the clock, and by the CPU time of all threads together.
+    """
     block, kept = torch.rand(1024, case.dim), torch.rand(min(4096, case.budget), case.dim)
-    best = float("inf")
+    best = cpu_best = float("inf")
     for _ in range(5):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         block @ kept.T
         best = min(best, time.perf_counter() - start)
-    return 2.0 * len(block) * len(kept) * case.dim / best
+        cpu_best = min(cpu_best, time.process_time() - cpu_start)
+    operations = 2.0 * len(block) * len(kept) * case.dim
+    return operations / best, operations / cpu_best
 
 
 @dataclass(frozen=True)
@@ -309,7 +322,7 @@ def peak_memory() -> Iterator[_Peak]:
 def table(results: Sequence[Result]) -> Table:
     """One row per case."""
     titles = (
-        "pool", "kept", "seen", "rejected", "operations", "read", "floor", "ours", "ours / floor",
+        "pool", "kept", "seen", "rejected", "operations", "read", "floor", "ours", "ours / floor", "CPU ratio",
         "loop", "loop / ours", "memory", "may hold",
     )  # fmt: skip
     rows = tuple(_cells(result) for result in results)
@@ -330,6 +343,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         f"{result.floor:.3f} s",
         f"{result.seconds:.3f} s",
         f"{result.seconds / result.floor:.1f}",
+        f"{result.cpu_ratio:.1f}",
         "-" if result.loop is None else f"{result.loop:.1f} s{scaled}",
         "-" if result.loop is None else f"{result.loop / result.seconds:,.0f}",
         f"{result.memory / GIB:.2f} GiB",
