@@ -3,6 +3,7 @@
     python benchmarks/selection.py --small                       seconds, a look at the form
     python benchmarks/selection.py --cases "30K easy" "30K"      some cases; --help names them
     python benchmarks/selection.py                               all: 5 GB of free disk, 4 GB of memory
+    python benchmarks/selection.py --rows 10000000 --float16 --minutes 60      a pool of that size: 20 GB of disk
 
 Each case is a generated pool. "easy" means directions drawn at random, hardly one of which is rejected. Otherwise four
 rows in five lie in clusters, a third as many as rows are wanted, and most of what the walk sees of a cluster is
@@ -12,10 +13,12 @@ rejected; in some clusters the rows' similarity to each other is close to the th
 - operations: 2 D for each pair of a row seen and a row kept before it, which is what the rule asks for.
 - read: bytes of the pool that must be read, all rows once for their norms and the seen rows once more.
 - floor: the operations at the speed of a float32 matrix product of the same width, measured in the same run.
+- CPU ratio: ours and the floor again, both in seconds of CPU time instead of the clock's, for a machine that is shared.
 - loop: one candidate after the other, gathering all kept rows in float64 anew for each, as the public code does;
   asserted to keep the same rows. "scaled" means that it was timed on 64 candidates spread evenly over the walk,
   asserted to be decided alike, and that the time of the others was interpolated.
-- memory: the most that the process held beside the pool, and what it may hold: the kept rows and 1 GiB.
+- memory: the most that the process held beside the pool's embeddings, ids and scores included, and what it may hold:
+  the kept rows, 1 GiB, and 16 bytes for each row of the pool.
 
 Linux only: memory is what /proc calls anonymous, without the pages of the mapped file. Threads: OMP_NUM_THREADS.
 """
@@ -33,11 +36,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from progress import add_time_limit, say, time_limit
 
 from deita_train.selection.repr_filter import repr_filter as ours
 from deita_train.selection.repr_filter.repr_filter import Trace
+from deita_train.selection.row_ids import RowIds
 from deita_train.table import Table, numbers, words
 
 THRESHOLD = 0.9
@@ -76,7 +81,8 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured: seconds, operations, bytes; ``loop`` is None where it was not run."""
+    """What was measured: seconds, operations, bytes; ``cpu_ratio`` is ours by the floor, and ``loop`` None where it was
+    not run."""
 
     case: Case
     seen: int
@@ -85,6 +91,7 @@ class Result:
     read: int
     floor: float
     seconds: float
+    cpu_ratio: float
     memory: int
     loop: float | None
 
@@ -94,11 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the Repr Filter.")
     parser.add_argument("--small", action="store_true", help="small pools, in seconds")
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="only these")
+    parser.add_argument("--rows", type=int, help="instead, a mapped pool of as many rows of 1,024 numbers")
     parser.add_argument("--float16", action="store_true", help="mapped files in half precision: half the disk")
     parser.add_argument("--folder", type=Path, help="where the mapped files go for a while (default: the system's)")
     add_time_limit(parser)
     options = parser.parse_args(arguments)
     cases = SMALL if options.small else tuple(case for case in CASES if case.name in (options.cases or case.name))
+    if options.rows is not None:
+        cases = (pool_of(options.rows),)
     dtype = np.dtype(np.float16 if options.float16 else np.float32)
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; mapped files in {dtype}; load average "
@@ -111,6 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                 results.append(measure(case, generate(case, Path(folder), dtype)))
     print(table(results).markdown())
+
+
+def pool_of(num_rows: int) -> Case:
+    """A mapped pool of any size, of which 30,000 rows are kept, or 3% where that is less."""
+    return Case(f"{num_rows:,}", num_rows, 1024, min(30_000, num_rows * 3 // 100), loop="none", on_disk=True)
 
 
 def generate(case: Case, folder: Path, dtype: np.dtype) -> np.ndarray:
@@ -161,43 +176,60 @@ def _directions(num_rows: int, dim: int, rng: np.random.Generator) -> np.ndarray
 
 def measure(case: Case, embeddings: np.ndarray) -> Result:
     """Time ours, the floor, and the loop where the case has one; assert that both keep the same rows."""
-    ids = [f"row-{place}" for place in range(case.num_rows)]
-    scores = np.random.default_rng(1).integers(0, case.num_rows // 3, size=case.num_rows).astype(np.float64)
-    rate = product_rate(case)
-
-    def select() -> Trace:
-        return ours.repr_filter(embeddings, ids, scores, budget=case.budget, threshold=THRESHOLD)
-
+    rate, cpu_rate = product_rates(case)
     with peak_memory() as peak:
-        seconds, trace = _timed(select, case.repeats)
-    rate = max(rate, product_rate(case))  # the machine may have been busier before than after
+        ids = row_ids(case.num_rows)
+        scores = np.random.default_rng(1).integers(0, case.num_rows // 3, size=case.num_rows).astype(np.float64)
+
+        def select() -> Trace:
+            return ours.repr_filter(embeddings, ids, scores, budget=case.budget, threshold=THRESHOLD)
+
+        seconds, cpu_seconds, trace = _timed(select, case.repeats)
+    # The machine may have been busier before than after.
+    rate, cpu_rate = np.maximum((rate, cpu_rate), product_rates(case)).tolist()
     walk = _Walk.of(ours.walk_order(ids, scores), trace)
     assert len(walk.kept) == case.budget, f"case {case.name}: the walk kept only {len(walk.kept)} rows"
     loop = {"whole": whole_loop, "part": part_of_loop, "none": lambda *_: None}[case.loop](embeddings, walk)
     operations = 2.0 * case.dim * float(walk.kept_before.sum())
     read = (case.num_rows + len(walk.seen)) * case.dim * embeddings.itemsize
-    return Result(case, len(walk.seen), len(walk.kept), operations, read, operations / rate, seconds, peak.bytes, loop)
+    cpu_ratio = cpu_seconds / (operations / cpu_rate)
+    return Result(
+        case, len(walk.seen), len(walk.kept), operations, read, operations / rate, seconds, cpu_ratio, peak.bytes, loop
+    )
 
 
-def _timed(call: Callable[[], Trace], repeats: int) -> tuple[float, Trace]:
-    """The shortest time of several calls, in seconds, and what the last one gave."""
-    best = float("inf")
+def row_ids(num_rows: int) -> RowIds:
+    """Ids in Arrow, in many chunks as the mapped table of a pool has them."""
+    starts = range(0, num_rows, ROWS_PER_WRITE)
+    chunks = ([f"row-{place}" for place in range(start, min(start + ROWS_PER_WRITE, num_rows))] for start in starts)
+    return RowIds(pa.chunked_array([pa.array(chunk) for chunk in chunks]))
+
+
+def _timed(call: Callable[[], Trace], repeats: int) -> tuple[float, float, Trace]:
+    """The shortest time of several calls in seconds, by the clock and of the CPU, and what the last one gave."""
+    best = cpu_best = float("inf")
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         trace = call()
         best = min(best, time.perf_counter() - start)
-    return best, trace
+        cpu_best = min(cpu_best, time.process_time() - cpu_start)
+    return best, cpu_best, trace
 
 
-def product_rate(case: Case) -> float:
-    """Operations a second of a float32 matrix product as wide as the embeddings, the best of five."""
+def product_rates(case: Case) -> tuple[float, float]:
+    """Operations a second of a float32 matrix product as wide as the embeddings, the best of five.
+
+    By the clock, and by the CPU time of all threads together.
+    """
     block, kept = torch.rand(1024, case.dim), torch.rand(min(4096, case.budget), case.dim)
-    best = float("inf")
+    best = cpu_best = float("inf")
     for _ in range(5):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         block @ kept.T
         best = min(best, time.perf_counter() - start)
-    return 2.0 * len(block) * len(kept) * case.dim / best
+        cpu_best = min(cpu_best, time.process_time() - cpu_start)
+    operations = 2.0 * len(block) * len(kept) * case.dim
+    return operations / best, operations / cpu_best
 
 
 @dataclass(frozen=True)
@@ -290,7 +322,7 @@ def peak_memory() -> Iterator[_Peak]:
 def table(results: Sequence[Result]) -> Table:
     """One row per case."""
     titles = (
-        "pool", "kept", "seen", "rejected", "operations", "read", "floor", "ours", "ours / floor",
+        "pool", "kept", "seen", "rejected", "operations", "read", "floor", "ours", "ours / floor", "CPU ratio",
         "loop", "loop / ours", "memory", "may hold",
     )  # fmt: skip
     rows = tuple(_cells(result) for result in results)
@@ -311,10 +343,11 @@ def _cells(result: Result) -> tuple[str, ...]:
         f"{result.floor:.3f} s",
         f"{result.seconds:.3f} s",
         f"{result.seconds / result.floor:.1f}",
+        f"{result.cpu_ratio:.1f}",
         "-" if result.loop is None else f"{result.loop:.1f} s{scaled}",
         "-" if result.loop is None else f"{result.loop / result.seconds:,.0f}",
         f"{result.memory / GIB:.2f} GiB",
-        f"{(4 * case.budget * case.dim + GIB) / GIB:.2f} GiB",
+        f"{(4 * case.budget * case.dim + GIB + 16 * case.num_rows) / GIB:.2f} GiB",
     )
 
 

@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from deita_train.commands.completion import artefact_ids, recipe_files, stage_names
+from deita_train.commands.completion import artefact_ids, recipe_files, recipe_names, stage_names
 from deita_train.commands.options import RunsOption, SetOption
 from deita_train.commands.single_commands import add_commands
+from deita_train.commands.store_command import store_app
 from deita_train.errors import UserError, machine_fault
+from deita_train.recipe.shipped import find_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,9 +20,16 @@ app = typer.Typer(
 )
 
 add_commands(app)
+app.add_typer(store_app, name="store")
 
 RecipeArgument = Annotated[
-    Path, typer.Argument(help="The recipe, a YAML file.", show_default=False, autocompletion=recipe_files)
+    Path,
+    typer.Argument(
+        help="The recipe: a YAML file, or the name of one that `recipes` lists.",
+        show_default=False,
+        autocompletion=recipe_files,
+        callback=find_recipe,
+    ),
 ]
 UntilOption = Annotated[
     str | None,
@@ -207,6 +216,26 @@ def publish(
     from deita_train.run.child.publishing import publish_stage
 
     publish_stage(recipe, sets or [], runs, stage)
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Write this one to standard output, to be edited.", autocompletion=recipe_names),
+    ] = None,
+) -> None:
+    """List the recipes that come with deita-train, or write one out: deita-train recipes NAME > my.yaml."""
+    from deita_train.commands.recipe_list import recipe_table
+    from deita_train.recipe.shipped import shipped_recipe
+
+    if name is None:
+        from deita_train.commands.printed_table import print_table
+
+        print_table(_console(), recipe_table(), framed=False)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(shipped_recipe(name).read_bytes())
 
 
 @app.command()

@@ -32,7 +32,12 @@ def _same(value, other):
 
 
 def _additional(value, wanted, schema, root):
-    others = [inner for name, inner in _entries(value) if name not in schema.get("properties", {})]
+    patterns = schema.get("patternProperties", {})
+    others = [
+        inner
+        for name, inner in _entries(value)
+        if name not in schema.get("properties", {}) and not any(re.search(pattern, name) for pattern in patterns)
+    ]
     return not others if wanted is False else wanted is True or all(fits(inner, wanted, root) for inner in others)
 
 
@@ -42,6 +47,15 @@ def _entries(value):
 
 def _properties(value, wanted, schema, root):
     return all(fits(inner, wanted[name], root) for name, inner in _entries(value) if name in wanted)
+
+
+def _pattern_properties(value, wanted, schema, root):
+    return all(
+        fits(inner, of_pattern, root)
+        for pattern, of_pattern in wanted.items()
+        for name, inner in _entries(value)
+        if re.search(pattern, name)
+    )
 
 
 def _number(compare):
@@ -59,6 +73,7 @@ _CHECKS = {
     "anyOf": lambda value, wanted, schema, root: any(fits(value, member, root) for member in wanted),
     "$ref": lambda value, wanted, schema, root: fits(value, at(wanted, root), root),
     "properties": _properties,
+    "patternProperties": _pattern_properties,
     "additionalProperties": _additional,
     "propertyNames": lambda value, wanted, schema, root: all(fits(name, wanted, root) for name, _ in _entries(value)),
     "required": lambda value, wanted, *_: not isinstance(value, dict) or set(wanted) <= set(value),

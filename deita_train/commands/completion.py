@@ -6,22 +6,29 @@ from pathlib import Path
 import typer
 
 from deita_train.errors import UserError
+from deita_train.recipe.shipped import find_recipe, shipped_recipes
 
 _RECIPES = (".yaml", ".yml")
 
 
 def recipe_files(incomplete: str) -> list[str]:
-    """Recipes and folders that begin as typed; nothing where the shell's own completion does better.
+    """Recipes and folders that begin as typed, and shipped recipes once something is typed.
 
-    That is the case for a home folder (`~`) and for names with white space, which the shell would have to quote.
+    Nothing where the shell's own completion does better: for a home folder (`~`), and for names with white space, which
+    the shell would have to quote.
     """
     if incomplete.startswith("~"):
         return []
-    found = sorted(_beginning(incomplete))
+    found = sorted([*_beginning(incomplete), *(recipe_names(incomplete) if incomplete else [])])
     # After a single match a shell writes a space, so a single folder is opened.
     while len(found) == 1 and found[0].endswith("/"):
         found = sorted(_beginning(found[0]))
     return found
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Names of shipped recipes that begin as typed."""
+    return _matching(incomplete, shipped_recipes())
 
 
 def stage_names(context: typer.Context, incomplete: str) -> list[str]:
@@ -65,8 +72,9 @@ def _recorded_stages(context: typer.Context) -> list[tuple[str, str]]:
     if recipe is None:
         return []
     try:
-        name = load_yaml(Path(recipe))[0].get("name")
-        cells = RunRecord.read(run_folder(Path(runs), Path(recipe), str(name))).cells
+        path = find_recipe(Path(recipe))
+        name = load_yaml(path)[0].get("name")
+        cells = RunRecord.read(run_folder(Path(runs), path, str(name))).cells
     except UserError:  # the command itself will say so
         return []
     return [stage for cell in cells for stage in cell.stages.items()]

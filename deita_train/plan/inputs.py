@@ -22,6 +22,7 @@ from deita_train.plan.task_files import files_outside
 from deita_train.plan.training_launch import launch_contradictions, unsaved_model
 from deita_train.recipe.data_sections import Origin
 from deita_train.recipe.model_sections import Dtype, Training
+from deita_train.recipe.shipped import files_of_yours
 from deita_train.recipe.wording import nearest
 from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.store.keys import ContentHashes
@@ -173,7 +174,7 @@ class Inputs:
         try:
             return find_place(name, data_files, split)
         except UserError as error:
-            raise self.error(where, str(error)) from error
+            raise self.error(where, f"{error}{files_of_yours(self._recipe_path, where)}") from error
 
     def _content(self, place: Place, where: str) -> dict[str, Any]:
         """What changes with the content of local files or of files behind a URL.
@@ -411,10 +412,14 @@ class Inputs:
                     f"{where}.{field}",
                     f"{name} is not a local path, and the Hub does not answer for {kind} {name} at "
                     f"{revision or 'main'}. Check the name and the network, or state revision: with a commit that the "
-                    "local cache holds.",
+                    f"local cache holds.{self._yours(name, f'{where}.{field}')}",
                 )
             self._pins[pin] = commit
         return self._pins[pin]
+
+    def _yours(self, name: str, where: str) -> str:
+        """What helps in a shipped recipe where a name without an owner stands for a folder of the user's."""
+        return "" if "/" in name else files_of_yours(self._recipe_path, where)
 
 
 _NOT_GENERATED = "everyday"  # the same rows by any seed

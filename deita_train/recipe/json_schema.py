@@ -20,11 +20,13 @@ from deita_train.recipe.reference import field_texts, sections_below
 from deita_train.recipe.schema import Recipe
 from deita_train.recipe.sweep import OF_BASE_RUN, OPTIONS
 from deita_train.recipe.trainer_fields import TrainerKind, refused_fields, trainer_fields
+from deita_train.recipe.yaml_source import SHARED
 
 # Whose configuration classes the schema reads.
 READ_PACKAGES = ("trl", "transformers", "peft")
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _PEFT = "peft"
+_SHARED = "No part of the recipe: holds values with anchors, for aliases further down."
 
 
 class _Generator(GenerateJsonSchema):
@@ -59,6 +61,7 @@ def recipe_schema() -> dict[str, Any]:
             peft = definitions[name]["properties"]["peft"]
             peft["anyOf"] = [_reference(_PEFT), {"type": "null"}]
     schema["properties"]["sweep"]["anyOf"] = [_sweep_schema(), {"type": "null"}]
+    schema["patternProperties"] = {f"^{SHARED}": {"description": _SHARED}}
     read = ", ".join(f"{package} {version(package)}" for package in READ_PACKAGES)
     about = f"Written by `deita-train schema`, with fields of {read}."
     return {"$schema": _DRAFT, "$comment": about, "title": "A recipe of deita-train", **schema}

@@ -9,14 +9,14 @@ from pydantic import ValidationError
 
 from deita_train.errors import UserError
 from deita_train.recipe.model_sections import RenderedLikeSft, Training, Tuning
-from deita_train.recipe.overrides import apply_overrides
+from deita_train.recipe.overrides import apply_overrides, override_path
 from deita_train.recipe.peft_fields import check_peft
 from deita_train.recipe.report_sections import check_published
 from deita_train.recipe.schema import Recipe
 from deita_train.recipe.sweep import expand
 from deita_train.recipe.trainer_fields import TrainerKind, check_trainer, refused_fields
 from deita_train.recipe.validation import explain, report_problems
-from deita_train.recipe.yaml_source import Positions, load_yaml
+from deita_train.recipe.yaml_source import SHARED, Positions, load_yaml
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ def load_recipe(path: Path, sets: Sequence[str] = ()) -> LoadedRecipe:
     Raises:
         UserError: With file, line and dotted path of each problem.
     """
-    data, positions = load_yaml(path)
-    data = apply_overrides(data, sets)
+    shared = [setting for setting in sets if setting.startswith(SHARED)]
+    data, positions = load_yaml(path, {override_path(setting): setting.partition("=")[2] for setting in shared})
+    data = apply_overrides(data, [setting for setting in sets if setting not in shared])
     cells, until = expand(data, str(path))
     validated = []
     for cell in cells:

@@ -31,6 +31,25 @@ Written by `python -m deita_train.recipe.reference` from the docstrings of the s
 compares the two. `deita-train validate RECIPE` checks a recipe against it. A key without a default may be left out
 unless it is required; its text says what happens then. Paths are relative to the folder in which a command is given.
 
+`deita-train recipes` lists the recipes that come with the package. `run`, `plan`, `validate` and the other commands
+take a name from that list where there is no file of that name; `deita-train recipes NAME > my.yaml` writes one out.
+
+What several sections share can be stated once, with YAML's anchors, aliases and merge keys:
+
+```yaml
+x-file: &file pool.jsonl
+x-tuned: &tuned {global_batch_size: 64, launch: zero2}
+pool: {dataset: *file, instruction_share: [0.1, 1.0]}
+evaluate: {heldout: {dataset: *file, instruction_share: [0.0, 0.1]}}
+sft: {<<: *tuned, model: mistralai/Mistral-7B-v0.1, launch: zero3}
+```
+
+Keys at the top that begin with `x-` are no part of the recipe: they hold anchors, which may also stand anywhere else
+before their aliases. `<<` takes one mapping or a list, in which the earlier ones have precedence; a mapping's own keys
+come before all of them. `--set x-file=other.jsonl` changes a shared value for all its aliases; any other `--set` comes
+after they are resolved, and changes one place. Messages name the line on which a value is written. A repeated key or
+anchor is refused.
+
 `deita-train schema` prints the same as a JSON Schema, with the trainer and peft fields of the installed trl and peft.
 The shipped recipes begin with a line that names `recipes/recipe.schema.json`, which is that output: an editor with
 yaml-language-server, such as VS Code with the YAML extension, completes keys and marks mistakes by it. For recipes of

@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.errors import UserError
-from deita_train.recipe.wording import describe, nearest
-from deita_train.recipe.yaml_text import KeyPath, YamlProblem, read_yaml
+from deita_train.recipe.shipped import near_names
+from deita_train.recipe.wording import describe, either, nearest
+from deita_train.recipe.yaml_text import KeyPath, StatedProblem, YamlProblem, read_yaml
+
+# Keys at the top that begin so are no part of the recipe; they hold values with anchors.
+SHARED = "x-"
+_SUFFIXES = (".yaml", ".yml")
 
 
 class Positions:
@@ -26,26 +31,33 @@ class Positions:
         return next((self._lines[ancestor] for ancestor in ancestors if ancestor in self._lines), None)
 
 
-def load_yaml(path: Path) -> tuple[dict[str, Any], Positions]:
+def load_yaml(path: Path, stated: Mapping[KeyPath, str] | None = None) -> tuple[dict[str, Any], Positions]:
     """Read the mapping in the YAML file ``path``.
 
+    Args:
+        path: The file.
+        stated: What ``--set`` states of entries whose key begins with ``x-``, by path; aliases have these values too.
+
     Returns:
-        The mapping as dict, list, str, int, float, bool and None, with text keys; and the line of each entry.
+        The mapping as dict, list, str, int, float, bool and None, with text keys, and without entries whose key begins
+        with ``x-``: those only hold what aliases share. And the line of each entry.
 
     Raises:
         UserError: The file is missing or unreadable, is not UTF-8, holds a tab, is not YAML 1.2, is not one mapping, or
-            uses an anchor, alias, merge key, tag, repeated key or a number that a float cannot hold.
+            uses a tag, a repeated key or anchor, an alias without anchor or a number that a float cannot hold.
     """
     text = _read_text(path)
     try:
-        data, lines = read_yaml(text)
+        data, lines = read_yaml(text, stated)
+    except StatedProblem as problem:
+        raise UserError(f"--set {problem}") from None
     except YamlProblem as problem:
         where = f"{path}:{problem.line}" if problem.line else f"{path}"
         raise UserError(f"{where}: {problem}") from None
     if not isinstance(data, dict):
         found = "the file is empty" if data is None else describe(data)
         raise UserError(f"{path}:{lines.get((), 1)}: {found}; a recipe is a mapping of sections")
-    return data, Positions(lines)
+    return {key: value for key, value in data.items() if not key.startswith(SHARED)}, Positions(lines)
 
 
 def parse_value(text: str, *, source: str) -> Any:
@@ -80,11 +92,15 @@ def _read_text(path: Path) -> str:
 
 
 def _near_files(path: Path) -> str:
-    """Say which file in the folder of ``path`` may have been meant."""
-    if not path.parent.is_dir():
-        return f"; the folder {path.parent} does not exist either"
-    names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in {".yaml", ".yml"})
+    """Say which file in the folder of ``path``, or which shipped recipe, may have been meant."""
+    is_folder = path.parent.is_dir()
+    names = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in _SUFFIXES) if is_folder else []
     near = nearest(path.name, names) or nearest(f"{path.name}.yaml", names)
     if near:
         return f" (did you mean {path.parent / near}?)"
+    shipped = near_names(path.as_posix())
+    if shipped:
+        return f", nor a recipe that comes with deita-train (did you mean {either(shipped)}?)"
+    if not is_folder:
+        return f"; the folder {path.parent} does not exist either"
     return f"; recipes in {path.parent}: {', '.join(names[:10])}" if names else f"; {path.parent} holds no .yaml file"

@@ -9,20 +9,18 @@ from rich.console import Console
 
 from deita_train.errors import UserError
 from deita_train.plan.cells import SHARED, cell_nodes
-from deita_train.plan.identity import resolved_recipe
 from deita_train.plan.node import Node
-from deita_train.plan.plan import Plan, missing_ids, run_record
-from deita_train.recipe.yaml_text import to_yaml
+from deita_train.plan.plan import Plan, missing_ids
 from deita_train.run.child.logs import user_error_in
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.executor import Executor
 from deita_train.run.failures import StageFailed, run_lock, update_failures
 from deita_train.run.linking import link_models
+from deita_train.run.recording import write_record
 from deita_train.run.trials import try_trainings
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.stages.kinds import STAGE_KINDS
-from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.locks import hold
 from deita_train.store.run_record import STAGES, RunRecord
 
@@ -60,7 +58,7 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display)
     keeps_report = _is_part_of_reported(plan)
     if not keeps_report:
-        _write_record(plan)
+        write_record(plan)
     update_failures(plan, missing, tried=[node.id for node in nodes])
     link_models(plan, without=rebuilt)
     executor = Executor(plan, children, display, rebuilt, waits=cell is not None)
@@ -111,7 +109,7 @@ def build_stages(plan: Plan, console: Console) -> None:
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
     children = _start_children(plan, missing, display) if is_missing else _children()
-    _write_record(plan)
+    write_record(plan)
     link_models(plan)
     Executor(plan, children, display, set(), waits=False).build(plan.nodes, goes_on=False)
 
@@ -157,12 +155,6 @@ def _rebuilt(nodes: Sequence[Node], fresh: str | None) -> set[str]:
         labels = ", ".join(dict.fromkeys(node.label for node in nodes))
         raise UserError(f"--fresh {fresh}: there is no such stage; allowed: {labels}")
     return named
-
-
-def _write_record(plan: Plan) -> None:
-    plan.run_dir.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(plan.run_dir / "recipe.resolved.yaml", to_yaml(resolved_recipe(plan.loaded.recipe)))
-    run_record(plan).write(plan.run_dir)
 
 
 def _is_complete(plan: Plan, missing: Collection[str], display: Display) -> bool:

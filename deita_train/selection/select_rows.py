@@ -9,6 +9,7 @@ import torch
 from deita_train.errors import UserError
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
+from deita_train.selection.cost import Size, refuse_days
 from deita_train.selection.repr_filter.process_group import Group
 from deita_train.selection.repr_filter.repr_filter import Trace
 from deita_train.selection.repr_filter.unit_rows import name_rows
@@ -40,7 +41,7 @@ def select_rows(
 
     Raises:
         UserError: something that the method reads is missing, a row cannot be ranked (`unrankable_rows` says which),
-            or what the method itself raises.
+            the selection would take days (`refuse_days`), or what the method itself raises.
     """
     if budget is not None and budget < 1:
         raise UserError(f"budget is {budget}; it must be at least 1, or left out to keep as many rows as pass.")
@@ -55,7 +56,19 @@ def select_rows(
     if earlier is not None and earlier.num_kept >= limit:
         assert rules.prefixes, "a smaller budget of this method is no prefix of a larger one"
         return trace_of(num_rows, earlier.kept[:limit])
+    refuse_days(candidates.settings.method, _size(candidates, limit))
     return select(candidates, limit)
+
+
+def _size(candidates: Candidates, budget: int) -> Size:
+    """What the cost of a selection depends on."""
+    return Size(
+        num_rows=len(candidates.ids),
+        dim=0 if candidates.embeddings is None else candidates.embeddings.shape[1],
+        budget=budget,
+        clusters=candidates.settings.clusters,
+        num_queries=0 if candidates.queries is None else len(candidates.queries.ids),
+    )
 
 
 def method_function(method: str) -> Callable[..., Trace]:

@@ -13,9 +13,10 @@ import numpy as np
 
 from deita_train.errors import UserError
 from deita_train.selection.baselines.clusters import cluster_labels
-from deita_train.selection.baselines.pool_products import order_of_ids
 from deita_train.selection.candidates import Candidates
+from deita_train.selection.cost import Size, refuse_days
 from deita_train.selection.repr_filter.repr_filter import Trace
+from deita_train.selection.row_ids import order_of_ids
 from deita_train.selection.settings import EMBEDDING_CLUSTERS
 from deita_train.selection.token_budget import FirstRowExceedsBudget, walk_tokens
 from deita_train.selection.unrankable import Reasons
@@ -178,9 +179,13 @@ def strata_of(candidates: Candidates, strata: Mapping[str, Any]) -> list[str]:
     """The stratum of each row: the value of a column as text, or its cluster, numbered by its first id.
 
     Raises:
-        UserError: there are fewer rows than clusters, or a row has no value (`without_stratum` says which).
+        UserError: there are fewer rows than clusters, clustering would take days, or a row has no value
+            (`without_stratum` says which).
     """
     if strata["by"] == EMBEDDING_CLUSTERS:
+        assert candidates.embeddings is not None
+        rows, dim = candidates.embeddings.shape
+        refuse_days("kmeans", Size(rows, dim, clusters=strata["clusters"]))
         labels = cluster_labels(candidates, strata["clusters"], strata["seed"])
         order = order_of_ids(candidates.ids)
         numbers = {int(label): number for number, label in enumerate(dict.fromkeys(labels[order].tolist()))}

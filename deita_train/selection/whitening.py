@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from deita_train.errors import UserError
-from deita_train.selection.baselines.pool_products import order_of_ids
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows, centre_of, check_dimensions
+from deita_train.selection.row_ids import order_of_ids
 
 # A component with less than this share of the first one's variance is rounding.
 LEAST_VARIANCE = 1e-10

@@ -19,11 +19,12 @@ from deita_train.store.atomic_io import (
     remove_tree,
     write_json_atomically,
 )
+from deita_train.store.file_digests import FILE_DIGESTS, file_digests
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 # What a published artefact consists of; everything else in the work folder only served to build it.
-PUBLISHED = (MANIFEST, METRICS, "data", "trace", "model", "files", "logs")
+PUBLISHED = (MANIFEST, METRICS, FILE_DIGESTS, "data", "trace", "model", "files", "logs")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Store:
         return metrics
 
     def publish(self, manifest: Manifest, metrics: dict[str, Any]) -> Path:
-        """Turn a finished work folder into the artefact: metrics, manifest last, fsync, one rename.
+        """Turn a finished work folder into the artefact: metrics, digests, manifest last, fsync, one rename.
 
         An artefact that `--fresh` rebuilds stays until the new one is complete, and is then replaced.
         """
@@ -116,6 +117,7 @@ class Store:
             if (work / name).exists():
                 allow_reading(work / name, like=work / METRICS)
                 fsync_tree(work / name)
+        write_json_atomically(work / FILE_DIGESTS, file_digests(work))
         write_json_atomically(work / MANIFEST, asdict(manifest))
         self.finish_publishing(manifest.id)
         return final

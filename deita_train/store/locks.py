@@ -66,6 +66,22 @@ def _acquire(file: IO[str], lock: Path, what: str, on_wait: Callable[[str], None
         time.sleep(_POLL_SECONDS)
 
 
+@contextmanager
+def hold_if_free(lock: Path, workers: Path) -> Iterator[bool]:
+    """Hold both locks of an artefact without waiting, or neither; gives whether they are held."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as file, workers.open("a+", encoding="utf-8") as of_workers:
+        yield _try_lock(file, fcntl.LOCK_EX) and _try_lock(of_workers, fcntl.LOCK_EX)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether some process holds a lock."""
+    if not lock.exists():
+        return False
+    with lock.open(encoding="utf-8") as file:
+        return not _try_lock(file, fcntl.LOCK_EX)
+
+
 def join_workers(workers: Path) -> IO[str]:
     """Mark this process as working on the artefact for as long as the returned file is open."""
     workers.parent.mkdir(parents=True, exist_ok=True)

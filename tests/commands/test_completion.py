@@ -63,6 +63,16 @@ def test_recipes_and_folders_are_offered(here, typed, found):
     assert recipe_files(typed) == found
 
 
+def test_shipped_recipes_are_offered_once_something_is_typed(here):
+    assert recipe_files("quick") == ["quickstart"]
+    assert recipe_files("re") == ["real_pool", "recipes/"]
+    assert offered("plan deita/deita-7b-v1.0-sft-6k") == [
+        "deita/deita-7b-v1.0-sft-6k",
+        "deita/deita-7b-v1.0-sft-6k-from-pool",
+    ]
+    assert offered("recipes sm") == ["smoke"]
+
+
 def test_an_absolute_path_stays_absolute(here):
     assert recipe_files(f"{here}/recipes/a") == [f"{here}/recipes/a.yaml"]
 

@@ -2,12 +2,17 @@
 
 import json
 import math
+import shutil
 
 import datasets
 import pytest
 import torch
-from smoke_run import digests, run_smoke_here, selected_ids, stages
+from smoke_run import command_here, digests, run_smoke_here, selected_ids, stages
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from deita_train.cli import app
+from deita_train.errors import UserError
 
 LABELS = {
     "pretraining_data", "base", "pool", "train_scorer.complexity", "train_scorer.quality", "score.complexity",
@@ -118,6 +123,25 @@ def test_the_lines_of_a_model_card_load_the_model(undisturbed, label, capsys):
     model = undisturbed / "store" / stages(undisturbed)[label] / "model"
     exec(lines.replace("path/to/this/model", str(model)).replace("max_new_tokens=100", "max_new_tokens=3"), {})  # noqa: S102
     assert capsys.readouterr().out.endswith("\n")
+
+
+def test_the_store_is_as_it_was_published_and_all_of_it_is_in_use(undisturbed):
+    number = len(list((undisturbed / "store").glob("*/manifest.json")))
+    runs = ("--runs", str(undisturbed))
+    assert f"{number} of {number} artefacts are as they were published." in command_here("store", "verify", *runs)
+    assert "All are in use." in command_here("store", "ls", *runs)
+    assert "Nothing to remove" in command_here("store", "gc", *runs)
+
+
+def test_an_artefact_of_an_earlier_version_is_compared_as_a_whole(undisturbed, tmp_path):
+    artefact = stages(undisturbed)["select"]
+    folder = shutil.copytree(undisturbed / "store" / artefact, tmp_path / "store" / artefact)
+    (folder / "digests.json").unlink()
+    assert "1 of 1 artefacts" in command_here("store", "verify", "--runs", str(tmp_path))
+    (file,) = (folder / "trace").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:1000])
+    answer = CliRunner().invoke(app, ["store", "verify", "--runs", str(tmp_path)])
+    assert "differ from the manifest's digest" in answer.output and isinstance(answer.exception, UserError)
 
 
 def test_the_same_command_again_changes_nothing(undisturbed):

@@ -65,7 +65,7 @@ def test_the_result_shares_nothing_with_the_recipe():
         ("pool.sources.2.rows=1", "pool.sources is a list, '2' is not an index of it; allowed: 0 to 1"),
         ("pool.sources.-1.rows=1", "pool.sources is a list, '-1' is not an index of it; allowed: 0 to 1"),
         ("pool.sources.rows=1", "pool.sources is a list, 'rows' is not an index of it; allowed: 0 to 1"),
-        ("name=&x 1", "anchor &x: a recipe is read top to bottom; write the value out"),
+        ("name=*x", "alias *x: no anchor &x stands before it"),
     ],
 )
 def test_a_wrong_setting_is_named(setting, message):

@@ -136,11 +136,21 @@ def test_json_reads_as_the_same_values(data):
     [
         ("a: 1\nb: 2\na: 3\n", ":3: a: the key is repeated (first on line 1); keep one of the two"),
         ("s:\n  a: 1\n  'a': 3\n", ":3: s.a: the key is repeated (first on line 2); keep one of the two"),
-        ("a: 1\nb: &x 2\n", ":2: anchor &x: a recipe is read top to bottom; write the value out"),
-        ("a: &x {b: 2}\n", ":1: anchor &x: a recipe is read top to bottom; write the value out"),
-        ("a: 1\nb: *x\n", ":2: alias *x: a recipe is read top to bottom; write the value out"),
-        ("&k a: 1\n", ":1: anchor &k: a recipe is read top to bottom; write the value out"),
-        ("a: 1\n<<: {b: 2}\n", ":2: merge key <<: a recipe is read top to bottom; write the keys out"),
+        ("a: 1\nb: *x\nc: &x 2\n", ":2: alias *x: no anchor &x stands before it"),
+        ("&k a: 1\n", ":1: anchor &k is on a key; put it before a value"),
+        ("a: &k b\n*k : 1\n", ":1: anchor &k is on a key; put it before a value"),
+        ("a: &x 1\nb: 2\nc: &x 3\n", ":3: &x: the anchor is repeated (first on line 1); rename one of the two"),
+        ("a: &x\n  b: [*x]\n", ":1: anchor &x: its value holds an alias of itself"),
+        ("a: &x\n  <<: *x\n", ":1: anchor &x: its value holds an alias of itself"),
+        ("a:\n  b: 1\n  <<: [{c: 2}, 3]\n", ":3: a.<<: takes a mapping or a list of mappings, as *alias of one"),
+        (
+            "s: &x {a: 1}\nt:\n  <<: *x\n  <<: *x\n",
+            ":4: t.<<: the key is repeated (first on line 3); keep one of the two",
+        ),
+        (
+            "s: &x {a: 1}\nt:\n  <<: *x\n  a: 2\n  a: 3\n",
+            ":5: t.a: the key is repeated (first on line 4); keep one of the two",
+        ),
         ("a: !!str 1\n", ":1: tag tag:yaml.org,2002:str: write the value without a tag; quotes make it text"),
         ("a: !x {}\n", ":1: tag !x: write the value without a tag; quotes make it text"),
         ("a: 1\n---\nb: 1\n", ":2: a second document starts here; a recipe is one document: remove the --- line"),
@@ -167,6 +177,83 @@ def test_json_reads_as_the_same_values(data):
 )
 def test_a_recipe_is_refused_with_file_and_line(tmp_path, content, message):
     assert refusal(tmp_path, content) == message
+
+
+SHARED = """\
+x-file: &file pool.jsonl
+x-half: &half
+  dataset: *file
+  rows: 10
+pool: {<<: *half, rows: 20}
+sft:
+  <<: [{seed: 1, model: m}, {seed: 2, epochs: 3}]
+  trainer: &trainer {steps: 4}
+dpo:
+  trainer:
+    beta: 0.1
+    <<: *trainer
+sweep: [*file, *half]
+"""
+
+
+def test_anchors_aliases_and_merge_keys_are_read_with_the_lines_of_what_they_stand_for(tmp_path):
+    data, positions = load_yaml(write(tmp_path, SHARED))
+    assert data == {
+        "pool": {"dataset": "pool.jsonl", "rows": 20},
+        "sft": {"seed": 1, "model": "m", "epochs": 3, "trainer": {"steps": 4}},
+        "dpo": {"trainer": {"steps": 4, "beta": 0.1}},
+        "sweep": ["pool.jsonl", {"dataset": "pool.jsonl", "rows": 10}],
+    }
+    lines = {
+        ("pool",): 5,
+        ("pool", "dataset"): 1,
+        ("pool", "rows"): 5,
+        ("sft", "epochs"): 7,
+        ("dpo", "trainer"): 10,
+        ("dpo", "trainer", "steps"): 8,
+        ("dpo", "trainer", "beta"): 11,
+        ("sweep", 0): 1,
+        ("sweep", 1, "rows"): 4,
+        ("x-half", "rows"): 4,
+    }
+    assert {path: positions.line(path) for path in lines} == lines
+
+
+def test_a_quoted_merge_key_is_a_key(tmp_path):
+    assert load_yaml(write(tmp_path, "'<<': {a: 1}\nb: 2\n"))[0] == {"<<": {"a": 1}, "b": 2}
+
+
+def test_what_is_stated_of_a_shared_value_holds_for_its_aliases(tmp_path):
+    path = write(tmp_path, SHARED)
+    data, positions = load_yaml(path, {("x-file",): "'7'", ("x-half", "rows"): "30"})
+    assert data["pool"] == {"dataset": "7", "rows": 20}
+    assert data["sweep"] == ["7", {"dataset": "7", "rows": 30}]
+    assert positions.line(("pool", "dataset")) == 1
+    assert load_yaml(path, {("x-half",): "{dataset: other, rows: 1}"})[0]["sweep"][1]["dataset"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("x-fil", "a", "--set x-fil: the recipe has x-file, x-half, pool, sft, dpo, sweep there, and no x-fil"),
+        ("x-file.a", "a", "--set x-file.a: the recipe has nothing there, and no a"),
+        ("x-half", "3", "--set x-half=3: it is a mapping in the recipe; state one"),
+        ("x-file", "", "--set x-file=: it is a single value in the recipe; state one"),
+        ("x-file", "[a", "--set x-file=[a: not YAML: "),
+    ],
+)
+def test_what_cannot_be_stated_of_a_shared_value_is_refused(tmp_path, path, value, message):
+    with pytest.raises(UserError) as caught:
+        load_yaml(write(tmp_path, SHARED), {tuple(path.split(".")): value})
+    assert str(caught.value).startswith(message)
+
+
+def test_aliases_that_multiply_without_end_are_refused(tmp_path):
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    assert "more than 100,000 values, with aliases written out" in refusal(tmp_path, "\n".join(lines))
+    deep = ["a0: &a0 1", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 60))]
+    assert "nested deeper than 50 levels" in refusal(tmp_path, "\n".join(deep))
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,13 @@ from types import SimpleNamespace
 import pytest
 from tiny_recipe import a_manifest, no_gpus, plan, recipe  # noqa: F401
 
+from deita_train.plan.plan import run_record
 from deita_train.run.child import stage_process
 from deita_train.run.child.preparation import prepare, wait_for_preparation
+from deita_train.run.recording import record_stage
 from deita_train.stages.context import Progress, StageContext
 from deita_train.store.locks import PARENT_VARIABLE
+from deita_train.store.run_record import RunRecord
 
 
 class Prepared:
@@ -134,3 +137,17 @@ def test_a_stage_started_by_hand_leaves_a_link_to_its_model(tmp_path, no_gpus, m
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     stage_process.run_stage(tmp_path / "recipe.yaml", (), tmp_path / "runs", node.id)
     assert (made.run_dir / "sft").resolve() == (made.store.path(node.id) / "model").resolve()
+    # What no record names would be removed by `store gc`.
+    assert set(RunRecord.read(made.run_dir).nodes) == {node.id for node in made.nodes}
+
+
+def test_a_stage_started_by_hand_replaces_only_a_record_that_does_not_know_it(tmp_path, no_gpus):  # noqa: F811
+    made = plan(tmp_path, recipe())
+    node = made.cells[0].nodes["sft"]
+    short = plan(tmp_path, recipe(), until="sft")
+    record_stage(short, node)
+    record_stage(made, node)
+    assert set(RunRecord.read(made.run_dir).nodes) == set(run_record(short).nodes)
+    other = next(node for node in made.nodes if node.id not in run_record(short).nodes)
+    record_stage(made, other)
+    assert set(RunRecord.read(made.run_dir).nodes) == set(run_record(made).nodes)

@@ -77,3 +77,15 @@ def test_too_little_disk_is_said_before_anything_is_written(benchmark, monkeypat
     with pytest.raises(SystemExit, match=r"case 300K: 4.6 GiB wanted in .*, 1.0 are free.*--float16"):
         benchmark.generate(benchmark.CASES[3], tmp_path, np.dtype(np.float32))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pool_of_any_size_can_be_asked_for(benchmark, capsys, tmp_path):
+    benchmark.main(["--rows", "5000", "--folder", str(tmp_path)])
+    *_, row, _ = capsys.readouterr().out.splitlines()
+    case, pool, kept, seen = (cell.strip() for cell in row.strip("|").split("|")[:4])
+    assert (case, pool, kept) == ("5,000", "5,000 x 1,024", "150") and 150 < int(seen) < 5000
+    assert benchmark.pool_of(10_000_000).budget == 30_000
+
+
+def test_the_ids_of_a_pool_are_its_rows(benchmark):
+    assert list(benchmark.row_ids(4098)) == [f"row-{place}" for place in range(4098)]

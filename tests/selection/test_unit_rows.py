@@ -6,7 +6,7 @@ import torch
 from repr_filter_reference import ids_for, unit64
 
 from deita_train.errors import UserError
-from deita_train.selection.repr_filter.unit_rows import UnitRows, full_float32_products, name_rows
+from deita_train.selection.repr_filter.unit_rows import UnitRows, full_float32_products, name_rows, undirected_rows
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -34,6 +34,18 @@ def test_a_row_without_a_direction_is_named(bad):
     rows = np.array([(1, 2), bad, (2, 1)], dtype=np.float32)
     with pytest.raises(UserError, match=r"1 of 3 embeddings have no direction.*Rows: 'b'"):
         UnitRows.measure(rows, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_row_is_refused_at_the_speed_of_the_memory_as_it_is_in_float64(dtype):
+    largest, least = np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal
+    values = [0, -0.0, 1, -1, 1e-5, -1e-5, 1e-4, 1e-6, largest, -largest, least, -least, math.nan, math.inf, -math.inf]
+    rows = np.array([(one, other, 0) for one in values for other in values]).astype(dtype)
+    norms = np.sqrt(np.square(rows.astype(np.float64)).sum(axis=1))
+    expected = ~(np.isfinite(norms) & (norms >= 1e-12))
+    assert 0 < expected.sum() < len(rows)
+    np.testing.assert_array_equal(undirected_rows(rows, None, range(len(rows))), expected)
+    np.testing.assert_array_equal(undirected_rows(rows, None, range(7, 100)), expected[7:100])
 
 
 def test_centred_copies_have_no_direction():

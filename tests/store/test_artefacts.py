@@ -6,6 +6,7 @@ import pytest
 from deita_train.errors import UserError
 from deita_train.store import artefacts
 from deita_train.store.artefacts import MANIFEST, METRICS, PUBLISHED, Manifest, Store
+from deita_train.store.file_digests import FILE_DIGESTS
 
 ID = "sft-0123456789ab"
 
@@ -85,7 +86,7 @@ def test_the_manifest_is_written_last(store, monkeypatch):
     monkeypatch.setattr(Path, "rename", noted("rename", rename))
     store.publish(manifest(), {})
     synced = [("sync", name) for name in ("data", "trace", "model", "files")]
-    assert steps == [("write", METRICS), *synced, ("write", MANIFEST), ("rename", ID)]
+    assert steps == [("write", METRICS), *synced, ("write", FILE_DIGESTS), ("write", MANIFEST), ("rename", ID)]
 
 
 class Killed(BaseException):

@@ -22,6 +22,7 @@ from deita_train.run.child.reusable_artefacts import find_reusable
 from deita_train.run.child.tracking import Tracker, tracking
 from deita_train.run.child.work_folder import stage_context, work_folder
 from deita_train.run.linking import link_stage
+from deita_train.run.recording import record_stage
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.kinds import stage_module
 from deita_train.store.atomic_io import remove_tree
@@ -50,6 +51,7 @@ def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_i
         return
     # Without waiting for the workers' lock: this launch's own other ranks may hold it already.
     with hold(plan.store.lock_path(node.id), None, node.label):
+        record_stage(plan, node)
         _run_rank(plan, node, rank)
         if not plan.store.has(node.id):
             publish_in_clean_process(plan, node)

@@ -1,16 +1,16 @@
 """k-means over the pool's unit vectors, and the best rows of each cluster."""
 
-import math
-
 import numpy as np
 from scipy import sparse
 
 from deita_train.errors import UserError
-from deita_train.selection.baselines.pool_products import first_alike, order_of_ids, products
+from deita_train.selection.baselines.pool_products import first_alike, products
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
+from deita_train.selection.cost import default_clusters
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows
+from deita_train.selection.row_ids import order_of_ids
 
 # Most runs end earlier, when no row changes its cluster.
 MAX_ROUNDS = 100
@@ -55,7 +55,7 @@ def cluster_labels(candidates: Candidates, clusters: int | None, seed: int | Non
 
 
 def _number_of_clusters(num_rows: int, clusters: int | None) -> int:
-    wanted = clusters or max(1, round(math.sqrt(num_rows / 2)))
+    wanted = clusters or default_clusters(num_rows)
     if wanted > num_rows:
         raise UserError(f"clusters is {wanted}, and there are only {num_rows} rows; ask for fewer clusters.")
     return wanted

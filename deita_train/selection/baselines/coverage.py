@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from deita_train.selection.baselines.lazy_greedy import lazy_greedy
-from deita_train.selection.baselines.pool_products import first_alike, order_of_ids, products
+from deita_train.selection.baselines.pool_products import first_alike, products
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace
 from deita_train.selection.repr_filter.unit_rows import UnitRows
+from deita_train.selection.row_ids import order_of_ids
 
 
 def k_center(candidates: Candidates, budget: int) -> Trace:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from deita_train.selection.baselines.coverage import scaled_scores
-from deita_train.selection.baselines.pool_products import order_of_ids, products
+from deita_train.selection.baselines.pool_products import products
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, repr_filter, walk_order
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows
+from deita_train.selection.row_ids import order_of_ids
 
 # The step between distance thresholds, epsilon of the paper: the result is at least 2/3 - epsilon of the best there is.
 EPSILON = 0.1

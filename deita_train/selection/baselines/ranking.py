@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from deita_train.data.as_text import message_text
-from deita_train.selection.baselines.pool_products import order_of_ids
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
+from deita_train.selection.row_ids import order_of_ids
 from deita_train.selection.weighting import in_order
 
 

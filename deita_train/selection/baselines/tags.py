@@ -9,10 +9,10 @@ import numpy as np
 from scipy import sparse
 
 from deita_train.selection.baselines.lazy_greedy import lazy_greedy
-from deita_train.selection.baselines.pool_products import order_of_ids
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace, walk_order
+from deita_train.selection.row_ids import order_of_ids
 
 # MIG's information of a label that x has flowed to, (x + 1e-6) ** 0.8, as in its public code.
 _EXPONENT, _OFFSET = 0.8, 1e-6

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deita_train.selection.baselines.pool_products import first_alike, order_of_ids, products
+from deita_train.selection.baselines.pool_products import first_alike, products
 from deita_train.selection.baselines.ranking import trace_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.repr_filter import Trace
 from deita_train.selection.repr_filter.unit_rows import UnitRows
+from deita_train.selection.row_ids import order_of_ids
 
 # Queries whose similarities to the whole pool are held at once.
 QUERIES_AT_ONCE = 64

@@ -30,6 +30,7 @@ from deita_train.selection.repr_filter.process_group import Group, OneProcess
 from deita_train.selection.repr_filter.scratch import Scratch
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, full_float32_products, name_rows
 from deita_train.selection.repr_filter.within_block import rows_at, sequential_step, with_later
+from deita_train.selection.row_ids import order_of_ids
 
 # Towards the end of the budget blocks are no larger than what is still wanted, and no smaller than this.
 SMALLEST_BLOCK = 128
@@ -93,14 +94,13 @@ def walk_order(ids: Sequence[str], scores: np.ndarray) -> np.ndarray:
     """
     scores = np.asarray(scores, dtype=np.float64)
     assert scores.shape == (len(ids),), f"{len(ids)} ids for scores of shape {scores.shape}"
-    assert len(set(ids)) == len(ids), "row ids are not unique"
     missing = np.flatnonzero(np.isnan(scores))
     if len(missing):
         raise UserError(
             f"{len(missing)} of {len(ids)} rows have no score to be ranked by: {name_rows(ids, missing)}. "
             "Score these rows, or remove them from the pool."
         )
-    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    by_id = order_of_ids(ids)
     return by_id[np.argsort(-scores[by_id], kind="stable")]
 
 

@@ -1,0 +1,29 @@
+"""What a run writes of itself before it makes anything: its resolved recipe and its record."""
+
+from deita_train.errors import UserError
+from deita_train.plan.identity import resolved_recipe
+from deita_train.plan.node import Node
+from deita_train.plan.plan import Plan, run_record
+from deita_train.recipe.yaml_text import to_yaml
+from deita_train.store.atomic_io import write_text_atomically
+from deita_train.store.run_record import RunRecord
+
+
+def write_record(plan: Plan) -> None:
+    """Write the resolved recipe and the record of a plan's run."""
+    plan.run_dir.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(plan.run_dir / "recipe.resolved.yaml", to_yaml(resolved_recipe(plan.loaded.recipe)))
+    run_record(plan).write(plan.run_dir)
+
+
+def record_stage(plan: Plan, node: Node) -> None:
+    """Write the record, for a stage that is carried out without a run, if there is none that names the stage.
+
+    `deita-train store gc` removes what no record names.
+    """
+    try:
+        is_known = node.id in RunRecord.read(plan.run_dir).nodes
+    except UserError:
+        is_known = False
+    if not is_known:
+        write_record(plan)
