@@ -27,7 +27,13 @@ UntilOption = Annotated[
     typer.Option("--until", help="Stop after this stage, such as select or sft.", autocompletion=stage_names),
 ]
 StageOption = Annotated[
-    str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.", autocompletion=artefact_ids)
+    str,
+    typer.Option(
+        "--stage",
+        help="The artefact's id, as `plan` prints it, or the stage's label.",
+        show_default=False,
+        autocompletion=artefact_ids,
+    ),
 ]
 GpusOption = Annotated[
     int | None,
@@ -192,11 +198,29 @@ def inspect(
 
 
 @app.command()
-def stage(recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
-    """Carry out one stage in this process; what `accelerate launch` starts on each rank."""
+def stage(
+    recipe: RecipeArgument,
+    stage: StageOption,
+    sets: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part",
+            help="Of a scoring or embedding pass, one part such as 3/64, or prepare. Any number may run at once.",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: GpusOption = None,
+) -> None:
+    """Carry out one stage in this process, or a part of it; what `accelerate launch` starts on each rank."""
+    from deita_train.run.child.part_process import run_part
     from deita_train.run.child.stage_process import run_stage
 
-    run_stage(recipe, sets or [], runs, stage)
+    if part is None:
+        run_stage(recipe, sets or [], runs, stage, gpus)
+    else:
+        run_part(recipe, sets or [], runs, stage, part, gpus)
 
 
 @app.command(hidden=True)

@@ -5,7 +5,7 @@ every shard against the plan before its batches count as done.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +52,19 @@ def write_shard(folder: Path, batches: Sequence[pa.Table]) -> None:
     fsync_folder(folder)
 
 
-def check_shards(folder: Path, plan: BatchPlan, columns: Iterable[str]) -> tuple[set[int], dict[Path, str]]:
-    """The numbers of the finished batches, and the shards that cannot be trusted, each with the reason."""
+def check_shards(
+    folder: Path, plan: BatchPlan, columns: Iterable[str], own: Set[int] | None = None
+) -> tuple[set[int], dict[Path, str]]:
+    """The numbers of the finished batches, and the shards that cannot be trusted, each with the reason.
+
+    With `own`, only shards that hold a batch of these numbers are looked at.
+    """
     done: set[int] = set()
     distrusted: dict[Path, str] = {}
     wanted = {BATCH, ITEM, PARTS, *columns}
     for path in sorted(folder.glob("*.parquet")):
+        if own is not None and own.isdisjoint(_numbers_in(path)):
+            continue
         numbers, reason = _read_batches(path, plan, wanted)
         if not reason and done & numbers:
             reason = f"batch {min(done & numbers)} is in another shard too"
@@ -68,10 +75,31 @@ def check_shards(folder: Path, plan: BatchPlan, columns: Iterable[str]) -> tuple
     return done, distrusted
 
 
-def remove_leftovers(folder: Path, distrusted: Iterable[Path]) -> None:
-    """Remove untrusted shards and the temporary files of killed processes. Nobody may be writing there."""
-    for path in (*distrusted, *folder.glob("*.tmp")):
-        path.unlink()
+def remove_leftovers(folder: Path, distrusted: Iterable[Path], own: Set[int] | None = None) -> None:
+    """Remove untrusted shards and the temporary files of killed processes. Nobody may be writing there.
+
+    With `own`, only temporary files of these batches are removed, and others may be written meanwhile.
+    """
+    temporary = [path for path in folder.glob("*.tmp") if own is None or _first_number(path) in own]
+    for path in (*distrusted, *temporary):
+        path.unlink(missing_ok=True)  # another part may have found the same shard
+
+
+def _first_number(path: Path) -> int:
+    """The number of the first batch in a shard, by the name of its file."""
+    return int(path.name.partition("-")[0])
+
+
+def _numbers_in(path: Path) -> set[int]:
+    """The numbers of the batches in a shard, or of the first one where it cannot be read; another process may be
+    removing it."""
+    try:
+        return {int(number) for number in pq.read_table(path, columns=[BATCH])[BATCH].unique().to_pylist()}
+    except FileNotFoundError:
+        return set()
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise_machine_fault(error, path)
+        return {_first_number(path)}
 
 
 def collect(folder: Path, num_items: int) -> Columns:

@@ -60,6 +60,10 @@ class Children:
             code = self._fork(forked_publish, plan, node, log_dir / "publish.log", tick)
         return code
 
+    def divides(self, plan: Plan, node: Node) -> bool:
+        """Whether a stage is made in parts, whose processes hold its lock themselves."""
+        return False
+
     def trials(self, nodes: Sequence[Node], result: Path, log: Path, tick: Callable[[], None]) -> int:
         """Try trainings and write what was found to `result`; the exit code of the process."""
         return self._wait(self._context.Process(target=forked_trials, args=(list(nodes), str(result), str(log))), tick)

@@ -1,0 +1,19 @@
+"""Which stages can be made in parts, by processes that share nothing but the runs folder."""
+
+from deita_train.errors import UserError
+from deita_train.plan.node import Node
+from deita_train.stages.kinds import STAGE_KINDS
+
+
+def is_divided(node: Node) -> bool:
+    """Whether a stage can be made in parts: batch inference over rows that are all known beforehand."""
+    return STAGE_KINDS[node.kind].divides
+
+
+def refuse_undivided(node: Node) -> None:
+    """Raise :class:`UserError` for a stage that is not made in parts."""
+    if not is_divided(node):
+        kinds = ", ".join(name for name, kind in STAGE_KINDS.items() if kind.divides)
+        raise UserError(
+            f"--part: {node.label} is not made in parts; the kinds of stages that are: {kinds}. Leave --part out."
+        )
