@@ -8,7 +8,6 @@ import torch
 from pass_stages import conversations, make_model
 
 from deita_train.plan.plan import make_plan
-from deita_train.run.child import part_process
 from deita_train.run.child.part_process import run_part
 from deita_train.run.child.stage_process import run_stage
 from deita_train.stages.inference import batched_pass as passes
@@ -63,12 +62,16 @@ def digest(recipe, runs, label):
 
 
 def do_part(recipe, runs, label, part, sets=(), slow=0.0):
-    """Target of a child, and a call in this process: one part, with a shard after every batch; slowly if asked."""
+    """Target of a child, and a call in this process: one part, with a shard after every batch; slowly if asked.
+
+    Gives the number of the batches that it computed.
+    """
     torch.set_num_threads(1)
-    was, tick = passes.Pass, passes._Watch.tick
+    was, tick, computed = passes.Pass, passes._Watch.tick, []
     passes.Pass = partial(passes.Pass, flush_seconds=0.0)
-    passes._Watch.tick = lambda watch: (time.sleep(slow), tick(watch))
+    passes._Watch.tick = lambda watch: (computed.append(watch), time.sleep(slow), tick(watch))
     try:
         run_part(recipe, list(sets), runs, label, part, None)
     finally:
         passes.Pass, passes._Watch.tick = was, tick
+    return len(computed)
