@@ -42,6 +42,11 @@ GpusOption = Annotated[
     ),
 ]
 
+PartsOption = Annotated[
+    int | None,
+    typer.Option("--parts", min=1, help="Parts of each pass; default: what suits it.", show_default=False),
+]
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -78,19 +83,31 @@ def run(
         str | None,
         typer.Option("--cell", help="One cell of a sweep: its label or number, or shared for what several cells need."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Compute scores and embeddings in parts on this Ray cluster: host:port, auto, or local.",
+            show_default=False,
+        ),
+    ] = None,
+    parts: PartsOption = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
     from deita_train.commands.results import print_results
     from deita_train.plan.plan import make_plan
-    from deita_train.run.runner import run_plan
+    from deita_train.run.runner import Cluster, run_plan
     from deita_train.store.model_links import CELLS, artefact_of, base_links
 
+    if parts is not None and ray is None:
+        raise UserError("--parts: without --ray a run makes no parts. Leave it out, or start parts with stage --part.")
     console = _console()
     plan = make_plan(recipe, sets or [], runs, until)
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")
     try:
-        outcome = run_plan(plan, console, fresh, cell)
+        outcome = run_plan(plan, console, fresh, cell, None if ray is None else Cluster(ray, parts))
     except KeyboardInterrupt:
         console.print("stopped; run the same command again to continue")
         raise typer.Exit(130) from None

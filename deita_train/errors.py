@@ -153,7 +153,8 @@ def is_passing(error: BaseException) -> bool:
     if any(type(cause).__name__ == _OFFLINE for cause in causes):
         return False
     return any(
-        _number(cause) in _PASSING or (is_network_fault(cause) and not isinstance(cause, FileNotFoundError | BrokenPipeError))
+        _number(cause) in _PASSING
+        or (is_network_fault(cause) and not isinstance(cause, FileNotFoundError | BrokenPipeError))
         for cause in causes
     )
 

@@ -251,7 +251,9 @@ PASSES = {
     "a disk of the network": OSError(errno.ESTALE, "Stale file handle"),
     "a disk's hiccup": OSError(errno.EIO, "Input/output error"),
     "a Rust library's disk": RuntimeError("I/O error (os error 5)"),
-    "not in the cache, and the Hub not reached": with_cause(LocalEntryNotFoundError("x"), httpx.ConnectError("refused")),
+    "not in the cache, and the Hub not reached": with_cause(
+        LocalEntryNotFoundError("x"), httpx.ConnectError("refused")
+    ),
     "told as the user's": with_cause(UserError("it cannot be downloaded"), httpx.ConnectError("refused")),
     "told as the machine's": with_cause(MachineFault("a server is not reached"), hub_refusal(502)),
 }

@@ -36,7 +36,7 @@ class Children:
 
     def __init__(self, threads: int) -> None:
         os.environ[PARENT_VARIABLE] = str(os.getpid())
-        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGTERM, end_run)
         sys.stderr.write(told_as_cleared(clear_environment(os.environ)))
         # OpenMP and tokenizers read these when they are loaded, so they are set before the fork server starts.
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -118,7 +118,7 @@ class Children:
         return process.returncode
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def end_run(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM."""
     sys.stderr.write("stopping: a training in progress saves a checkpoint first; run the same command to continue\n")
     raise SystemExit(Stopped.exit_code)

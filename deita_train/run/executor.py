@@ -11,11 +11,11 @@ from deita_train.errors import UserError, machine_fault
 from deita_train.plan.cells import stage_command
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, is_current, missing_ids
+from deita_train.run import retrying
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.failures import FailedNode, failures_error, update_failures
 from deita_train.run.linking import link_stage
-from deita_train.run import retrying
 from deita_train.store.artefacts import MANIFEST
 from deita_train.store.atomic_io import remove_tree, write_text_atomically
 from deita_train.store.attempt import PROGRESS, AttemptError, clear_attempt

@@ -9,8 +9,7 @@ A part holds three, in this order:
 """
 
 import fcntl
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,23 +19,21 @@ from deita_train.store.parts import PartName
 
 
 @contextmanager
-def hold_part(store: Store, artefact_id: str, part: PartName, label: str) -> Iterator[None]:
-    """Hold one part, which two processes must not do at once.
+def hold_part(
+    store: Store, artefact_id: str, part: PartName, label: str, on_wait: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold one part, which two processes must not do at once; waits for the other one, of which `on_wait` is told.
 
-    Raises:
-        BeingMade: another process is doing it.
+    A file system of a network may take a minute or two to release the locks of a machine that died.
     """
-    with hold(_part_lock(store, artefact_id, part), None, f"{label}: part {part}"):
+    lock = store.folder / ".locks" / f"{artefact_id}.part-{part.file_name}.lock"
+    with hold(lock, None, f"{label}: part {part}", on_wait):
         yield
 
 
 def preparation_lock(store: Store, artefact_id: str) -> Path:
     """The lock under which a part looks whether its stage is prepared."""
     return store.folder / ".locks" / f"{artefact_id}.prepare.lock"
-
-
-def _part_lock(store: Store, artefact_id: str, part: PartName) -> Path:
-    return store.folder / ".locks" / f"{artefact_id}.part-{part.file_name}.lock"
 
 
 class ArtefactLock:

@@ -131,7 +131,9 @@ def test_another_division_takes_over_what_is_done(recipe, runs, undivided, capsy
     for number in (5, 1, 3, 4):
         do_part(recipe, runs, "embed", f"{number}/5")
     assert before.items() <= {path: path.stat().st_mtime_ns for path in shards(recipe, runs, "embed")}.items()
-    batches = [pq.read_table(path, columns=["batch"])["batch"].unique().to_pylist() for path in shards(recipe, runs, "embed")]
+    batches = [
+        pq.read_table(path, columns=["batch"])["batch"].unique().to_pylist() for path in shards(recipe, runs, "embed")
+    ]
     numbers = [number for of_shard in batches for number in of_shard]
     assert len(numbers) == len({*numbers}), "a batch was computed twice"
     do_part(recipe, runs, "embed", "2/5")
@@ -245,3 +247,12 @@ def test_stages_without_parts_say_so(recipe, runs):
         do_part(recipe, runs, "select", "1/2")
     with pytest.raises(UserError, match="embed reads pool, which is not made yet"):
         do_part(recipe, runs.parent / "elsewhere", "embed", "1/2")
+
+
+def test_a_part_that_another_process_does_waits_for_it(processes, recipe, runs, tmp_path, capsys):
+    process = start(processes, recipe, runs, "embed", "1/2", slow=0.1)
+    while not shards(recipe, runs, "embed"):
+        time.sleep(0.01)
+    assert do_part(recipe, runs, "embed", "1/2") == 0
+    assert f"embed: part 1/2 is being done by process {process.pid} on " in capsys.readouterr().out
+    assert end(process) == 0

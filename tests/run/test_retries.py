@@ -91,7 +91,10 @@ def test_a_stage_is_tried_again_after_faults_that_pass(tmp_path, monkeypatch):
     assert (children.tries, error) == (3, None)
     (embed_node,) = (node for node in made.nodes if node.label == "embed")
     retries = read_retries(made.store.path(embed_node.id))
-    assert [(retry.message, retry.waited_seconds) for retry in retries] == [(PASSING["message"], 0.0), (PASSING["message"], 0.01)]
+    assert [(retry.message, retry.waited_seconds) for retry in retries] == [
+        (PASSING["message"], 0.0),
+        (PASSING["message"], 0.01),
+    ]
     told = [line for line in said if "embed" in line]
     assert [line.partition(" s ")[2] for line in told] == [
         *[f"failed; tried again in 0 s: {PASSING['message']}"] * 2,
@@ -161,7 +164,9 @@ def test_a_part_gives_up_after_the_last_wait(recipe_file, runs, monkeypatch):
     assert json.loads((store.work_path(node.id) / "parts" / "1-of-2" / "error.json").read_text())["passing"]
 
 
-@pytest.mark.parametrize(("error", "passing"), [(httpx.ConnectError("refused"), True), (ZeroDivisionError("no"), False)])
+@pytest.mark.parametrize(
+    ("error", "passing"), [(httpx.ConnectError("refused"), True), (ZeroDivisionError("no"), False)]
+)
 def test_the_process_of_a_stage_says_whether_its_fault_may_pass(recipe_file, runs, monkeypatch, error, passing):
     plant(monkeypatch, error)
     with pytest.raises(Exception):  # noqa: B017 - each of its own kind

@@ -66,7 +66,7 @@ def run_part(recipe_path: Path, sets: Sequence[str], runs_dir: Path, stage: str,
     if name is None:
         _again_if_it_passes(plan, node, "", lambda: _prepare_alone(plan, node))
         return
-    with hold_part(plan.store, node.id, name, node.label):
+    with hold_part(plan.store, node.id, name, node.label, _waiting(f"{node.label}: part {name} is being done")):
         _again_if_it_passes(plan, node, str(name), lambda: _do(plan, node, name))
 
 
@@ -147,7 +147,12 @@ def _prepared(plan: Plan, node: Node, lock: ArtefactLock, of: int | None) -> boo
         BeingMade: a run is making it, or parts that do not fit to this one.
     """
     store = plan.store
-    with hold(preparation_lock(store, node.id), None, f"{node.label}: its preparation", _say_waiting(node)):
+    with hold(
+        preparation_lock(store, node.id),
+        None,
+        f"{node.label}: its preparation",
+        _waiting(f"{node.label}: its preparation is done"),
+    ):
         if lock.take_alone():
             if is_current(store, node) or store.finish_publishing(node.id):
                 return False
@@ -204,8 +209,8 @@ def _all_parts(node: Node, part: PartName, lock: ArtefactLock, work_dir: Path) -
     return list(records.values())
 
 
-def _say_waiting(node: Node) -> Callable[[str], None]:
-    return lambda holder: _say(f"{node.label}: waiting for its preparation by {holder}\n")
+def _waiting(what: str) -> Callable[[str], None]:
+    return lambda holder: _say(f"{what} by {holder}: waiting\n")
 
 
 def _say(text: str) -> None:
