@@ -144,18 +144,18 @@ def is_network_fault(error: BaseException) -> bool:
 def is_passing(error: BaseException) -> bool:
     """Whether the same may succeed a little later, without anybody's help: no answer from a server, a hiccup of a disk.
 
-    A message for the user is as passing as the error that it was raised from. What the Hub's client may not ask, or what
-    is not there, is not.
+    A message for the user is as passing as the error that it was raised from. What the Hub's client may not ask for, or
+    what is not there, does not pass.
     """
     if isinstance(error, UserError):
         return error.__cause__ is not None and is_passing(error.__cause__)
     causes = [*_causes(error)]
     if any(type(cause).__name__ == _OFFLINE for cause in causes):
         return False
+    # The Hub's client calls a file that is in no cache unreached too.
+    unlikely = (FileNotFoundError, BrokenPipeError)
     return any(
-        _number(cause) in _PASSING
-        or (is_network_fault(cause) and not isinstance(cause, FileNotFoundError | BrokenPipeError))
-        for cause in causes
+        _number(cause) in _PASSING or (is_network_fault(cause) and not isinstance(cause, unlikely)) for cause in causes
     )
 
 

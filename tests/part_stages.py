@@ -1,4 +1,4 @@
-"""What the tests of parts share: a recipe with every kind of stage that is made in parts, and processes that do them."""
+"""What the tests of parts share: a recipe with the stages that are made in parts, and processes that do them."""
 
 import json
 import time

@@ -58,7 +58,7 @@ class RayChildren(Children):
         self._parts = parts
 
     def divides(self, plan: Plan, node: Node) -> bool:
-        """Whether a stage is made in parts; one that `--fresh` rebuilds is not, because a part would take it as it is."""
+        """Whether a stage is made in parts; a published one that `--fresh` rebuilds is not: parts take it as it is."""
         return is_divided(node) and not is_current(plan.store, node)
 
     def stage(self, plan: Plan, node: Node, tick: Callable[[], None]) -> int:

@@ -37,8 +37,8 @@ class PartName:
         found = _NAME.fullmatch(text)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             raise UserError(
-                f"--part {text}: that is no part. Give its number and their number, such as 3/64 (1/64 is the first), or "
-                "prepare."
+                f"--part {text}: that is no part. Give its number and their number, such as 3/64 (1/64 is the first), "
+                "or prepare."
             )
         return cls(int(found[1]), int(found[2]))
 

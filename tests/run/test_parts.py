@@ -162,8 +162,6 @@ def test_a_run_and_parts_exclude_each_other_and_name_the_other(processes, recipe
         time.sleep(0.01)
     with pytest.raises(BeingMade, match=rf"^embed is being made by process {process.pid} on .*Wait for it, or stop it"):
         run_stage(recipe, [], runs, "embed")
-    with pytest.raises(BeingMade, match=rf"^embed: part 1/2 is being made by process {process.pid} on "):
-        do_part(recipe, runs, "embed", "1/2")
     with pytest.raises(BeingMade, match=r"another division \(2 parts\) are at work. Give --part K/2"):
         do_part(recipe, runs, "embed", "1/3")
     with pytest.raises(BeingMade, match="parts with other settings"):

@@ -1,4 +1,4 @@
-"""Faults that pass are planted in stages and parts: they are tried again, counted and told; mistakes and bugs are not."""
+"""Faults that pass are planted in stages and parts: they are tried again, counted and told; mistakes are not."""
 
 import errno
 import io
@@ -105,7 +105,7 @@ def test_a_stage_is_tried_again_after_faults_that_pass(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("no_gpus", "model")
 def test_after_the_last_wait_the_failure_is_told_with_the_number_of_tries(tmp_path, monkeypatch):
-    children, made, _, error = run(tmp_path, monkeypatch, [PASSING] * 9)
+    children, _, _, error = run(tmp_path, monkeypatch, [PASSING] * 9)
     assert children.tries == 4
     assert str(error) == f"embed: {PASSING['message']} It was tried 4 times."
 

@@ -87,8 +87,8 @@ def _retries(summary: RunSummary) -> Iterator[str]:
         number = item.metrics.get("retries", 0)
         if number:
             yield (
-                f"{label} ({artefact}) was tried again {plural(number, 'time')} after faults that passed, such as a server "
-                "that did not answer; the files logs/retries*.jsonl of the artefact say when and why."
+                f"{label} ({artefact}) was tried again {plural(number, 'time')} after faults that passed, such as a "
+                "server that did not answer; the files logs/retries*.jsonl of the artefact say when and why."
             )
 
 
