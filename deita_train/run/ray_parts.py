@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,6 @@ from deita_train.plan.plan import Plan, is_current
 from deita_train.run.child.logs import user_error_in
 from deita_train.run.child.part_process import PREPARE
 from deita_train.run.children import Children, end_run
-from deita_train.run.retrying import WAITS
 from deita_train.stages.context import Progress
 from deita_train.store.attempt import PROGRESS, AttemptError
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
@@ -129,16 +128,16 @@ class _Work:
     def carry_out(self, parts: list[str]) -> int:
         """Do these parts; the exit code of the first that failed for good, whose error is then the stage's."""
         at_work = {self._start(part): part for part in parts}
-        tries = dict.fromkeys(parts, 1)
+        again: set[str] = set()
         try:
             while at_work:
                 done, _ = self.ray.wait(list(at_work), num_returns=1, timeout=_POLL_SECONDS)
                 for reference in done:
                     part = at_work.pop(reference)
-                    code = self._code(reference)
-                    if code != 0 and self._passes(part) and tries[part] <= len(WAITS):
-                        tries[part] += 1
-                        at_work[self._start(part)] = part  # perhaps on another machine
+                    code = self._code(reference, part)
+                    if code != 0 and part not in again and self._passes(part):
+                        again.add(part)
+                        at_work[self._start(part)] = part  # perhaps on a machine with a better network
                     elif code != 0:
                         self._leave_error(part, code)
                         return code
@@ -158,11 +157,13 @@ class _Work:
         threads = {"OMP_NUM_THREADS": str(self.threads)}
         return task.remote(["stage", *arguments], threads, str(Path.cwd()), str(log.absolute()))
 
-    def _code(self, reference: Any) -> int:
+    def _code(self, reference: Any, part: str) -> int:
         try:
             code: int = self.ray.get(reference)
-        except self.ray.exceptions.RayError:
-            return 1  # its worker died too often
+        except self.ray.exceptions.RayError as error:
+            said = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+            AttemptError(0, f"part {part}: Ray has given it up ({said})", user_error=False).write(self._folder(part))
+            return 1
         return code
 
     def _show(self, done: int, parts: list[str]) -> None:
@@ -182,11 +183,13 @@ class _Work:
         mistake = user_error_in(self._log(part)) if error is None and code == UserError.exit_code else None
         if mistake is not None:
             error = AttemptError(0, mistake, user_error=True)
-        if error is not None:
-            error.write(self._work_dir)
+        if error is not None:  # it was tried again already
+            replace(error, passing=False).write(self._work_dir)
 
     def _folder(self, part: str) -> Path:
-        return self._work_dir if part == PREPARE else PartName.read(part).folder(self._work_dir)
+        folder = self._work_dir if part == PREPARE else PartName.read(part).folder(self._work_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _log(self, part: str) -> Path:
         name = part if part == PREPARE else PartName.read(part).file_name
