@@ -132,7 +132,13 @@ def plan(
     until: UntilOption = None,
     gpus: GpusOption = None,
     commands: Annotated[bool, typer.Option("--commands", help="Only the shell lines of a sweep's steps.")] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Only a SLURM job script for a sweep's cells.")] = False,
+    slurm: Annotated[
+        bool,
+        typer.Option(
+            "--slurm", help="Only a SLURM script: jobs for the stages and parts of passes, or for a sweep's cells."
+        ),
+    ] = False,
+    parts: PartsOption = None,
     stages: Annotated[
         bool, typer.Option("--stages", help="Only the shell lines of the stages that are not done.")
     ] = False,
@@ -140,18 +146,23 @@ def plan(
     """Show the stages of a recipe: what is done, what must run and why, and the command of each."""
     from deita_train.commands.results import print_plan
     from deita_train.commands.slurm import slurm_script
+    from deita_train.commands.slurm_jobs import DEFAULT_PARTS, slurm_jobs
     from deita_train.plan.cells import cell_commands, stage_commands
     from deita_train.plan.plan import make_plan
 
     if commands + slurm + stages > 1:
         raise UserError("--commands, --slurm and --stages: each prints something else; give one of them.")
+    if parts is not None and not slurm:
+        raise UserError("--parts: only --slurm prints parts. Leave it out, or add --slurm.")
     made = make_plan(recipe, sets or [], runs, until, gpus)
     if commands:
         sys.stdout.writelines(f"{line}\n" for line in cell_commands(made, until))
     elif stages:
         sys.stdout.writelines(f"{line}\n" for line in stage_commands(made))
-    elif slurm:
+    elif slurm and len(made.cells) > 1 and parts is None:
         sys.stdout.write(slurm_script(made, until))
+    elif slurm:
+        sys.stdout.write(slurm_jobs(made, until, parts or DEFAULT_PARTS))
     else:
         print_plan(_console(), made)
 

@@ -18,10 +18,10 @@ READ = ("pool", "heldout_data", "heldout_pairs")
 BATCH_TOKENS = 400
 
 
-def write_recipe(folder):
-    """The recipe over 61 conversations, with a miniature beside it."""
+def write_recipe(folder, rows=61):
+    """The recipe over so many conversations, with a miniature beside it."""
     make_model(folder / "model")
-    (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in conversations(61)))
+    (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in conversations(rows)))
     model = {"model": str(folder / "model"), "max_batch_tokens": BATCH_TOKENS}
     recipe = {
         "name": "parts",
