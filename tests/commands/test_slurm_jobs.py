@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from part_stages import digest, write_recipe
 from smoke_run import run_environment
-from tiny_recipe import plan, recipe
+from tiny_recipe import a_manifest, no_gpus, plan, recipe  # noqa: F401
 from typer.testing import CliRunner
 
 from deita_train.cli import app
@@ -75,7 +75,7 @@ class Cluster:
     """Carries out a printed script; `fails` maps the name of a part, or a stage's id, to codes it ends with first."""
 
     def __init__(self, folder):
-        self.folder, self.fails, self.asked = folder, {}, []
+        self.folder, self.fails, self.asked, self.carries_out = folder, {}, [], True
         for name in ("bin", "state", "asked"):
             (folder / name).mkdir()
         for name, text in {"sbatch": SBATCH, "scontrol": SCONTROL, "deita-train": DEITA_TRAIN}.items():
@@ -118,7 +118,7 @@ class Cluster:
         stage = arguments[arguments.index("--stage") + 1].partition("-")[0] if "--stage" in arguments else "run"
         self.asked.append((stage, what if "--part" in arguments else ""))
         codes = self.fails.get(self.asked[-1])
-        code = codes.pop(0) if codes else self._carried_out(arguments)
+        code = codes.pop(0) if codes else self._carried_out(arguments) if self.carries_out else 0
         (self.folder / "asked" / f"{request.stem}.writing").write_text(str(code))
         (self.folder / "asked" / f"{request.stem}.writing").rename(request.with_suffix(".code"))
 
@@ -186,6 +186,7 @@ def test_the_jobs_make_the_whole_recipe_and_a_failed_part_runs_again_alone(clust
 
 def test_a_mistake_ends_its_part_and_cancels_what_reads_it_until_the_script_is_started_again(cluster, printed):
     script = printed()
+    cluster.carries_out = False
     cluster.fails = {("embed", "2/3"): [2], ("score", "1/3"): [9, 9, 9, 9]}
     cluster.submit(script)
     # In their order: pool; score's preparation and parts; embed's; select, sft and the report.
@@ -195,14 +196,20 @@ def test_a_mistake_ends_its_part_and_cancels_what_reads_it_until_the_script_is_s
     assert cluster.ends()[8:] == ["0"] * 8
 
 
-def test_the_options_of_the_jobs(tmp_path, monkeypatch):
+@pytest.fixture
+def eight_gpus(monkeypatch):
     monkeypatch.setattr(launch, "count_gpus", lambda: 8)
     launch.resolve_launch.cache_clear()
+    yield
+    launch.resolve_launch.cache_clear()
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_the_options_of_the_jobs(tmp_path):
     two_nodes = tmp_path / "two.yaml"
     two_nodes.write_text("distributed_type: MULTI_GPU\nnum_machines: 2\nnum_processes: 16\n")
-    made = plan(tmp_path, recipe("evaluate", sft__launch=str(two_nodes)))
+    made = plan(tmp_path, recipe("evaluate", sft__launch=str(two_nodes), sft__global_batch_size=16))
     lines = slurm_jobs(made, None, 64).splitlines()
-    launch.resolve_launch.cache_clear()
     jobs = {line.split()[1]: line for line in lines if line.startswith("job")}
     assert list(jobs)[-1] == "report" and len(jobs) == 10 + 3
     embed = next(number for number, node in enumerate(made.nodes, 1) if node.label == "embed")
@@ -223,24 +230,29 @@ def test_near_the_time_limit_a_training_is_asked_for_a_checkpoint_and_the_job_re
     (tmp_path / "script.sh").write_text(printed())
     work = tmp_path / "my runs" / "store" / ".work" / "sft-0"
     work.mkdir(parents=True)
-    line = f"bash -c 'until [[ -e {str(work)!r}/stop ]]; do sleep 0.05; done; exit 143' --stage sft-0"
-    for of_training in (True, False):
-        text = line if of_training else "sleep 30"
+    variables = {"CALLS": str(tmp_path / "calls"), "REQUEUED": str(tmp_path / "requeued"), "SLURM_JOB_ID": "7"}
+    variables["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    waiting = f"""bash -c 'until [[ -e "{work}/stop" ]]; do sleep 0.05; done; exit 143' --stage sft-0"""
+    for line in (waiting, "sleep 30"):
         job = subprocess.Popen(
-            ["bash", str(tmp_path / "script.sh"), text.replace("'/", '"/').replace("'/stop", '"/stop'), "1"],
-            env=run_environment()
-            | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7",
-               "REQUEUED": str(tmp_path / "requeued")},
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            ["bash", str(tmp_path / "script.sh"), line, "1"],
+            env=run_environment() | variables,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         time.sleep(0.5)
         job.terminate()
         assert job.communicate(timeout=20)[0].startswith("requeued after code ") and job.returncode == 0
     assert cluster.requeued() == ["scontrol requeue 7"] * 2
 
 
-def test_a_made_recipe_has_no_jobs(cluster, printed, tmp_path):
-    cluster.submit(printed())
-    with patch.dict(os.environ, run_environment()), chdir(tmp_path):
-        answer = CliRunner().invoke(app, ["plan", "recipe.json", "--runs", "my runs", "--slurm"])
-    assert isinstance(answer.exception, UserError) and "are made; `deita-train run recipe.json" in str(answer.exception)
+@pytest.mark.usefixtures("no_gpus")
+def test_a_made_recipe_has_no_jobs_and_a_sweep_has_them_if_parts_are_asked_for(tmp_path):
+    made = plan(tmp_path, recipe("evaluate", sweep={"select.budget": [5, 6]}))
+    names = [line.split()[1] for line in slurm_jobs(made, None, 2).splitlines() if line.startswith("job")]
+    assert Counter(names)["score.quality"] == 1 and Counter(names)["select"] == Counter(names)["sft"] == 3
+    for node in made.nodes:
+        made.store.work_path(node.id).mkdir(parents=True)
+        made.store.publish(a_manifest(node, drops={}, rows_out=5), {})
+    with pytest.raises(UserError, match=r"^--slurm: all stages of .* are made; `deita-train run "):
+        slurm_jobs(made, None, 2)
