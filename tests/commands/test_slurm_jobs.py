@@ -210,8 +210,8 @@ def test_the_options_of_the_jobs(tmp_path):
     two_nodes.write_text("distributed_type: MULTI_GPU\nnum_machines: 2\nnum_processes: 16\n")
     made = plan(tmp_path, recipe("evaluate", sft__launch=str(two_nodes), sft__global_batch_size=16))
     lines = slurm_jobs(made, None, 64).splitlines()
-    jobs = {line.split()[1]: line for line in lines if line.startswith("job")}
-    assert list(jobs)[-1] == "report" and len(jobs) == 10 + 3
+    jobs = {line.split()[1]: line for line in lines if "=$(submit " in line}
+    assert list(jobs)[-1] == "report" and len(jobs) == 10 + 3 + 1
     embed = next(number for number, node in enumerate(made.nodes, 1) if node.label == "embed")
     assert f'"$job{embed}_prepared" --gpus-per-node=1 --array=1-64)' in jobs["embed"]
     assert '--gpus 8 --part "$SLURM_ARRAY_TASK_ID/64"' in jobs["embed"]
