@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deita_train.errors import UserError
+from deita_train.plan import launch as launches
 from deita_train.plan.cells import run_command, stage_command
 from deita_train.plan.division import is_divided
-from deita_train.plan.launch import Launch, count_gpus
+from deita_train.plan.launch import Launch
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, planned_stages
 from deita_train.stages.kinds import STAGE_KINDS
@@ -150,7 +151,7 @@ def slurm_jobs(plan: Plan, until: str | None, parts: int) -> str:
 
 def _jobs(plan: Plan, node: Node, nodes: list[Node], parts: int) -> Iterator[_Job]:
     """The jobs of one stage: its own, or its preparation and its parts."""
-    planned = ("--gpus", str(count_gpus() if plan.planned_gpus is None else plan.planned_gpus))
+    planned = ("--gpus", str(launches.count_gpus() if plan.planned_gpus is None else plan.planned_gpus))
     variable = _variable(nodes, node)
     pending = {other.id for other in nodes}
     after = tuple(_variable(nodes, parent) for parent in node.parents.values() if parent.id in pending)
@@ -178,8 +179,8 @@ def _gpus(number: int) -> tuple[str, ...]:
 
 def _most_gpus(nodes: list[Node]) -> int:
     """The GPUs of the largest launch on one machine: where the run reports, a GPU decides the precision of its plan."""
-    launches = [Launch.from_dict(node.runtime["launch"]) for node in nodes if "launch" in node.runtime]
-    return max((launch.num_processes // launch.num_machines for launch in launches if not launch.use_cpu), default=0)
+    found = [Launch.from_dict(node.runtime["launch"]) for node in nodes if "launch" in node.runtime]
+    return max((launch.num_processes // launch.num_machines for launch in found if not launch.use_cpu), default=0)
 
 
 def _variable(nodes: list[Node], node: Node) -> str:

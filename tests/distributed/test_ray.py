@@ -22,7 +22,7 @@ SETS = ("embedding.max_batch_tokens=60",)
 
 
 def test_a_worker_killed_in_the_middle_changes_no_byte(tmp_path):
-    recipe, runs = write_recipe(tmp_path, rows=500), tmp_path / "runs"
+    recipe, runs = write_recipe(tmp_path, rows=1500), tmp_path / "runs"
     sets = [part for text in SETS for part in ("--set", text)]
     command = [sys.executable, "-m", "deita_train.cli", "run", str(recipe), "--runs", str(runs), "--until", "embed"]
     run = subprocess.Popen(
@@ -58,13 +58,13 @@ def node_digest(recipe, runs):
 
 def part_at_work(work_dir, run):
     """The first part that is in the middle of its batches, and its progress."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 700
     while time.monotonic() < deadline and run.poll() is None:
         for path in work_dir.glob("parts/*/progress.json"):
             progress = json.loads(path.read_text())
             if progress["done"] < 0.7 * progress["total"]:
                 return path.parent.name, progress
-        time.sleep(0.02)
+        time.sleep(0.005)
     raise AssertionError(f"no part was seen at work: {run.communicate()[0]}")
 
 

@@ -87,6 +87,7 @@ run.mkdir(parents=True)
 (run / "stages.json").touch()
 sys.exit(3)
 """
+    (tmp_path / "project" / "deita_train" / "__init__.py").touch()
     (tmp_path / "project" / "deita_train" / "cli.py").write_text(program)
     assert script.main(["recipe.yaml"]) == 3
     assert names(tmp_path / "kept") == ["x/stages.json"]
