@@ -16,6 +16,7 @@ from deita_train.plan.select_fields import check_select_fields
 from deita_train.recipe.loading import LoadedRecipe, load_recipe, models_are_swept
 from deita_train.store.artefacts import Store
 from deita_train.store.attempt import AttemptError
+from deita_train.store.parts import count_done
 from deita_train.store.run_record import STAGES, RecordedCell, RecordedNode, RunRecord
 
 # The folder of what single commands such as `score` keep, below that of all runs.
@@ -196,7 +197,10 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
 
 
 def _how_it_ended(work_dir: Path) -> str:
-    """How an attempt ended, by the error that it left."""
+    """How an attempt ended, by the error that it left, or how many of its parts are done."""
+    parts = count_done(work_dir)
+    if parts is not None:
+        return f"has {parts[0]} of {parts[1]} parts done"
     error = AttemptError.read(work_dir)
     if error is None:
         return "was interrupted"

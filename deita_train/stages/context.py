@@ -43,6 +43,11 @@ class Part:
     of: int
     join: Callable[[Any], list[Any] | None]
 
+    @property
+    def file_name(self) -> str:
+        """As part of a file's name: `3-of-64`."""
+        return f"{self.number}-of-{self.of}"
+
 
 @dataclass(frozen=True)
 class StageContext:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.errors import UserError
-from deita_train.store.atomic_io import read_json, write_json_atomically, write_text_atomically
+from deita_train.store.atomic_io import look_anew, read_json, write_json_atomically, write_text_atomically
 
 PARTS = "parts"
 _DIVISION = "division"
@@ -80,8 +80,24 @@ class PartRecord:
 
 def part_records(work_dir: Path, of: int) -> dict[int, PartRecord]:
     """The records of the finished parts by number, where the stage has `of` parts."""
-    found = {number: PartRecord.read(PartName(number, of).folder(work_dir)) for number in range(1, of + 1)}
-    return {number: record for number, record in found.items() if record is not None}
+    found: dict[int, PartRecord] = {}
+    for number in range(1, of + 1):
+        folder = PartName(number, of).folder(work_dir)
+        record = PartRecord.read(folder)
+        if record is None:
+            look_anew(folder)
+            record = PartRecord.read(folder)
+        if record is not None:
+            found[number] = record
+    return found
+
+
+def count_done(work_dir: Path) -> tuple[int, int] | None:
+    """How many parts are done, of how many; None if the stage is not divided."""
+    of = read_division(work_dir)
+    if of is None:
+        return None
+    return len([*(work_dir / PARTS).glob(f"*-of-{of}/{_DONE}")]), of
 
 
 def write_division(work_dir: Path, of: int) -> None:

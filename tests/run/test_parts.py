@@ -11,6 +11,7 @@ from part_stages import DIVIDED, digest, do_part, make_read, node_of, write_reci
 
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
+from deita_train.plan.plan import make_plan, planned_stages
 from deita_train.run.child.stage_process import run_stage
 from deita_train.store.locks import BeingMade, hold
 
@@ -57,6 +58,8 @@ def test_parts_in_any_order_make_the_undivided_table(recipe, runs, undivided, la
         do_part(recipe, runs, label, part)
         assert not is_published(recipe, runs, label)
         assert f"part {part} is done; these are left: {left}\n" in capsys.readouterr().out
+    (planned,) = (stage for stage in planned_stages(make_plan(recipe, [], runs)) if stage.node.label == label)
+    assert (planned.status, planned.reason) == ("continues", "an earlier attempt has 2 of 3 parts done")
     do_part(recipe, runs, label, "1/3")
     assert digest(recipe, runs, label) == undivided[0][label]
     store, node = node_of(recipe, runs, label)
@@ -186,7 +189,7 @@ def test_other_settings_prepare_anew_once_nobody_is_at_work(recipe, runs):
     do_part(recipe, runs, "embed", "1/2", ["embedding.max_batch_tokens=100"])
     assert len(shards(recipe, runs, "embed")) > many
     store, node = node_of(recipe, runs, "embed")
-    assert [path.name for path in (store.work_path(node.id) / "parts").glob("*-of-*")] == ["1-of-2"]
+    assert [path.parent.name for path in (store.work_path(node.id) / "parts").glob("*/done.json")] == ["1-of-2"]
 
 
 def test_a_damaged_shard_is_named_and_computed_again(recipe, runs, undivided, capsys):

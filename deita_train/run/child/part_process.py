@@ -27,7 +27,7 @@ from deita_train.run.child.tracking import tracking
 from deita_train.run.child.work_folder import leaving_error, stage_context
 from deita_train.stages.context import Part, Progress, StageContext
 from deita_train.stages.kinds import stage_module
-from deita_train.store.atomic_io import remove_tree
+from deita_train.store.atomic_io import look_anew, remove_tree
 from deita_train.store.attempt import PROGRESS, clear_attempt
 from deita_train.store.locks import BeingMade, hold
 from deita_train.store.part_locks import ArtefactLock, hold_part, preparation_lock
@@ -206,6 +206,7 @@ def _all_parts(node: Node, part: PartName, lock: ArtefactLock, work_dir: Path) -
         return []
     for leftover in ("data", "model", "files", "trace"):
         remove_tree(work_dir / leftover)
+    look_anew(work_dir / "shards")
     return list(records.values())
 
 

@@ -144,7 +144,8 @@ def _compute_missing(
     if model is not None:
         speed = Speed(flops_per_token(model), peak_flops(model.device, model.dtype))
     watch = _Watch(context, plan, missing, numbers, speed)
-    Pass(plan, shard_dir, compute, speed, watch.tick).run(numbers)
+    part = "" if context.part is None else context.part.file_name
+    Pass(plan, shard_dir, compute, speed, watch.tick, part=part).run(numbers)
     if numbers:
         watch.write_line()
     return gathered(context, speed)
@@ -160,7 +161,8 @@ def agree_on_missing(context: StageContext, plan: BatchPlan, shard_dir: Path, co
     if context.rank == 0:
         part = context.part
         own = None if part is None else batches_of_part(plan, part.number, part.of)
-        done, distrusted = check_shards(shard_dir, plan, columns, own)
+        name = "" if part is None else part.file_name
+        done, distrusted = check_shards(shard_dir, plan, columns, own, name)
         for path, reason in distrusted.items():
             log(f"{path} is not trusted: {reason}. It is removed, and its batches are computed again.")
         remove_leftovers(shard_dir, distrusted, own)
