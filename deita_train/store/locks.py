@@ -143,7 +143,15 @@ def holder_of(lock: Path) -> str:
     return _holder(lock.read_text(encoding="utf-8"))
 
 
-def own_name() -> str:
+def is_held_by_part(lock: Path) -> bool:
+    """Whether the process that last took a lock does a part of the stage, and not all of it."""
+    try:
+        return bool(json.loads(lock.read_text(encoding="utf-8"))["part"])
+    except (ValueError, KeyError):
+        return False
+
+
+def own_name(*, part: bool = False) -> str:
     """This process, as it signs the locks that it holds."""
     return json.dumps(
         {
@@ -151,6 +159,7 @@ def own_name() -> str:
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "command": " ".join(sys.argv),
+            "part": part,
         }
     )
 

@@ -5,7 +5,8 @@ A part holds three, in this order:
 - its own, `<artefact>.part-3-of-64.lock`, from its start to its end;
 - `<artefact>.prepare.lock` while it looks whether the stage is prepared, and prepares it if not;
 - the artefact's own lock, shared with the other parts, while it computes. A run needs that one alone, and so does the
-  part that prepares, and the last one, which joins.
+  part that prepares, and the last one, which joins. A part that is started meanwhile waits for these two, and is
+  refused by a run.
 """
 
 import fcntl
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deita_train.store.artefacts import Store
-from deita_train.store.locks import BeingMade, hold, holder_of, own_name, try_lock, wait_for_workers
+from deita_train.store.locks import BeingMade, hold, holder_of, is_held_by_part, own_name, try_lock, wait_for_workers
 from deita_train.store.parts import PartName
 
 
@@ -50,34 +51,41 @@ class ArtefactLock:
         """Release it."""
         self._file.close()
 
+    def release(self) -> None:
+        """Hold it no longer."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
     def take_alone(self) -> bool:
         """Hold the lock alone, once the processes of a dead run have ended; False if a run or another part holds it.
 
         Of several parts that stop sharing it for this at the same time, one gets it.
         """
         # Released first: two parts that both still shared it would keep each other from it.
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self.release()
         if not try_lock(self._file, fcntl.LOCK_EX):
             return False
         self._sign()
         wait_for_workers(self._workers, self._label)
         return True
 
-    def share(self) -> None:
-        """Hold the lock together with other parts.
+    def share(self) -> bool:
+        """Hold the lock together with other parts; False if a part holds it alone, which prepares or joins.
 
         Raises:
-            BeingMade: a run holds it, or the part that joins.
+            BeingMade: a run holds it.
         """
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self.release()
         if not try_lock(self._file, fcntl.LOCK_SH):
+            if is_held_by_part(self._path):
+                return False
             raise BeingMade(
                 f"{self._label} is being made by {holder_of(self._path)}. Wait for it, or stop it, then run again."
             )
         self._sign()
+        return True
 
     def _sign(self) -> None:
         """Name this process as a holder: the last of several parts is the one that a run hears of."""
         self._file.truncate(0)
-        self._file.write(own_name())
+        self._file.write(own_name(part=True))
         self._file.flush()

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import closing
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from deita_train.inference.batches import read_plan
 from deita_train.plan.plan import make_plan, planned_stages
 from deita_train.run.child.stage_process import run_stage
 from deita_train.store.locks import BeingMade, hold
+from deita_train.store.part_locks import ArtefactLock
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -257,3 +259,26 @@ def test_a_part_that_another_process_does_waits_for_it(processes, recipe, runs, 
     assert do_part(recipe, runs, "embed", "1/2") == 0
     assert f"embed: part 1/2 is being done by process {process.pid} on " in capsys.readouterr().out
     assert end(process) == 0
+
+
+def test_a_part_waits_for_the_one_that_joins_and_not_for_a_run(processes, recipe, runs, undivided):
+    for number in (1, 2):
+        do_part(recipe, runs, "embed", f"{number}/3")
+    store, node = node_of(recipe, runs, "embed")
+    with closing(ArtefactLock(store, node.id, "embed")) as joining:
+        assert joining.take_alone()
+        process = start(processes, recipe, runs, "embed", "3/3")
+        time.sleep(1.5)
+        assert process.is_alive() and not is_published(recipe, runs, "embed")
+    assert end(process) == 0
+    assert digest(recipe, runs, "embed") == undivided[0]["embed"]
+
+
+def test_of_two_parts_that_end_together_one_joins(recipe, runs):
+    """Each lets go of its share before it counts; whoever counts last finds the other one done and the lock free."""
+    store, node = node_of(recipe, runs, "embed")
+    with closing(ArtefactLock(store, node.id, "embed")) as one, closing(ArtefactLock(store, node.id, "embed")) as other:
+        assert one.share() and other.share() and not one.take_alone()
+        assert other.take_alone() and not one.take_alone() and not one.share()
+        other.release()
+        assert one.take_alone()

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 PREPARE = "prepare"
 _MOST_NAMED = 10
+_POLL_SECONDS = 0.5
 
 
 def run_part(recipe_path: Path, sets: Sequence[str], runs_dir: Path, stage: str, part: str, gpus: int | None) -> None:
@@ -143,36 +144,39 @@ def _compute(plan: Plan, node: Node, part: PartName, lock: ArtefactLock, started
 def _prepared(plan: Plan, node: Node, lock: ArtefactLock, of: int | None) -> bool:
     """Share the lock of the stage once it is prepared for `of` parts; False if it is published.
 
+    For a preparation alone `of` is None, and nothing is held.
+
     Raises:
         BeingMade: a run is making it, or parts that do not fit to this one.
     """
-    store = plan.store
-    with hold(
-        preparation_lock(store, node.id),
-        None,
-        f"{node.label}: its preparation",
-        _waiting(f"{node.label}: its preparation is done"),
-    ):
-        if lock.take_alone():
-            if is_current(store, node) or store.finish_publishing(node.id):
-                return False
-            _prepare(plan, node, of)
-            lock.share()
-            return True
-        lock.share()
-        work_dir = store.work_path(node.id)
-        division = read_division(work_dir)
-        if of is not None and division != of:
-            raise BeingMade(
-                f"{node.label}: parts of another division ({division} parts) are at work. Give --part K/{division}, or "
-                "wait for them and run again."
-            )
-        if not is_prepared(_context(plan, node)):
-            raise BeingMade(
-                f"{node.label}: parts with other settings (max_batch_tokens, reuse_rows) are at work. Give the same "
-                "settings, or wait for them and run again."
-            )
-        return True
+    store, what = plan.store, f"{node.label}: its preparation"
+    with hold(preparation_lock(store, node.id), None, what, _waiting(f"{what} is done")):
+        while True:
+            if lock.take_alone():
+                if is_current(store, node) or store.finish_publishing(node.id):
+                    return False
+                _prepare(plan, node, of)
+                if of is None or lock.share():
+                    return True
+            elif lock.share():
+                _check_fits(plan, node, of)
+                return True
+            time.sleep(_POLL_SECONDS)  # the last part is joining all of them
+
+
+def _check_fits(plan: Plan, node: Node, of: int | None) -> None:
+    """Raise :class:`BeingMade` if the parts at work are of another division, or prepared with other settings."""
+    division = read_division(plan.store.work_path(node.id))
+    if of is not None and division != of:
+        raise BeingMade(
+            f"{node.label}: parts of another division ({division} parts) are at work. Give --part K/{division}, or "
+            "wait for them and run again."
+        )
+    if not is_prepared(_context(plan, node)):
+        raise BeingMade(
+            f"{node.label}: parts with other settings (max_batch_tokens, reuse_rows) are at work. Give the same "
+            "settings, or wait for them and run again."
+        )
 
 
 def _prepare(plan: Plan, node: Node, of: int | None) -> None:
@@ -182,8 +186,9 @@ def _prepare(plan: Plan, node: Node, of: int | None) -> None:
         remove_tree(work_dir)  # an earlier attempt was made from other content
     work_dir.mkdir(parents=True, exist_ok=True)
     clear_attempt(work_dir)
-    context = replace(_context(plan, node), reusable=find_reusable(plan.store, node))
-    prepare(stage_module(node.kind), context)
+    with leaving_error(work_dir, 0):
+        context = replace(_context(plan, node), reusable=find_reusable(plan.store, node))
+        prepare(stage_module(node.kind), context)
     if of is not None:
         write_division(work_dir, of)
 
@@ -194,15 +199,17 @@ def _context(plan: Plan, node: Node) -> StageContext:
 
 def _all_parts(node: Node, part: PartName, lock: ArtefactLock, work_dir: Path) -> list[PartRecord]:
     """The records of all parts, if this is the last one; from then on nobody else works on the stage."""
-    if not lock.take_alone():
-        _say(f"{node.label}: part {part} is done; other parts are at work\n")
-        return []
+    # Before the others are counted: of two that end together, the one that counts last finds both and the lock free.
+    lock.release()
     records = part_records(work_dir, part.of)
     left = [PartName(number, part.of) for number in range(1, part.of + 1) if number not in records]
     if left:
         more = f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
         named = ", ".join(map(str, left[:_MOST_NAMED]))
         _say(f"{node.label}: part {part} is done; these are left: {named}{more}\n")
+        return []
+    if not lock.take_alone():
+        _say(f"{node.label}: part {part} is done; another one is at work and will join them\n")
         return []
     for leftover in ("data", "model", "files", "trace"):
         remove_tree(work_dir / leftover)
