@@ -71,7 +71,7 @@ class RayChildren(Children):
         number = self._number_of_parts(plan, node)
         code = work.carry_out([str(PartName(part, number)) for part in range(1, number + 1)])
         if code == 0 and not is_current(plan.store, node):
-            # Two last parts can each have taken the other one for the last.
+            # Somebody else was at work on the stage when the last part ended, such as a preparation by hand.
             code = work.carry_out([str(PartName(1, number))])
         return code
 
