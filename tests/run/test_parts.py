@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +13,7 @@ from part_stages import DIVIDED, digest, do_part, make_read, node_of, write_reci
 
 from deita_train.errors import UserError
 from deita_train.inference.batches import read_plan
+from deita_train.plan.division import is_divided, refuse_undivided
 from deita_train.plan.plan import make_plan, planned_stages
 from deita_train.run.child.stage_process import run_stage
 from deita_train.store.locks import BeingMade, hold
@@ -282,3 +284,11 @@ def test_of_two_parts_that_end_together_one_joins(recipe, runs):
         assert other.take_alone() and not one.take_alone() and not one.share()
         other.release()
         assert one.take_alone()
+
+
+def test_an_embedding_along_a_walk_is_not_divided(recipe, runs):
+    _, node = node_of(recipe, runs, "embed")
+    along = replace(node, identity={**node.identity, "walk": {"method": "deita"}})
+    assert is_divided(node) and not is_divided(along)
+    with pytest.raises(UserError, match=r"^--part: embed embeds rows along the walk.*State embedding\.rows: all"):
+        refuse_undivided(along)
