@@ -36,13 +36,24 @@ UntilOption = Annotated[
     typer.Option("--until", help="Stop after this stage, such as select or sft.", autocompletion=stage_names),
 ]
 StageOption = Annotated[
-    str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.", autocompletion=artefact_ids)
+    str,
+    typer.Option(
+        "--stage",
+        help="The artefact's id, as `plan` prints it, or the stage's label.",
+        show_default=False,
+        autocompletion=artefact_ids,
+    ),
 ]
 GpusOption = Annotated[
     int | None,
     typer.Option(
         "--gpus", min=0, help="GPUs of each machine that will run it; by default this machine's.", show_default=False
     ),
+]
+
+PartsOption = Annotated[
+    int | None,
+    typer.Option("--parts", min=1, help="Parts of each pass; default: what suits it.", show_default=False),
 ]
 
 
@@ -81,19 +92,31 @@ def run(
         str | None,
         typer.Option("--cell", help="One cell of a sweep: its label or number, or shared for what several cells need."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Compute scores and embeddings in parts on this Ray cluster: host:port, auto, or local.",
+            show_default=False,
+        ),
+    ] = None,
+    parts: PartsOption = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
     from deita_train.commands.results import print_results
     from deita_train.plan.plan import make_plan
-    from deita_train.run.runner import run_plan
+    from deita_train.run.runner import Cluster, run_plan
     from deita_train.store.model_links import CELLS, artefact_of, base_links
 
+    if parts is not None and ray is None:
+        raise UserError("--parts: without --ray a run makes no parts. Leave it out, or start parts with stage --part.")
     console = _console()
     plan = make_plan(recipe, sets or [], runs, until)
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")
     try:
-        outcome = run_plan(plan, console, fresh, cell)
+        outcome = run_plan(plan, console, fresh, cell, None if ray is None else Cluster(ray, parts))
     except KeyboardInterrupt:
         console.print("stopped; run the same command again to continue")
         raise typer.Exit(130) from None
@@ -118,7 +141,13 @@ def plan(
     until: UntilOption = None,
     gpus: GpusOption = None,
     commands: Annotated[bool, typer.Option("--commands", help="Only the shell lines of a sweep's steps.")] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Only a SLURM job script for a sweep's cells.")] = False,
+    slurm: Annotated[
+        bool,
+        typer.Option(
+            "--slurm", help="Only a SLURM script: jobs for the stages and parts of passes, or for a sweep's cells."
+        ),
+    ] = False,
+    parts: PartsOption = None,
     stages: Annotated[
         bool, typer.Option("--stages", help="Only the shell lines of the stages that are not done.")
     ] = False,
@@ -126,18 +155,23 @@ def plan(
     """Show the stages of a recipe: what is done, what must run and why, and the command of each."""
     from deita_train.commands.results import print_plan
     from deita_train.commands.slurm import slurm_script
+    from deita_train.commands.slurm_jobs import DEFAULT_PARTS, slurm_jobs
     from deita_train.plan.cells import cell_commands, stage_commands
     from deita_train.plan.plan import make_plan
 
     if commands + slurm + stages > 1:
         raise UserError("--commands, --slurm and --stages: each prints something else; give one of them.")
+    if parts is not None and not slurm:
+        raise UserError("--parts: only --slurm prints parts. Leave it out, or add --slurm.")
     made = make_plan(recipe, sets or [], runs, until, gpus)
     if commands:
         sys.stdout.writelines(f"{line}\n" for line in cell_commands(made, until))
     elif stages:
         sys.stdout.writelines(f"{line}\n" for line in stage_commands(made))
-    elif slurm:
+    elif slurm and len(made.cells) > 1 and parts is None:
         sys.stdout.write(slurm_script(made, until))
+    elif slurm:
+        sys.stdout.write(slurm_jobs(made, until, parts or DEFAULT_PARTS))
     else:
         print_plan(_console(), made)
 
@@ -201,11 +235,29 @@ def inspect(
 
 
 @app.command()
-def stage(recipe: RecipeArgument, stage: StageOption, sets: SetOption = None, runs: RunsOption = Path("runs")) -> None:
-    """Carry out one stage in this process; what `accelerate launch` starts on each rank."""
+def stage(
+    recipe: RecipeArgument,
+    stage: StageOption,
+    sets: SetOption = None,
+    runs: RunsOption = Path("runs"),
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part",
+            help="Of a scoring or embedding pass, one part such as 3/64, or prepare. Any number may run at once.",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: GpusOption = None,
+) -> None:
+    """Carry out one stage in this process, or a part of it; what `accelerate launch` starts on each rank."""
+    from deita_train.run.child.part_process import run_part
     from deita_train.run.child.stage_process import run_stage
 
-    run_stage(recipe, sets or [], runs, stage)
+    if part is None:
+        run_stage(recipe, sets or [], runs, stage, gpus)
+    else:
+        run_part(recipe, sets or [], runs, stage, part, gpus)
 
 
 @app.command(hidden=True)

@@ -76,6 +76,12 @@ _UNREACHED = frozenset(
     )
 )  # fmt: skip
 _ANSWERED = "HfHubHTTPError"
+_OFFLINE = "OfflineModeIsEnabled"
+# What a network's file system says when its server is busy, restarts, or was away.
+_PASSING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+     errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED}
+)  # fmt: skip
 _TOO_MANY_REQUESTS = 429
 _SERVERS_OWN = 500
 
@@ -132,6 +138,24 @@ def is_network_fault(error: BaseException) -> bool:
         or _serves_nothing(cause)
         or _network_fault(cause) is not None
         for cause in _causes(error)
+    )
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same may succeed a little later, without anybody's help: no answer from a server, a hiccup of a disk.
+
+    A message for the user is as passing as the error that it was raised from. What the Hub's client may not ask for, or
+    what is not there, does not pass.
+    """
+    if isinstance(error, UserError):
+        return error.__cause__ is not None and is_passing(error.__cause__)
+    causes = [*_causes(error)]
+    if any(type(cause).__name__ == _OFFLINE for cause in causes):
+        return False
+    # The Hub's client calls a file that is in no cache unreached too.
+    unlikely = (FileNotFoundError, BrokenPipeError)
+    return any(
+        _number(cause) in _PASSING or (is_network_fault(cause) and not isinstance(cause, unlikely)) for cause in causes
     )
 
 

@@ -19,6 +19,7 @@ from deita_train.errors import (
     MachineFault,
     UserError,
     is_network_fault,
+    is_passing,
     machine_fault,
     network_fault,
     raise_machine_fault,
@@ -233,3 +234,50 @@ def test_a_fault_is_raised_before_data_is_called_damaged():
     with pytest.raises(MachineFault, match=r"^x: no space left on device") as caught:
         raise_machine_fault(full, "x")
     assert caught.value.__cause__ is full
+
+
+def with_cause(error, cause):
+    """`error` as it is raised from `cause`."""
+    error.__cause__ = cause
+    return error
+
+
+PASSES = {
+    "the Hub is overloaded": hub_refusal(503),
+    "too many requests": hub_refusal(429),
+    "no connection": requests.ConnectionError("refused"),
+    "no answer in time": httpx.ReadTimeout("slow"),
+    "no name server": socket.gaierror(-3, "Temporary failure in name resolution"),
+    "a disk of the network": OSError(errno.ESTALE, "Stale file handle"),
+    "a disk's hiccup": OSError(errno.EIO, "Input/output error"),
+    "a Rust library's disk": RuntimeError("I/O error (os error 5)"),
+    "not in the cache, and the Hub not reached": with_cause(
+        LocalEntryNotFoundError("x"), httpx.ConnectError("refused")
+    ),
+    "told as the user's": with_cause(UserError("it cannot be downloaded"), httpx.ConnectError("refused")),
+    "told as the machine's": with_cause(MachineFault("a server is not reached"), hub_refusal(502)),
+}
+STAYS = {
+    "a bug": ZeroDivisionError("division by zero"),
+    "a mistake": UserError("no such file"),
+    "a mistake that was found while something else failed": raised(httpx.ConnectError("x"), UserError("no such field")),
+    "no such repository": hub_refusal(404),
+    "no access": with_cause(UserError("it cannot be downloaded"), hub_refusal(401)),
+    "offline by the user's own setting": with_cause(LocalEntryNotFoundError("x"), OfflineModeIsEnabled("x")),
+    "not in the cache": LocalEntryNotFoundError("x"),
+    "a full disk": OSError(errno.ENOSPC, "No space left on device"),
+    "no permission": PermissionError(errno.EACCES, "Permission denied"),
+    "no memory": torch.OutOfMemoryError("CUDA out of memory"),
+    "a process of ours that ended": BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    "no such file": FileNotFoundError(errno.ENOENT, "No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("error", PASSES.values(), ids=PASSES)
+def test_what_may_pass_by_itself(error):
+    assert is_passing(error)
+
+
+@pytest.mark.parametrize("error", STAYS.values(), ids=STAYS)
+def test_what_does_not_pass_by_itself(error):
+    assert not is_passing(error)

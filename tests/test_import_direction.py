@@ -63,6 +63,7 @@ HEAVY = frozenset(
         "huggingface_hub",
         "jinja2",
         "openai",
+        "ray",
         "httpx2",
     ]
 )

@@ -21,6 +21,7 @@ _SCRIPT = """\
 # Give every job the same kind of machine: GPUs and CPUs have different defaults, so they make different artefacts.
 #SBATCH --job-name={name}
 #SBATCH --array=1-{count}
+#SBATCH --requeue
 #SBATCH --output={output}
 #SBATCH --time=04:00:00
 #SBATCH --nodes=1

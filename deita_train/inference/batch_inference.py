@@ -24,7 +24,8 @@ class Pass:
     """One pass of one rank.
 
     `compute` maps the positions of a batch to columns of equal length, one entry per position: float arrays [B] or
-    [B, D]. `speed` counts what was computed, and `on_batch` is called after each batch.
+    [B, D]. `speed` counts what was computed, and `on_batch` is called after each batch. `part` names the shards of a
+    pass that is made in parts.
     """
 
     plan: BatchPlan
@@ -33,6 +34,7 @@ class Pass:
     speed: Speed
     on_batch: Callable[[], None]
     flush_seconds: float = 20.0
+    part: str = ""
     _limit_tokens: float = field(default=math.inf, init=False)
 
     def run(self, numbers: Iterable[int]) -> None:
@@ -47,9 +49,9 @@ class Pass:
             pending.append(self._compute_batch(number))
             self.on_batch()
             if time.monotonic() - flushed > self.flush_seconds:
-                write_shard(self.shard_dir, pending)
+                write_shard(self.shard_dir, pending, self.part)
                 pending, flushed = [], time.monotonic()
-        write_shard(self.shard_dir, pending)
+        write_shard(self.shard_dir, pending, self.part)
 
     def _compute_batch(self, number: int) -> pa.Table:
         positions = self.plan.batches[number]

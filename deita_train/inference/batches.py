@@ -191,6 +191,12 @@ def share_batches(costs: Mapping[int, int], world_size: int) -> list[list[int]]:
     return shares
 
 
+def batches_of_part(plan: BatchPlan, number: int, of: int) -> set[int]:
+    """The numbers of the batches of part `number` of `of`, from 1: equal shares of the whole plan's cost."""
+    costs = {batch: plan.cost(batch) for batch in range(len(plan.batches))}
+    return {*share_batches(costs, of)[number - 1]}
+
+
 def write_plan(path: Path, plan: BatchPlan) -> None:
     """Write the planned batches beside the prepared data."""
     arrays = {name: value for name, value in plan.facts.items() if isinstance(value, np.ndarray)}

@@ -5,7 +5,7 @@ every shard against the plan before its batches count as done.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +36,14 @@ def batch_table(number: int, positions: Sequence[int], columns: Columns, parts: 
     return pa.table(arrays)
 
 
-def write_shard(folder: Path, batches: Sequence[pa.Table]) -> None:
-    """Write whole batches as one shard; write nothing if there are none."""
+def write_shard(folder: Path, batches: Sequence[pa.Table], part: str = "") -> None:
+    """Write whole batches as one shard; write nothing if there are none. Its name tells the part that computed it."""
     if not batches:
         return
     folder.mkdir(parents=True, exist_ok=True)
     table = pa.concat_tables(batches)
-    path = folder / f"{table[BATCH][0].as_py():08d}-{len(batches):06d}.parquet"
+    name = f"{table[BATCH][0].as_py():08d}-{len(batches):06d}"
+    path = folder / f"{name}.{part}.parquet" if part else folder / f"{name}.parquet"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         pq.write_table(table, file, write_page_checksum=True)
@@ -52,12 +53,20 @@ def write_shard(folder: Path, batches: Sequence[pa.Table]) -> None:
     fsync_folder(folder)
 
 
-def check_shards(folder: Path, plan: BatchPlan, columns: Iterable[str]) -> tuple[set[int], dict[Path, str]]:
-    """The numbers of the finished batches, and the shards that cannot be trusted, each with the reason."""
+def check_shards(
+    folder: Path, plan: BatchPlan, columns: Iterable[str], own: Set[int] | None = None, part: str = ""
+) -> tuple[set[int], dict[Path, str]]:
+    """The numbers of the finished batches, and the shards that cannot be trusted, each with the reason.
+
+    With `own`, the batches of a part, only shards that hold one of them are looked at; those of the other parts of
+    the same division, of which there may be many thousands, are passed over by their names.
+    """
     done: set[int] = set()
     distrusted: dict[Path, str] = {}
     wanted = {BATCH, ITEM, PARTS, *columns}
     for path in sorted(folder.glob("*.parquet")):
+        if own is not None and (_is_of_sibling(path, part) or own.isdisjoint(_numbers_in(path))):
+            continue
         numbers, reason = _read_batches(path, plan, wanted)
         if not reason and done & numbers:
             reason = f"batch {min(done & numbers)} is in another shard too"
@@ -68,10 +77,37 @@ def check_shards(folder: Path, plan: BatchPlan, columns: Iterable[str]) -> tuple
     return done, distrusted
 
 
-def remove_leftovers(folder: Path, distrusted: Iterable[Path]) -> None:
-    """Remove untrusted shards and the temporary files of killed processes. Nobody may be writing there."""
-    for path in (*distrusted, *folder.glob("*.tmp")):
-        path.unlink()
+def remove_leftovers(folder: Path, distrusted: Iterable[Path], own: Set[int] | None = None) -> None:
+    """Remove untrusted shards and the temporary files of killed processes. Nobody may be writing there.
+
+    With `own`, only temporary files of these batches are removed, and others may be written meanwhile.
+    """
+    temporary = [path for path in folder.glob("*.tmp") if own is None or _first_number(path) in own]
+    for path in (*distrusted, *temporary):
+        path.unlink(missing_ok=True)  # another part may have found the same shard
+
+
+def _is_of_sibling(path: Path, part: str) -> bool:
+    """Whether another part of the same division wrote a shard, by its name: `3-of-64` and `4-of-64`."""
+    written_by = path.name.split(".")[1]
+    return written_by != part and written_by.partition("-of-")[2] == part.partition("-of-")[2] != ""
+
+
+def _first_number(path: Path) -> int:
+    """The number of the first batch in a shard, by the name of its file."""
+    return int(path.name.partition("-")[0])
+
+
+def _numbers_in(path: Path) -> set[int]:
+    """The numbers of the batches in a shard, or of the first one where it cannot be read; another process may be
+    removing it."""
+    try:
+        return {int(number) for number in pq.read_table(path, columns=[BATCH])[BATCH].unique().to_pylist()}
+    except FileNotFoundError:
+        return set()
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise_machine_fault(error, path)
+        return {_first_number(path)}
 
 
 def collect(folder: Path, num_items: int) -> Columns:

@@ -51,9 +51,9 @@ def stage_commands(plan: Plan) -> list[str]:
     return [stage_command(plan, stage.node) for stage in planned_stages(plan) if stage.status != "done"]
 
 
-def stage_command(plan: Plan, node: Node) -> str:
-    """The shell line that carries out one stage."""
-    arguments = ["stage", *plan.arguments(), "--stage", node.id]
+def stage_command(plan: Plan, node: Node, *options: str) -> str:
+    """The shell line that carries out one stage, with further options."""
+    arguments = ["stage", *plan.arguments(), "--stage", node.id, *options]
     launch = Launch.from_dict(node.runtime["launch"]) if "launch" in node.runtime else None
     if launch is None or launch.forked:
         return f"deita-train {shlex.join(arguments)}"

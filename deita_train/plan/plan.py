@@ -17,6 +17,7 @@ from deita_train.recipe.loading import LoadedRecipe, load_recipe, models_are_swe
 from deita_train.store.artefacts import Store
 from deita_train.store.attempt import AttemptError
 from deita_train.store.run_record import STAGES, RecordedCell, RecordedFigure, RecordedNode, RunRecord
+from deita_train.store.parts import count_done
 
 # The folder of what single commands such as `score` keep, below that of all runs.
 COMMANDS = "commands"
@@ -44,12 +45,14 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """A loaded recipe, its cells as graphs, and where everything lies; `until` is the last stage of a part of it."""
+    """A loaded recipe, its cells as graphs, and where everything lies; `until` is the last stage of a part of it, and
+    `planned_gpus` are those of each machine that will run it, None for this machine's."""
 
     loaded: LoadedRecipe
     cells: tuple[Cell, ...]
     runs_dir: Path
     until: str | None = None
+    planned_gpus: int | None = None
 
     @property
     def store(self) -> Store:
@@ -90,17 +93,20 @@ class Plan:
         more = f" and {len(others)} other{'s' if len(others) > 1 else ''}" if others else ""
         return f"{first.label}{more}"
 
-    def node(self, artefact_id: str) -> Node:
-        """The node with that id.
+    def node(self, name: str) -> Node:
+        """The node with that id, or the base run's with that label.
 
         Raises:
-            UserError: the recipe has changed since the id was printed.
+            UserError: there is none, perhaps because the recipe has changed since the id was printed.
         """
         for node in self.nodes:
-            if node.id == artefact_id:
+            if node.id == name:
                 return node
+        base = next(cell for cell in self.cells if cell.is_base)
+        if name in base.nodes:
+            return base.nodes[name]
         raise UserError(
-            f"{self.loaded.path} has no stage {artefact_id}: the recipe or its data changed since. "
+            f"{self.loaded.path} has no stage {name}: the recipe or its data changed since. "
             f"`deita-train plan {self.loaded.path}` prints the present ones."
         )
 
@@ -156,7 +162,7 @@ def make_plan(
         cells.append(Cell(cell.label, cell.settings, cell.is_base, nodes))
     inputs.check_trusted(dict.fromkeys(name for cell in loaded.cells for name in cell.recipe.trust_remote_code or ()))
     inputs.save()
-    return Plan(loaded, tuple(cells), runs_dir, until)
+    return Plan(loaded, tuple(cells), runs_dir, until, planned_gpus)
 
 
 def _cut(nodes: dict[str, Node], until: str | None, of_base: Mapping[str, Node] | None) -> dict[str, Node]:
@@ -191,7 +197,10 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
 
 
 def _how_it_ended(work_dir: Path) -> str:
-    """How an attempt ended, by the error that it left."""
+    """How an attempt ended, by the error that it left, or how many of its parts are done."""
+    parts = count_done(work_dir)
+    if parts is not None:
+        return f"has {parts[0]} of {parts[1]} parts done"
     error = AttemptError.read(work_dir)
     if error is None:
         return "was interrupted"

@@ -36,7 +36,7 @@ class Children:
 
     def __init__(self, threads: int) -> None:
         os.environ[PARENT_VARIABLE] = str(os.getpid())
-        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGTERM, end_run)
         sys.stderr.write(told_as_cleared(clear_environment(os.environ)))
         # OpenMP and tokenizers read these when they are loaded, so they are set before the fork server starts.
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -59,6 +59,10 @@ class Children:
         if code == 0 and not publishes_itself(node):
             code = self._fork(forked_publish, plan, node, log_dir / "publish.log", tick)
         return code
+
+    def divides(self, plan: Plan, node: Node) -> bool:
+        """Whether a stage is made in parts, whose processes hold its lock themselves."""
+        return False
 
     def trials(self, nodes: Sequence[Node], result: Path, log: Path, tick: Callable[[], None]) -> int:
         """Try trainings and write what was found to `result`; the exit code of the process."""
@@ -114,7 +118,7 @@ class Children:
         return process.returncode
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def end_run(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM."""
     sys.stderr.write("stopping: a training in progress saves a checkpoint first; run the same command to continue\n")
     raise SystemExit(Stopped.exit_code)

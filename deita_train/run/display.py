@@ -32,9 +32,9 @@ class Display:
         """Set the mean seconds by kind of stage, and the kinds that are still to come."""
         self._expected, self._pending = expected, pending
 
-    def start(self, label: str, cell: str, progress_file: Path | None) -> None:
-        """Begin a stage."""
-        self._number += 1
+    def start(self, label: str, cell: str, progress_file: Path | None, *, again: bool = False) -> None:
+        """Begin a stage, or begin it again after a failure."""
+        self._number += not again
         self._label = f"{label}{f'  ({cell})' if cell else ''}"
         self._progress_file = progress_file
         self._started = self._plain_at = time.monotonic()

@@ -11,6 +11,7 @@ from deita_train.errors import UserError, machine_fault
 from deita_train.plan.cells import stage_command
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, is_current, missing_ids
+from deita_train.run import retrying
 from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.failures import FailedNode, failures_error, update_failures
@@ -19,6 +20,7 @@ from deita_train.store.artefacts import MANIFEST
 from deita_train.store.atomic_io import remove_tree, write_text_atomically
 from deita_train.store.attempt import PROGRESS, AttemptError, clear_attempt
 from deita_train.store.locks import hold
+from deita_train.store.retry_log import note_retry
 from deita_train.training.stopping import STOP_FILE
 
 # No error that a child leaves is longer.
@@ -118,7 +120,11 @@ class Executor:
         store = self.plan.store
         on_wait = partial(self._show_holder, node) if self._waits else None
         with hold(store.lock_path(node.id), store.workers_lock_path(node.id), node.label, on_wait):
-            return self._carry_out(node) if self._is_left(node) else None
+            if not self._is_left(node):
+                return None
+            if not self.children.divides(self.plan, node):
+                return self._carry_out(node)
+        return self._carry_out(node)  # its parts hold the lock
 
     def _is_left(self, node: Node) -> bool:
         """Whether a stage is still missing once its lock is held."""
@@ -138,13 +144,27 @@ class Executor:
         self.display.note(f"{node.label}{f'  ({cell})' if cell else ''}: waiting for {holder}")
 
     def _carry_out(self, node: Node) -> FailedNode | None:
+        """Carry out a stage, and once more after each wait if what failed may pass."""
+        for tries, seconds in enumerate((*retrying.WAITS, None), 1):
+            failure = self._attempt(node, again=tries > 1)
+            if failure is None:
+                return None
+            if seconds is None or not failure.passing:
+                self.display.finish("failed")
+                return failure.after(tries)
+            note_retry(self.plan.store.work_path(node.id), failure.message, seconds)
+            self.display.finish(f"failed; tried again in {seconds:.0f} s: {failure.message}")
+            time.sleep(seconds)
+        raise AssertionError("the last try has no wait")
+
+    def _attempt(self, node: Node, *, again: bool) -> FailedNode | None:
         """Run a stage in a child and show its progress."""
         work_dir = self.plan.store.work_path(node.id)
         clear_attempt(work_dir)
         (work_dir / STOP_FILE).unlink(missing_ok=True)
         self._pending.pop(node.id, None)
         self.display.expect(self._times.means(), list(self._pending.values()))
-        self.display.start(node.label, self.plan.cell_name(node), work_dir / PROGRESS)
+        self.display.start(node.label, self.plan.cell_name(node), work_dir / PROGRESS, again=again)
         before, began = self._mark(node), time.monotonic()
         try:
             code = self.children.stage(self.plan, node, self.display.tick)
@@ -152,7 +172,6 @@ class Executor:
             self.display.finish("stopped")
             raise
         if code != 0 or self._mark(node) in (None, before):
-            self.display.finish("failed")
             return _failed_node(self.plan, node, code)
         link_stage(self.plan, node)
         self.display.finish(_counts(self.plan, node))
@@ -171,16 +190,16 @@ class Executor:
 def _failed_node(plan: Plan, node: Node, code: int) -> FailedNode:
     """What is known of a stage whose child ended with `code`."""
     work_dir = plan.store.work_path(node.id)
-    user_error = False
+    user_error = passing = False
     if error := AttemptError.read(work_dir):
-        user_error = error.user_error
+        user_error, passing = error.user_error, error.passing
         message = error.message if user_error else f"rank {error.rank}: {error.message}"
     elif fault := _write_fault(work_dir):
         user_error, message = True, str(fault)
     else:
         message = f"its process ended with code {code}{_signal(code)}"
     cells = tuple(cell.label for cell in plan.owners(node))
-    return FailedNode(node, cells, message, user_error, work_dir / "logs", stage_command(plan, node))
+    return FailedNode(node, cells, message, user_error, work_dir / "logs", stage_command(plan, node), passing)
 
 
 def _signal(code: int) -> str:

@@ -1,12 +1,13 @@
 """Stages that failed: what the run says of them, and what it records for the report."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deita_train.errors import UserError
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
+from deita_train.run.retrying import after_tries
 from deita_train.store.locks import hold
 from deita_train.store.run_record import FAILURES, RecordedFailure, read_failures, write_failures
 
@@ -24,6 +25,7 @@ class FailedNode:
         user_error: whether the user can fix it.
         logs: the folder of its logs.
         retry: the command that tries it again.
+        passing: whether the same may succeed a little later.
     """
 
     node: Node
@@ -32,6 +34,11 @@ class FailedNode:
     user_error: bool
     logs: Path
     retry: str
+    passing: bool = False
+
+    def after(self, tries: int) -> "FailedNode":
+        """The same as the last of several failures."""
+        return replace(self, message=after_tries(self.message, tries))
 
     def error(self) -> Exception:
         """The exception for a run that ends with this failure."""

@@ -18,11 +18,20 @@ from deita_train.run.executor import Executor
 from deita_train.run.failures import StageFailed, run_lock, update_failures
 from deita_train.run.linking import link_models
 from deita_train.run.recording import write_record
+from deita_train.run.ray_parts import RayChildren
 from deita_train.run.trials import try_trainings
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.locks import hold
 from deita_train.store.run_record import STAGES, RunRecord
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster by its address, and the parts of each pass there; None for as many as suit it."""
+
+    address: str
+    parts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,13 @@ class Outcome:
     error: Exception | None = None
 
 
-def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str | None = None) -> Outcome:
+def run_plan(
+    plan: Plan,
+    console: Console,
+    fresh: str | None = None,
+    cell: str | None = None,
+    cluster: Cluster | None = None,
+) -> Outcome:
     """Build what is missing and write the report.
 
     A sweep goes on with what does not read a failed stage, and its outcome holds the error. Published artefacts stay.
@@ -44,6 +59,7 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
         fresh: a stage that is rebuilt although it is published; what reads it follows if its content changed.
         cell: one cell of a sweep, by label or number, or `shared`. Only its artefacts are built, after waiting for
             those that another run is building; the report is written once the whole sweep is complete.
+        cluster: where the parts of passes are computed; None for this machine alone.
 
     Raises:
         UserError: a training would fail; nothing is built then. Or a stage of a recipe without a sweep, or of one
@@ -55,7 +71,7 @@ def run_plan(plan: Plan, console: Console, fresh: str | None = None, cell: str |
     missing = missing_ids(plan)
     _check_machines(nodes, missing | rebuilt)
     display = Display(console, total=len(nodes) + 2)
-    children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display)
+    children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display, cluster)
     keeps_report = _is_part_of_reported(plan)
     if not keeps_report:
         write_record(plan)
@@ -126,17 +142,18 @@ def _check_machines(nodes: Sequence[Node], missing: Collection[str]) -> None:
             )
 
 
-def _children() -> Children:
-    return Children(threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+def _children(cluster: Cluster | None = None) -> Children:
+    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    return Children(threads) if cluster is None else RayChildren(threads, cluster.address, cluster.parts)
 
 
-def _start_children(plan: Plan, missing: Collection[str], display: Display) -> Children:
+def _start_children(plan: Plan, missing: Collection[str], display: Display, cluster: Cluster | None = None) -> Children:
     """Load the libraries and try the trainings that are to be made.
 
     Raises:
         UserError: one of them would fail.
     """
-    children = _children()
+    children = _children(cluster)
     display.start("loading libraries", "", None)
     children.load_libraries(display.tick)
     try:

@@ -31,9 +31,29 @@ def _log_nothing(values: Mapping[str, float], step: int) -> None:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Part `number` of `of`, from 1, of a stage that batch inference makes.
+
+    `join(speed)` is called once the part is computed, with how fast it was. Where other parts are left to do, or at
+    work, it gives None. Otherwise nobody else works on the stage until this process ends, and it gives the speeds of
+    all parts: this process then joins them.
+    """
+
+    number: int
+    of: int
+    join: Callable[[Any], list[Any] | None]
+
+    @property
+    def file_name(self) -> str:
+        """As part of a file's name: `3-of-64`."""
+        return f"{self.number}-of-{self.of}"
+
+
+@dataclass(frozen=True)
 class StageContext:
     """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `reusable` are
-    published artefacts in which it may find again what it would compute; ranks other than 0 have none."""
+    published artefacts in which it may find again what it would compute; ranks other than 0 have none. `part` is what
+    this process does of the stage, None for all of it."""
 
     kind: str
     label: str
@@ -46,6 +66,7 @@ class StageContext:
     progress: Progress
     log: Callable[[Mapping[str, float], int], None] = _log_nothing
     reusable: tuple[Path, ...] = ()
+    part: Part | None = None
 
     @property
     def data_dir(self) -> Path:

@@ -41,6 +41,7 @@ class StageKind:
         version: part of the key. Raised when the code writes something else for the same identity.
         module: its code.
         trains: whether it trains a model: it needs disk for checkpoints, and saves one when it is asked to stop.
+        divides: whether its batches can be computed in parts, by processes that know nothing of each other.
         makes_base: whether its model is made from nothing, tokenizer included.
         reuses: what it takes over from published artefacts: single "rows", or the beginning of a "walk".
         has_budget: whether it may find fewer rows than its budget, of which the run then warns.
@@ -57,6 +58,7 @@ class StageKind:
     version: int
     module: str
     trains: bool = False
+    divides: bool = False
     makes_base: bool = False
     reuses: Literal["rows", "walk"] | None = None
     has_budget: bool = False
@@ -145,6 +147,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "score": StageKind(
         5,
         "deita_train.stages.inference.score",
+        divides=True,
         validations=(_MODEL_CHECK, _ROW_CHECK),
         reuses="rows",
         rows=ShownRows(
@@ -158,6 +161,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "embed": StageKind(
         4,
         "deita_train.stages.inference.embed",
+        divides=True,
         validations=(_ROW_CHECK,),
         reuses="rows",
         rows=ShownRows(
@@ -171,6 +175,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "sentence_embed": StageKind(
         3,
         "deita_train.stages.inference.sentence_embed",
+        divides=True,
         reuses="rows",
         describe=facts.of_embeddings,
         implied={**_CODE, "storage": "float32"},
@@ -178,6 +183,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "perplexity": StageKind(
         3,
         "deita_train.stages.inference.perplexity",
+        divides=True,
         validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "conversation",
@@ -270,6 +276,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "log_probs": StageKind(
         5,
         "deita_train.stages.inference.log_probs",
+        divides=True,
         validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "pair",
@@ -300,6 +307,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "evaluate": StageKind(
         5,
         "deita_train.stages.inference.evaluate",
+        divides=True,
         validations=(_MODEL_CHECK, _ROW_CHECK),
         rows=ShownRows(
             "conversation",

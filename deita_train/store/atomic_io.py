@@ -51,6 +51,18 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged ({error}); remove it and run again.") from error
 
 
+def look_anew(folder: Path) -> None:
+    """Make the folder if need be, and see in it what other machines wrote.
+
+    A client of a network's file system may show a folder, or that a file is not there, as it was half a minute ago; a
+    folder that it has just changed itself it reads anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".{secrets.token_hex(4)}.tmp"
+    probe.touch()
+    probe.unlink()
+
+
 def fsync_folder(path: Path) -> None:
     """Make renames inside `path` durable."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -42,12 +42,14 @@ class AttemptError:
     Attributes:
         user_error: whether the user can fix it.
         stopped: whether somebody asked it to stop.
+        passing: whether the same may succeed a little later.
     """
 
     rank: int
     message: str
     user_error: bool
     stopped: bool = False
+    passing: bool = False
 
     @classmethod
     def read(cls, work_dir: Path) -> "AttemptError | None":

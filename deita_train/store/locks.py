@@ -47,17 +47,17 @@ def hold(lock: Path, workers: Path | None, what: str, on_wait: Callable[[str], N
     with lock.open("a+", encoding="utf-8") as file:
         _acquire(file, lock, what, on_wait)
         file.truncate(0)
-        file.write(_own_name())
+        file.write(own_name())
         file.flush()
         if workers is not None:
-            _wait_for_workers(workers, what)
+            wait_for_workers(workers, what)
         yield
 
 
 def _acquire(file: IO[str], lock: Path, what: str, on_wait: Callable[[str], None] | None) -> None:
     reported = None
-    while not _try_lock(file, fcntl.LOCK_EX):
-        holder = _holder(lock.read_text(encoding="utf-8"))
+    while not try_lock(file, fcntl.LOCK_EX):
+        holder = holder_of(lock)
         if on_wait is None:
             raise BeingMade(f"{what} is being made by {holder}. Wait for it, or stop it, then run again.")
         if holder != reported:
@@ -71,7 +71,7 @@ def hold_if_free(lock: Path, workers: Path) -> Iterator[bool]:
     """Hold both locks of an artefact without waiting, or neither; gives whether they are held."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file, workers.open("a+", encoding="utf-8") as of_workers:
-        yield _try_lock(file, fcntl.LOCK_EX) and _try_lock(of_workers, fcntl.LOCK_EX)
+        yield try_lock(file, fcntl.LOCK_EX) and try_lock(of_workers, fcntl.LOCK_EX)
 
 
 def is_held(lock: Path) -> bool:
@@ -79,7 +79,7 @@ def is_held(lock: Path) -> bool:
     if not lock.exists():
         return False
     with lock.open(encoding="utf-8") as file:
-        return not _try_lock(file, fcntl.LOCK_EX)
+        return not try_lock(file, fcntl.LOCK_EX)
 
 
 def join_workers(workers: Path) -> IO[str]:
@@ -128,10 +128,15 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _wait_for_workers(workers: Path, what: str) -> None:
+def wait_for_workers(workers: Path, what: str) -> None:
+    """Wait until no process of an earlier run works on an artefact.
+
+    Raises:
+        BeingMade: some do not end.
+    """
     with workers.open("a+", encoding="utf-8") as file:
         deadline = time.monotonic() + _WAIT_FOR_THE_DEAD_SECONDS
-        while not _try_lock(file, fcntl.LOCK_EX):
+        while not try_lock(file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise BeingMade(
                     f"{what}: processes of an earlier run are still working on it (they hold {workers}; "
@@ -140,7 +145,8 @@ def _wait_for_workers(workers: Path, what: str) -> None:
             time.sleep(0.1)
 
 
-def _try_lock(file: IO[str], how: int) -> bool:
+def try_lock(file: IO[str], how: int) -> bool:
+    """Lock a file, shared (`LOCK_SH`) or alone (`LOCK_EX`), if nobody has to be waited for."""
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -148,13 +154,28 @@ def _try_lock(file: IO[str], how: int) -> bool:
     return True
 
 
-def _own_name() -> str:
+def holder_of(lock: Path) -> str:
+    """The process that last took a lock, in words."""
+    return _holder(lock.read_text(encoding="utf-8"))
+
+
+def is_held_by_part(lock: Path) -> bool:
+    """Whether the process that last took a lock does a part of the stage, and not all of it."""
+    try:
+        return bool(json.loads(lock.read_text(encoding="utf-8"))["part"])
+    except (ValueError, KeyError):
+        return False
+
+
+def own_name(*, part: bool = False) -> str:
+    """This process, as it signs the locks that it holds."""
     return json.dumps(
         {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "command": " ".join(sys.argv),
+            "part": part,
         }
     )
 

@@ -171,3 +171,29 @@ def test_a_matrix_is_joined_in_a_file_with_less_than_two_shards_in_memory(tmp_pa
     assert isinstance(joined, np.memmap) and joined.filename == tmp_path / "vector.matrix"
     shard = values.nbytes / num_shards
     assert joined.nbytes // 64 < proxy.max_memory() and proxy.max_memory() + peak < 2 * shard
+
+
+def test_a_part_looks_at_shards_that_may_hold_its_batches(tmp_path):
+    from deita_train.inference import shards
+
+    plan = BatchPlan(Batches.of([[0], [1], [2], [3]]), np.ones(4, np.int32), 10)
+    values = {"score": np.zeros(1, np.float32)}
+    for number, part in enumerate(("1-of-2", "2-of-2", "1-of-3", "")):
+        write_shard(tmp_path, [batch_table(number, [number], values, 1)], part)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "00000000-000001.1-of-2.parquet",
+        "00000001-000001.2-of-2.parquet",
+        "00000002-000001.1-of-3.parquet",
+        "00000003-000001.parquet",
+    ]
+    assert check_shards(tmp_path, plan, ["score"], {0, 1, 2}, "1-of-2") == ({0, 2}, {}), "2-of-2 is passed over"
+    assert check_shards(tmp_path, plan, ["score"], {3}, "1-of-2") == ({3}, {})
+    assert check_shards(tmp_path, plan, ["score"]) == ({0, 1, 2, 3}, {})
+    # One that cannot be read belongs to the part whose batch its name begins with.
+    broken = tmp_path / "00000002-000001.1-of-3.parquet"
+    broken.write_bytes(b"PAR1")
+    assert check_shards(tmp_path, plan, ["score"], {3}, "1-of-2") == ({3}, {})
+    done, distrusted = check_shards(tmp_path, plan, ["score"], {2, 3}, "1-of-2")
+    assert done == {3} and [*distrusted] == [broken]
+    assert shards._is_of_sibling(tmp_path / "1-1.10-of-2.parquet", "1-of-2")
+    assert not shards._is_of_sibling(tmp_path / "1-1.parquet", "")

@@ -196,6 +196,7 @@ def test_the_directives_come_before_the_first_command(awkward):
     assert directives(text) == [
         "--job-name=tiny",
         "--array=1-5",
+        "--requeue",
         f"--output='{awkward.runs_dir}/tiny/slurm/%x-%A_%a.log'",
         "--time=04:00:00",
         "--nodes=1",

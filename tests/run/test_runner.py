@@ -50,6 +50,9 @@ class FakeChildren:
     def __call__(self, threads):
         return self
 
+    def divides(self, plan, node):
+        return False
+
     def load_libraries(self, tick):
         tick()
 

@@ -91,7 +91,7 @@ def test_a_process_that_is_the_only_one_sees_one_gpu(monkeypatch, world, gpus, b
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before or "")  # and given back after the test
     if before is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    stage_process._see_one_gpu()
+    stage_process.see_one_gpu()
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == after
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from deita_train.number_text import count, duration, plural
@@ -78,7 +78,18 @@ def time_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     )
     total = f"Where {duration(sum(named.values()))} of wall time went."
     figure = Figure("wall-time", "Wall time by stage", text, partial(wall_time_by_stage, named))
-    return Section("Time", total, figures=(figure,))
+    return Section("Time", total, figures=(figure,), notes=(*_retries(summary),))
+
+
+def _retries(summary: RunSummary) -> Iterator[str]:
+    """A sentence for each artefact whose stage was tried again after a fault that passed."""
+    for artefact, (label, item) in summary.artefacts().items():
+        number = item.metrics.get("retries", 0)
+        if number:
+            yield (
+                f"{label} ({artefact}) was tried again {plural(number, 'time')} after faults that passed, such as a "
+                "server that did not answer; the files logs/retries*.jsonl of the artefact say when and why."
+            )
 
 
 def provenance_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:

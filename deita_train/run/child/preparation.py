@@ -7,6 +7,7 @@ from deita_train.stages.context import StageContext
 from deita_train.store.artefacts import MANIFEST
 from deita_train.store.atomic_io import fsync_tree, read_json, remove_tree, write_text_atomically
 from deita_train.store.keys import canonical_json
+from deita_train.store.parts import PARTS
 
 # The settings that the prepared batches of an inference stage depend on.
 _PLANNED_FOR = ("max_batch_tokens", "reuse_rows")
@@ -17,17 +18,21 @@ _FORM = 2
 
 def prepare(module: Any, context: StageContext) -> None:
     """Prepare on rank 0; keeps what an earlier attempt prepared, unless something that it depends on changed."""
-    wanted = _made_for(context)
-    if _is_prepared(context, wanted):
+    if is_prepared(context):
         return
     remove_tree(context.prepared_dir)
-    for outdated in ("shards", "checkpoints"):  # of the old batches, of the old rows
+    for outdated in ("shards", "checkpoints", PARTS):  # of the old batches, of the old rows
         remove_tree(context.work_dir / outdated)
     context.prepared_dir.mkdir(parents=True)
     if hasattr(module, "prepare"):
         module.prepare(context)
     fsync_tree(context.prepared_dir)
-    write_text_atomically(context.prepared_dir / _PREPARED, wanted)
+    write_text_atomically(context.prepared_dir / _PREPARED, _made_for(context))
+
+
+def is_prepared(context: StageContext) -> bool:
+    """Whether a stage is prepared with its present settings, from its parents' present content."""
+    return _is_prepared(context, _made_for(context))
 
 
 def wait_for_preparation(context: StageContext) -> None:

@@ -22,6 +22,7 @@ from deita_train.stages.kinds import stage_module
 from deita_train.store.artefacts import Manifest
 from deita_train.store.attempt import AttemptResult
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
+from deita_train.store.retry_log import read_retries
 
 _PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "numpy", "lm-eval", "deita-train",
@@ -64,6 +65,9 @@ def publish(plan: Plan, node: Node, tracker: Tracker) -> None:
     module = stage_module(node.kind)
     if hasattr(module, "finish"):
         result = replace(result, metrics={**result.metrics, **module.finish(context)})
+    retries = len(read_retries(work_dir))
+    if retries:
+        result = replace(result, metrics={**result.metrics, "retries": retries})
     check_artefact(context, asdict(result))
     plan.store.publish(_manifest(plan, node, result, content_digest(work_dir)), result.metrics)
     counts = {name: getattr(result, name) for name in ("rows_in", "rows_out", "drops", "wall_seconds")}

@@ -31,15 +31,25 @@ from deita_train.store.locks import PARENT_VARIABLE, die_with_parent, hold
 from deita_train.training.stopping import STOP_FILE
 
 
-def run_stage(recipe_path: Path, sets: Sequence[str], runs_dir: Path, artefact_id: str) -> None:
-    """Carry out one stage in this process, as one rank of `WORLD_SIZE`, and publish it."""
+def run_stage(
+    recipe_path: Path, sets: Sequence[str], runs_dir: Path, stage: str, planned_gpus: int | None = None
+) -> None:
+    """Carry out one stage in this process, as one rank of `WORLD_SIZE`, and publish it.
+
+    Args:
+        recipe_path: the recipe.
+        sets: `--set` overrides.
+        runs_dir: the folder of all runs.
+        stage: the artefact's id, or the stage's label.
+        planned_gpus: those of each machine that the recipe is planned for; None for this machine's.
+    """
     supervised = PARENT_VARIABLE in os.environ
     if supervised or "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
-    _set_threads()
-    plan = make_plan(recipe_path, sets, runs_dir)
-    _see_one_gpu()
-    node = plan.node(artefact_id)
+    set_threads()
+    plan = make_plan(recipe_path, sets, runs_dir, planned_gpus=planned_gpus)
+    see_one_gpu()
+    node = plan.node(stage)
     if not supervised:  # a run has done it before it started its children
         sys.stdout.write(told_as_cleared(clear_environment(os.environ, launched=_is_launched(node))))
     rank = int(os.environ.get("RANK", "0"))
@@ -64,13 +74,13 @@ def _is_launched(node: Node) -> bool:
     return launch is not None and not Launch.from_dict(launch).forked
 
 
-def _set_threads() -> None:
+def set_threads() -> None:
     """Fix the threads of this rank: float sums change in their last bits with the number of threads."""
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks_here)))
 
 
-def _see_one_gpu() -> None:
+def see_one_gpu() -> None:
     """Hide all GPUs but one from a process that is the only one: trainers would spread themselves over all of them.
 
     After the plan, which counts them, and before CUDA starts.
@@ -89,7 +99,7 @@ def _run_rank(plan: Plan, node: Node, rank: int) -> None:
         _leave_process_group()
         if rank == 0:
             assert result is not None, f"{node.label} gave no result on rank 0"
-            _finish(plan, node, context, result, started, tracker)
+            finish_stage(plan, node, context, result, started, tracker)
 
 
 def _check_world_size(context: StageContext) -> None:
@@ -124,7 +134,7 @@ def _leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _finish(
+def finish_stage(
     plan: Plan, node: Node, context: StageContext, result: StageResult, started: float, tracker: Tracker
 ) -> None:
     """Leave the result for the publishing, and publish it where this process may."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deita_train.errors import Stopped, UserError, machine_fault
+from deita_train.errors import Stopped, UserError, is_passing, machine_fault
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.stages.context import Progress, StageContext
@@ -25,23 +25,31 @@ def work_folder(plan: Plan, node: Node, rank: int) -> Iterator[Path]:
     work_dir.mkdir(parents=True, exist_ok=True)
     working = join_workers(plan.store.workers_lock_path(node.id))
     try:
-        yield work_dir
-    except BaseException as error:
-        fault = machine_fault(error, work_dir)
-        # On a full disk not even this can be written; the run finds that out by itself.
-        with suppress(OSError):
-            _attempt_error(rank, fault or error).write(work_dir)
-        if fault is not None:
-            raise fault from error
-        raise
+        with leaving_error(work_dir, rank):
+            yield work_dir
     finally:
         working.close()
 
 
-def _attempt_error(rank: int, error: BaseException) -> AttemptError:
+@contextmanager
+def leaving_error(folder: Path, rank: int) -> Iterator[None]:
+    """Leave the reason of a failure in a folder; a fault of the machine becomes a :class:`UserError`."""
+    try:
+        yield
+    except BaseException as error:
+        fault = machine_fault(error, folder)
+        # On a full disk not even this can be written; the run finds that out by itself.
+        with suppress(OSError):
+            _attempt_error(rank, fault or error, passing=is_passing(error)).write(folder)
+        if fault is not None:
+            raise fault from error
+        raise
+
+
+def _attempt_error(rank: int, error: BaseException, *, passing: bool) -> AttemptError:
     is_users = isinstance(error, UserError)
     message = str(error) if is_users else "".join(traceback.format_exception_only(error)).strip()
-    return AttemptError(rank, message, user_error=is_users, stopped=isinstance(error, Stopped))
+    return AttemptError(rank, message, is_users, stopped=isinstance(error, Stopped), passing=passing)
 
 
 def stage_context(plan: Plan, node: Node, rank: int, work_dir: Path) -> StageContext:

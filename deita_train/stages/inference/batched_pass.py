@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from deita_train.errors import UserError
 from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import (
     BatchPlan,
+    batches_of_part,
     padding_share,
     plan_batches,
     read_plan,
@@ -102,23 +103,23 @@ def run_pass(
     """Compute every missing batch of the prepared plan; returns the result on rank 0 once all ranks are done.
 
     `compute` maps positions to the named columns. With `model`, the share of the GPU's peak is measured too. Ranks wait
-    for each other only at the end; at the start, rank 0 tells them which batches are missing.
+    for each other only at the end; at the start, rank 0 tells them which batches are missing. Of a stage in parts, one
+    process computes one of them, and the result is that of the last one.
     """
     plan = read_plan(context.prepared_dir / PLAN)
     shard_dir = context.work_dir / SHARDS
-    missing = agree_on_missing(context, plan, shard_dir, columns)
-    numbers = share_batches({number: plan.cost(number) for number in missing}, context.world_size)[context.rank]
-    speed = Speed()
-    if model is not None:
-        speed = Speed(flops_per_token(model), peak_flops(model.device, model.dtype))
-    watch = _Watch(context, plan, missing, numbers, speed)
-    Pass(plan, shard_dir, compute, speed, watch.tick).run(numbers)
-    if numbers:
-        watch.write_line()
-    speeds: list[Speed] = gathered(context, speed)
+    speeds = _compute_missing(context, plan, model, compute, columns)
+    if context.part is not None:
+        of_parts = context.part.join(speeds[0])
+        if of_parts is None:
+            return None
+        # Of all parts together: a shard may have been damaged since its part was done.
+        late = _compute_missing(replace(context, part=None), plan, model, compute, columns)
+        speeds = [speed for speed in (*of_parts, *late) if speed.tokens] or late
     if context.rank != 0:
         return None
     metrics = {
+        **({} if context.part is None else {"parts": context.part.of}),
         "tokens": int(plan.lengths.sum(dtype=np.int64)),
         "real_token_share": 1 - padding_share(plan.lengths, plan.batches),
         "max_batch_tokens": plan.max_batch_tokens,
@@ -128,19 +129,45 @@ def run_pass(
     return PassResult(collect(shard_dir, len(plan.lengths)), metrics)
 
 
+def _compute_missing(
+    context: StageContext,
+    plan: BatchPlan,
+    model: PreTrainedModel | None,
+    compute: Callable[[Sequence[int]], Columns],
+    columns: Sequence[str],
+) -> list[Speed]:
+    """Compute this rank's share of the missing batches, and wait for the other ranks; the speed of each."""
+    shard_dir = context.work_dir / SHARDS
+    missing = agree_on_missing(context, plan, shard_dir, columns)
+    numbers = share_batches({number: plan.cost(number) for number in missing}, context.world_size)[context.rank]
+    speed = Speed()
+    if model is not None:
+        speed = Speed(flops_per_token(model), peak_flops(model.device, model.dtype))
+    watch = _Watch(context, plan, missing, numbers, speed)
+    part = "" if context.part is None else context.part.file_name
+    Pass(plan, shard_dir, compute, speed, watch.tick, part=part).run(numbers)
+    if numbers:
+        watch.write_line()
+    return gathered(context, speed)
+
+
 def agree_on_missing(context: StageContext, plan: BatchPlan, shard_dir: Path, columns: Sequence[str]) -> list[int]:
-    """The batches that no shard holds.
+    """The batches that no shard holds, of a part those of its own.
 
     Rank 0 looks and removes untrusted shards before it tells the others. Until then no rank of this attempt writes, and
-    ranks of an earlier one are dead, because this attempt holds their lock.
+    ranks of an earlier one are dead, because this attempt holds their lock. Other parts write other batches.
     """
     missing: list[int] = []
     if context.rank == 0:
-        done, distrusted = check_shards(shard_dir, plan, columns)
+        part = context.part
+        own = None if part is None else batches_of_part(plan, part.number, part.of)
+        name = "" if part is None else part.file_name
+        done, distrusted = check_shards(shard_dir, plan, columns, own, name)
         for path, reason in distrusted.items():
             log(f"{path} is not trusted: {reason}. It is removed, and its batches are computed again.")
-        remove_leftovers(shard_dir, distrusted)
-        missing = [number for number in range(len(plan.batches)) if number not in done]
+        remove_leftovers(shard_dir, distrusted, own)
+        wanted = range(len(plan.batches)) if own is None else sorted(own)
+        missing = [number for number in wanted if number not in done]
     return from_rank_0(context, missing)
 
 
@@ -168,7 +195,9 @@ class _Watch:
     ) -> None:
         self._context = context
         self._speed = speed
-        self._total = int(plan.lengths.sum(dtype=np.int64))
+        part = context.part
+        batches = range(len(plan.batches)) if part is None else batches_of_part(plan, part.number, part.of)
+        self._total = sum(map(plan.tokens, batches))
         self._missing = sum(plan.tokens(number) for number in missing)
         self._own = sum(plan.tokens(number) for number in numbers)
         self._rows = sum(len(plan.batches[number]) for number in numbers)
