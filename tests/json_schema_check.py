@@ -84,7 +84,6 @@ _CHECKS = {
     "minProperties": _length(dict, int.__ge__),
     "minItems": _length(list, int.__ge__),
     "maxItems": _length(list, int.__le__),
-    "minProperties": _length(dict, int.__ge__),
     "minimum": _number(lambda value, wanted: value >= wanted),
     "maximum": _number(lambda value, wanted: value <= wanted),
     "exclusiveMinimum": _number(lambda value, wanted: value > wanted),

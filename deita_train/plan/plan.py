@@ -16,8 +16,8 @@ from deita_train.plan.select_fields import check_select_fields
 from deita_train.recipe.loading import LoadedRecipe, load_recipe, models_are_swept
 from deita_train.store.artefacts import Store
 from deita_train.store.attempt import AttemptError
-from deita_train.store.run_record import STAGES, RecordedCell, RecordedFigure, RecordedNode, RunRecord
 from deita_train.store.parts import count_done
+from deita_train.store.run_record import STAGES, RecordedCell, RecordedFigure, RecordedNode, RunRecord
 
 # The folder of what single commands such as `score` keep, below that of all runs.
 COMMANDS = "commands"

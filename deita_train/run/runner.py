@@ -17,8 +17,8 @@ from deita_train.run.display import Display
 from deita_train.run.executor import Executor
 from deita_train.run.failures import StageFailed, run_lock, update_failures
 from deita_train.run.linking import link_models
-from deita_train.run.recording import write_record
 from deita_train.run.ray_parts import RayChildren
+from deita_train.run.recording import write_record
 from deita_train.run.trials import try_trainings
 from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.stages.kinds import STAGE_KINDS

@@ -18,6 +18,7 @@ from deita_train.plan.plan import make_plan, planned_stages
 from deita_train.run.child.stage_process import run_stage
 from deita_train.store.locks import BeingMade, hold
 from deita_train.store.part_locks import ArtefactLock
+from deita_train.store.run_record import RunRecord
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -61,6 +62,7 @@ def test_parts_in_any_order_make_the_undivided_table(recipe, runs, undivided, la
     for part, left in (("2/3", "1/3, 3/3"), ("3/3", "1/3")):
         do_part(recipe, runs, label, part)
         assert not is_published(recipe, runs, label)
+        assert node_of(recipe, runs, label)[1].id in RunRecord.read(make_plan(recipe, [], runs).run_dir).nodes
         assert f"part {part} is done; these are left: {left}\n" in capsys.readouterr().out
     (planned,) = (stage for stage in planned_stages(make_plan(recipe, [], runs)) if stage.node.label == label)
     assert (planned.status, planned.reason) == ("continues", "an earlier attempt has 2 of 3 parts done")
