@@ -19,13 +19,26 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from progress import add_time_limit, say
 
 from deita_train.data.quickstart.vocabulary import WORDS
 
-STAGES = ("pool", "score", "embed")
+if TYPE_CHECKING:
+    from deita_train.stages.context import StageContext
+
+STAGES = ("pool", "lengths", "score", "embed", "perplexity", "select", "sft")
+PARENTS = {"select": ("pool", "embed", "quality"), "sft": ("data",)} | dict.fromkeys(
+    ("lengths", "score", "embed", "perplexity"), ("pool",)
+)
+# Another name than the stage's, where a stage reads an artefact under it.
+FOLDERS = {"quality": "score", "data": "select"}
+KEPT = 1000
+WIDTH = 256
 
 
 def main() -> None:
@@ -105,43 +118,120 @@ def _own_memory(pid: int) -> int:
 def carry_out(stage: str, folder: str, *, one_process: bool) -> None:
     """One stage's work in this process; prints its seconds."""
     from deita_train.data import parallel
-    from deita_train.data.builtin import builtin_conversations
-    from deita_train.data.shipped_templates import shipped_template
-    from deita_train.stages.context import Progress, StageContext
-    from deita_train.stages.inference import embed, score
+    from deita_train.stages.inference import lengths, perplexity
     from deita_train.stages.intake import pool
-    from deita_train.training.miniature import make_model, train_tokenizer
+    from deita_train.stages.selecting import select
+    from deita_train.stages.training import sft
 
-    root = Path(folder)
     if one_process:
         parallel.num_processes = lambda: 1
+    context = stage_context(stage, Path(folder))
+    work = {
+        "pool": pool.run,
+        "lengths": lengths.run,
+        "score": score_by_number,
+        "embed": embed_by_number,
+        "perplexity": perplexity_by_number,
+        "select": select.run,
+        "sft": sft.prepare,
+    }
+    context.prepared_dir.mkdir(parents=True)
+    started = time.perf_counter()
+    work[stage](context)
+    print(time.perf_counter() - started)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def stage_context(stage: str, root: Path) -> "StageContext":
+    """What the stage gets of a run, and the miniature model beside the pool."""
+    from deita_train.data.shipped_templates import shipped_template
+    from deita_train.stages.context import Progress, StageContext
+
     template = shipped_template("vicuna_v1.1")
-    if not (root / "model").exists():
-        rows = builtin_conversations("quickstart", 2000, 1)
-        texts = (message["content"] for row in rows for message in row.row["messages"])
-        tokenizer = train_tokenizer(texts, 2000, template, root / "model")
-        shape = {"hidden_size": 64, "num_layers": 1, "num_heads": 4}
-        make_model(tokenizer, **shape, context_length=2048, seed=1, folder=root / "model")
+    make_miniature(root / "model", template)
     source = {"format": None, "roles": {}, "instruction_share": None, "split": None}
     limits = {"dtype": "float32", "max_length": None, "max_length_limit": 2048}
-    identity = {"sources": [source], "dimension": "quality", "chat_template": template, **limits}
+    identity = {"sources": [source], "dimension": "quality", "chat_template": template, "model": {}, **limits}
+    if stage == "select":
+        identity = {"method": "deita", "score": "quality", "threshold": 0.9, "budget": KEPT}
     runtime = {
         "sources": [{"dataset": str(root / "pool.jsonl")}],
         "launch": {"use_cpu": True, "num_processes": 1, "distributed_type": "NO"},
         "max_batch_tokens": None,
         "max_unscored_share": 0.0,
+        "min_digit_mass": 0.0,
+        "allow_fewer": True,
         "section": stage,
     }
-    parents = {} if stage == "pool" else {"pool": root / "pool", "model": root}
-    context = StageContext(stage, stage, identity, runtime, parents, root / stage, 0, 1, Progress(None))
-    context.prepared_dir.mkdir(parents=True)
-    started = time.perf_counter()
-    if stage == "pool":
-        pool.run(context)
-    else:
-        {"score": score, "embed": embed}[stage].prepare(context)
-    print(time.perf_counter() - started)
-    os._exit(0)
+    parents = {"model": root} | {name: root / FOLDERS.get(name, name) for name in PARENTS.get(stage, ())}
+    return StageContext(stage, stage, identity, runtime, parents, root / stage, 0, 1, Progress(None))
+
+
+def make_miniature(folder: Path, template: str) -> None:
+    """A tokenizer, and a model of one layer, unless they are there."""
+    from deita_train.data.builtin import builtin_conversations
+    from deita_train.training.miniature import make_model, train_tokenizer
+
+    if folder.exists():
+        return
+    rows = builtin_conversations("quickstart", 2000, 1)
+    texts = (message["content"] for row in rows for message in row.row["messages"])
+    tokenizer = train_tokenizer(texts, 2000, template, folder)
+    shape = {"hidden_size": 64, "num_layers": 1, "num_heads": 4}
+    make_model(tokenizer, **shape, context_length=2048, seed=1, folder=folder)
+
+
+def score_by_number(context: "StageContext") -> None:
+    """The stage `score` with numbers in place of a model's scores."""
+    from deita_train.inference.row_file import RowFile
+    from deita_train.stages.inference import score
+    from deita_train.stages.inference.batched_pass import run_pass
+
+    score.prepare(context)
+    result = run_pass(context, None, _scores, ("score", "mass"))
+    assert result is not None
+    score._finish(context, RowFile(context.prepared_dir / score._PROMPTS), result, np.ones(1, np.float32), "cpu")
+
+
+def embed_by_number(context: "StageContext") -> None:
+    """The stage `embed` with random vectors."""
+    from deita_train.stages.inference import embed
+    from deita_train.stages.inference.batched_pass import run_pass
+    from deita_train.stages.inference.embedding_table import Inputs, leave_embeddings
+
+    embed.prepare(context)
+    result = run_pass(context, None, _vectors, ("embedding",))
+    assert result is not None
+    leave_embeddings(context, Inputs.read(context), result, 2048, "cpu")
+
+
+def perplexity_by_number(context: "StageContext") -> None:
+    """The stage `perplexity` with numbers in place of a model's losses."""
+    from deita_train.inference.row_file import LABELS, RowFile
+    from deita_train.stages.inference import perplexity
+    from deita_train.stages.inference.batched_pass import ROWS, TokenLosses, run_pass
+
+    def losses(positions: Sequence[int]) -> dict[str, np.ndarray]:
+        counts = [int((labels[1:] >= 0).sum()) for labels in rows.rows(positions, LABELS)]
+        return {"loss": np.array(counts, np.float64), "tokens": np.array(counts, np.int64)}
+
+    perplexity.prepare(context)
+    rows = RowFile(context.prepared_dir / ROWS)
+    result = run_pass(context, None, losses, ("loss", "tokens"))
+    assert result is not None
+    perplexity.token_losses = lambda _: TokenLosses(result.columns["loss"], result.columns["tokens"], {}, "cpu")
+    perplexity.run(context)
+
+
+def _scores(positions: Sequence[int]) -> dict[str, np.ndarray]:
+    numbers = np.asarray(positions, np.uint64) * np.uint64(2654435761) % np.uint64(1 << 32)
+    return {"score": (1 + 5 * numbers / (1 << 32)).astype(np.float32), "mass": np.ones(len(numbers), np.float32)}
+
+
+def _vectors(positions: Sequence[int]) -> dict[str, np.ndarray]:
+    numbers = np.random.default_rng(positions[0]).standard_normal((len(positions), WIDTH), np.float32)
+    return {"embedding": numbers}
 
 
 if __name__ == "__main__":
