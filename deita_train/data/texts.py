@@ -69,6 +69,16 @@ def order_of_texts(texts: Sequence[str]) -> np.ndarray:
     return order.astype(np.int64)
 
 
+def are_unique(texts: Sequence[str], order: np.ndarray) -> bool:
+    """Whether no text is there twice; `order` is that of :func:`order_of_texts`."""
+    column = as_column(texts).column
+    for start in range(0, len(order) - 1, _AT_ONCE):
+        following = column.take(pa.array(order[start : start + _AT_ONCE + 1]))
+        if pc.any(pc.equal(following[:-1], following[1:])).as_py():
+            return False
+    return True
+
+
 def places_of(wanted: Sequence[str], there: Sequence[str]) -> np.ndarray:
     """Where each of the texts `wanted` is among those `there`, which are unique: `[N]` int64, -1 for nowhere."""
     searched, known = as_column(wanted), as_column(there)

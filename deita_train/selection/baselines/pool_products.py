@@ -5,12 +5,13 @@ from hashlib import blake2b
 
 import numpy as np
 
+from deita_train.data.texts import order_of_texts
 from deita_train.selection.repr_filter.unit_rows import ROWS_PER_PASS, UnitRows
 
 
 def order_of_ids(ids: Sequence[str]) -> np.ndarray:
     """Positions `[N]` int64 of the rows sorted by id, in plain string order."""
-    return np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    return order_of_texts(ids)
 
 
 def first_alike(pool: UnitRows, order: np.ndarray) -> np.ndarray:

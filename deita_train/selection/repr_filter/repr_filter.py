@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from deita_train.data.texts import are_unique, order_of_texts
 from deita_train.errors import UserError
 from deita_train.selection.repr_filter.exact_rows import ExactRows
 from deita_train.selection.repr_filter.kept_rows import FLOAT32_DOUBT, KeptRows, Nearest
@@ -93,14 +94,14 @@ def walk_order(ids: Sequence[str], scores: np.ndarray) -> np.ndarray:
     """
     scores = np.asarray(scores, dtype=np.float64)
     assert scores.shape == (len(ids),), f"{len(ids)} ids for scores of shape {scores.shape}"
-    assert len(set(ids)) == len(ids), "row ids are not unique"
     missing = np.flatnonzero(np.isnan(scores))
     if len(missing):
         raise UserError(
             f"{len(missing)} of {len(ids)} rows have no score to be ranked by: {name_rows(ids, missing)}. "
             "Score these rows, or remove them from the pool."
         )
-    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    by_id = order_of_texts(ids)
+    assert are_unique(ids, by_id), "row ids are not unique"
     return by_id[np.argsort(-scores[by_id], kind="stable")]
 
 
