@@ -118,7 +118,7 @@ def _own_memory(pid: int) -> int:
 def carry_out(stage: str, folder: str, *, one_process: bool) -> None:
     """One stage's work in this process; prints its seconds."""
     from deita_train.data import parallel
-    from deita_train.stages.inference import lengths, perplexity
+    from deita_train.stages.inference import lengths
     from deita_train.stages.intake import pool
     from deita_train.stages.selecting import select
     from deita_train.stages.training import sft

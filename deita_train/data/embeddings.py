@@ -8,10 +8,11 @@ from typing import TypeAlias
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets.table import InMemoryTable
 
 from deita_train.data.row_table import fingerprint
-from deita_train.data.texts import TextColumn, places_of
+from deita_train.data.texts import TextColumn, as_column, places_of
 
 STORED_TYPES = ("float32", "float16")
 _ROWS_AT_ONCE = 4096
@@ -67,10 +68,15 @@ def _copied(matrix: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def unnamed_matrix(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     """A matrix in a mapped file without a name, which goes with it."""
-    if not shape[0]:
-        return np.empty(shape, dtype)
-    with tempfile.TemporaryFile(prefix="deita-matrix-") as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+    return unnamed_array(shape[0] * shape[1], dtype).reshape(shape)
+
+
+def unnamed_array(size: int, dtype: np.dtype) -> np.ndarray:
+    """The same for numbers in one dimension."""
+    if not size:
+        return np.empty(0, dtype)
+    with tempfile.TemporaryFile(prefix="deita-numbers-") as file:
+        return np.memmap(file, dtype, "w+", shape=(size,))
 
 
 def _as_table(texts: Mapping[str, Texts], matrix: np.ndarray) -> pa.Table:
@@ -87,9 +93,21 @@ def _as_table(texts: Mapping[str, Texts], matrix: np.ndarray) -> pa.Table:
 
 
 def _one_array(texts: Texts) -> pa.Array:
-    if isinstance(texts, pa.ChunkedArray):
-        return texts.combine_chunks()
-    return texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string())
+    """The texts in one piece, in mapped files without names, so that nothing is held in memory."""
+    column = as_column(texts).column
+    sizes = [pc.binary_length(chunk).to_numpy() for chunk in column.chunks]
+    ends = unnamed_array(len(column) + 1, np.dtype(np.int32))
+    ends[0] = 0
+    np.cumsum(np.concatenate(sizes), out=ends[1:])
+    letters = unnamed_array(int(ends[-1]), np.dtype(np.uint8))
+    start = 0
+    for chunk in column.chunks:
+        offsets = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        size = int(offsets[-1] - offsets[0])
+        if size:
+            letters[start : start + size] = np.frombuffer(chunk.buffers()[2], np.uint8, size, int(offsets[0]))
+        start += size
+    return pa.StringArray.from_buffers(len(column), pa.py_buffer(ends), pa.py_buffer(letters))
 
 
 def _as_matrix(chunk: pa.FixedSizeListArray) -> np.ndarray:

@@ -9,7 +9,6 @@ from itertools import chain
 
 import datasets
 import numpy as np
-import pyarrow as pa
 
 from deita_train.data.conversations import (
     Conversation,

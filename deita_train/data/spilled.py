@@ -8,7 +8,6 @@ from typing import overload
 import numpy as np
 import pyarrow as pa
 
-
 _ROWS_AT_ONCE = 1000
 
 

@@ -1,7 +1,7 @@
 """Columns of many texts, such as ids: read from Arrow, looked up by their hashes, never held as Python objects."""
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias, overload
 
 import numpy as np
@@ -48,6 +48,10 @@ class TextColumn(Sequence[str]):
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
 
     __hash__ = None  # type: ignore[assignment]
+
+    def at(self, places: np.ndarray) -> "TextColumn":
+        """The texts at some places, in memory."""
+        return TextColumn(self.column.take(pa.array(places)))
 
     def parts(self) -> Iterator[pa.ChunkedArray]:
         """The column in parts that fit in memory as Python objects."""
@@ -183,6 +187,11 @@ class TextIndex:
         if len(self._hashes) * _LEAST_FREE > len(self._slots) * 2:
             self._grow()
         return len(self._hashes) - 1
+
+    def extend(self, texts: Iterable[str]) -> None:
+        """Add several."""
+        for text in texts:
+            self.add(text)
 
     def _slot(self, text: str) -> int:
         """The slot that holds the number of a text, or is left for it."""

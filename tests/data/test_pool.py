@@ -14,9 +14,9 @@ from deita_train.data import row_table
 from deita_train.data.as_text import conversation_as_text, message_text
 from deita_train.data.conversations import FORMAT_COLUMNS, FORMATS
 from deita_train.data.pool import PoolSource, build_pool, unique_ids
-from deita_train.data.texts import as_column
 from deita_train.data.row_table import MESSAGES_TYPE
 from deita_train.data.sources import SourceRow
+from deita_train.data.texts import as_column
 from deita_train.errors import UserError
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]

@@ -10,7 +10,10 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from deita_train.data.arrow_columns import arrow_column
 from deita_train.data.rendering import IGNORED, RenderedPair
+from deita_train.data.row_table import as_dataset
+from deita_train.data.texts import TextColumn
 from deita_train.inference.batches import read_plan
 from deita_train.inference.row_file import IDS, IDS_TYPE, LABELS, RowFile, RowWriter
 from deita_train.stages.context import StageContext, StageResult
@@ -52,16 +55,16 @@ def run(context: StageContext) -> StageResult | None:
         "chosen_tokens": losses.counts[0::2],
         "rejected_tokens": losses.counts[1::2],
     }
-    table = {"id": pairs, **{name: values.tolist() for name, values in columns.items()}}
-    datasets.Dataset.from_dict(table).save_to_disk(str(context.data_dir))
+    table = pa.table({"id": pairs.column, **{name: pa.array(values) for name, values in columns.items()}})
+    as_dataset(table).save_to_disk(str(context.data_dir))
     metrics = {**_metrics(context, columns), **losses.metrics}
     return StageResult(len(pairs) + sum(refused.values()), len(pairs), refused, metrics, losses.device)
 
 
-def _ids(context: StageContext) -> list[str]:
+def _ids(context: StageContext) -> TextColumn:
     """The pairs' ids; each pair has two rows."""
-    ids: list[str] = RowFile(context.prepared_dir / ROWS).column("id").to_pylist()[::2]
-    return ids
+    ids = RowFile(context.prepared_dir / ROWS).column("id")
+    return TextColumn(ids.take(pa.array(np.arange(0, len(ids), 2))))
 
 
 def _sequence(pair: RenderedPair, answer: list[int]) -> dict[str, list[int]]:
@@ -91,8 +94,9 @@ def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
 
 def _rewards(context: StageContext, margins: np.ndarray, usable: np.ndarray) -> dict[str, float]:
     """DPO's implicit reward: beta times how much likelier an answer has become than under the model before."""
-    before = datasets.load_from_disk(str(context.parents["before"] / "data")).with_format("numpy")
-    assert list(before["id"][:]) == _ids(context), "the pairs before are others"
-    margins_before = (before["chosen_log_prob"][:] - before["rejected_log_prob"][:])[usable]
+    before = datasets.load_from_disk(str(context.parents["before"] / "data"))
+    assert TextColumn(arrow_column(before, "id")) == _ids(context), "the pairs before are others"
+    chosen, rejected = (arrow_column(before, f"{name}_log_prob").to_numpy() for name in ("chosen", "rejected"))
+    margins_before = (chosen - rejected)[usable]
     rewards = context.identity["beta"] * (margins - margins_before)
     return {"accuracy": float((rewards > 0).mean()), "margin": float(rewards.mean())}

@@ -5,7 +5,7 @@ message is not scored; a trailing user turn has a complexity and a null quality.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from transformers import PreTrainedModel
 from deita_train.data.no_rows import no_row_left
 from deita_train.data.parallel import in_parallel
 from deita_train.data.rendering import load_tokenizer
+from deita_train.data.row_table import as_dataset
+from deita_train.data.spilled import SpilledTables
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, plan_batches, read_plan
 from deita_train.inference.forward import (
@@ -49,6 +51,7 @@ _SAMPLED_BATCHES = 10
 # Before hours of scoring, a few turns of medium length show whether the model answers with digits at all.
 _TRIED_TURNS = 16
 _SUSPECTED_BELOW = 0.5
+_ROWS_PER_PART, _MOST_IN_MEMORY = 1 << 14, 1 << 25
 
 
 def prepare(context: StageContext) -> None:
@@ -175,39 +178,60 @@ def _finish(context: StageContext, prompts: RowFile, result: PassResult, tried: 
     if len(masses):
         _check_mass(context, masses)
     turns, ids = RowFile(context.prepared_dir / _TURNS), _pool(context).data.column("id")
-    rows, reasons = turns.numbers("row"), turns.column("reason").combine_chunks()
+    rows, reasons = turns.numbers("row"), turns.column("reason")
     shortened = np.zeros(len(ids), dtype=bool)
     shortened[rows[turns.numbers("shortened")]] = True
-    of_rows = _Lists(np.bincount(rows, minlength=len(ids)))
-    is_scored = reasons.is_null().to_numpy(zero_copy_only=False)
-    columns = {
-        "id": ids,
-        _column(context): of_rows.of(_spread(pa.array(scores.astype(np.float32, copy=False)), is_scored)),
-        "reasons": of_rows.of(reasons),
-        "input_hashes": of_rows.of(_spread(input_hashes(prompts), is_scored)),
-        "shortened": pa.array(shortened),
+    columns = {"id": ids, "shortened": pa.array(shortened)}
+    of_turns = {
+        _column(context): pa.chunked_array([pa.array(scores.astype(np.float32, copy=False))]),
+        "input_hashes": input_hashes(prompts).column,
     }
-    datasets.Dataset(pa.table(columns)).save_to_disk(str(context.data_dir))
+    table = _joined(columns, of_turns, reasons, np.bincount(rows, minlength=len(ids)))
+    order = ["id", _column(context), "reasons", "input_hashes", "shortened"]
+    as_dataset(table.select(order)).save_to_disk(str(context.data_dir))
     counted = pc.value_counts(reasons.drop_null())
     nulls = Counter({str(entry["values"]): entry["counts"].as_py() for entry in counted})
     metrics = {**_metrics(context, scores, masses, nulls, shortened), **reused, **result.metrics}
     return StageResult(len(ids), len(ids), {}, metrics, device)
 
 
+def _joined(
+    columns: Mapping[str, pa.Array | pa.ChunkedArray],
+    of_prompts: Mapping[str, pa.ChunkedArray],
+    reasons: pa.ChunkedArray,
+    counts: np.ndarray,
+) -> pa.Table:
+    """The table of all rows, made part by part, of which only a few are in memory.
+
+    Args:
+        columns: of the rows, [N].
+        of_prompts: values of the turns that have a prompt, in order.
+        reasons: why each turn has no prompt, null for one that has.
+        counts: the turns of each row, [N].
+    """
+    tables = SpilledTables(_MOST_IN_MEMORY)
+    turns = np.concatenate([[0], np.cumsum(counts)])
+    prompts = np.concatenate([[0], np.cumsum(reasons.is_null().to_numpy())])
+    for start in range(0, len(counts), _ROWS_PER_PART):
+        ends = turns[start : start + _ROWS_PER_PART + 1]
+        offsets = pa.array((ends - ends[0]).astype(np.int32))
+        of_part = reasons.slice(ends[0], ends[-1] - ends[0]).combine_chunks()
+        is_there = of_part.is_null().to_numpy(zero_copy_only=False)
+        first, beyond = prompts[ends[[0, -1]]]
+        lists = {"reasons": of_part} | {
+            name: _spread(values.slice(first, beyond - first).combine_chunks(), is_there)
+            for name, values in of_prompts.items()
+        }
+        arrays = {name: values.slice(start, _ROWS_PER_PART) for name, values in columns.items()}
+        arrays |= {name: pa.ListArray.from_arrays(offsets, values) for name, values in lists.items()}
+        tables.append(pa.table(arrays))
+    return pa.concat_tables(tables)
+
+
 def _spread(values: pa.Array, is_there: np.ndarray) -> pa.Array:
     """The values at the places that have one, in order; null at the others."""
     places = pa.array(np.cumsum(is_there) - 1, mask=~is_there)
     return values.take(places)
-
-
-class _Lists:
-    """Makes a list for each row out of the values of all turns."""
-
-    def __init__(self, counts: np.ndarray) -> None:
-        self._offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-
-    def of(self, values: pa.Array) -> pa.Array:
-        return pa.ListArray.from_arrays(self._offsets, values)
 
 
 def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> None:

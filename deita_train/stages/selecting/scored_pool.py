@@ -53,7 +53,7 @@ def with_selection_score(candidates: Candidates) -> datasets.Dataset:
 
 
 def with_answer_tokens(candidates: Candidates, counts: np.ndarray) -> datasets.Dataset:
-    """The rows with a column `answer_tokens`, null for a row whose tokens were not counted, which is nan in `counts`."""
+    """The rows with a column `answer_tokens`, null where `counts` `[N]` has nan."""
     return _with_numbers(candidates.rows, "answer_tokens", counts)
 
 

@@ -42,7 +42,9 @@ class TrainedLengths:
         """For each row, which of its user turns are trained to the end of the answer; null without lengths."""
         of_rows, places = arrow_column(self.table, "turn_ends").combine_chunks(), self._places(ids)
         ends = of_rows.values
-        is_within = ends.is_valid() if self.max_length is None else pc.less_equal(ends, self.max_length).fill_null(False)
+        is_within = (
+            ends.is_valid() if self.max_length is None else pc.less_equal(ends, self.max_length).fill_null(False)
+        )
         turns = pa.ListArray.from_arrays(of_rows.offsets, is_within)
         return turns.take(pa.array(places, pa.int64(), mask=places < 0))
 
