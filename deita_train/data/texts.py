@@ -88,20 +88,21 @@ def places_of(wanted: Sequence[str], there: Sequence[str]) -> np.ndarray:
     searched, known = as_column(wanted), as_column(there)
     if searched == known:
         return np.arange(len(known))
-    hashes = _hashes(known)
+    hashes = numbers_of(known)
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]
     found = [_found(part, known, hashes, order) for part in searched.parts()]
     return np.concatenate([np.empty(0, np.int64), *found])
 
 
-def _hashes(texts: TextColumn) -> np.ndarray:
+def numbers_of(texts: Sequence[str | None]) -> np.ndarray:
+    """A number for each text, int64 `[N]`, by which it is found; others have the same one once in 2**64."""
     return np.fromiter(map(hash, texts), np.int64, len(texts))
 
 
 def _found(part: pa.ChunkedArray, known: TextColumn, hashes: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The same for some texts; `hashes` of the known ones are sorted, and `order` says whose they are."""
-    wanted = _hashes(TextColumn(part))
+    wanted = numbers_of(TextColumn(part))
     first, beyond = np.searchsorted(hashes, wanted, "left"), np.searchsorted(hashes, wanted, "right")
     places = np.full(len(part), _EMPTY, np.int64)
     hit = first < beyond

@@ -11,9 +11,14 @@ from typing import Any
 class Progress:
     """A small file through which a stage reports progress. Only rank 0 writes it, at most five times a second."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, step: str = "") -> None:
         self._path = path
+        self._step = step
         self._last = 0.0
+
+    def of_step(self, step: str) -> "Progress":
+        """The same for a step of the stage, which is shown by itself, with its own rate and time left."""
+        return Progress(self._path, step)
 
     def update(self, done: int, total: int, unit: str, detail: str = "") -> None:
         """Report that `done` of `total` units are done."""
@@ -22,7 +27,8 @@ class Progress:
             return
         self._last = now
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"done": done, "total": total, "unit": unit, "detail": detail}))
+        told = {"done": done, "total": total, "unit": unit, "detail": detail, "step": self._step}
+        temporary.write_text(json.dumps(told))
         temporary.replace(self._path)
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deita_train.data.texts import GrowingTexts, TextColumn, as_column
+from deita_train.data.texts import GrowingTexts, TextColumn, as_column, numbers_of
 from deita_train.errors import UserError, raise_machine_fault
 from deita_train.inference.batches import BatchPlan
 from deita_train.inference.row_file import RowFile
@@ -30,8 +30,6 @@ _REUSED = "reused.parquet"
 _JOINED = "joined.matrix"
 _ROWS_PER_PART = 1024
 Item = TypeVar("Item")
-# Hex digits of a hash by which it is found.
-_HALF = 16
 _HASHES_AT_ONCE = 1 << 16
 
 
@@ -104,7 +102,7 @@ def find_items(
         The folder, and pairs of a position in its table and the number of the wanted item, int64 [N, 2], by position.
     """
     column = as_column(hashes)
-    wanted = _numbers(column, len(column))
+    wanted = numbers_of(column)
     order = np.argsort(wanted, kind="stable")
     wanted = wanted[order]
     left = len(wanted)
@@ -119,25 +117,20 @@ def find_items(
             yield folder, pairs
 
 
-def _numbers(hashes: Iterable[str | None], count: int) -> np.ndarray:
-    """The first halves of hashes as numbers, uint64; what is null has that of no input."""
-    return np.fromiter((int(text[:_HALF], 16) if text else 0 for text in hashes), np.uint64, count)
-
-
 def _matches(
     column: TextColumn, wanted: np.ndarray, order: np.ndarray, taken: np.ndarray, there: Iterable[str | None]
 ) -> Iterator[np.ndarray]:
     """The pairs of one table, [n, 2] each; marks in `taken` what was found."""
     start = 0
     for part in _parts(there):
-        known = _numbers(part, len(part))
+        known = numbers_of(part)
         first, beyond = np.searchsorted(wanted, known, "left"), np.searchsorted(wanted, known, "right")
         for place in np.flatnonzero(first < beyond):
-            if not taken[first[place]] and part[place]:
+            if not taken[first[place]] and part[place] is not None:
                 taken[first[place]] = True
                 items = order[first[place] : beyond[place]]
                 same = column.column.take(pa.array(items))
-                assert pc.all(pc.equal(same, part[place])).as_py(), "different hashes with equal halves"
+                assert pc.all(pc.equal(same, part[place])).as_py(), "two hashes with one number"
                 yield np.column_stack([np.full(len(items), start + place), items])
         start += len(part)
 
