@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from memory import own_memory
 from progress import add_time_limit, say
 
 from deita_train.data.quickstart.vocabulary import WORDS
@@ -93,26 +94,8 @@ def measured(stage: str, folder: str, *, one_process: bool) -> tuple[float, int]
 
 def _watch(pid: int, peaks: list[int]) -> None:
     while True:
-        peaks[0] = max(peaks[0], sum(_own_memory(one) for one in _tree(pid)))
+        peaks[0] = max(peaks[0], own_memory(pid))
         time.sleep(0.2)
-
-
-def _tree(pid: int) -> list[int]:
-    """A process and those that it started."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [pid, *(one for child in children for one in _tree(int(child)))]
-
-
-def _own_memory(pid: int) -> int:
-    """The process's proportional share of memory that no file holds, in bytes."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def carry_out(stage: str, folder: str, *, one_process: bool) -> None:
