@@ -2,10 +2,10 @@
 
     python benchmarks/large_pool.py --rows 300000
 
-makes a pool of short rows and a recipe in a folder of its own, carries out `deita-train run`, and prints for each stage
-the seconds, those of its preparation, and the peak of the memory of the run's processes together (without mapped files,
-shared pages once; the processes that wait hold some hundred MiB of libraries). `--folder` keeps everything, and a second
-call goes on where the first one ended.
+makes a pool of short rows and a recipe in a folder of its own, carries out `deita-train run`, and prints for each
+stage the seconds, those of its preparation, and the peak of the memory of the run's processes together (without mapped
+files, shared pages once; the processes that wait hold some hundred MiB of libraries). `--folder` keeps everything, and
+a second call goes on where the first one ended.
 """
 
 import argparse

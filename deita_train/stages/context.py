@@ -39,7 +39,8 @@ def _log_nothing(values: Mapping[str, float], step: int) -> None:
 @dataclass(frozen=True)
 class StageContext:
     """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `reusable` are
-    published artefacts in which it may find again what it would compute; ranks other than 0 have none."""
+    published artefacts in which it may find again what it would compute; ranks other than 0 have none. `shared_dir` is
+    where passes of one run leave prepared rows for one another; None where no other pass would read them."""
 
     kind: str
     label: str
@@ -52,6 +53,7 @@ class StageContext:
     progress: Progress
     log: Callable[[Mapping[str, float], int], None] = _log_nothing
     reusable: tuple[Path, ...] = ()
+    shared_dir: Path | None = None
 
     @property
     def data_dir(self) -> Path:

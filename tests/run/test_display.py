@@ -142,6 +142,4 @@ def test_preparation_is_a_step_of_its_own_with_its_rate_and_time_left(clock, tmp
     assert line_at(clock, shown, 16) == "[ 1/12] embed 20.0 s 0/100 tokens"
     progress(tmp_path, 25, 100, "tokens", step="")
     # A quarter took 10 s of its own: 30 s are left, for the run too.
-    assert line_at(clock, shown, 10) == (
-        "[ 1/12] embed 30.0 s 25/100 tokens about 30 s left run: about 30 s left"
-    )
+    assert line_at(clock, shown, 10) == ("[ 1/12] embed 30.0 s 25/100 tokens about 30 s left run: about 30 s left")

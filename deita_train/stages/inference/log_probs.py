@@ -19,8 +19,10 @@ from deita_train.inference.row_file import IDS, IDS_TYPE, LABELS, RowFile, RowWr
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, ROWS, prepare_rows, token_losses
 from deita_train.stages.inference.rendered_table import check_measurable
-from deita_train.stages.intake.pairs import rendered_pairs
+from deita_train.stages.inference.shared_rows import shared_rows
+from deita_train.stages.intake.pairs import pairs_tokenizer, rendered_pairs
 from deita_train.stages.refusals import Refusals
+from deita_train.stages.row_limit import told_limit
 from deita_train.store.atomic_io import read_json
 from deita_train.training.rows import pair_silence
 
@@ -30,7 +32,19 @@ _COLUMNS = {"id": pa.string(), IDS: IDS_TYPE, LABELS: IDS_TYPE}
 
 def prepare(context: StageContext) -> None:
     """Render every pair once, as two rows, and plan the batches."""
-    refusals, silent, truncated = Refusals.of(context), Counter[str](), 0
+    refusals = Refusals.of(context)
+    about = {"rows": "pairs", "limit": told_limit(context).tokens, "as_text": refusals.writes_text}
+    facts = shared_rows(context, pairs_tokenizer(context), about, [ROWS], lambda: _written(context, refusals))
+    num_pairs = len(RowFile(context.prepared_dir / ROWS)) // 2
+    refusals.take_over(facts["refusals"], num_pairs + sum(facts["refusals"]["counts"].values()))
+    silent = Counter(facts["silent"])
+    check_measurable(refusals.counts + silent, num_pairs - silent.total())
+    prepare_rows(context, facts["truncated"], {"refused": dict(refusals.counts), "as_text": refusals.as_text})
+
+
+def _written(context: StageContext, refusals: Refusals) -> dict[str, Any]:
+    """Write the rows; what is known of them, in JSON."""
+    silent, truncated = Counter[str](), 0
     with RowWriter(context.prepared_dir / ROWS, _COLUMNS) as writer:
         for row_id, pair in rendered_pairs(context, refusals):
             for answer in (pair.chosen_ids, pair.rejected_ids):
@@ -38,8 +52,7 @@ def prepare(context: StageContext) -> None:
             truncated += pair.truncated
             reason = pair_silence(pair)
             silent.update([] if reason is None else [reason])
-    check_measurable(refusals.counts + silent, writer.num_rows // 2 - silent.total())
-    prepare_rows(context, truncated, {"refused": dict(refusals.counts), "as_text": refusals.as_text})
+    return {"silent": silent, "truncated": truncated, "refusals": refusals.told()}
 
 
 def run(context: StageContext) -> StageResult | None:

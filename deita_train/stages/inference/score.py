@@ -37,6 +37,7 @@ from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, PassResult, load_pass_model, log, run_pass, start_ranks
 from deita_train.stages.inference.row_reuse import Stored, input_hashes, join_reused, plan_missing
+from deita_train.stages.inference.shared_rows import shared_rows
 from deita_train.stages.row_limit import told_limit
 from deita_train.stages.rows import scoring_encoder, turn_prompts
 from deita_train.stages.stage_model import model_path, trusts_code
@@ -61,7 +62,15 @@ def prepare(context: StageContext) -> None:
     assert max_length is not None, "a scorer has a limit"
     tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.identity))
     encoder = scoring_encoder(tokenizer, context.identity, max_length)
-    reasons = _encode(context, encoder)
+    about = {
+        "rows": "prompts",
+        "dimension": context.identity["dimension"],
+        "limit": max_length,
+        "shortens": encoder.shortens,
+    }
+    reasons = Counter(
+        shared_rows(context, tokenizer, about, [_TURNS, _PROMPTS], lambda: dict(_encode(context, encoder)))
+    )
     prompts = RowFile(context.prepared_dir / _PROMPTS)
     _check_share(context, reasons, len(prompts) + reasons.total())
     if not len(prompts):
