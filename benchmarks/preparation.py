@@ -32,9 +32,9 @@ from deita_train.data.quickstart.vocabulary import WORDS
 if TYPE_CHECKING:
     from deita_train.stages.context import StageContext
 
-STAGES = ("pool", "lengths", "score", "embed", "perplexity", "select", "sft")
+STAGES = ("pool", "clean_pool", "lengths", "score", "embed", "perplexity", "select", "sft")
 PARENTS = {"select": ("pool", "embed", "quality"), "sft": ("data",)} | dict.fromkeys(
-    ("lengths", "score", "embed", "perplexity"), ("pool",)
+    ("clean_pool", "lengths", "score", "embed", "perplexity"), ("pool",)
 )
 # Another name than the stage's, where a stage reads an artefact under it.
 FOLDERS = {"quality": "score", "data": "select"}
@@ -101,16 +101,27 @@ def _watch(pid: int, peaks: list[int]) -> None:
 def carry_out(stage: str, folder: str, *, one_process: bool) -> None:
     """One stage's work in this process; prints its seconds."""
     from deita_train.data import parallel
-    from deita_train.stages.inference import lengths
-    from deita_train.stages.intake import pool
-    from deita_train.stages.selecting import select
-    from deita_train.stages.training import sft
 
     if one_process:
         parallel.num_processes = lambda: 1
     context = stage_context(stage, Path(folder))
+    started = time.perf_counter()
+    work_on(context)
+    print(time.perf_counter() - started)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def work_on(context: "StageContext") -> None:
+    """The work of a stage, without a model."""
+    from deita_train.stages.inference import lengths
+    from deita_train.stages.intake import clean_pool, pool
+    from deita_train.stages.selecting import select
+    from deita_train.stages.training import sft
+
     work = {
         "pool": pool.run,
+        "clean_pool": clean_pool.run,
         "lengths": lengths.run,
         "score": score_by_number,
         "embed": embed_by_number,
@@ -119,11 +130,7 @@ def carry_out(stage: str, folder: str, *, one_process: bool) -> None:
         "sft": sft.prepare,
     }
     context.prepared_dir.mkdir(parents=True)
-    started = time.perf_counter()
-    work[stage](context)
-    print(time.perf_counter() - started)
-    sys.stdout.flush()
-    os._exit(0)
+    work[context.kind](context)
 
 
 def stage_context(stage: str, root: Path) -> "StageContext":
@@ -136,6 +143,8 @@ def stage_context(stage: str, root: Path) -> "StageContext":
     source = {"format": None, "roles": {}, "instruction_share": None, "split": None}
     limits = {"dtype": "float32", "max_length": None, "max_length_limit": 2048}
     identity = {"sources": [source], "dimension": "quality", "chat_template": template, "model": {}, **limits}
+    if stage == "clean_pool":
+        identity = {"deduplicate": {"exact": True, "near": 0.8}, "mix": None}
     if stage == "select":
         identity = {"method": "deita", "score": "quality", "threshold": 0.9, "budget": KEPT}
     runtime = {

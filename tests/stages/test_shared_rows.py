@@ -89,12 +89,11 @@ def test_a_kill_between_the_files_and_the_rename_leaves_nothing_that_is_read(mad
     assert prepared(context, embed, tmp_path / "third")[1] == 0
 
 
-def test_counts_of_refused_rows_are_shared_too(made, tmp_path, monkeypatch):
-    folder, context = made
+def test_counts_of_refused_rows_are_shared_too(made, tmp_path):
+    _, context = made
     context = replace(context, shared_dir=tmp_path / "shared", runtime={**context.runtime, "max_refused_share": 0.5})
-    strict = (
-        "{% if messages[0]['content'][0] == 'T' %}{{ raise_exception('no') }}{% endif %}{{ messages[0]['content'] }}"
-    )
+    refuse = "{% if messages[0]['content'][0] == 'T' %}{{ raise_exception('no') }}{% endif %}"
+    strict = refuse + "{{ messages[0]['content'] }}"
     prepared(context, embed, tmp_path / "first", chat_template=strict)
     _, encoded = prepared(context, embed, tmp_path / "again", chat_template=strict)
     plans = [embed_plan(tmp_path / name) for name in ("first", "again")]
