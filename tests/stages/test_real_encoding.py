@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import datasets
 import pytest
 from pass_stages import make_model, pass_context
 
@@ -20,17 +21,17 @@ MAX_LENGTH = 700
 
 @pytest.fixture(scope="module")
 def made(shared, tmp_path_factory):
-    """The real pool, its rows several times under other ids, beside a miniature with Mistral's own tokenizer."""
+    """Rows of the real pool, as many as need processes, beside a miniature with Mistral's own tokenizer."""
     folder = tmp_path_factory.mktemp("real")
-    dataset, _ = build_pool([PoolSource.from_dataset(str(shared / "data" / "real_pool_sharegpt.jsonl"))])
-    rows = [row for row in dataset if row["messages"]]
-    repeated = [{**row, "id": f"{row['id']} {number}"} for number in range(-(-1100 // len(rows))) for row in rows]
+    file = str(shared / "data" / "real_pool_sharegpt.jsonl")
+    dataset, _ = build_pool([PoolSource.from_dataset(file, first_rows=2 * parallel.ROWS_PER_PART + 76)])
+    rows = [{"id": row["id"], "messages": row["messages"]} for row in dataset]
+    assert len(rows) >= 2 * parallel.ROWS_PER_PART
     make_model(folder / "model", context_length=2048)
     for file in (shared / "tokenizers" / "mistral-7b-v0.1").iterdir():
         (folder / "model" / file.name).write_bytes(file.read_bytes())
-    columns = [{"id": row["id"], "messages": row["messages"]} for row in repeated]
-    pass_context("score", folder, columns)
-    return folder, columns
+    pass_context("score", folder, rows)
+    return folder, rows
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +55,16 @@ def test_prompts_shortened_or_left_out(made):
     assert any(turn.prompt and turn.prompt.shortened for _, turn in turns), "the limit shortens some"
 
 
-@pytest.mark.parametrize("template", ["vicuna_v1.1", "llama2"])
-@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(("template", "labelled"), [("vicuna_v1.1", True), ("vicuna_v1.1", False), ("llama2", True)])
 def test_conversations_cut_or_refused(made, tmp_path, template, labelled):
     folder, rows = made
     text = shipped_template(template)
     context = pass_context("embed", folder, [], max_length=MAX_LENGTH, chat_template=text)
     context = replace(context, work_dir=tmp_path, runtime={**context.runtime, "max_refused_share": 1.0})
     context.prepared_dir.mkdir()
-    table = rendered_rows(context, _pool(folder), "rows.arrow", labelled=labelled)
+    table = rendered_rows(
+        context, datasets.load_from_disk(str(folder / "pool" / "data")), "rows.arrow", labelled=labelled
+    )
     tokenizer = load_tokenizer(str(folder / "model"), text)
     expected, refused = {}, {}
     for number, row in enumerate(rows):
@@ -76,9 +78,3 @@ def test_conversations_cut_or_refused(made, tmp_path, template, labelled):
         assert [labels.tolist() for labels in table.rows.each(LABELS)] == [row.labels for row in expected.values()]
     assert table.refused == refused
     assert table.truncated == sum(row.truncated for row in expected.values()) > 0
-
-
-def _pool(folder):
-    import datasets
-
-    return datasets.load_from_disk(str(folder / "pool" / "data"))
