@@ -93,7 +93,7 @@ def test_counts_of_refused_rows_are_shared_too(made, tmp_path):
     _, context = made
     context = replace(context, shared_dir=tmp_path / "shared", runtime={**context.runtime, "max_refused_share": 0.5})
     refuse = "{% if messages[0]['content'][0] == 'T' %}{{ raise_exception('no') }}{% endif %}"
-    strict = refuse + "{{ messages[0]['content'] }}"
+    strict = refuse + "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     prepared(context, embed, tmp_path / "first", chat_template=strict)
     _, encoded = prepared(context, embed, tmp_path / "again", chat_template=strict)
     plans = [embed_plan(tmp_path / name) for name in ("first", "again")]
