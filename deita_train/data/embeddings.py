@@ -94,7 +94,7 @@ def _as_table(texts: Mapping[str, Texts], matrix: np.ndarray) -> pa.Table:
 
 def _one_array(texts: Texts) -> pa.Array:
     """The texts in one piece, in mapped files without names, so that nothing is held in memory."""
-    column = as_column(texts).column
+    column = as_column(texts).column.cast(pa.string())
     sizes = [pc.binary_length(chunk).to_numpy() for chunk in column.chunks]
     ends = unnamed_array(len(column) + 1, np.dtype(np.int32))
     ends[0] = 0

@@ -53,7 +53,7 @@ class Candidates:
     counted_turns: pa.ListArray | None = None
     whole_pool_scores: np.ndarray | None = None
 
-    def subset(self, positions: Sequence[int]) -> "Candidates":
+    def subset(self, positions: Sequence[int] | np.ndarray) -> "Candidates":
         """The rows at these positions, with the same settings, and weighted scores as they are among all rows."""
         weighted = not isinstance(self.settings.ranked_by, str) and self.settings.rules.scores != "none"
         return replace(

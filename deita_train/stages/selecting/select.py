@@ -136,7 +136,7 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Reas
     if drops.total() == len(reasons):
         raise UserError(f"{context.label}: no row of the pool can be ranked: {_counts(drops)}.")
     if drops:
-        pool = pool.subset([place for place, reason in enumerate(reasons) if reason is None])
+        pool = pool.subset(np.flatnonzero([reason is None for reason in reasons]))
     if "embed" in context.parents:
         embedded = PoolEmbeddings.of(context)
         mean = embedded.mean() if pool.settings.center else None
