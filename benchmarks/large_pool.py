@@ -77,12 +77,14 @@ def carry_out(folder: Path) -> dict[str, int]:
     """Run the recipe; the peak of the memory while each artefact was being built, in bytes."""
     command = [sys.executable, "-m", "deita_train.cli", "run", str(folder / "recipe.yaml")]
     process = subprocess.Popen([*command, "--runs", str(folder / "runs")], stdout=sys.stderr)
-    peaks: dict[str, int] = {}
+    file = folder / "peaks.json"
+    peaks: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     while process.poll() is None:
         built = [path.parent.name for path in (folder / "runs/store/.work").glob("*/progress.json")]
         used = own_memory(process.pid)
         for name in built:
             peaks[name] = max(peaks.get(name, 0), used)
+        file.write_text(json.dumps(peaks))
         time.sleep(0.3)
     assert process.returncode == 0, "the run failed"
     return peaks
