@@ -23,6 +23,8 @@ PARTS = {
     "data.parallel.ROWS_PER_PART": 32,
     "data.copies._KEPT_SHINGLES": 4,
     "inference.row_file.ROWS_PER_BATCH": 32,
+    "inference.batch_inference._MOST_HELD": 1 << 14,
+    "inference.shards._ROWS_PER_PART": 32,
     "stages.inference.score._ROWS_PER_PART": 32,
     "stages.inference.score._MOST_IN_MEMORY": 1 << 12,
     "stages.inference.row_reuse._HASHES_AT_ONCE": 32,
@@ -57,6 +59,7 @@ def peak_of(work):
 def test_no_stage_holds_the_pool(benchmark, tmp_path, monkeypatch):
     for name, value in PARTS.items():
         monkeypatch.setattr(f"deita_train.{name}", value)
+    monkeypatch.setattr("datasets.config.DEFAULT_MAX_BATCH_SIZE", 32)  # of the rows that it writes at once
     monkeypatch.setattr("deita_train.data.parallel.num_processes", lambda: 1)
     peaks = {}
     for num_rows in (WARM, SMALL, LARGE):  # the first imports everything, unmeasured
