@@ -2,10 +2,10 @@
 
     python benchmarks/preparation.py --rows 10000 100000
 
-makes a pool of that many rows in a folder of its own, runs the stages `pool`, `score` (its preparation alone) and
-`embed` (the same) in processes of their own, and prints for each the seconds, the rows per second, and the peak of the
-memory that is the stage's own: summed over its processes, pages that they share once (PSS, in
-/proc/PID/smaps_rollup), without pages of mapped files, which the system takes back when it needs them.
+makes a pool of that many rows in a folder of its own, carries out stages in processes of their own, whole but for the
+model, in whose place numbers are made up, and prints for each the seconds, the rows per second, and the peak of the
+memory that is the stage's own: summed over its processes, pages that they share once, without pages of mapped files,
+which the system takes back when it needs them.
 
 `--one-process` encodes in one process, for the ratio.
 """
