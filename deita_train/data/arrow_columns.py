@@ -26,6 +26,12 @@ def numbers_in(column: pa.ChunkedArray) -> np.ndarray:
     return numbers
 
 
+def texts_by_code(codes: np.ndarray, texts: Sequence[str]) -> pa.Array:
+    """For each of `[N]` codes the text at that place; null for -1."""
+    numbers = pa.array(codes.astype(np.int8), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(numbers, pa.array(texts, pa.string())).cast(pa.string())
+
+
 def with_arrow_column(
     rows: datasets.Dataset, name: str, column: pa.Array | pa.ChunkedArray, feature: Any
 ) -> datasets.Dataset:

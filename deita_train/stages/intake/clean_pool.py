@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deita_train.data.arrow_columns import arrow_column, iter_columns
+from deita_train.data.arrow_columns import arrow_column, iter_columns, texts_by_code
 from deita_train.data.conversations import user_turns
 from deita_train.data.copies import Copies, find_copies
 from deita_train.data.drawing import Draw, drawn_from_sources
@@ -39,8 +39,7 @@ class Cleaned:
     @property
     def reasons(self) -> pa.Array:
         """Why each row is left out, text; null for one that is not."""
-        not_in_mix = pa.array(np.full(len(self.left), NOT_IN_MIX), pa.string(), mask=self.left)
-        return pc.coalesce(self.copies.reasons(), not_in_mix)
+        return pc.coalesce(self.copies.reasons(), texts_by_code(np.where(self.left, -1, 0), [NOT_IN_MIX]))
 
 
 def run(context: StageContext) -> StageResult:
