@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from deita_train.budget import budget_rows
-from deita_train.data.arrow_columns import arrow_column
+from deita_train.data.arrow_columns import arrow_column, texts_by_code
 from deita_train.data.pair_selection import pair_margins, ranked_pairs
 from deita_train.data.row_table import as_dataset
 from deita_train.data.texts import TextColumn, places_of
@@ -75,9 +75,8 @@ def _of_reference(context: StageContext, ids: Sequence[str]) -> tuple[np.ndarray
     known = np.where((chosen_tokens > 0) & (rejected_tokens > 0), chosen - rejected, np.nan)
     places = places_of(ids, TextColumn(arrow_column(table, "id")))
     margins = np.where(places >= 0, known[places], np.nan)
-    lacking = np.where(places >= 0, "no_answer_within_max_length", "not_rendered")
-    reasons = [None if is_known else str(reason) for is_known, reason in zip(~np.isnan(margins), lacking, strict=True)]
-    return margins, reasons
+    lacking = np.where(np.isnan(margins), places >= 0, -1)
+    return margins, texts_by_code(lacking, ["not_rendered", "no_answer_within_max_length"]).to_pylist()
 
 
 def _write(
