@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from memory import own_memory
-from progress import add_time_limit, say
+from progress import add_time_limit, say, time_limit
 
 from deita_train.data.quickstart.vocabulary import WORDS
 
@@ -50,14 +50,14 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--one-process", action="store_true")
     parser.add_argument("--stage", nargs=2, help=argparse.SUPPRESS)
-    add_time_limit(parser)
+    add_time_limit(parser)  # for each size
     options = parser.parse_args()
     if options.stage is not None:
         carry_out(*options.stage, one_process=options.one_process)
         return
     print("| rows | stage | seconds | rows/s | peak memory |\n|---|---|---|---|---|")
     for num_rows in options.rows:
-        with tempfile.TemporaryDirectory() as folder:
+        with time_limit(options.minutes), tempfile.TemporaryDirectory() as folder:
             make_pool(Path(folder), num_rows, options.words)
             for stage in options.stages:
                 seconds, peak = measured(stage, folder, one_process=options.one_process)

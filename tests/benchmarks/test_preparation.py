@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "preparation.py"
-WARM, SMALL, LARGE = 60, 200, 1000
-# A row is some 600 characters and 130 tokens. Its id, or its place, would be some 150 bytes as objects of Python.
+WARM, SMALL, LARGE = 40, 120, 600
+# A row is some 500 characters and 100 tokens. Its id, or its place, would be some 150 bytes as objects of Python.
 MOST_BYTES_PER_ROW = 150
 # Everything that is written or kept in parts: parts as small as the pools are here.
 PARTS = {
@@ -65,7 +65,7 @@ def test_no_stage_holds_the_pool(benchmark, tmp_path, monkeypatch):
     for num_rows in (WARM, SMALL, LARGE):  # the first imports everything, unmeasured
         folder = tmp_path / str(num_rows)
         folder.mkdir()
-        benchmark.make_pool(folder, num_rows, 100)
+        benchmark.make_pool(folder, num_rows, 80)
         for stage in benchmark.STAGES:
             context = benchmark.stage_context(stage, folder)
             if stage == "select":
