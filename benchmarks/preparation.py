@@ -2,10 +2,10 @@
 
     python benchmarks/preparation.py --rows 10000 100000
 
-makes a pool of that many rows in a folder of its own, runs the stages `pool`, `score` (its preparation alone) and
-`embed` (the same) in processes of their own, and prints for each the seconds, the rows per second, and the peak of the
-memory that is the stage's own: summed over its processes, pages that they share once (PSS, in
-/proc/PID/smaps_rollup), without pages of mapped files, which the system takes back when it needs them.
+makes a pool of that many rows in a folder of its own, carries out stages in processes of their own, whole but for the
+model, in whose place numbers are made up, and prints for each the seconds, the rows per second, and the peak of the
+memory that is the stage's own: summed over its processes, pages that they share once, without pages of mapped files,
+which the system takes back when it needs them.
 
 `--one-process` encodes in one process, for the ratio.
 """
@@ -19,13 +19,27 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from progress import add_time_limit, say
+import numpy as np
+from memory import own_memory
+from progress import add_time_limit, say, time_limit
 
 from deita_train.data.quickstart.vocabulary import WORDS
 
-STAGES = ("pool", "score", "embed")
+if TYPE_CHECKING:
+    from deita_train.stages.context import StageContext
+
+STAGES = ("pool", "clean_pool", "lengths", "score", "embed", "perplexity", "select", "sft")
+PARENTS = {"select": ("pool", "embed", "quality"), "sft": ("data",)} | dict.fromkeys(
+    ("clean_pool", "lengths", "score", "embed", "perplexity"), ("pool",)
+)
+# Another name than the stage's, where a stage reads an artefact under it.
+FOLDERS = {"quality": "score", "data": "select"}
+KEPT = 1000
+WIDTH = 256
 
 
 def main() -> None:
@@ -36,14 +50,14 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--one-process", action="store_true")
     parser.add_argument("--stage", nargs=2, help=argparse.SUPPRESS)
-    add_time_limit(parser)
+    add_time_limit(parser)  # for each size
     options = parser.parse_args()
     if options.stage is not None:
         carry_out(*options.stage, one_process=options.one_process)
         return
     print("| rows | stage | seconds | rows/s | peak memory |\n|---|---|---|---|---|")
     for num_rows in options.rows:
-        with tempfile.TemporaryDirectory() as folder:
+        with time_limit(options.minutes), tempfile.TemporaryDirectory() as folder:
             make_pool(Path(folder), num_rows, options.words)
             for stage in options.stages:
                 seconds, peak = measured(stage, folder, one_process=options.one_process)
@@ -80,68 +94,136 @@ def measured(stage: str, folder: str, *, one_process: bool) -> tuple[float, int]
 
 def _watch(pid: int, peaks: list[int]) -> None:
     while True:
-        peaks[0] = max(peaks[0], sum(_own_memory(one) for one in _tree(pid)))
+        peaks[0] = max(peaks[0], own_memory(pid))
         time.sleep(0.2)
-
-
-def _tree(pid: int) -> list[int]:
-    """A process and those that it started."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [pid, *(one for child in children for one in _tree(int(child)))]
-
-
-def _own_memory(pid: int) -> int:
-    """The process's proportional share of memory that no file holds, in bytes."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def carry_out(stage: str, folder: str, *, one_process: bool) -> None:
     """One stage's work in this process; prints its seconds."""
     from deita_train.data import parallel
-    from deita_train.data.builtin import builtin_conversations
-    from deita_train.data.shipped_templates import shipped_template
-    from deita_train.stages.context import Progress, StageContext
-    from deita_train.stages.inference import embed, score
-    from deita_train.stages.intake import pool
-    from deita_train.training.miniature import make_model, train_tokenizer
 
-    root = Path(folder)
     if one_process:
         parallel.num_processes = lambda: 1
+    context = stage_context(stage, Path(folder))
+    started = time.perf_counter()
+    work_on(context)
+    print(time.perf_counter() - started)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def work_on(context: "StageContext") -> None:
+    """The work of a stage, without a model."""
+    from deita_train.stages.inference import lengths
+    from deita_train.stages.intake import clean_pool, pool
+    from deita_train.stages.selecting import select
+    from deita_train.stages.training import sft
+
+    work = {
+        "pool": pool.run,
+        "clean_pool": clean_pool.run,
+        "lengths": lengths.run,
+        "score": score_by_number,
+        "embed": embed_by_number,
+        "perplexity": perplexity_by_number,
+        "select": select.run,
+        "sft": sft.prepare,
+    }
+    context.prepared_dir.mkdir(parents=True)
+    work[context.kind](context)
+
+
+def stage_context(stage: str, root: Path) -> "StageContext":
+    """What the stage gets of a run, and the miniature model beside the pool."""
+    from deita_train.data.shipped_templates import shipped_template
+    from deita_train.stages.context import Progress, StageContext
+
     template = shipped_template("vicuna_v1.1")
-    if not (root / "model").exists():
-        rows = builtin_conversations("quickstart", 2000, 1)
-        texts = (message["content"] for row in rows for message in row.row["messages"])
-        tokenizer = train_tokenizer(texts, 2000, template, root / "model")
-        shape = {"hidden_size": 64, "num_layers": 1, "num_heads": 4}
-        make_model(tokenizer, **shape, context_length=2048, seed=1, folder=root / "model")
+    make_miniature(root / "model", template)
     source = {"format": None, "roles": {}, "instruction_share": None, "split": None}
     limits = {"dtype": "float32", "max_length": None, "max_length_limit": 2048}
-    identity = {"sources": [source], "dimension": "quality", "chat_template": template, **limits}
+    identity = {"sources": [source], "dimension": "quality", "chat_template": template, "model": {}, **limits}
+    if stage == "clean_pool":
+        identity = {"deduplicate": {"exact": True, "near": 0.8}, "mix": None}
+    if stage == "select":
+        identity = {"method": "deita", "score": "quality", "threshold": 0.9, "budget": KEPT}
     runtime = {
         "sources": [{"dataset": str(root / "pool.jsonl")}],
         "launch": {"use_cpu": True, "num_processes": 1, "distributed_type": "NO"},
         "max_batch_tokens": None,
         "max_unscored_share": 0.0,
+        "min_digit_mass": 0.0,
+        "allow_fewer": True,
         "section": stage,
     }
-    parents = {} if stage == "pool" else {"pool": root / "pool", "model": root}
-    context = StageContext(stage, stage, identity, runtime, parents, root / stage, 0, 1, Progress(None))
-    context.prepared_dir.mkdir(parents=True)
-    started = time.perf_counter()
-    if stage == "pool":
-        pool.run(context)
-    else:
-        {"score": score, "embed": embed}[stage].prepare(context)
-    print(time.perf_counter() - started)
-    os._exit(0)
+    parents = {"model": root} | {name: root / FOLDERS.get(name, name) for name in PARENTS.get(stage, ())}
+    return StageContext(stage, stage, identity, runtime, parents, root / stage, 0, 1, Progress(None))
+
+
+def make_miniature(folder: Path, template: str) -> None:
+    """A tokenizer, and a model of one layer, unless they are there."""
+    from deita_train.data.builtin import builtin_conversations
+    from deita_train.training.miniature import make_model, train_tokenizer
+
+    if folder.exists():
+        return
+    rows = builtin_conversations("quickstart", 2000, 1)
+    texts = (message["content"] for row in rows for message in row.row["messages"])
+    tokenizer = train_tokenizer(texts, 2000, template, folder)
+    shape = {"hidden_size": 64, "num_layers": 1, "num_heads": 4}
+    make_model(tokenizer, **shape, context_length=2048, seed=1, folder=folder)
+
+
+def score_by_number(context: "StageContext") -> None:
+    """The stage `score` with numbers in place of a model's scores."""
+    from deita_train.inference.row_file import RowFile
+    from deita_train.stages.inference import score
+    from deita_train.stages.inference.batched_pass import run_pass
+
+    score.prepare(context)
+    result = run_pass(context, None, _scores, ("score", "mass"))
+    assert result is not None
+    score._finish(context, RowFile(context.prepared_dir / score._PROMPTS), result, np.ones(1, np.float32), "cpu")
+
+
+def embed_by_number(context: "StageContext") -> None:
+    """The stage `embed` with random vectors."""
+    from deita_train.stages.inference import embed
+    from deita_train.stages.inference.batched_pass import run_pass
+    from deita_train.stages.inference.embedding_table import Inputs, leave_embeddings
+
+    embed.prepare(context)
+    result = run_pass(context, None, _vectors, ("embedding",))
+    assert result is not None
+    leave_embeddings(context, Inputs.read(context), result, 2048, "cpu")
+
+
+def perplexity_by_number(context: "StageContext") -> None:
+    """The stage `perplexity` with numbers in place of a model's losses."""
+    from deita_train.inference.row_file import LABELS, RowFile
+    from deita_train.stages.inference import perplexity
+    from deita_train.stages.inference.batched_pass import ROWS, TokenLosses, run_pass
+
+    def losses(positions: Sequence[int]) -> dict[str, np.ndarray]:
+        counts = [int((labels[1:] >= 0).sum()) for labels in rows.rows(positions, LABELS)]
+        return {"loss": np.array(counts, np.float64), "tokens": np.array(counts, np.int64)}
+
+    perplexity.prepare(context)
+    rows = RowFile(context.prepared_dir / ROWS)
+    result = run_pass(context, None, losses, ("loss", "tokens"))
+    assert result is not None
+    perplexity.token_losses = lambda _: TokenLosses(result.columns["loss"], result.columns["tokens"], {}, "cpu")
+    perplexity.run(context)
+
+
+def _scores(positions: Sequence[int]) -> dict[str, np.ndarray]:
+    numbers = np.asarray(positions, np.uint64) * np.uint64(2654435761) % np.uint64(1 << 32)
+    return {"score": (1 + 5 * numbers / (1 << 32)).astype(np.float32), "mass": np.ones(len(numbers), np.float32)}
+
+
+def _vectors(positions: Sequence[int]) -> dict[str, np.ndarray]:
+    numbers = np.random.default_rng(positions[0]).standard_normal((len(positions), WIDTH), np.float32)
+    return {"embedding": numbers}
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from progress import add_time_limit, say, time_limit
 
 from deita_train.selection.repr_filter import repr_filter as ours
 from deita_train.selection.repr_filter.repr_filter import Trace
-from deita_train.selection.row_ids import RowIds
+from deita_train.data.texts import TextColumn
 from deita_train.table import Table, numbers, words
 
 THRESHOLD = 0.9
@@ -198,11 +198,11 @@ def measure(case: Case, embeddings: np.ndarray) -> Result:
     )
 
 
-def row_ids(num_rows: int) -> RowIds:
+def row_ids(num_rows: int) -> TextColumn:
     """Ids in Arrow, in many chunks as the mapped table of a pool has them."""
     starts = range(0, num_rows, ROWS_PER_WRITE)
     chunks = ([f"row-{place}" for place in range(start, min(start + ROWS_PER_WRITE, num_rows))] for start in starts)
-    return RowIds(pa.chunked_array([pa.array(chunk) for chunk in chunks]))
+    return TextColumn(pa.chunked_array([pa.array(chunk) for chunk in chunks]))
 
 
 def _timed(call: Callable[[], Trace], repeats: int) -> tuple[float, float, Trace]:

@@ -28,7 +28,7 @@ SLOWEST = [
         "distributed/test_two_ranks", "training/test_dpo", "test_bad_input", "stages/test_pass_reference",
         "e2e/test_sweep_steps", "e2e/test_real_preferences", "distributed/test_pass_kills", "training/test_stopping",
         "recipes/test_model_families", "stages/test_lm_eval_stage", "asking/test_whole_run", "asking/test_evolve_run",
-        "run/test_parts", "commands/test_slurm_jobs", "run/test_ray_parts",
+        "run/test_parts", "commands/test_slurm_jobs", "run/test_ray_parts", "benchmarks/test_preparation",
     )
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from deita_train.data.texts import order_of_texts
 from deita_train.errors import UserError
 
 
@@ -77,9 +78,8 @@ def drawn_rows(ids: Sequence[str], size: int, seed: int) -> np.ndarray:
     The ids are put in order and shuffled by the seed, and the first ones are drawn. So the draw depends on seed and ids
     alone, and a smaller draw lies within a larger one of the same rows.
     """
-    by_id = sorted(range(len(ids)), key=ids.__getitem__)
     drawn = np.zeros(len(ids), dtype=bool)
-    drawn[[by_id[place] for place in np.random.default_rng(seed).permutation(len(ids))[:size]]] = True
+    drawn[order_of_texts(ids)[np.random.default_rng(seed).permutation(len(ids))[:size]]] = True
     return drawn
 
 

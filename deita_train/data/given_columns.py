@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from deita_train.data.embeddings import unnamed_matrix
 from deita_train.data.sources import SourceRow, iter_rows
+from deita_train.data.texts import GrowingTexts, TextColumn, TextIndex
 from deita_train.errors import UserError
 
 LOWEST, HIGHEST = 1.0, 6.0
@@ -31,27 +34,31 @@ class GivenColumn:
     num_unused: int = 0
 
     def __iter__(self) -> Iterator[tuple[int, str, Any]]:
-        places = {row_id: place for place, row_id in enumerate(self.ids)}
-        first_seen: dict[str, str] = {}
+        wanted = TextIndex()
+        wanted.extend(self.ids)
+        seen, places = TextIndex(), GrowingTexts()
         for row in iter_rows(self.dataset):
             row_id, value = _value(row, "id"), _value(row, self.column)
             if type(row_id) not in (str, int):
                 raise UserError(f"{row.where}: id {row_id!r} is not an id; expected text or a whole number")
             row_id = str(row_id)
-            if row_id in first_seen:
-                raise UserError(f"id {row_id!r} occurs twice: at {first_seen[row_id]} and {row.where}; keep one")
-            first_seen[row_id] = row.where
-            if row_id in places:
-                yield places[row_id], f"{row.where} (row {row_id!r})", value
-        self.num_unused = sum(row_id not in places for row_id in first_seen)
-        self._check_complete(first_seen)
+            number = seen.add(row_id)
+            if number < len(places):
+                raise UserError(f"id {row_id!r} occurs twice: at {places[number]} and {row.where}; keep one")
+            places.append(row.where)
+            place = wanted.number_of(row_id)
+            if place is None:
+                self.num_unused += 1
+            else:
+                yield place, f"{row.where} (row {row_id!r})", value
+        self._check_complete(seen)
 
-    def _check_complete(self, found: dict[str, str]) -> None:
-        missing = [row_id for row_id in self.ids if row_id not in found]
+    def _check_complete(self, found: TextIndex) -> None:
+        missing = [row_id for row_id in self.ids if found.number_of(row_id) is None]
         if missing:
             raise UserError(
                 f"{self.dataset}: {len(missing)} of the pool's {len(self.ids)} rows are not in it, such as "
-                f"{', '.join(map(repr, missing[:_NUM_NAMED]))}; its own ids begin {next(iter(found))!r}. Make it for "
+                f"{', '.join(map(repr, missing[:_NUM_NAMED]))}; its own ids begin {found.texts[0]!r}. Make it for "
                 "this pool. (A row without an id is called <name of the pool's file>:<row>.)"
             )
 
@@ -64,9 +71,9 @@ def _value(row: SourceRow, column: str) -> Any:
 
 @dataclass(frozen=True)
 class GivenScores:
-    """For each row one score or None per user turn, and how many rows of the table match no row of the pool."""
+    """One score (float64) or null per user turn of each row, and how many rows of the table match none of the pool."""
 
-    scores: list[list[float | None]]
+    scores: pa.ListArray
     num_unused: int
 
 
@@ -79,10 +86,13 @@ def given_scores(dataset: str, column: str, ids: Sequence[str], num_turns: Seque
         UserError: as ``GivenColumn`` does, and for a value that is not of this form.
     """
     given = GivenColumn(dataset, column, ids)
-    scores: list[list[float | None]] = [[] for _ in ids]
+    ends = np.cumsum(num_turns, dtype=np.int64)
+    scores = np.full(int(ends[-1]), np.nan)
     for place, where, value in given:
-        scores[place] = _turn_scores(value, num_turns[place], f"{where}: {column}")
-    return GivenScores(scores, given.num_unused)
+        of_row = _turn_scores(value, num_turns[place], f"{where}: {column}")
+        scores[ends[place] - len(of_row) : ends[place]] = [np.nan if score is None else score for score in of_row]
+    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
+    return GivenScores(pa.ListArray.from_arrays(offsets, pa.array(scores, mask=np.isnan(scores))), given.num_unused)
 
 
 def _turn_scores(value: Any, num_turns: int, where: str) -> list[float | None]:
@@ -106,19 +116,22 @@ def _score(value: Any, where: str) -> float | None:
 
 @dataclass(frozen=True)
 class GivenEmbeddings:
-    """Float32 [N, D] in the order of the ids, and how many rows of the table match no row of the pool."""
+    """Float32 [N, D] in the order of the ids, on disk, and how many rows of the table match no row of the pool."""
 
     matrix: np.ndarray
     num_unused: int
 
 
-def given_ids(dataset: str) -> list[str]:
+def given_ids(dataset: str) -> TextColumn:
     """The ids of a table with embeddings, in its order.
 
     Raises:
         UserError: the column ``id`` is missing.
     """
-    return [str(_value(row, "id")) for row in iter_rows(dataset)]
+    ids = GrowingTexts()
+    for row in iter_rows(dataset):
+        ids.append(str(_value(row, "id")))
+    return ids.column()
 
 
 def given_embeddings(dataset: str, ids: Sequence[str]) -> GivenEmbeddings:
@@ -132,7 +145,7 @@ def given_embeddings(dataset: str, ids: Sequence[str]) -> GivenEmbeddings:
     for place, where, value in given:
         vector = _vector(value, f"{where}: embedding")
         if matrix is None:
-            matrix, first = np.empty((len(ids), len(vector)), dtype=np.float32), where
+            matrix, first = unnamed_matrix((len(ids), len(vector)), np.dtype(np.float32)), where
         if len(vector) != matrix.shape[1]:
             raise UserError(f"{where}: the embedding has {len(vector)} numbers, and {first} has {matrix.shape[1]}")
         matrix[place] = vector

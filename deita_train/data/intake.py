@@ -14,6 +14,7 @@ from deita_train.data.messages import KNOWN_FIELDS
 from deita_train.data.places import source_name
 from deita_train.data.plain_values import is_unicode_text
 from deita_train.data.sources import ReadOptions, SourceRow, iter_rows
+from deita_train.data.texts import GrowingTexts, TextColumn, TextIndex
 from deita_train.errors import UserError
 
 EXAMPLES_PER_REASON = 5
@@ -234,7 +235,7 @@ def _fits_no_format(rows: Sequence[SourceRow], detect: Callable[[Mapping[str, An
 
 
 class RowIds:
-    """The ids of one source and where each was found, in ``positions``.
+    """The ids of one source in order, and where each was found; both lie on disk.
 
     A row's id is the first of ``columns`` that it has, else "<source name>:<row index>". Values of the first column
     must be unique. Any other column names a group that rows may share (a prompt with several pairs): a repeated value
@@ -244,7 +245,16 @@ class RowIds:
     def __init__(self, source: str, columns: Sequence[str] = ("id",)) -> None:
         self.source = source
         self.columns = columns
-        self.positions: dict[str, str] = {}
+        self.index = TextIndex()
+        self.positions = GrowingTexts()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def ids(self) -> TextColumn:
+        """All ids so far."""
+        return self.index.texts.column()
 
     def add(self, row: SourceRow) -> str:
         """The id of the next row.
@@ -255,15 +265,16 @@ class RowIds:
         """
         column = next((name for name in self.columns if row.row.get(name) is not None), None)
         identifier = f"{self.source}:{row.index}" if column is None else _own_id(row, column)
-        if identifier in self.positions and column in self.columns[1:]:
+        if column in self.columns[1:] and self.index.number_of(identifier) is not None:
             identifier = f"{identifier}:{row.index}"
-        if identifier in self.positions:
+        number = self.index.add(identifier)
+        if number < len(self.positions):
             column = column or self.columns[0]
             raise UserError(
-                f"id {identifier!r} is used twice in source {self.source!r}: at {self.positions[identifier]} and"
+                f"id {identifier!r} is used twice in source {self.source!r}: at {self.positions[number]} and"
                 f" {row.where}; make the ids unique, or remove the column {column!r} to number the rows"
             )
-        self.positions[identifier] = row.where
+        self.positions.append(row.where)
         return identifier
 
 

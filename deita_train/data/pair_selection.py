@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import datasets
 import numpy as np
 
+from deita_train.data.arrow_columns import arrow_column, numbers_in
+from deita_train.data.texts import order_of_texts
 from deita_train.errors import UserError
 
 _NUMBERS = ("int", "uint", "float", "null")
@@ -39,8 +41,9 @@ def ranked_pairs(ids: Sequence[str], margins: np.ndarray, order: str) -> np.ndar
         order: "largest" or "smallest".
     """
     sign = 1.0 if order == "smallest" else -1.0
-    known = np.flatnonzero(~np.isnan(margins)).tolist()
-    return np.array(sorted(known, key=lambda place: (sign * margins[place], ids[place])), dtype=np.int64)
+    by_id = order_of_texts(ids)
+    known = by_id[~np.isnan(margins[by_id])]
+    return known[np.argsort(sign * margins[known], kind="stable")]
 
 
 def _numbers(pairs: datasets.Dataset, name: str) -> np.ndarray:
@@ -49,5 +52,5 @@ def _numbers(pairs: datasets.Dataset, name: str) -> np.ndarray:
             f"dpo.preferences.select.by: column {name!r} of the pairs holds something else than a number in each row. "
             "Convert it, or name another."
         )
-    found = np.array([np.nan if value is None else value for value in pairs[name]], dtype=np.float64)
+    found = numbers_in(arrow_column(pairs, name))
     return np.where(np.isfinite(found), found, np.nan)

@@ -1,13 +1,14 @@
 """The pool: conversations from one or several sources as one dataset, and the account of unused rows."""
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import datasets
 import numpy as np
-import pyarrow as pa
 
 from deita_train.data.conversations import (
     Conversation,
@@ -22,6 +23,8 @@ from deita_train.data.intake import Account, IntakeReport, RowIds, RowSource, ch
 from deita_train.data.json_text import JSON_TYPE
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
 from deita_train.data.sources import SourceRow
+from deita_train.data.spilled import filtered
+from deita_train.data.texts import TextColumn, TextIndex
 from deita_train.errors import UserError
 
 RESERVED_COLUMNS = ("complexity_scores", "quality_scores", "embedding")
@@ -81,7 +84,7 @@ class _PoolBuilder:
         self.ids: dict[str, RowIds] = {}
         self.formats: dict[str, str] = {}
         self.draws: dict[str, Draw | None] = {}
-        self.user_turns: list[int] = []  # of each row
+        self.user_turns = array("i")  # of each row
         self.account = Account()
 
     def read(self, source: PoolSource) -> None:
@@ -113,15 +116,17 @@ class _PoolBuilder:
         self.account.keep(messages, conversation.num_left_out, conversation.kept_aside)
 
     def finish(self) -> tuple[datasets.Dataset, PoolReport]:
-        rows_out = sum(len(ids.positions) for ids in self.ids.values())
+        ids = {name: of_source.ids for name, of_source in self.ids.items()}
+        self.ids.clear()
+        rows_out = sum(map(len, ids.values()))
         if rows_out == 0:
-            raise self.account.nothing_usable(self.ids)
-        table = self.table.finish(unique_ids({name: ids.positions for name, ids in self.ids.items()}))
+            raise self.account.nothing_usable(ids)
+        table = self.table.finish(unique_ids(ids).column)
         assert table.num_rows == rows_out
-        num_turns = np.array(self.user_turns)
-        drawn = drawn_from_sources(self.draws, {name: list(ids.positions) for name, ids in self.ids.items()})
+        num_turns = np.frombuffer(self.user_turns, np.int32)
+        drawn = drawn_from_sources(self.draws, ids)
         if drawn is not None:
-            table, num_turns = table.filter(pa.array(drawn)), num_turns[drawn]
+            table, num_turns = filtered(table, drawn), num_turns[drawn]
             self.account.drops["not_sampled"] = rows_out - table.num_rows
         report = PoolReport(
             **self.account.closed(table.num_rows, self.table.left_out, self.table.json_columns),
@@ -131,19 +136,25 @@ class _PoolBuilder:
         return as_dataset(table), report
 
 
-def unique_ids(ids_by_source: Mapping[str, Iterable[str]]) -> list[str]:
+def unique_ids(ids_by_source: Mapping[str, TextColumn]) -> TextColumn:
     """The ids of all sources in order; those found in several sources are prefixed with "<source name>:".
+
+    Args:
+        ids_by_source: unique within each source.
 
     Raises:
         UserError: if an id is still repeated (a source has an id that looks like another's prefixed one).
     """
-    counts = Counter(identifier for ids in ids_by_source.values() for identifier in ids)
-    unique = [
-        f"{name}:{identifier}" if counts[identifier] > 1 else identifier
-        for name, ids in ids_by_source.items()
-        for identifier in ids
-    ]
-    if len(set(unique)) < len(unique):
-        repeated = next(identifier for identifier, count in Counter(unique).items() if count > 1)
-        raise UserError(f"id {repeated!r} is used twice in the merged pool; rename a source or the row")
-    return unique
+    if len(ids_by_source) == 1:
+        return next(iter(ids_by_source.values()))
+    index = TextIndex()
+    numbers = array("i", map(index.add, chain.from_iterable(ids_by_source.values())))
+    is_shared = np.bincount(numbers) > 1
+    unique, following = TextIndex(), iter(numbers)
+    for name, ids in ids_by_source.items():
+        for identifier in ids:
+            prefixed = f"{name}:{identifier}" if is_shared[next(following)] else identifier
+            before = len(unique)
+            if unique.add(prefixed) < before:
+                raise UserError(f"id {prefixed!r} is used twice in the merged pool; rename a source or the row")
+    return unique.texts.column()

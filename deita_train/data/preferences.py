@@ -16,6 +16,7 @@ from deita_train.data.json_text import JSON_TYPE
 from deita_train.data.pairs import FIELDS_OF, SIDES, as_pair, detect_pair_format, read_pair, require_pair_format
 from deita_train.data.row_table import MESSAGES_TYPE, RowTable, as_dataset
 from deita_train.data.sources import SourceRow
+from deita_train.data.spilled import filtered
 from deita_train.errors import UserError
 
 _TYPES = {
@@ -110,14 +111,14 @@ class _PreferenceBuilder:
         self.account.keep([*prompt.messages, *answers], prompt.num_left_out, prompt.kept_aside)
 
     def finish(self, sample: int | None, seed: int | None) -> tuple[datasets.Dataset, PreferenceReport]:
-        ids = list(self.ids.positions)
-        if not ids:
+        ids = self.ids.ids
+        if not len(ids):
             raise self.account.nothing_usable([self.source.name])
         assert self.format is not None, "a usable row has a format"
-        table = self.table.finish(ids)
+        table = self.table.finish(ids.column)
         if sample is not None:
             assert seed is not None, "a draw needs a seed"
-            table = table.filter(pa.array(self._drawn(ids, sample, seed)))
+            table = filtered(table, self._drawn(ids, sample, seed))
             if sample < len(ids):
                 self.account.drops["not_sampled"] = len(ids) - sample
         account = self.account.closed(table.num_rows, self.table.left_out, self.table.json_columns)

@@ -1,9 +1,8 @@
 """Rows collected into Arrow tables: columns of fixed types, and extra ones typed by their values."""
 
 import hashlib
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain, groupby
+from collections.abc import Collection, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import datasets
@@ -14,6 +13,7 @@ from deita_train.data.json_text import JSON_TYPE, LoneSurrogate, NotJson, json_a
 from deita_train.data.messages import Message, UnusableRow
 from deita_train.data.plain_values import is_unicode_text
 from deita_train.data.sources import SourceRow
+from deita_train.data.spilled import SpilledTables
 
 ROWS_PER_CHUNK = 1000
 _MOST_IN_MEMORY = 1 << 26
@@ -75,8 +75,7 @@ class RowTable:
         self.json_columns: dict[str, str] = {}
         self.left_out: set[str] = set()
         self.pending: list[dict[str, Any]] = []
-        self.chunks: list[pa.Table] = []
-        self.in_memory: list[int] = []  # bytes of the last chunks
+        self.chunks = SpilledTables(_MOST_IN_MEMORY)
 
     def own_columns(self, row: SourceRow, consumed: Collection[str]) -> dict[str, OwnColumn]:
         """The columns of a row that the table will keep, all but those in ``consumed``.
@@ -160,15 +159,6 @@ class RowTable:
             columns[name] = self._own_array(name, [row.get(name) for row in self.pending])
         self.chunks.append(pa.table(columns))
         self.pending.clear()
-        self.in_memory.append(self.chunks[-1].nbytes)
-        if sum(self.in_memory) > _MOST_IN_MEMORY:
-            self._to_disk()
-
-    def _to_disk(self) -> None:
-        """Write the tables that are still in memory to files."""
-        first = len(self.chunks) - len(self.in_memory)
-        self.chunks[first:] = _mapped(self.chunks[first:])
-        self.in_memory.clear()
 
     def _own_array(self, name: str, values: list[Any]) -> pa.Array:
         try:
@@ -183,7 +173,7 @@ class RowTable:
         assert self.kinds[name] == "float", error
         self._keep_as_json(name, "fractions, and whole numbers too large for float64")
 
-    def finish(self, ids: Sequence[str]) -> pa.Table:
+    def finish(self, ids: pa.ChunkedArray) -> pa.Table:
         """All rows (at least one) as one table, ``ids`` first; early chunks are cast to the final types."""
         if self.pending:
             self._flush()
@@ -199,7 +189,7 @@ class RowTable:
                 for place in range(len(self.chunks))
             ]
         )
-        return table.add_column(0, "id", pa.array(ids, type=pa.string()))
+        return table.add_column(0, "id", ids)
 
     def _same_type(self, chunks: list[pa.ChunkedArray]) -> list[pa.Array | pa.ChunkedArray]:
         """A column's chunks; messages are lists of JSON in all of them if they are in one."""
@@ -221,18 +211,6 @@ class RowTable:
         if kind == JSON and chunk[name].type != JSON_TYPE:
             return json_array([_as_json(value) for value in chunk[name].to_pylist()])
         return chunk[name].cast(_ARROW_TYPES[kind])
-
-
-def _mapped(tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
-    """The same tables in memory-mapped files without a name."""
-    for schema, alike in groupby(tables, key=lambda table: table.schema):
-        with tempfile.NamedTemporaryFile(prefix="deita-rows-", suffix=".arrow") as file:
-            with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                for table in alike:
-                    writer.write_table(table.combine_chunks())
-            reader = pa.ipc.open_file(pa.memory_map(file.name))
-            for number in range(reader.num_record_batches):
-                yield pa.Table.from_batches([reader.get_batch(number)])
 
 
 def _own_column(value: Any) -> OwnColumn:

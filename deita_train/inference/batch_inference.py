@@ -17,6 +17,8 @@ from deita_train.inference.speed import Speed
 
 # After a batch of n tokens was too large, batches above this share of n are halved without trying.
 _TRIED_SHARE = 0.75
+# A fast pass over wide vectors would hold gigabytes by the time a shard is due.
+_MOST_HELD = 1 << 26
 
 
 @dataclass
@@ -44,13 +46,14 @@ class Pass:
             UserError: a single row is too large for the memory.
         """
         pending: list[pa.Table] = []
-        flushed = time.monotonic()
+        flushed, held = time.monotonic(), 0
         for number in numbers:
             pending.append(self._compute_batch(number))
+            held += pending[-1].nbytes
             self.on_batch()
-            if time.monotonic() - flushed > self.flush_seconds:
+            if time.monotonic() - flushed > self.flush_seconds or held > _MOST_HELD:
                 write_shard(self.shard_dir, pending, self.part)
-                pending, flushed = [], time.monotonic()
+                pending, flushed, held = [], time.monotonic(), 0
         write_shard(self.shard_dir, pending, self.part)
 
     def _compute_batch(self, number: int) -> pa.Table:

@@ -25,6 +25,7 @@ class RowWriter:
     def __init__(self, path: Path, columns: Mapping[str, pa.DataType]) -> None:
         """Begin the file, with columns of these types."""
         self._schema = pa.schema(list(columns.items()))
+        path.unlink(missing_ok=True)  # which may be linked elsewhere
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._file, self._schema)
         self._pending: dict[str, list[Any]] = {name: [] for name in columns}

@@ -19,6 +19,7 @@ from deita_train.store.atomic_io import fsync_folder
 # For each row: its batch's number, its position, and the number of pieces its batch was computed in.
 BATCH, ITEM, PARTS = "batch", "item", "parts"
 Columns = dict[str, np.ndarray]
+_OTHER_BATCHES = "its batches are not the plan's"
 # Decoding a part takes several times its own size.
 _ROWS_PER_PART = 256
 
@@ -165,13 +166,17 @@ def _read_batches(path: Path, plan: BatchPlan, wanted: set[str]) -> tuple[set[in
         return set(), f"it cannot be read ({reason})"
     if set(table.column_names) != wanted:
         return set(), f"its columns are {', '.join(table.column_names)}"
-    numbers = list(dict.fromkeys(table[BATCH].to_pylist()))
-    if not numbers or not all(isinstance(number, int) and 0 <= number < len(plan.batches) for number in numbers):
-        return set(), "its batches are not the plan's"
-    planned = [(number, position) for number in numbers for position in plan.batches[number]]
-    if list(zip(table[BATCH].to_pylist(), table[ITEM].to_pylist(), strict=True)) != planned:
+    if not len(table) or any(table[name].type != pa.int64() or table[name].null_count for name in (BATCH, ITEM)):
+        return set(), _OTHER_BATCHES
+    batches, items = table[BATCH].to_numpy(), table[ITEM].to_numpy()
+    first = np.flatnonzero(np.diff(batches, prepend=-1 - batches[:1]))
+    numbers = batches[first]
+    if numbers.min() < 0 or numbers.max() >= len(plan.batches) or len(np.unique(numbers)) < len(numbers):
+        return set(), _OTHER_BATCHES
+    planned = np.concatenate([plan.batches.order[slice(*plan.batches.starts[number:][:2])] for number in numbers])
+    if not np.array_equal(items, planned) or not np.array_equal(batches, numbers.repeat(plan.batches.sizes[numbers])):
         return set(), "a batch in it is not what was planned"
-    return set(numbers), ""
+    return set(numbers.tolist()), ""
 
 
 def _to_arrow(values: np.ndarray) -> pa.Array:

@@ -25,6 +25,8 @@ class Display:
         self._started = 0.0
         self._plain_at = 0.0
         self._live: Live | None = None
+        self._step = ""  # of the stage, and when it began
+        self._step_at = 0.0
         self._expected: dict[str, float] = {}
         self._pending: list[str] = []
 
@@ -37,7 +39,8 @@ class Display:
         self._number += not again
         self._label = f"{label}{f'  ({cell})' if cell else ''}"
         self._progress_file = progress_file
-        self._started = self._plain_at = time.monotonic()
+        self._started = self._plain_at = self._step_at = time.monotonic()
+        self._step = ""
         if self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -84,17 +87,31 @@ class Display:
         progress = self._progress()
         stage_left = None
         if progress and progress["total"]:
+            seconds = self._seconds_of_step(progress.get("step", ""))
             share = progress["done"] / progress["total"]
             parts.append(f"{progress['done']}/{progress['total']} {progress['unit']}")
+            if self._step:
+                parts[-1] = f"{self._step} {parts[-1]}"
             if progress["detail"]:
                 parts.append(progress["detail"])
+            elif self._step and seconds >= 1:
+                parts.append(f"{progress['done'] / seconds:,.0f}/s")
             if share > 0.03:
-                stage_left = elapsed * (1 - share) / share
-                parts.append(f"about {_duration(stage_left)} left")
+                step_left = seconds * (1 - share) / share
+                parts.append(f"about {_duration(step_left)} left")
+                stage_left = None if self._step else step_left  # what follows this step is not known yet
         run_left = self._run_left(stage_left)
         if run_left is not None:
             parts.append(f"run: about {_duration(run_left)} left")
         return "  ".join(parts)
+
+    def _seconds_of_step(self, step: str) -> float:
+        """How long the stage has been at this step."""
+        now = time.monotonic()
+        if step != self._step:
+            # The first step of a stage began with it.
+            self._step, self._step_at = step, self._started if self._step_at == self._started and step else now
+        return now - self._step_at
 
     def _progress(self) -> dict[str, Any] | None:
         if self._progress_file is None:

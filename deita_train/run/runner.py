@@ -78,7 +78,10 @@ def run_plan(
     update_failures(plan, missing, tried=[node.id for node in nodes])
     link_models(plan, without=rebuilt)
     executor = Executor(plan, children, display, rebuilt, waits=cell is not None)
-    executor.build(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
+    try:
+        executor.build(nodes, goes_on=len(plan.cells) > 1 and cell in (None, SHARED))
+    finally:
+        plan.store.remove_shared()
     missing = missing_ids(plan)
     update_failures(plan, missing)
     for occupied in link_models(plan, without=executor.failed_ids):
@@ -127,7 +130,10 @@ def build_stages(plan: Plan, console: Console) -> None:
     children = _start_children(plan, missing, display) if is_missing else _children()
     write_record(plan)
     link_models(plan)
-    Executor(plan, children, display, set(), waits=False).build(plan.nodes, goes_on=False)
+    try:
+        Executor(plan, children, display, set(), waits=False).build(plan.nodes, goes_on=False)
+    finally:
+        plan.store.remove_shared()
 
 
 def _check_machines(nodes: Sequence[Node], missing: Collection[str]) -> None:

@@ -1,13 +1,17 @@
 """The rows that a method selects from, with what it reads of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import repeat
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
+from deita_train.data.arrow_columns import arrow_column, iter_columns, iter_values
+from deita_train.data.texts import TextColumn
 from deita_train.errors import UserError
 from deita_train.scoring.evol_score import evol_score, over_turns
 from deita_train.selection.pool_columns import number_column, tag_column
@@ -37,7 +41,8 @@ class Candidates:
             rows, where they are the whole pool.
         whole_pool_scores: `[N]` float64 weighted scores, where they were scaled over more rows than these.
         queries: those of `select.target`, embedded as the rows are; they may be any number.
-        counted_turns: for each row which of its user turns the score counts; None, of a row or of all, for all turns.
+        counted_turns: for each row which of its user turns the score counts, lists of truth values; null for all turns
+            of a row, None for all turns of all rows.
     """
 
     rows: datasets.Dataset
@@ -45,24 +50,24 @@ class Candidates:
     embeddings: np.ndarray | None = None
     mean: np.ndarray | None = None
     queries: Queries | None = None
-    counted_turns: Sequence[Sequence[bool] | None] | None = None
+    counted_turns: pa.ListArray | None = None
     whole_pool_scores: np.ndarray | None = None
 
-    def subset(self, positions: Sequence[int]) -> "Candidates":
+    def subset(self, positions: Sequence[int] | np.ndarray) -> "Candidates":
         """The rows at these positions, with the same settings, and weighted scores as they are among all rows."""
         weighted = not isinstance(self.settings.ranked_by, str) and self.settings.rules.scores != "none"
         return replace(
             self,
             rows=self.rows.select(positions),
             embeddings=None if self.embeddings is None else self.embeddings[positions],
-            counted_turns=None if self.counted_turns is None else [self.counted_turns[place] for place in positions],
+            counted_turns=None if self.counted_turns is None else self.counted_turns.take(pa.array(positions)),
             whole_pool_scores=self.scores[positions] if weighted else None,
         )
 
     @cached_property
-    def ids(self) -> list[str]:
+    def ids(self) -> TextColumn:
         """The row ids."""
-        return list(self.rows["id"])
+        return TextColumn(arrow_column(self.rows, "id"))
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -81,12 +86,12 @@ class Candidates:
         return number_column(self.rows, name)
 
     def _over_turns(self, score: Score) -> np.ndarray:
-        turns = zip(*(self.values(name) for name in _columns_of(score)), strict=True)
-        counted = [None] * len(self.ids) if self.counted_turns is None else self.counted_turns
+        turns = self.values(*_columns_of(score))
+        counted = repeat(None, len(self.rows)) if self.counted_turns is None else iter_values(self.counted_turns)
         combined = evol_score if score == "evol" else over_turns
         over_row = partial(combined, how=self.settings.score_turns)
-        found = [over_row(*of_row, counted=counts) for of_row, counts in zip(turns, counted, strict=True)]
-        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+        found = (over_row(*of_row, counted=counts) for of_row, counts in zip(turns, counted, strict=True))
+        return np.fromiter((np.nan if value is None else value for value in found), np.float64, len(self.rows))
 
     @property
     def has_scores(self) -> bool:
@@ -114,18 +119,19 @@ class Candidates:
         assert self.embeddings is not None
         return UnitRows.measure(self.embeddings, self.ids, center=self.settings.center, mean=self.mean)
 
-    def values(self, name: str) -> Sequence[Any]:
-        """The values of a column that the pipeline writes.
+    def values(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """The values of columns that the pipeline writes, row by row.
 
         Raises:
             UserError: the pool has no such column.
         """
-        if name not in self.rows.column_names:
+        missing = [name for name in names if name not in self.rows.column_names]
+        if missing:
             raise UserError(
-                f"the selection needs the column '{name}' and the pool has only {self.rows.column_names}. "
+                f"the selection needs the column '{missing[0]}' and the pool has only {self.rows.column_names}. "
                 "Add the missing scores to the pool, or choose a method that does not read them."
             )
-        return list(self.rows[name])
+        return iter_columns(self.rows, names)
 
 
 def _columns_of(score: Score) -> list[str]:

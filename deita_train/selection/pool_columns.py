@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from deita_train.data.arrow_columns import arrow_column, numbers_in
 from deita_train.errors import UserError
 from deita_train.selection.repr_filter.unit_rows import name_rows
 
@@ -37,8 +38,8 @@ def number_column(rows: datasets.Dataset, column: str) -> np.ndarray:
             f"column '{column}' holds {_in_words(feature)}, and the method needs a number in each row. Convert it, or "
             "name another column."
         )
-    values = [value if value is not None and math.isfinite(value) else math.nan for value in rows[column]]
-    return np.array(values, dtype=np.float64)
+    numbers = numbers_in(arrow_column(rows, column))
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _inner_numbers(rows: datasets.Dataset, column: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deita_train.data.arrow_columns import arrow_column
 from deita_train.errors import UserError
 from deita_train.selection.baselines.clusters import cluster_labels
 from deita_train.selection.candidates import Candidates
@@ -218,15 +219,17 @@ def _values(candidates: Candidates, column: str) -> list[Any]:
             f"column '{column}' holds neither texts nor whole numbers nor yes/no values in each row, so it names no "
             "strata. Name another column."
         )
-    return list(rows[column])
+    coded = arrow_column(rows, column).combine_chunks().dictionary_encode()
+    distinct = [*coded.dictionary.to_pylist(), None]  # found at -1
+    return [distinct[code] for code in coded.indices.fill_null(-1).to_numpy()]
 
 
 def _members(names: Sequence[str]) -> dict[str, np.ndarray]:
     """The positions `[n]` int64 of each stratum's rows, by name."""
-    places: dict[str, list[int]] = {name: [] for name in sorted(set(names))}
-    for place, name in enumerate(names):
-        places[name].append(place)
-    return {name: np.array(of_name, dtype=np.int64) for name, of_name in places.items()}
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    codes = np.fromiter((numbers[name] for name in names), np.int32, len(names))
+    parts = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    return dict(zip(numbers, parts, strict=True))
 
 
 def _weights(sizes: Mapping[str, int], share: Any) -> dict[str, float]:

@@ -4,12 +4,14 @@ Nothing here depends on the order of the rows: sums are correctly rounded, and e
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import rankdata
 
 from deita_train.selection.settings import Order, WeightedScore
+
+_ROWS_AT_ONCE = 4096
 
 
 def weighted_score(numbers: Mapping[str, np.ndarray], score: WeightedScore) -> np.ndarray:
@@ -32,13 +34,20 @@ def weighted_score(numbers: Mapping[str, np.ndarray], score: WeightedScore) -> n
     for name, how in weights.items():
         part = scaled(in_order(numbers[name][whole], how["order"]), score["scale"])
         parts.append(part * how["weight"] if score["combine"] == "sum" else part ** how["weight"])
-    rows = np.stack(parts, axis=1).tolist()
-    found = np.full(len(whole), np.nan)
-    if score["combine"] == "sum":
-        found[whole] = [math.fsum(row) for row in rows]
-    else:
-        found[whole] = [math.prod(sorted(row)) for row in rows]  # in whatever order they are named
+    combined = math.fsum if score["combine"] == "sum" else _product
+    rows, found = np.stack(parts, axis=1), np.full(len(whole), np.nan)
+    found[whole] = np.fromiter(map(combined, _lists(rows)), np.float64, len(rows))
     return found
+
+
+def _product(numbers: Sequence[float]) -> float:
+    return math.prod(sorted(numbers))  # in whatever order they are named
+
+
+def _lists(rows: np.ndarray) -> Iterator[list[float]]:
+    """The rows as Python's numbers, without holding all of them."""
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield from rows[start : start + _ROWS_AT_ONCE].tolist()
 
 
 def in_order(numbers: np.ndarray, order: Order) -> np.ndarray:

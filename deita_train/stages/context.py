@@ -11,9 +11,14 @@ from typing import Any
 class Progress:
     """A small file through which a stage reports progress. Only rank 0 writes it, at most five times a second."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, step: str = "") -> None:
         self._path = path
+        self._step = step
         self._last = 0.0
+
+    def of_step(self, step: str) -> "Progress":
+        """The same for a step of the stage, which is shown by itself, with its own rate and time left."""
+        return Progress(self._path, step)
 
     def update(self, done: int, total: int, unit: str, detail: str = "") -> None:
         """Report that `done` of `total` units are done."""
@@ -22,7 +27,8 @@ class Progress:
             return
         self._last = now
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"done": done, "total": total, "unit": unit, "detail": detail}))
+        told = {"done": done, "total": total, "unit": unit, "detail": detail, "step": self._step}
+        temporary.write_text(json.dumps(told))
         temporary.replace(self._path)
 
 
@@ -52,7 +58,8 @@ class Part:
 @dataclass(frozen=True)
 class StageContext:
     """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `reusable` are
-    published artefacts in which it may find again what it would compute; ranks other than 0 have none. `part` is what
+    published artefacts in which it may find again what it would compute; ranks other than 0 have none. `shared_dir` is
+    where passes of one run leave prepared rows for one another; None where no other pass would read them. `part` is what
     this process does of the stage, None for all of it."""
 
     kind: str
@@ -67,6 +74,7 @@ class StageContext:
     log: Callable[[Mapping[str, float], int], None] = _log_nothing
     reusable: tuple[Path, ...] = ()
     part: Part | None = None
+    shared_dir: Path | None = None
 
     @property
     def data_dir(self) -> Path:

@@ -94,6 +94,19 @@ class Refusals:
         as_text, self.as_text = self.as_text - before, before
         return written, as_text
 
+    def told(self) -> dict[str, Any]:
+        """The counts as JSON, for a stage that has the same rows."""
+        return {"counts": self.counts, "examples": self.examples, "as_text": self.as_text}
+
+    def take_over(self, told: Mapping[str, Any], num_rows: int) -> None:
+        """Count what another stage told of the same `num_rows` rows.
+
+        Raises:
+            UserError: more were refused than the limit allows.
+        """
+        self.counts, self.examples, self.as_text = Counter(told["counts"]), dict(told["examples"]), told["as_text"]
+        self.check(num_rows)
+
     def unless_refused(self, row_id: str, make: Callable[[], Made]) -> Made | None:
         """What `make` returns, or None for a row that the template refuses, which is counted and named in the log."""
         try:

@@ -3,9 +3,11 @@
 runs/store/<kind>-<key12>/         published: complete, never changed
 runs/store/.work/<kind>-<key12>/   being built: checkpoints, shards and logs of this and earlier attempts
 runs/store/.locks/                 which run is building what
+runs/store/.prepared/              rows that several passes of a run prepare alike, until it ends
 """
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,15 @@ class Store:
     def work_path(self, artefact_id: str) -> Path:
         """The folder in which the artefact is built."""
         return self.folder / ".work" / artefact_id
+
+    @property
+    def shared_dir(self) -> Path:
+        """The folder in which passes leave prepared rows for one another."""
+        return self.folder / ".prepared"
+
+    def remove_shared(self) -> None:
+        """Remove it; a pass that reads there now prepares its rows itself."""
+        shutil.rmtree(self.shared_dir, ignore_errors=True)
 
     def lock_path(self, artefact_id: str) -> Path:
         """The lock of the run that builds the artefact."""

@@ -27,13 +27,13 @@ def test_scores_are_joined_by_id(tmp_path):
         {"id": "a", "quality_scores": None},
     ]
     found = scores(tmp_path, ["a", "b", "7"], [1, 3, 1], *rows)
-    assert found.scores == [[None], [1.0, None, 2.5], [6.0]]
+    assert found.scores.to_pylist() == [[None], [1.0, None, 2.5], [6.0]]
     assert found.num_unused == 1
 
 
 def test_the_rounding_of_an_expectation_is_no_mistake(tmp_path):
     found = scores(tmp_path, ["a"], [2], {"id": "a", "quality_scores": [6.0000005, 0.9999999]})
-    assert found.scores == [[6.0000005, 0.9999999]]
+    assert found.scores.to_pylist() == [[6.0000005, 0.9999999]]
 
 
 MISTAKES = [
@@ -110,4 +110,11 @@ def test_the_order_of_the_file_changes_nothing(tmp_path_factory, order):
     file = write(folder, *(rows[place] for place in order))
     ids = [str(number) for number in range(6)]
     assert given_embeddings(file, ids).matrix[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
-    assert given_scores(file, "quality_scores", ids, [1] * 6).scores == [[1.0], [1.5], [2.0], [2.5], [3.0], [3.5]]
+    assert given_scores(file, "quality_scores", ids, [1] * 6).scores.to_pylist() == [
+        [1.0],
+        [1.5],
+        [2.0],
+        [2.5],
+        [3.0],
+        [3.5],
+    ]

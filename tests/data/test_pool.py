@@ -16,6 +16,7 @@ from deita_train.data.conversations import FORMAT_COLUMNS, FORMATS
 from deita_train.data.pool import PoolSource, build_pool, unique_ids
 from deita_train.data.row_table import MESSAGES_TYPE
 from deita_train.data.sources import SourceRow
+from deita_train.data.texts import as_column
 from deita_train.errors import UserError
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -64,7 +65,7 @@ def test_repeats_within_a_source_are_an_error():
 
 def test_an_id_that_looks_like_a_prefixed_one():
     with pytest.raises(UserError, match="'a:1' is used twice in the merged pool"):
-        unique_ids({"a": ["1", "a:1"], "b": ["1"]})
+        unique_ids({"a": as_column(["1", "a:1"]), "b": as_column(["1"])})
 
 
 @pytest.mark.parametrize("identifier", [1.5, True, "", ["x"]])

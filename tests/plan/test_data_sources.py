@@ -266,7 +266,7 @@ def test_given_scores_may_be_shards(tmp_path):
 
     table = datasets.Dataset.from_list([row("a"), row("b")])
     for file in (by_pattern.runtime["file"], data["scores"]["quality"]):
-        assert read_given_scores(file, "quality", table).scores == [[2.0], [2.0]]
+        assert read_given_scores(file, "quality", table).scores.to_pylist() == [[2.0], [2.0]]
     data["scores"]["quality"] = "org/scores"
     with pytest.raises(UserError, match=r"scores\.quality: org/scores does not exist \(looked in "):
         graph(tmp_path, data)

@@ -29,9 +29,9 @@ def lines(output):
     return [" ".join(line.split()) for line in output.getvalue().splitlines()]
 
 
-def progress(folder, done, total, unit="batches", detail=""):
+def progress(folder, done, total, unit="batches", detail="", **step):
     path = folder / "progress.json"
-    path.write_text(json.dumps({"done": done, "total": total, "unit": unit, "detail": detail}))
+    path.write_text(json.dumps({"done": done, "total": total, "unit": unit, "detail": detail, **step}))
     return path
 
 
@@ -128,3 +128,18 @@ def test_a_terminal_gets_a_live_line_that_ends_with_the_stage(tmp_path):
 )
 def test_durations(seconds, text):
     assert display._duration(seconds) == text
+
+
+def test_preparation_is_a_step_of_its_own_with_its_rate_and_time_left(clock, tmp_path):
+    shown, _ = make()
+    shown.expect({}, [])
+    shown.start("embed", "", progress(tmp_path, 0, 1000, "rows rendered", step="preparing"))
+    assert line_at(clock, shown, 0) == "[ 1/12] embed 0.0 s preparing 0/1000 rows rendered"
+    progress(tmp_path, 200, 1000, "rows rendered", step="preparing")
+    # 200 rows in 4 s: 800 more take 16 s, and what comes after them is not known.
+    assert line_at(clock, shown, 4) == "[ 1/12] embed 4.0 s preparing 200/1000 rows rendered 50/s about 16 s left"
+    progress(tmp_path, 0, 100, "tokens", step="")
+    assert line_at(clock, shown, 16) == "[ 1/12] embed 20.0 s 0/100 tokens"
+    progress(tmp_path, 25, 100, "tokens", step="")
+    # A quarter took 10 s of its own: 30 s are left, for the run too.
+    assert line_at(clock, shown, 10) == ("[ 1/12] embed 30.0 s 25/100 tokens about 30 s left run: about 30 s left")

@@ -84,15 +84,19 @@ def test_the_tokens_are_those_of_sfts_preparation(made, tmp_path, max_length):
     found = read_trained_lengths(folder / "work", max_length)
     labelled = [conversation_row(tokenizer, row, max_length) for row in ROWS]
     count = write_training_rows(labelled, tmp_path / "rows")
-    assert sum(found.tokens.values()) == count.tokens
-    assert sum(tokens == 0 for tokens in found.tokens.values()) == count.without_loss
+    assert found.tokens.sum() == count.tokens
+    assert (found.tokens == 0).sum() == count.without_loss
     if max_length in (170, 200):
         assert count.without_loss > 0 and count.truncated > 0
-    for row, of_row in zip(ROWS, labelled, strict=True):
-        assert found.tokens[row["id"]] in (0, len(of_row.input_ids))
+    ids = [row["id"] for row in ROWS]
+    turns = found.turns_of([*ids, "elsewhere"]).to_pylist()
+    assert turns.pop() is None
+    for row_id, of_row, tokens, trained in zip(ids, labelled, found.tokens_of(ids).tolist(), turns, strict=True):
+        assert tokens in (0, len(of_row.input_ids))
         if max_length is None:
-            assert found.turns[row["id"]].count(False) == (row["id"] == "trailing")
-    assert found.tokens_of(["led", "trailing"]).tolist() == [found.tokens["led"], found.tokens["trailing"]]
+            assert trained.count(False) == (row_id == "trailing")
+    by_id = dict(zip(ids, found.tokens.tolist(), strict=True))
+    assert found.tokens_of(["trailing", "elsewhere", "led"]).tolist() == [by_id["trailing"], 0, by_id["led"]]
 
 
 def test_a_template_that_joins_answers_is_refused(made):

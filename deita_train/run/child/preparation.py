@@ -1,6 +1,7 @@
 """What a stage prepares once, on rank 0, before the ranks begin."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from deita_train.stages.context import StageContext
@@ -16,18 +17,24 @@ _PREPARED = "complete"
 _FORM = 2
 
 
-def prepare(module: Any, context: StageContext) -> None:
-    """Prepare on rank 0; keeps what an earlier attempt prepared, unless something that it depends on changed."""
+def prepare(module: Any, context: StageContext) -> float:
+    """Prepare on rank 0; keeps what an earlier attempt prepared, unless something that it depends on changed.
+
+    Returns:
+        How many seconds it took.
+    """
     if is_prepared(context):
-        return
+        return 0.0
+    started = time.monotonic()
     remove_tree(context.prepared_dir)
     for outdated in ("shards", "checkpoints", PARTS):  # of the old batches, of the old rows
         remove_tree(context.work_dir / outdated)
     context.prepared_dir.mkdir(parents=True)
     if hasattr(module, "prepare"):
-        module.prepare(context)
+        module.prepare(replace(context, progress=context.progress.of_step("preparing")))
     fsync_tree(context.prepared_dir)
     write_text_atomically(context.prepared_dir / _PREPARED, _made_for(context))
+    return time.monotonic() - started
 
 
 def is_prepared(context: StageContext) -> bool:

@@ -113,18 +113,22 @@ def _check_world_size(context: StageContext) -> None:
 
 def _carry_out(plan: Plan, node: Node, context: StageContext) -> StageResult | None:
     """Prepare on rank 0, run on every rank; other ranks have no result."""
-    module = stage_module(node.kind)
+    module, seconds, started = stage_module(node.kind), 0.0, time.monotonic()
     if context.rank == 0:
         if PARENT_VARIABLE not in os.environ:  # a run removes it itself
             (context.work_dir / STOP_FILE).unlink(missing_ok=True)
         for leftover in (context.data_dir, context.model_dir, context.files_dir, context.work_dir / "trace"):
             remove_tree(leftover)
         context = replace(context, reusable=find_reusable(plan.store, node))
-        prepare(module, context)
+        seconds = prepare(module, context)
     else:
         wait_for_preparation(context)
     result: StageResult | None = module.run(context)
-    return result
+    if result is None or not hasattr(module, "prepare"):
+        return result
+    whole = time.monotonic() - started
+    sys.stdout.write(f"{context.label}: preparation took {seconds:,.1f} s, {seconds / whole:.0%} of the stage\n")
+    return replace(result, metrics={**result.metrics, "preparation_seconds": round(seconds, 3)})
 
 
 def _leave_process_group() -> None:

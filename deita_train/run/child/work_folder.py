@@ -73,4 +73,17 @@ def stage_context(plan: Plan, node: Node, rank: int, work_dir: Path) -> StageCon
         rank=rank,
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
         progress=Progress(work_dir / PROGRESS if rank == 0 else None),
+        shared_dir=plan.store.shared_dir if _is_one_of_several(plan, node) else None,
     )
+
+
+def _is_one_of_several(plan: Plan, node: Node) -> bool:
+    """Whether the plan has other stages of this kind over the same table, which may prepare the same rows."""
+    tables = _tables(node)
+    return bool(tables) and any(
+        other.id != node.id and other.kind == node.kind and _tables(other) == tables for other in plan.nodes
+    )
+
+
+def _tables(node: Node) -> list[str]:
+    return [node.parents[name].id for name in ("pool", "data") if name in node.parents]

@@ -29,7 +29,7 @@ def fit(candidates: Candidates, budget: int) -> Trace:
     order = walk_order(candidates.ids, -candidates.numbers)
     if candidates.settings.among == "pool":
         return trace_of(len(order), order[:budget])
-    instructions = [_instruction(messages) for messages in candidates.values("messages")]
+    instructions = [_instruction(messages) for (messages,) in candidates.values("messages")]
     if len(order) > 1 and len(set(instructions)) == len(order):
         raise UserError(
             f"method fit chooses between answers to one instruction, and no two of the {len(order)} rows share one. "

@@ -4,7 +4,7 @@ Fahrbach et al. 2024, "GIST: Greedy Independent Set Thresholding for Max-Min Div
 (arXiv 2405.18754, algorithm 1).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def _distance(similarity: float) -> float:
     return float(np.sqrt(max(2 - 2 * similarity, 0)))
 
 
-def _farthest_pair(pool: UnitRows, ids: list[str]) -> tuple[np.ndarray, float]:
+def _farthest_pair(pool: UnitRows, ids: Sequence[str]) -> tuple[np.ndarray, float]:
     """The positions `[2]` of the two rows that are farthest apart, the first by id, and their distance.
 
     Found by float32 products, so rows that differ by less than about 1e-6 may stand for each other.

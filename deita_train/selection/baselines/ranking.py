@@ -73,8 +73,8 @@ def longest_response(candidates: Candidates, budget: int) -> Trace:
 
 def answer_tokens(candidates: Candidates) -> np.ndarray:
     """How many tokens of each row SFT would train on, `[N]` float64, nan for a row that the template cannot write."""
-    counts = candidates.values("answer_tokens")
-    return np.array([np.nan if number is None else number for number in counts], dtype=np.float64)
+    counts = (np.nan if number is None else number for (number,) in candidates.values("answer_tokens"))
+    return np.fromiter(counts, np.float64, len(candidates.rows))
 
 
 def longest_instruction(candidates: Candidates, budget: int) -> Trace:
@@ -84,11 +84,11 @@ def longest_instruction(candidates: Candidates, budget: int) -> Trace:
 
 def characters(candidates: Candidates, role: str) -> np.ndarray:
     """How many characters the messages of a role have in each row, `[N]` float64."""
-    lengths = [
+    lengths = (
         sum(len(message_text(message)) for message in messages if message["role"] == role)
-        for messages in candidates.values("messages")
-    ]
-    return np.array(lengths, dtype=np.float64)
+        for (messages,) in candidates.values("messages")
+    )
+    return np.fromiter(lengths, np.float64, len(candidates.rows))
 
 
 def whole_pool(candidates: Candidates, budget: int) -> Trace:

@@ -6,7 +6,10 @@ from types import MappingProxyType
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
+from deita_train.data.arrow_columns import arrow_column, iter_values
+from deita_train.data.texts import TextColumn, places_of
 from deita_train.errors import UserError
 from deita_train.selection.measures.compared import Comparison, Composition, Diversity, Measured
 from deita_train.selection.measures.composition import (
@@ -74,7 +77,7 @@ def compare(
     """
     if not selections:
         raise UserError("there is no selection to compare; give the ids of at least one.")
-    ids = list(pool["id"])
+    ids = TextColumn(arrow_column(pool, "id"))
     chosen = _positions(ids, selections)
     facts = _Facts.read(pool, scores, token_column, tokens, max_length, mean_of)
     whole = facts.of(np.arange(len(ids)))
@@ -94,10 +97,10 @@ def compare(
 
 def _positions(ids: Sequence[str], selections: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
     """Positions in the pool of each selection's rows, `[n]` int64, ascending."""
-    place = {row_id: position for position, row_id in enumerate(ids)}
     positions = {}
     for name, selected in selections.items():
-        unknown = np.flatnonzero([row_id not in place for row_id in selected])
+        places = places_of(selected, ids)
+        unknown = np.flatnonzero(places < 0)
         if len(unknown):
             raise UserError(
                 f"selection '{name}': {len(unknown)} of {len(selected)} rows are not in the pool: "
@@ -106,7 +109,7 @@ def _positions(ids: Sequence[str], selections: Mapping[str, Sequence[str]]) -> d
         if not len(selected) or len(set(selected)) < len(selected):
             what = "holds an id more than once" if len(selected) else "is empty"
             raise UserError(f"selection '{name}' {what}; it needs one id for each of its rows.")
-        positions[name] = np.array(sorted(place[row_id] for row_id in selected), dtype=np.int64)
+        positions[name] = np.sort(places)
     return positions
 
 
@@ -119,7 +122,7 @@ class _Facts:
     tokens: np.ndarray | None
     lengths: np.ndarray
     turns: np.ndarray
-    sources: list[str] | None
+    sources: pa.ChunkedArray | None
     max_length: int | None
     columns: Mapping[str, np.ndarray]
 
@@ -138,7 +141,7 @@ class _Facts:
         lengths = characters
         if token_column is not None:
             tokens = lengths = _tokens(pool, token_column)
-        sources = list(pool["source"]) if "source" in pool.column_names else None
+        sources = arrow_column(pool, "source") if "source" in pool.column_names else None
         columns = {name: number_column(pool, name) for name in mean_of}
         return cls(scores, characters, tokens, lengths, turns, sources, max_length, columns)
 
@@ -151,7 +154,7 @@ class _Facts:
             tokens=None if self.tokens is None else spread(self.tokens[rows]),
             turns=spread(self.turns[rows]),
             beyond=None if self.max_length is None else share_beyond(self.lengths[rows], self.max_length),
-            sources=None if self.sources is None else source_shares([self.sources[row] for row in rows]),
+            sources=None if self.sources is None else source_shares(iter_values(self.sources.take(pa.array(rows)))),
             columns={name: _mean(numbers[rows]) for name, numbers in self.columns.items()},
         )
 
@@ -168,7 +171,7 @@ def _tokens(pool: datasets.Dataset, column: str) -> np.ndarray:
     if len(wrong):
         raise UserError(
             f"column '{column}' holds no token count for {len(wrong)} of {len(counts)} rows: "
-            f"{name_rows(list(pool['id']), wrong)}. It must hold a whole number above 0 for each."
+            f"{name_rows(TextColumn(arrow_column(pool, 'id')), wrong)}. It must hold a whole number above 0 for each."
         )
     return counts
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import datasets
@@ -52,10 +52,11 @@ def share_beyond(lengths: np.ndarray, max_length: int) -> float:
     return float(np.maximum(counted - max_length, 0).sum() / counted.sum())
 
 
-def source_shares(sources: Sequence[str]) -> dict[str, float]:
+def source_shares(sources: Iterable[str]) -> dict[str, float]:
     """The share of rows of each source, the largest first, ties by name; the shares sum to 1."""
-    counts = sorted(Counter(sources).items(), key=lambda item: (-item[1], item[0]))
-    return {source: number / len(sources) for source, number in counts}
+    counted = Counter(sources)
+    ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    return {source: number / counted.total() for source, number in ordered}
 
 
 def total_variation(shares: Mapping[str, float], other_shares: Mapping[str, float]) -> float:

@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deita_train.data.arrow_columns import arrow_column, with_arrow_column
+from deita_train.data.texts import TextColumn, as_column, places_of
+
 if TYPE_CHECKING:  # it imports torch, which printing a comparison does not need
     from deita_train.selection.repr_filter.repr_filter import Trace
 
@@ -27,36 +30,22 @@ def attach_trace(dataset: datasets.Dataset, trace: Trace, ids: Sequence[str]) ->
         trace: of these rows.
         ids: their ids, in the order of the trace.
     """
-    assert list(dataset["id"]) == list(ids), "the trace is not in the order of the dataset's rows"
-
-    def trace_of(batch_ids: Sequence[str], indices: Sequence[int]) -> dict[str, list[Any]]:
-        ranks, nearest, blockers = trace.selection_rank, trace.nearest_similarity, trace.blocked_by
-        return {
-            "selection_rank": [int(ranks[i]) if ranks[i] >= 0 else None for i in indices],
-            "nearest_similarity": [None if np.isnan(nearest[i]) else float(nearest[i]) for i in indices],
-            "blocked_by": [ids[int(blockers[i])] if blockers[i] >= 0 else None for i in indices],
-        }
-
-    features = dataset.features.copy()
-    features["selection_rank"] = datasets.Value("int64")
-    features["nearest_similarity"] = datasets.Value("float32")
-    features["blocked_by"] = datasets.Value("string")
-    return dataset.map(
-        trace_of,
-        with_indices=True,
-        batched=True,
-        input_columns=["id"],
-        features=features,
-        load_from_cache_file=False,
-        desc="attaching the selection",
+    column = as_column(ids)
+    assert TextColumn(arrow_column(dataset, "id")) == column, "the trace is not in the order of the dataset's rows"
+    ranks, nearest, blockers = trace.selection_rank, trace.nearest_similarity, trace.blocked_by
+    blocked_by = column.column.take(pa.array(blockers, pa.int64(), mask=blockers < 0))
+    traced = with_arrow_column(
+        dataset, "selection_rank", pa.array(ranks, pa.int64(), mask=ranks < 0), datasets.Value("int64")
     )
+    traced = with_arrow_column(
+        traced, "nearest_similarity", pa.array(nearest, pa.float32(), mask=np.isnan(nearest)), datasets.Value("float32")
+    )
+    return with_arrow_column(traced, "blocked_by", blocked_by, datasets.Value("string"))
 
 
 def with_reasons(traced: datasets.Dataset, reasons: Sequence[str | None]) -> datasets.Dataset:
     """Add the column `not_ranked`: why the method could not rank a row, null for one that it could."""
-    if "not_ranked" in traced.column_names:  # of an earlier selection
-        traced = traced.remove_columns("not_ranked")
-    return traced.add_column("not_ranked", list(reasons), feature=datasets.Value("string"))
+    return with_arrow_column(traced, "not_ranked", pa.array(reasons, pa.string()), datasets.Value("string"))
 
 
 def trace_in_columns(table: pa.Table, ids: Sequence[str]) -> Trace:
@@ -69,25 +58,24 @@ def trace_in_columns(table: pa.Table, ids: Sequence[str]) -> Trace:
     from deita_train.selection.repr_filter.repr_filter import Trace
 
     table = table.filter(pc.is_null(table["not_ranked"]))
-    places = pc.index_in(pa.array(ids), value_set=table["id"].combine_chunks())
-    assert places.null_count == 0 and len(table) == len(ids), "the trace is of other rows"
-    rows = table.take(places)
-    blockers = pc.index_in(rows["blocked_by"].combine_chunks(), value_set=pa.array(ids, pa.string()))
+    places = places_of(ids, TextColumn(table["id"]))
+    assert (places >= 0).all() and len(table) == len(ids), "the trace is of other rows"
+    rows = table.select(["selection_rank", "nearest_similarity", "blocked_by"]).take(pa.array(places))
+    blocked = np.flatnonzero(rows["blocked_by"].is_valid().to_numpy())
+    blockers = np.full(len(ids), -1, np.int64)
+    blockers[blocked] = places_of(TextColumn(rows["blocked_by"].drop_null()), ids)
     return Trace(
         selection_rank=rows["selection_rank"].fill_null(-1).to_numpy().astype(np.int64),
         nearest_similarity=rows["nearest_similarity"].fill_null(float("nan")).to_numpy().astype(np.float32),
-        blocked_by=blockers.fill_null(-1).to_numpy().astype(np.int64),
+        blocked_by=blockers,
     )
 
 
 def keep_selected(dataset: datasets.Dataset, budget: int | None) -> datasets.Dataset:
     """The rows with `selection_rank` below `budget` (all that have a rank if None), in rank order."""
-
-    def is_selected(rank: int | None) -> bool:
-        return rank is not None and (budget is None or rank < budget)
-
-    kept = dataset.filter(is_selected, input_columns=["selection_rank"], load_from_cache_file=False)
-    return kept.sort("selection_rank", load_from_cache_file=False)
+    ranks = pc.fill_null(arrow_column(dataset, "selection_rank"), -1).to_numpy()
+    kept = np.flatnonzero((ranks >= 0) & (ranks < (len(ranks) if budget is None else budget)))
+    return dataset.select(kept[np.argsort(ranks[kept])])
 
 
 def nearest_summary(trace: Trace) -> dict[str, Any]:

@@ -12,10 +12,13 @@ from typing import Any
 
 import datasets
 
+from deita_train.data.arrow_columns import arrow_column
 from deita_train.data.as_text import message_text
 from deita_train.data.pairs import SIDES
+from deita_train.data.texts import TextColumn
 from deita_train.evaluation.contamination import Hit, Index, Passage, Question
 from deita_train.evaluation.prompt_frames import without_frame
+from deita_train.inference.row_file import write_dataset
 from deita_train.stages.context import StageContext, StageResult
 
 _EXAMPLES = 3
@@ -29,15 +32,19 @@ def run(context: StageContext) -> StageResult:
     """Index the questions, look through the rows, and write what each repeats."""
     index = Index(_questions(context))
     rows = datasets.load_from_disk(str(context.parents["data"] / "data"))
-    of_rows: list[list[Hit]] = []
-    for hits in index.find(_passages(rows)):
-        of_rows.append(hits)
-        context.progress.update(len(of_rows), len(rows), "rows")
-    ids = list(rows["id"])
-    columns = {"id": ids, "hits": [list(map(asdict, hits)) for hits in of_rows]}
-    datasets.Dataset.from_dict(columns, features=_FEATURES).save_to_disk(str(context.data_dir))
-    found = [(row_id, hits) for row_id, hits in zip(ids, of_rows, strict=True) if hits]
+    found: _Found = []
+    write_dataset(_searched(context, index, rows, found), _FEATURES, context.data_dir)
     return StageResult(len(rows), len(rows), metrics=_metrics(index, len(rows), found))
+
+
+def _searched(context: StageContext, index: Index, rows: datasets.Dataset, found: _Found) -> Iterator[dict[str, Any]]:
+    """The rows of the table; those with hits are added to `found`."""
+    ids = TextColumn(arrow_column(rows, "id"))
+    for number, (row_id, hits) in enumerate(zip(ids, index.find(_passages(rows)), strict=True), start=1):
+        if hits:
+            found.append((row_id, hits))
+        context.progress.update(number, len(rows), "rows")
+        yield {"id": row_id, "hits": list(map(asdict, hits))}
 
 
 def _questions(context: StageContext) -> dict[str, list[Question]]:

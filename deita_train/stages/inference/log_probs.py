@@ -10,14 +10,19 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from deita_train.data.arrow_columns import arrow_column
 from deita_train.data.rendering import IGNORED, RenderedPair
+from deita_train.data.row_table import as_dataset
+from deita_train.data.texts import TextColumn
 from deita_train.inference.batches import read_plan
 from deita_train.inference.row_file import IDS, IDS_TYPE, LABELS, RowFile, RowWriter
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, ROWS, prepare_rows, token_losses
 from deita_train.stages.inference.rendered_table import check_measurable
-from deita_train.stages.intake.pairs import rendered_pairs
+from deita_train.stages.inference.shared_rows import shared_rows
+from deita_train.stages.intake.pairs import pairs_tokenizer, rendered_pairs
 from deita_train.stages.refusals import Refusals
+from deita_train.stages.row_limit import told_limit
 from deita_train.store.atomic_io import read_json
 from deita_train.training.rows import pair_silence
 
@@ -27,7 +32,19 @@ _COLUMNS = {"id": pa.string(), IDS: IDS_TYPE, LABELS: IDS_TYPE}
 
 def prepare(context: StageContext) -> None:
     """Render every pair once, as two rows, and plan the batches."""
-    refusals, silent, truncated = Refusals.of(context), Counter[str](), 0
+    refusals = Refusals.of(context)
+    about = {"rows": "pairs", "limit": told_limit(context).tokens, "as_text": refusals.writes_text}
+    facts = shared_rows(context, pairs_tokenizer(context), about, [ROWS], lambda: _written(context, refusals))
+    num_pairs = len(RowFile(context.prepared_dir / ROWS)) // 2
+    refusals.take_over(facts["refusals"], num_pairs + sum(facts["refusals"]["counts"].values()))
+    silent = Counter(facts["silent"])
+    check_measurable(refusals.counts + silent, num_pairs - silent.total())
+    prepare_rows(context, facts["truncated"], {"refused": dict(refusals.counts), "as_text": refusals.as_text})
+
+
+def _written(context: StageContext, refusals: Refusals) -> dict[str, Any]:
+    """Write the rows; what is known of them, in JSON."""
+    silent, truncated = Counter[str](), 0
     with RowWriter(context.prepared_dir / ROWS, _COLUMNS) as writer:
         for row_id, pair in rendered_pairs(context, refusals):
             for answer in (pair.chosen_ids, pair.rejected_ids):
@@ -35,8 +52,7 @@ def prepare(context: StageContext) -> None:
             truncated += pair.truncated
             reason = pair_silence(pair)
             silent.update([] if reason is None else [reason])
-    check_measurable(refusals.counts + silent, writer.num_rows // 2 - silent.total())
-    prepare_rows(context, truncated, {"refused": dict(refusals.counts), "as_text": refusals.as_text})
+    return {"silent": silent, "truncated": truncated, "refusals": refusals.told()}
 
 
 def run(context: StageContext) -> StageResult | None:
@@ -52,16 +68,16 @@ def run(context: StageContext) -> StageResult | None:
         "chosen_tokens": losses.counts[0::2],
         "rejected_tokens": losses.counts[1::2],
     }
-    table = {"id": pairs, **{name: values.tolist() for name, values in columns.items()}}
-    datasets.Dataset.from_dict(table).save_to_disk(str(context.data_dir))
+    table = pa.table({"id": pairs.column, **{name: pa.array(values) for name, values in columns.items()}})
+    as_dataset(table).save_to_disk(str(context.data_dir))
     metrics = {**_metrics(context, columns), **losses.metrics}
     return StageResult(len(pairs) + sum(refused.values()), len(pairs), refused, metrics, losses.device)
 
 
-def _ids(context: StageContext) -> list[str]:
+def _ids(context: StageContext) -> TextColumn:
     """The pairs' ids; each pair has two rows."""
-    ids: list[str] = RowFile(context.prepared_dir / ROWS).column("id").to_pylist()[::2]
-    return ids
+    ids = RowFile(context.prepared_dir / ROWS).column("id")
+    return TextColumn(ids.take(pa.array(np.arange(0, len(ids), 2))))
 
 
 def _sequence(pair: RenderedPair, answer: list[int]) -> dict[str, list[int]]:
@@ -91,8 +107,9 @@ def _metrics(context: StageContext, columns: Columns) -> dict[str, Any]:
 
 def _rewards(context: StageContext, margins: np.ndarray, usable: np.ndarray) -> dict[str, float]:
     """DPO's implicit reward: beta times how much likelier an answer has become than under the model before."""
-    before = datasets.load_from_disk(str(context.parents["before"] / "data")).with_format("numpy")
-    assert list(before["id"][:]) == _ids(context), "the pairs before are others"
-    margins_before = (before["chosen_log_prob"][:] - before["rejected_log_prob"][:])[usable]
+    before = datasets.load_from_disk(str(context.parents["before"] / "data"))
+    assert TextColumn(arrow_column(before, "id")) == _ids(context), "the pairs before are others"
+    chosen, rejected = (arrow_column(before, f"{name}_log_prob").to_numpy() for name in ("chosen", "rejected"))
+    margins_before = (chosen - rejected)[usable]
     rewards = context.identity["beta"] * (margins - margins_before)
     return {"accuracy": float((rewards > 0).mean()), "margin": float(rewards.mean())}

@@ -15,6 +15,8 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from deita_train.data.arrow_columns import arrow_column, iter_columns
+from deita_train.data.row_table import as_dataset
 from deita_train.inference.batches import read_plan
 from deita_train.inference.row_file import IDS, IDS_TYPE, LABELS, RowFile, RowWriter
 from deita_train.stages.context import StageContext, StageResult
@@ -66,8 +68,10 @@ def run(context: StageContext) -> StageResult | None:
     ifd = _ifd(context, given, alone, tokens)
     refused = read_plan(context.prepared_dir / PLAN).facts["refused"]
     reasons = [
-        _reason(row["messages"], refused.get(str(number)), known, ratio)
-        for number, (known, ratio, row) in enumerate(zip(measured, ifd, pool, strict=True))
+        _reason(messages, refused.get(str(number)), known, ratio)
+        for number, (known, ratio, (messages,)) in enumerate(
+            zip(measured, ifd, iter_columns(pool, ["messages"]), strict=True)
+        )
     ]
     columns = {"perplexity": np.where(measured, np.exp(mean), np.nan), "ifd": ifd}
     _write(context, pool, columns, tokens, reasons)
@@ -128,7 +132,7 @@ def _write(
     reasons: Sequence[str | None],
 ) -> None:
     """Null and the reason where nothing was measured; `columns` are nan there."""
-    table = {"id": pa.array(list(pool["id"]))}
+    table: dict[str, Any] = {"id": arrow_column(pool, "id")}
     table |= {name: pa.array(columns[name], pa.float64(), mask=np.isnan(columns[name])) for name in COLUMNS}
     table |= {"tokens": pa.array(tokens, pa.int64()), "reason": pa.array(reasons, pa.string())}
-    datasets.Dataset(pa.table(table)).save_to_disk(str(context.data_dir))
+    as_dataset(pa.table(table)).save_to_disk(str(context.data_dir))

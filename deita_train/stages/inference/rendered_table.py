@@ -3,15 +3,19 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
 
 from deita_train.data.no_rows import no_row_left
 from deita_train.data.rendering import load_tokenizer
 from deita_train.inference.row_file import IDS, IDS_TYPE, LABELS, RowFile, RowWriter
 from deita_train.stages.context import StageContext
+from deita_train.stages.inference.shared_rows import shared_rows
 from deita_train.stages.refusals import Refusals
 from deita_train.stages.row_limit import told_limit
 from deita_train.stages.rows import conversation_row
@@ -79,19 +83,41 @@ def rendered_rows(context: StageContext, table: datasets.Dataset, file: str, *, 
         str(model_path(context)), context.identity["chat_template"], trust_code=trusts_code(context.identity)
     )
     limit = told_limit(context).tokens
+
+    def write() -> dict[str, Any]:
+        return _written(context, refusals, table, tokenizer, limit, context.prepared_dir / file, labelled=labelled)
+
+    about = {"rows": "conversations", "limit": limit, "labelled": labelled, "as_text": refusals.writes_text}
+    facts = shared_rows(context, tokenizer, about, [file], write)
+    refusals.take_over(facts["refusals"], len(table))
+    refused = {int(number): reason for number, reason in facts["refused"].items()}
+    rows = RowFile(context.prepared_dir / file)
+    return RenderedTable(rows, refused, Counter(facts["silent"]), facts["truncated"], refusals.as_text)
+
+
+def _written(
+    context: StageContext,
+    refusals: Refusals,
+    table: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int | None,
+    file: Path,
+    *,
+    labelled: bool,
+) -> dict[str, Any]:
+    """Write the rows; what is known of them, in JSON."""
     render = partial(conversation_row, tokenizer, max_length=limit, labelled=labelled, **refusals.how)
-    refused: dict[int, str] = {}
+    refused: dict[str, str] = {}
     silent: Counter[str] = Counter()
     truncated = 0
     columns = {_POSITION: pa.int64(), IDS: IDS_TYPE, **({LABELS: IDS_TYPE} if labelled else {})}
-    with RowWriter(context.prepared_dir / file, columns) as writer:
+    with RowWriter(file, columns) as writer:
         for number, _, row in refusals.rows_of(context, table, render):
             if row is None:
-                refused[number] = refusals.last_reason
+                refused[str(number)] = refusals.last_reason
                 continue
             writer.append(position=number, input_ids=row.input_ids, labels=row.labels)
             truncated += row.truncated
             reason = silence(row) if labelled else None
             silent.update([] if reason is None else [reason])
-    rows = RowFile(context.prepared_dir / file)
-    return RenderedTable(rows, refused, silent, truncated, refusals.as_text)
+    return {"refused": refused, "silent": silent, "truncated": truncated, "refusals": refusals.told()}

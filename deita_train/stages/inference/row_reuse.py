@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from deita_train.data.texts import GrowingTexts, TextColumn, as_column, numbers_of
 from deita_train.errors import UserError, raise_machine_fault
 from deita_train.inference.batches import BatchPlan
 from deita_train.inference.row_file import RowFile
@@ -28,8 +30,6 @@ _REUSED = "reused.parquet"
 _JOINED = "joined.matrix"
 _ROWS_PER_PART = 1024
 Item = TypeVar("Item")
-# 32 hex digits.
-_HASH = "S32"
 _HASHES_AT_ONCE = 1 << 16
 
 
@@ -46,9 +46,12 @@ def input_hash(ids: Sequence[int] | np.ndarray) -> str:
     return hashlib.blake2b(np.asarray(ids, dtype="<i4").tobytes(), digest_size=16).hexdigest()
 
 
-def input_hashes(inputs: RowFile) -> pa.Array:
-    """The hash of each item, as text [N]."""
-    return pa.chunked_array([_hashes_of(part) for part in _parts(inputs.each())], pa.string()).combine_chunks()
+def input_hashes(inputs: RowFile) -> TextColumn:
+    """The hash of each item, on disk."""
+    hashes = GrowingTexts()
+    for ids in inputs.each():
+        hashes.append(input_hash(ids))
+    return hashes.column()
 
 
 def plan_missing(context: StageContext, inputs: RowFile, stored: Stored, facts: dict[str, Any]) -> None:
@@ -91,14 +94,15 @@ def join_reused(
 
 
 def find_items(
-    hashes: Sequence[str] | pa.Array, tables: Iterable[tuple[Path, Iterable[str | None]]]
+    hashes: Sequence[str], tables: Iterable[tuple[Path, Iterable[str | None]]]
 ) -> Iterator[tuple[Path, np.ndarray]]:
     """For each table (its folder and its items' hashes) the wanted items that no earlier table has.
 
     Yields:
         The folder, and pairs of a position in its table and the number of the wanted item, int64 [N, 2], by position.
     """
-    wanted = np.array(hashes, dtype=_HASH)
+    column = as_column(hashes)
+    wanted = numbers_of(column)
     order = np.argsort(wanted, kind="stable")
     wanted = wanted[order]
     left = len(wanted)
@@ -106,7 +110,7 @@ def find_items(
     for folder, there in tables:
         if not left:
             return
-        found = [*_matches(wanted, order, taken, there)]
+        found = [*_matches(column, wanted, order, taken, there)]
         if found:
             pairs = np.concatenate(found)
             left -= len(pairs)
@@ -114,17 +118,19 @@ def find_items(
 
 
 def _matches(
-    wanted: np.ndarray, order: np.ndarray, taken: np.ndarray, there: Iterable[str | None]
+    column: TextColumn, wanted: np.ndarray, order: np.ndarray, taken: np.ndarray, there: Iterable[str | None]
 ) -> Iterator[np.ndarray]:
     """The pairs of one table, [n, 2] each; marks in `taken` what was found."""
     start = 0
     for part in _parts(there):
-        known = np.array([text or "" for text in part], dtype=_HASH)
+        known = numbers_of(part)
         first, beyond = np.searchsorted(wanted, known, "left"), np.searchsorted(wanted, known, "right")
         for place in np.flatnonzero(first < beyond):
-            if not taken[first[place]]:
+            if not taken[first[place]] and part[place] is not None:
                 taken[first[place]] = True
                 items = order[first[place] : beyond[place]]
+                same = column.column.take(pa.array(items))
+                assert pc.all(pc.equal(same, part[place])).as_py(), "two hashes with one number"
                 yield np.column_stack([np.full(len(items), start + place), items])
         start += len(part)
 
@@ -164,10 +170,6 @@ def _taken(chunks: Iterable[pa.Array], found: np.ndarray, source: str) -> Iterat
             sources = pa.array([source] * len(values))
             yield pa.table({"item": pa.array(items[first:last]), "source": sources, "value": values})
         start += len(chunk)
-
-
-def _hashes_of(inputs: Sequence[np.ndarray]) -> pa.Array:
-    return pa.array([input_hash(ids) for ids in inputs], pa.string())
 
 
 def _parts(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -5,7 +5,7 @@ message is not scored; a trailing user turn has a complexity and a null quality.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ from transformers import PreTrainedModel
 from deita_train.data.no_rows import no_row_left
 from deita_train.data.parallel import in_parallel
 from deita_train.data.rendering import load_tokenizer
+from deita_train.data.row_table import as_dataset
+from deita_train.data.spilled import SpilledTables
 from deita_train.errors import UserError
 from deita_train.inference.batches import BatchPlan, plan_batches, read_plan
 from deita_train.inference.forward import (
@@ -35,6 +37,7 @@ from deita_train.scoring.prompts import PromptEncoder
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, PassResult, load_pass_model, log, run_pass, start_ranks
 from deita_train.stages.inference.row_reuse import Stored, input_hashes, join_reused, plan_missing
+from deita_train.stages.inference.shared_rows import shared_rows
 from deita_train.stages.row_limit import told_limit
 from deita_train.stages.rows import scoring_encoder, turn_prompts
 from deita_train.stages.stage_model import model_path, trusts_code
@@ -49,6 +52,7 @@ _SAMPLED_BATCHES = 10
 # Before hours of scoring, a few turns of medium length show whether the model answers with digits at all.
 _TRIED_TURNS = 16
 _SUSPECTED_BELOW = 0.5
+_ROWS_PER_PART, _MOST_IN_MEMORY = 1 << 14, 1 << 25
 
 
 def prepare(context: StageContext) -> None:
@@ -58,7 +62,15 @@ def prepare(context: StageContext) -> None:
     assert max_length is not None, "a scorer has a limit"
     tokenizer = load_tokenizer(str(model), trust_code=trusts_code(context.identity))
     encoder = scoring_encoder(tokenizer, context.identity, max_length)
-    reasons = _encode(context, encoder)
+    about = {
+        "rows": "prompts",
+        "dimension": context.identity["dimension"],
+        "limit": max_length,
+        "shortens": encoder.shortens,
+    }
+    reasons = Counter(
+        shared_rows(context, tokenizer, about, [_TURNS, _PROMPTS], lambda: dict(_encode(context, encoder)))
+    )
     prompts = RowFile(context.prepared_dir / _PROMPTS)
     _check_share(context, reasons, len(prompts) + reasons.total())
     if not len(prompts):
@@ -175,39 +187,60 @@ def _finish(context: StageContext, prompts: RowFile, result: PassResult, tried: 
     if len(masses):
         _check_mass(context, masses)
     turns, ids = RowFile(context.prepared_dir / _TURNS), _pool(context).data.column("id")
-    rows, reasons = turns.numbers("row"), turns.column("reason").combine_chunks()
+    rows, reasons = turns.numbers("row"), turns.column("reason")
     shortened = np.zeros(len(ids), dtype=bool)
     shortened[rows[turns.numbers("shortened")]] = True
-    of_rows = _Lists(np.bincount(rows, minlength=len(ids)))
-    is_scored = reasons.is_null().to_numpy(zero_copy_only=False)
-    columns = {
-        "id": ids,
-        _column(context): of_rows.of(_spread(pa.array(scores.astype(np.float32, copy=False)), is_scored)),
-        "reasons": of_rows.of(reasons),
-        "input_hashes": of_rows.of(_spread(input_hashes(prompts), is_scored)),
-        "shortened": pa.array(shortened),
+    columns = {"id": ids, "shortened": pa.array(shortened)}
+    of_turns = {
+        _column(context): pa.chunked_array([pa.array(scores.astype(np.float32, copy=False))]),
+        "input_hashes": input_hashes(prompts).column,
     }
-    datasets.Dataset(pa.table(columns)).save_to_disk(str(context.data_dir))
+    table = _joined(columns, of_turns, reasons, np.bincount(rows, minlength=len(ids)))
+    order = ["id", _column(context), "reasons", "input_hashes", "shortened"]
+    as_dataset(table.select(order)).save_to_disk(str(context.data_dir))
     counted = pc.value_counts(reasons.drop_null())
     nulls = Counter({str(entry["values"]): entry["counts"].as_py() for entry in counted})
     metrics = {**_metrics(context, scores, masses, nulls, shortened), **reused, **result.metrics}
     return StageResult(len(ids), len(ids), {}, metrics, device)
 
 
+def _joined(
+    columns: Mapping[str, pa.Array | pa.ChunkedArray],
+    of_prompts: Mapping[str, pa.ChunkedArray],
+    reasons: pa.ChunkedArray,
+    counts: np.ndarray,
+) -> pa.Table:
+    """The table of all rows, made part by part, of which only a few are in memory.
+
+    Args:
+        columns: of the rows, [N].
+        of_prompts: values of the turns that have a prompt, in order.
+        reasons: why each turn has no prompt, null for one that has.
+        counts: the turns of each row, [N].
+    """
+    tables = SpilledTables(_MOST_IN_MEMORY)
+    turns = np.concatenate([[0], np.cumsum(counts)])
+    prompts = np.concatenate([[0], np.cumsum(reasons.is_null().to_numpy())])
+    for start in range(0, len(counts), _ROWS_PER_PART):
+        ends = turns[start : start + _ROWS_PER_PART + 1]
+        offsets = pa.array((ends - ends[0]).astype(np.int32))
+        of_part = reasons.slice(ends[0], ends[-1] - ends[0]).combine_chunks()
+        is_there = of_part.is_null().to_numpy(zero_copy_only=False)
+        first, beyond = prompts[ends[[0, -1]]]
+        lists = {"reasons": of_part} | {
+            name: _spread(values.slice(first, beyond - first).combine_chunks(), is_there)
+            for name, values in of_prompts.items()
+        }
+        arrays = {name: values.slice(start, _ROWS_PER_PART) for name, values in columns.items()}
+        arrays |= {name: pa.ListArray.from_arrays(offsets, values) for name, values in lists.items()}
+        tables.append(pa.table(arrays))
+    return pa.concat_tables(tables)
+
+
 def _spread(values: pa.Array, is_there: np.ndarray) -> pa.Array:
     """The values at the places that have one, in order; null at the others."""
     places = pa.array(np.cumsum(is_there) - 1, mask=~is_there)
     return values.take(places)
-
-
-class _Lists:
-    """Makes a list for each row out of the values of all turns."""
-
-    def __init__(self, counts: np.ndarray) -> None:
-        self._offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-
-    def of(self, values: pa.Array) -> pa.Array:
-        return pa.ListArray.from_arrays(self._offsets, values)
 
 
 def _check_share(context: StageContext, nulls: Counter[str], num_turns: int) -> None:

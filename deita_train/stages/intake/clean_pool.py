@@ -4,19 +4,23 @@
 and how similar the two are.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from deita_train.data.arrow_columns import arrow_column, iter_columns, texts_by_code
 from deita_train.data.conversations import user_turns
-from deita_train.data.copies import Copy, find_copies
+from deita_train.data.copies import Copies, find_copies
 from deita_train.data.drawing import Draw, drawn_from_sources
 from deita_train.data.intake import EXAMPLES_PER_REASON
 from deita_train.data.pool import PoolReport
+from deita_train.data.row_table import as_dataset
+from deita_train.data.texts import TextColumn, order_of_texts
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.validation import StageToValidate, drop_lines, read_once
@@ -29,16 +33,13 @@ _SEVERAL = 3
 class Cleaned:
     """What became of the N rows of a pool: the copies by place, and which rows are left, `[N]` bool."""
 
-    copies: Mapping[int, Copy]
+    copies: Copies
     left: np.ndarray
 
     @property
-    def reasons(self) -> list[str | None]:
-        """Why each row is left out; None for one that is not."""
-        return [
-            self.copies[place].reason if place in self.copies else None if is_left else NOT_IN_MIX
-            for place, is_left in enumerate(self.left)
-        ]
+    def reasons(self) -> pa.Array:
+        """Why each row is left out, text; null for one that is not."""
+        return pc.coalesce(self.copies.reasons(), texts_by_code(np.where(self.left, -1, 0), [NOT_IN_MIX]))
 
 
 def run(context: StageContext) -> StageResult:
@@ -53,9 +54,9 @@ def run(context: StageContext) -> StageResult:
         "rows_in": len(pool),
         "rows_out": len(rows),
         "drops": drops,
-        "examples": _examples(list(pool["id"]), cleaned),
-        "sources": dict(sorted(Counter(rows["source"]).items())),
-        "mean_turns": float(np.mean([len(user_turns(messages)) for messages in rows["messages"]])),
+        "examples": _examples(_ids(pool), cleaned),
+        "sources": dict(sorted(_counts(arrow_column(rows, "source")).items())),
+        "mean_turns": float(np.mean(np.fromiter(_turns(rows), np.int64, len(rows)))),
     }
     return StageResult(len(pool), len(rows), drops, metrics)
 
@@ -68,15 +69,15 @@ def clean(
     Raises:
         UserError: the mix names a source that the pool does not have, or asks for more rows than a source has left.
     """
-    ids, copies = list(pool["id"]), {}
+    ids, copies = _ids(pool), Copies(len(pool))
     if identity["deduplicate"] is not None:
         columns = [name for name in ("messages", "tools") if name in pool.column_names]
         rows = pool.select_columns(columns)
         copies = find_copies(ids, rows.__getitem__, **identity["deduplicate"], on_row=on_row)
     left = np.ones(len(pool), dtype=bool)
-    left[list(copies)] = False
+    left[copies.places] = False
     if identity["mix"] is not None:
-        left = _mixed(ids, list(pool["source"]), left, identity["mix"])
+        left = _mixed(ids, arrow_column(pool, "source"), left, identity["mix"])
     return Cleaned(copies, left)
 
 
@@ -86,7 +87,7 @@ def cleaned_rows(
     """The rows that are left of a pool that was read, and the account of them."""
     cleaned = clean(pool, identity)
     rows = pool.select(np.flatnonzero(cleaned.left))
-    drops, examples = _drops(cleaned), _examples(list(pool["id"]), cleaned)
+    drops, examples = _drops(cleaned), _examples(_ids(pool), cleaned)
     return rows, replace(report, rows_in=len(pool), rows_out=len(rows), drops=drops, examples=examples)
 
 
@@ -97,11 +98,13 @@ def validate(stage: StageToValidate) -> Iterator[str]:
     yield from drop_lines(report.drops, report.examples)
 
 
-def _mixed(ids: Sequence[str], sources: Sequence[str], left: np.ndarray, mix: Mapping[str, Any]) -> np.ndarray:
+def _mixed(ids: TextColumn, sources: pa.ChunkedArray, left: np.ndarray, mix: Mapping[str, Any]) -> np.ndarray:
     """Which rows are left, `[N]` bool, once each source that the mix names is drawn from."""
-    places: dict[str, list[int]] = {}
-    for place in np.flatnonzero(left).tolist():
-        places.setdefault(sources[place], []).append(place)
+    coded = sources.combine_chunks().dictionary_encode()
+    codes = np.where(left, coded.indices.to_numpy(), -1)
+    of_sources = {name: np.flatnonzero(codes == code) for code, name in enumerate(coded.dictionary.to_pylist())}
+    # By the first row that is left, as they stand in the pool.
+    places = {name: rows for name, rows in sorted(of_sources.items(), key=_first_row) if len(rows)}
     unknown = sorted({*mix["weights"], *mix["rows"]} - places.keys())
     if unknown:
         raise UserError(
@@ -111,11 +114,15 @@ def _mixed(ids: Sequence[str], sources: Sequence[str], left: np.ndarray, mix: Ma
     draws: dict[str, Draw | None] = dict.fromkeys(places)
     draws |= {name: Draw(mix["seed"], weight=weight) for name, weight in mix["weights"].items()}
     draws |= {name: Draw(mix["seed"], rows=rows) for name, rows in mix["rows"].items()}
-    drawn = drawn_from_sources(draws, {name: [ids[place] for place in of_source] for name, of_source in places.items()})
+    drawn = drawn_from_sources(draws, {name: ids.at(of_source) for name, of_source in places.items()})
     assert drawn is not None, "a mix names a source"
     mixed = np.zeros(len(ids), dtype=bool)
     mixed[np.concatenate(list(places.values()))[drawn]] = True
     return mixed
+
+
+def _first_row(source: tuple[str, np.ndarray]) -> int:
+    return int(source[1][0]) if len(source[1]) else -1
 
 
 def _some(names: Sequence[str]) -> str:
@@ -123,13 +130,28 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _drops(cleaned: Cleaned) -> dict[str, int]:
-    return dict(sorted(Counter(reason for reason in cleaned.reasons if reason is not None).items()))
+    return dict(sorted(_counts(cleaned.reasons.drop_null()).items()))
+
+
+def _counts(texts: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    return {str(entry["values"]): entry["counts"].as_py() for entry in pc.value_counts(texts)}
+
+
+def _ids(rows: datasets.Dataset) -> TextColumn:
+    return TextColumn(arrow_column(rows, "id"))
+
+
+def _turns(rows: datasets.Dataset) -> Iterator[int]:
+    """The user turns of each row."""
+    return (len(user_turns(messages)) for (messages,) in iter_columns(rows, ["messages"]))
 
 
 def _examples(ids: Sequence[str], cleaned: Cleaned) -> dict[str, list[str]]:
     """For each reason of a copy its first rows, by id, with what they repeat."""
     examples: dict[str, list[str]] = {}
-    for place in sorted(cleaned.copies, key=ids.__getitem__):
+    for place in order_of_texts(ids).tolist():
+        if place not in cleaned.copies:
+            continue
         copy = cleaned.copies[place]
         of_reason = examples.setdefault(copy.reason, [])
         if len(of_reason) < EXAMPLES_PER_REASON:
@@ -138,13 +160,12 @@ def _examples(ids: Sequence[str], cleaned: Cleaned) -> dict[str, list[str]]:
 
 
 def _trace(pool: datasets.Dataset, cleaned: Cleaned) -> datasets.Dataset:
-    ids, copies = list(pool["id"]), [cleaned.copies.get(place) for place in range(len(pool))]
+    ids, copies = arrow_column(pool, "id"), cleaned.copies
     columns = {
         "id": ids,
-        "source": list(pool["source"]),
+        "source": arrow_column(pool, "source"),
         "drop_reason": cleaned.reasons,
-        "repeats": [None if copy is None else ids[copy.of] for copy in copies],
-        "similarity": [None if copy is None else copy.similarity for copy in copies],
+        "repeats": ids.take(copies.repeats()),
+        "similarity": copies.similarities(),
     }
-    types = {name: datasets.Value("float64" if name == "similarity" else "string") for name in columns}
-    return datasets.Dataset.from_dict(columns, features=datasets.Features(types))
+    return as_dataset(pa.table(columns))

@@ -9,9 +9,13 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from deita_train.budget import budget_rows
+from deita_train.data.arrow_columns import arrow_column, texts_by_code
 from deita_train.data.pair_selection import pair_margins, ranked_pairs
+from deita_train.data.row_table import as_dataset
+from deita_train.data.texts import TextColumn, places_of
 from deita_train.errors import UserError
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.validation import StageToValidate, read_once
@@ -24,7 +28,7 @@ def run(context: StageContext) -> StageResult:
         UserError: fewer pairs than the budget have a margin.
     """
     pairs = datasets.load_from_disk(str(context.parents["data"] / "data"))
-    ids = list(pairs["id"])
+    ids = TextColumn(arrow_column(pairs, "id"))
     if "reference" in context.parents:
         margins, reasons = _of_reference(context, ids)
     else:
@@ -66,36 +70,29 @@ def _of_values(margins: np.ndarray) -> list[str | None]:
 def _of_reference(context: StageContext, ids: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
     """How much likelier the chosen answer of each pair is under the reference, and why a pair has no such margin."""
     table = datasets.load_from_disk(str(context.parents["reference"] / "data"))
-    by_id = {row["id"]: row for row in table}
-    margins, reasons = np.full(len(ids), np.nan), list[str | None]()
-    for place, pair_id in enumerate(ids):
-        found = by_id.get(pair_id)
-        reason = "not_rendered" if found is None else None
-        if found is not None and not (found["chosen_tokens"] and found["rejected_tokens"]):
-            reason = "no_answer_within_max_length"
-        if found is not None and reason is None:
-            margins[place] = found["chosen_log_prob"] - found["rejected_log_prob"]
-        reasons.append(reason)
-    return margins, reasons
+    names = ("chosen_log_prob", "rejected_log_prob", "chosen_tokens", "rejected_tokens")
+    chosen, rejected, chosen_tokens, rejected_tokens = (arrow_column(table, name).to_numpy() for name in names)
+    known = np.where((chosen_tokens > 0) & (rejected_tokens > 0), chosen - rejected, np.nan)
+    places = places_of(ids, TextColumn(arrow_column(table, "id")))
+    margins = np.where(places >= 0, known[places], np.nan)
+    lacking = np.where(np.isnan(margins), places >= 0, -1)
+    return margins, texts_by_code(lacking, ["not_rendered", "no_answer_within_max_length"]).to_pylist()
 
 
 def _write(
     context: StageContext, pairs: datasets.Dataset, margins: np.ndarray, reasons: list[str | None], kept: np.ndarray
 ) -> StageResult:
-    ranks: list[int | None] = [None] * len(pairs)
-    for rank, place in enumerate(kept.tolist()):
-        ranks[place] = rank
+    ranks = np.full(len(pairs), -1, np.int64)
+    ranks[kept] = np.arange(len(kept))
     selected = pairs.select(np.sort(kept))
     selected.save_to_disk(str(context.data_dir))
     trace = {
-        "id": list(pairs["id"]),
-        "selection_score": [None if np.isnan(margin) else margin for margin in margins.tolist()],
-        "selection_rank": ranks,
-        "not_ranked": reasons,
+        "id": arrow_column(pairs, "id"),
+        "selection_score": pa.array(margins, pa.float64(), mask=np.isnan(margins)),
+        "selection_rank": pa.array(ranks, pa.int64(), mask=ranks < 0),
+        "not_ranked": pa.array(reasons, pa.string()),
     }
-    types = {"id": "string", "selection_score": "float64", "selection_rank": "int64", "not_ranked": "string"}
-    features = datasets.Features({name: datasets.Value(of) for name, of in types.items()})
-    datasets.Dataset.from_dict(trace, features=features).save_to_disk(str(context.work_dir / "trace"))
+    as_dataset(pa.table(trace)).save_to_disk(str(context.work_dir / "trace"))
     left_out = {
         **Counter(reason for reason in reasons if reason is not None),
         "not_selected": sum(reason is None for reason in reasons) - len(kept),

@@ -8,7 +8,11 @@ from collections.abc import Sequence
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
+from deita_train.data.arrow_columns import arrow_column
+from deita_train.data.row_table import as_dataset
+from deita_train.data.texts import TextColumn, places_of
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.measures.compared import as_json
 from deita_train.selection.measures.comparison import compare
@@ -25,14 +29,11 @@ def run(context: StageContext) -> StageResult:
     whole = datasets.load_from_disk(str(context.parents["pool"] / "data"))
     pool, embedded = whole, context.parents.get("embed")
     if embedded is not None:  # what the embedder could not read cannot be compared
-        known = set(datasets.load_from_disk(str(embedded / "data"))["id"])
-        pool = whole.select([place for place, row_id in enumerate(whole["id"]) if row_id in known])
-    ids = list(pool["id"])
-    there = set(ids)
-    selections = {
-        method: [row_id for row_id in _selected_ids(context, method) if row_id in there]
-        for method in context.identity["methods"]
-    }
+        table = datasets.load_from_disk(str(embedded / "data"))
+        places = places_of(TextColumn(arrow_column(whole, "id")), TextColumn(arrow_column(table, "id")))
+        pool = whole.select(np.flatnonzero(places >= 0))
+    ids = TextColumn(arrow_column(pool, "id"))
+    selections = {method: _selected_ids(context, method, ids) for method in context.identity["methods"]}
     comparison = compare(
         pool,
         None if embedded is None else PoolEmbeddings.of(context).rows(ids),
@@ -58,32 +59,37 @@ def _trained_tokens(context: StageContext, ids: Sequence[str]) -> np.ndarray | N
     artefact = context.parents["lengths"]
     readable = Readable(**read_json(artefact / "metrics.json")["readable"])
     lengths = read_trained_lengths(artefact, row_limit(context.identity["trained"], readable).tokens)
-    return np.array([lengths.tokens.get(row_id, 0) for row_id in ids], dtype=np.int64)
+    return lengths.tokens_of(ids)
 
 
-def _selected_ids(context: StageContext, method: str) -> list[str]:
-    """The ids of the rows that a method kept, by rank."""
-    return list(datasets.load_from_disk(str(context.parents[f"select.{method}"] / "data"))["id"])
+def _selected_ids(context: StageContext, method: str, ids: TextColumn) -> list[str]:
+    """The ids of the rows that a method kept, by rank, as far as they are among `ids`."""
+    table = datasets.load_from_disk(str(context.parents[f"select.{method}"] / "data"))
+    kept = TextColumn(arrow_column(table, "id"))
+    return [row_id for row_id, place in zip(kept, places_of(kept, ids), strict=True) if place >= 0]
 
 
-def _scores(context: StageContext, ids: Sequence[str]) -> np.ndarray | None:
+def _scores(context: StageContext, ids: TextColumn) -> np.ndarray | None:
     """The score of each row of the pool, joined by id; None for a pool without scores."""
     if context.identity["score"] is None:
         return None
     columns = {f"{name}_scores": _turns(context, name, ids) for name in DIMENSIONS if name in context.parents}
-    rows = datasets.Dataset.from_dict({"id": ids, **columns})
+    rows = as_dataset(pa.table({"id": ids.column, **columns}))
     how = context.identity.get("score_turns", "sum")
     return Candidates(rows, SelectionSettings(score=context.identity["score"], score_turns=how)).scores
 
 
-def _turns(context: StageContext, dimension: str, ids: Sequence[str]) -> list[list[float | None]]:
+def _turns(context: StageContext, dimension: str, ids: TextColumn) -> pa.ChunkedArray:
     table = datasets.load_from_disk(str(context.parents[dimension] / "data"))
-    by_id = dict(zip(table["id"], table[f"{dimension}_scores"], strict=True))
-    return [by_id[row_id] for row_id in ids]
+    places = places_of(ids, TextColumn(arrow_column(table, "id")))
+    assert (places >= 0).all(), f"a row has no {dimension}"
+    return arrow_column(table, f"{dimension}_scores").take(pa.array(places))
 
 
-def _rank_table(ids: Sequence[str], selections: dict[str, list[str]]) -> datasets.Dataset:
-    ranks = {method: {row_id: rank for rank, row_id in enumerate(kept)} for method, kept in selections.items()}
-    columns = {method: [of_method.get(row_id) for row_id in ids] for method, of_method in ranks.items()}
-    features = {"id": datasets.Value("string"), **{method: datasets.Value("int64") for method in columns}}
-    return datasets.Dataset.from_dict({"id": list(ids), **columns}, features=datasets.Features(features))
+def _rank_table(ids: TextColumn, selections: dict[str, list[str]]) -> datasets.Dataset:
+    columns = {}
+    for method, kept in selections.items():
+        ranks = np.full(len(ids), -1, np.int64)
+        ranks[places_of(kept, ids)] = np.arange(len(kept))
+        columns[method] = pa.array(ranks, pa.int64(), mask=ranks < 0)
+    return as_dataset(pa.table({"id": ids.column, **columns}))

@@ -6,7 +6,10 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
+from deita_train.data.arrow_columns import arrow_column, with_arrow_column
+from deita_train.data.texts import TextColumn, places_of
 from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.ranked_by import ranked_by
@@ -15,6 +18,7 @@ from deita_train.stages.context import StageContext
 
 MEASURED_BY = ("perplexity", "direct_score", "instag")
 """The sections whose stages measure a column that a method reads."""
+_NUMBER = datasets.Value("float64")
 
 
 def scored_pool(context: StageContext) -> datasets.Dataset:
@@ -48,17 +52,14 @@ def with_selection_score(candidates: Candidates) -> datasets.Dataset:
     return rows if numbers is None else _with_numbers(rows, "selection_score", numbers)
 
 
-def with_answer_tokens(candidates: Candidates, counts: Mapping[str, int]) -> datasets.Dataset:
-    """The rows with a column `answer_tokens`, null for a row whose tokens were not counted."""
-    numbers = [float(counts.get(row_id, np.nan)) for row_id in candidates.ids]
-    return _with_numbers(candidates.rows, "answer_tokens", np.array(numbers))
+def with_answer_tokens(candidates: Candidates, counts: np.ndarray) -> datasets.Dataset:
+    """The rows with a column `answer_tokens`, null where `counts` `[N]` has nan."""
+    return _with_numbers(candidates.rows, "answer_tokens", counts)
 
 
 def _with_numbers(rows: datasets.Dataset, name: str, numbers: np.ndarray) -> datasets.Dataset:
-    if name in rows.column_names:  # of an earlier selection
-        rows = rows.remove_columns(name)
-    values = [None if np.isnan(number) else number for number in numbers.tolist()]
-    return rows.add_column(name, values, feature=datasets.Value("float64"))
+    """The rows with a column of numbers, null for nan; one of an earlier selection is replaced."""
+    return with_arrow_column(rows, name, pa.array(numbers, pa.float64(), mask=np.isnan(numbers)), _NUMBER)
 
 
 def _measured_columns(identity: Mapping[str, Any], section: str) -> list[str]:
@@ -84,7 +85,10 @@ def _with_measured(pool: datasets.Dataset, context: StageContext, section: str, 
 def _joined(pool: datasets.Dataset, artefact: Path, column: str) -> datasets.Dataset:
     """The pool with a column of another table as it is stored there, joined by id."""
     table = datasets.load_from_disk(str(artefact / "data"))
-    by_id = dict(zip(table["id"], table[column], strict=True))
-    missing = [row_id for row_id in pool["id"] if row_id not in by_id]
-    assert not missing, f"{len(missing)} rows of the pool have no entry in {artefact}"
-    return pool.add_column(column, [by_id[row_id] for row_id in pool["id"]], feature=table.features[column])
+    ids, there = (TextColumn(arrow_column(rows, "id")) for rows in (pool, table))
+    values = arrow_column(table, column)
+    if ids != there:
+        places = places_of(ids, there)
+        assert (places >= 0).all(), f"{(places < 0).sum()} rows of the pool have no entry in {artefact}"
+        values = values.take(pa.array(places))
+    return with_arrow_column(pool, column, values, table.features[column])

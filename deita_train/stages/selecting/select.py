@@ -3,6 +3,7 @@
 `data/` has the selected rows in rank order, `trace/` every row of the pool, without its text.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,11 +12,15 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from deita_train.budget import TOKENS, form_of
+from deita_train.data.arrow_columns import arrow_column, iter_columns, with_arrow_column
 from deita_train.data.as_text import message_text
 from deita_train.data.json_text import holds_json
+from deita_train.data.texts import TextColumn, places_of
 from deita_train.errors import UserError
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group, ProcessGroup
@@ -96,8 +101,8 @@ def _lengths(context: StageContext) -> TrainedLengths | None:
 
 def _matched(context: StageContext, lengths: TrainedLengths) -> StageContext:
     """The context with a budget of as many training tokens as the selection that this one is matched with."""
-    ids = datasets.load_from_disk(str(context.parents["matched"] / "data"))["id"]
-    tokens = sum(lengths.tokens.get(row_id, 0) for row_id in ids)
+    matched = datasets.load_from_disk(str(context.parents["matched"] / "data"))
+    tokens = int(lengths.tokens_of(TextColumn(arrow_column(matched, "id"))).sum())
     if not tokens:
         raise UserError(f"{context.label}: compare.match: none of the rows that `select` kept can be trained on.")
     return replace(context, identity={**context.identity, "budget": {TOKENS: tokens}})
@@ -116,7 +121,7 @@ def _candidates(context: StageContext, lengths: TrainedLengths | None) -> Candid
         pool = replace(pool, counted_turns=lengths.turns_of(pool.ids))
     if context.identity.get("unit") == "tokens":
         assert lengths is not None
-        pool = replace(pool, rows=with_answer_tokens(pool, lengths.answers))
+        pool = replace(pool, rows=with_answer_tokens(pool, lengths.answers_of(pool.ids)))
     return replace(pool, rows=with_selection_score(replace(pool, rows=with_evol_score(pool))))
 
 
@@ -131,7 +136,7 @@ def _rankable(context: StageContext, pool: Candidates) -> tuple[Candidates, Reas
     if drops.total() == len(reasons):
         raise UserError(f"{context.label}: no row of the pool can be ranked: {_counts(drops)}.")
     if drops:
-        pool = pool.subset([place for place, reason in enumerate(reasons) if reason is None])
+        pool = pool.subset(np.flatnonzero([reason is None for reason in reasons]))
     if "embed" in context.parents:
         embedded = PoolEmbeddings.of(context)
         mean = embedded.mean() if pool.settings.center else None
@@ -145,8 +150,9 @@ def _contaminated(context: StageContext, ids: Sequence[str]) -> Reasons:
     if "contamination" not in context.parents:
         return [None] * len(ids)
     table = datasets.load_from_disk(str(context.parents["contamination"] / "data"))
-    hits = dict(zip(table["id"], table["hits"], strict=True))
-    return [CONTAMINATED if hits[row_id] else None for row_id in ids]
+    places = places_of(ids, TextColumn(arrow_column(table, "id")))
+    is_hit = pc.list_value_length(arrow_column(table, "hits")).to_numpy() > 0
+    return [CONTAMINATED if hit else None for hit in is_hit[places].tolist()]
 
 
 def _lacking(context: StageContext, ids: Sequence[str]) -> Reasons:
@@ -154,10 +160,9 @@ def _lacking(context: StageContext, ids: Sequence[str]) -> Reasons:
     reasons: Reasons = [None] * len(ids)
     for parent, reason in (("embed", "not_embedded"), ("lengths", "not_trainable")):
         if parent in context.parents:
-            known = set(datasets.load_from_disk(str(context.parents[parent] / "data"))["id"])
-            reasons = [
-                found or (None if row_id in known else reason) for found, row_id in zip(reasons, ids, strict=True)
-            ]
+            table = datasets.load_from_disk(str(context.parents[parent] / "data"))
+            for place in np.flatnonzero(places_of(ids, TextColumn(arrow_column(table, "id"))) < 0):
+                reasons[place] = reasons[place] or reason
     return reasons
 
 
@@ -192,13 +197,12 @@ def _write(
 
 def _trace_table(traced: datasets.Dataset) -> datasets.Dataset:
     """What became of every row and why, with the sizes of its text in place of the text and of columns of JSON."""
-    sizes = traced.map(
-        lambda messages: {
-            "num_turns": sum(message["role"] == "user" for message in messages),
-            "num_chars": sum(len(message_text(message)) for message in messages),
-        },
-        input_columns=["messages"],
-        load_from_cache_file=False,
-    )
-    json_columns = [name for name, feature in sizes.features.items() if name != "messages" and holds_json(feature)]
-    return sizes.remove_columns(["messages", *json_columns])
+    turns, chars = array("q"), array("q")
+    for (messages,) in iter_columns(traced, ["messages"]):
+        turns.append(sum(message["role"] == "user" for message in messages))
+        chars.append(sum(len(message_text(message)) for message in messages))
+    json_columns = [name for name, feature in traced.features.items() if name != "messages" and holds_json(feature)]
+    sizes = traced.remove_columns(["messages", *json_columns])
+    for name, numbers in (("num_turns", turns), ("num_chars", chars)):
+        sizes = with_arrow_column(sizes, name, pa.array(np.frombuffer(numbers, np.int64)), datasets.Value("int64"))
+    return sizes

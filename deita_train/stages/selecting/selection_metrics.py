@@ -6,6 +6,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from deita_train.data.arrow_columns import arrow_column, numbers_in
 from deita_train.selection.repr_filter.repr_filter import Trace
 from deita_train.selection.trace.trace_columns import nearest_summary
 
@@ -49,9 +50,9 @@ def _column_means(pool: datasets.Dataset, selected: datasets.Dataset) -> dict[st
         kind = getattr(feature, "dtype", "")
         if name in _NOT_MEASURED or not (kind == "bool" or kind.startswith(("int", "float"))):
             continue
-        values = {"selected": selected[name], "pool": pool[name]}
-        if all(value is not None for column in values.values() for value in column):
-            means[name] = {where: float(np.mean([float(v) for v in column])) for where, column in values.items()}
+        values = {"selected": arrow_column(selected, name), "pool": arrow_column(pool, name)}
+        if not any(column.null_count for column in values.values()):
+            means[name] = {where: float(np.mean(numbers_in(column))) for where, column in values.items()}
     return means
 
 
@@ -59,5 +60,5 @@ def _score_means(pool: datasets.Dataset, selected: datasets.Dataset) -> dict[str
     if "evol_score" not in pool.column_names:
         return None
     tables = {"selected": selected, "pool": pool}
-    known = {where: [value for value in table["evol_score"] if value is not None] for where, table in tables.items()}
-    return {where: float(np.mean(values)) for where, values in known.items()} if all(known.values()) else None
+    known = {where: arrow_column(table, "evol_score").drop_null().to_numpy() for where, table in tables.items()}
+    return {where: float(np.mean(values)) for where, values in known.items()} if all(map(len, known.values())) else None

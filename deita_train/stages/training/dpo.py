@@ -5,6 +5,8 @@ from typing import Any
 
 import datasets
 
+from deita_train.data.arrow_columns import arrow_column
+from deita_train.data.texts import TextColumn, TextIndex
 from deita_train.stages.architecture import check_outside_model
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.intake.pairs import rendered_pairs
@@ -39,9 +41,16 @@ def finish(context: StageContext) -> dict[str, Any]:
 
 def _rows(context: StageContext, refusals: Refusals) -> Iterator[PairRow]:
     reference = datasets.load_from_disk(str(context.parents["reference"] / "data"))
-    by_id = {row["id"]: row for row in reference}
+    index = TextIndex()
+    index.extend(TextColumn(arrow_column(reference, "id")))
+    chosen, rejected, chosen_tokens, rejected_tokens = (
+        arrow_column(reference, name).to_numpy()
+        for name in ("chosen_log_prob", "rejected_log_prob", "chosen_tokens", "rejected_tokens")
+    )
     for row_id, pair in rendered_pairs(context, refusals):
-        known = by_id[row_id]
+        place = index.number_of(row_id)
+        assert place is not None, f"{row_id} has no reference"
         tokens = (len(pair.chosen_ids), len(pair.rejected_ids))
-        assert tokens == (known["chosen_tokens"], known["rejected_tokens"]), f"{row_id}: the reference scored other ids"
-        yield PairRow(row_id, pair, known["chosen_log_prob"], known["rejected_log_prob"])
+        known = (chosen_tokens[place], rejected_tokens[place])
+        assert tokens == known, f"{row_id}: the reference scored other ids"
+        yield PairRow(row_id, pair, float(chosen[place]), float(rejected[place]))
