@@ -6,7 +6,7 @@ runs/store/.locks/                 which run is building what
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,11 @@ PUBLISHED = (MANIFEST, METRICS, "data", "trace", "model", "files", "logs")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artefact is, what it was built from and how; written last."""
+    """What an artefact is, what it was built from and how; written last.
+
+    `counts_as` has the keys that counted in place of some parents' own, by role: those of stages from whose result the
+    same content follows.
+    """
 
     id: str
     key: str
@@ -50,6 +54,7 @@ class Manifest:
     command: str
     started: str
     wall_seconds: float
+    counts_as: dict[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
