@@ -49,7 +49,7 @@ def test_all_rows_are_embedded_where_something_reads_all(tmp_path, changes, read
 
 def test_a_recipe_that_selects_nothing_embeds_all_rows(tmp_path):
     assert "walk" not in graph(tmp_path, recipe("select", "sft", "evaluate"))["embed"].identity
-    with pytest.raises(UserError, match="and the recipe has no select: that would walk. State rows: all"):
+    with pytest.raises(UserError, match=r"and the recipe has no select: that would walk. State rows: all"):
         graph(tmp_path, recipe("select", "sft", "evaluate", embedding__rows="walked"))
 
 

@@ -15,7 +15,7 @@ from deita_train.selection.token_budget import walk_tokens
 
 
 def by_blocks(embeddings, ids, scores, *, budget, threshold, tokens=None, multiple=1):
-    """The trace of a block walk whose blocks are whole multiples, over all rows; and how many rows each block reached."""
+    """The trace over all rows of a walk whose blocks are whole multiples, and how many rows each block reached."""
     order = walk_order(ids, scores)
     of_walk = None if tokens is None else tokens[order]
     walk = BlockWalk([ids[place] for place in order], scores[order], budget, threshold, of_walk)
@@ -31,9 +31,11 @@ def by_blocks(embeddings, ids, scores, *, budget, threshold, tokens=None, multip
 def test_golden_cases(name, multiple):
     embeddings, ids, scores, expected = golden_pool(name)
     budget = len(ids) if expected["budget"] == -1 else expected["budget"]
-    trace, reached = by_blocks(embeddings, ids, scores, budget=budget, threshold=expected["threshold"], multiple=multiple)
+    trace, reached = by_blocks(
+        embeddings, ids, scores, budget=budget, threshold=expected["threshold"], multiple=multiple
+    )
     assert [ids[place] for place in trace.kept] == expected["selected_ids_in_order"]
-    whole = repr_filter(embeddings, ids, scores, budget=budget, threshold=expected["threshold"])
+    whole = repr_filter(embeddings, ids, scores, **options)
     assert_same(trace, whole)
     assert whole.num_seen <= reached[-1] <= len(ids)
 
@@ -50,7 +52,9 @@ def test_every_decision_is_that_of_a_walk_over_all_rows(pool, threshold, budget,
     assume(usable(embeddings))
     trace, reached = by_blocks(embeddings, ids, scores, budget=budget, threshold=threshold, multiple=multiple)
     assert_same(trace, repr_filter(embeddings, ids, scores, budget=budget, threshold=threshold))
-    assert reached == sorted(set(reached)) and reached[0] == min(len(ids), -(-min(budget, len(ids)) // multiple) * multiple)
+    assert reached == sorted(set(reached)) and reached[0] == min(
+        len(ids), -(-min(budget, len(ids)) // multiple) * multiple
+    )
 
 
 @checked(max_examples=100)

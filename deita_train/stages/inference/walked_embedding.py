@@ -19,6 +19,7 @@ from deita_train.inference.shards import Columns, allocate, shard_parts, split_b
 from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 from deita_train.selection.repr_filter.block_walk import BlockWalk
 from deita_train.stages.context import StageContext, StageResult
+from deita_train.stages.facts import NOT_RANKED, NOT_REACHED
 from deita_train.stages.inference.batched_pass import (
     SHARDS,
     agree_on_missing,
@@ -39,7 +40,7 @@ from deita_train.stages.inference.embedding_table import (
 )
 from deita_train.stages.inference.row_reuse import input_hash, reused_items
 from deita_train.stages.inference.walk_order import GROUP_ROWS, WalkOrder
-from deita_train.stages.selecting.seen_rows import NOT_RANKED, NOT_REACHED, REASON
+from deita_train.stages.selecting.seen_rows import REASON
 
 Compute = Callable[[Sequence[int]], Columns]
 

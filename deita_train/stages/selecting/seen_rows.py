@@ -14,14 +14,10 @@ from deita_train.selection.repr_filter.process_group import Group
 from deita_train.selection.repr_filter.repr_filter import Trace, cut_trace, walk_order
 from deita_train.selection.select_rows import select_rows
 from deita_train.selection.unrankable import Reasons
+from deita_train.stages.facts import SAVED
 from deita_train.store.artefacts import MANIFEST
 from deita_train.store.atomic_io import read_json
 
-NOT_REACHED = "not_reached"
-"""Why a row has no embedding: the walk ended before it."""
-NOT_RANKED = "not_ranked"
-"""Why a row has no embedding: the selection cannot rank it."""
-_LEFT_OUT = frozenset({NOT_REACHED, NOT_RANKED})
 # As the table `trace/` of such an embedding has it.
 REASON = "not_embedded"
 Select = Callable[[int | None, Trace | None], Trace]
@@ -37,7 +33,7 @@ def not_embedded(embed: Path, ids: Sequence[str]) -> Reasons:
     if is_walked(embed):
         table = datasets.load_from_disk(str(embed / "trace"))
         of_row = dict(zip(table["id"], table[REASON], strict=True))
-        return [None if of_row[row_id] in _LEFT_OUT or of_row[row_id] is None else REASON for row_id in ids]
+        return [None if of_row[row_id] in SAVED or of_row[row_id] is None else REASON for row_id in ids]
     known = set(embedded_ids(embed / "data"))
     return [None if row_id in known else REASON for row_id in ids]
 
