@@ -6,6 +6,7 @@ import numpy as np
 from pass_stages import conversations, make_model
 from tiny_recipe import plan, recipe, write
 
+from deita_train.data.embeddings import embedded_ids, embeddings_of
 from deita_train.run.child.stage_process import run_stage
 from deita_train.stages.inference import walk_order, walked_embedding
 
@@ -46,6 +47,18 @@ def carried_out(folder, data):
     for node in made.nodes:
         run_stage(write(folder, data), [], folder / "runs", node.id)
     return made
+
+
+def with_rows(data, rows):
+    """The recipe with `embedding.rows`."""
+    return {**data, "embedding": {**data["embedding"], "rows": rows}}
+
+
+def vectors(made, cell=0):
+    """The vector of each embedded row of a cell, by id."""
+    folder = made.store.path(made.cells[cell].nodes["embed"].id) / "data"
+    ids = embedded_ids(folder)
+    return dict(zip(ids, embeddings_of(folder, ids), strict=True))
 
 
 def _write(file, rows):

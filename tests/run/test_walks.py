@@ -21,8 +21,7 @@ TOKENS = {"tokens": 900}
 def publish(node, store):
     """The manifest of a stage and of all that it reads."""
     for one in (*node.ancestors(), node):
-        parents = {name: parent.id for name, parent in one.parents.items()}
-        manifest = a_manifest(one, key=one.key, config=dict(one.identity), parents=parents)
+        manifest = a_manifest(one, key=one.key, config=dict(one.identity))
         store.path(one.id).mkdir(parents=True, exist_ok=True)
         (store.path(one.id) / "manifest.json").write_text(json.dumps(asdict(manifest)))
 

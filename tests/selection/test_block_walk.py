@@ -31,9 +31,8 @@ def by_blocks(embeddings, ids, scores, *, budget, threshold, tokens=None, multip
 def test_golden_cases(name, multiple):
     embeddings, ids, scores, expected = golden_pool(name)
     budget = len(ids) if expected["budget"] == -1 else expected["budget"]
-    trace, reached = by_blocks(
-        embeddings, ids, scores, budget=budget, threshold=expected["threshold"], multiple=multiple
-    )
+    options = {"budget": budget, "threshold": expected["threshold"]}
+    trace, reached = by_blocks(embeddings, ids, scores, **options, multiple=multiple)
     assert [ids[place] for place in trace.kept] == expected["selected_ids_in_order"]
     whole = repr_filter(embeddings, ids, scores, **options)
     assert_same(trace, whole)
