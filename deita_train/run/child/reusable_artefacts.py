@@ -40,21 +40,16 @@ def _is_same_walk(store: Store, node: Node, manifest: Manifest) -> bool:
 
     Where only the embeddings that a walk looked at were made, the selection itself compares them (`seen_rows`).
     """
-    read = _without(manifest.parents, _only_of_budget(manifest.identity))
     return (
         manifest.kind == node.kind
         and _walk(manifest) == _walk(node)
         and _keys_of_manifest(manifest) == _keys_of_node(node)
-        and all(_is_unchanged(store, manifest, name, node.parents[name].id) for name in read)
+        and all(
+            store.has(parent) and store.manifest(parent).content_digest == manifest.parent_digests[name]
+            for name, parent in _without(manifest.parents, _only_of_budget(manifest.identity)).items()
+        )
         and _is_of_this_version(store, manifest)
     )
-
-
-def _is_unchanged(store: Store, manifest: Manifest, name: str, parent: str) -> bool:
-    """Whether a parent has the content that the artefact was made from: the node's own, or one of equal standing."""
-    made_from = manifest.parents[name]
-    there = parent if made_from == parent or name not in manifest.counts_as else made_from
-    return store.has(there) and store.manifest(there).content_digest == manifest.parent_digests[name]
 
 
 def _keys_of_node(node: Node) -> dict[str, str]:
