@@ -139,7 +139,9 @@ def test_the_walk_takes_several_blocks_and_leaves_batches_out(undisturbed):
 
 
 @pytest.mark.parametrize(("where", "block", "before", "after"), MOMENTS)
-def test_killed_and_continued_by_other_ranks(processes, undisturbed, tmp_path, monkeypatch, where, block, before, after):
+def test_killed_and_continued_by_other_ranks(
+    processes, undisturbed, tmp_path, monkeypatch, where, block, before, after
+):
     check(processes, undisturbed, tmp_path, monkeypatch, where, block, before, after)
 
 
