@@ -6,13 +6,13 @@
 
 A pool of generated conversations of 10 to 120 words, three rows in five of which are near copies of one of a few
 thousand others, gets drawn scores; a LLaMA of 2 layers and 128 numbers with drawn weights embeds it. Each budget is
-planned and carried out by the package's own stages, first with `embedding: {rows: all}` and then, in a store of its own,
-with `rows: walked`. That both selections and both traces have equal digests is asserted. Columns:
+planned and carried out by the package's own stages, first with `embedding: {rows: all}` and then with `rows: walked`
+in a store of its own. That both selections and both traces have equal digests is asserted. Columns:
 
 - seen: rows that the walk decided on until the budget was full. No row after them is needed.
 - embedded: rows that `walked` embedded: whole groups of 256 rows in the order of the walk, block by block.
 - blocks: how often it embedded and went on.
-- seconds: of the stage `embed`, preparation, model and walk included, and in brackets those of the forward passes alone.
+- seconds: of the stage `embed`, preparation, model and walk included; in brackets those of the forward passes alone.
 
 Threads: OMP_NUM_THREADS. The ratio of both columns is that of one run; other work beside it lengthens both.
 """
@@ -33,7 +33,6 @@ import torch
 from progress import add_time_limit, say, time_limit
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from deita_train.data.shipped_templates import shipped_template
 from deita_train.plan.plan import Plan, make_plan
 from deita_train.run.child.stage_process import run_stage
 from deita_train.table import Table, numbers
@@ -41,7 +40,9 @@ from deita_train.training.miniature import train_tokenizer
 
 _WORDS = 500
 _SHARE_OF_COPIES = 0.6
-_THRESHOLD = 0.97
+_THRESHOLD = 0.9
+# The words alone: what all rows share would make them all alike.
+_TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def write_inputs(folder: Path, rows: int) -> None:
             pool.write(json.dumps({"id": f"row-{number}", "messages": said}) + "\n")
             score = round(float(rng.uniform(1, 6)), 4)
             scores.write(json.dumps({"id": f"row-{number}", "quality_scores": [score]}) + "\n")
-    tokenizer = train_tokenizer([" ".join(words)] * 2, 2_000, shipped_template("vicuna_v1.1"), folder / "model")
+    (folder / "words.jinja").write_text(_TEMPLATE)
+    tokenizer = train_tokenizer([" ".join(words)] * 2, 2_000, _TEMPLATE, folder / "model")
     shape = {
         "vocab_size": len(tokenizer), "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 2048, "bos_token_id": 0,
@@ -121,7 +123,13 @@ def carry_out(folder: Path, runs: str, budget: int, rows: str) -> Made:
         "name": "lazy",
         "pool": {"dataset": str(folder / "pool.jsonl")},
         "scores": {"quality": str(folder / "scores.jsonl")},
-        "embedding": {"model": str(folder / "model"), "launch": "cpu", "pooling": "mean", "rows": rows},
+        "embedding": {
+            "model": str(folder / "model"),
+            "chat_template": str(folder / "words.jinja"),
+            "launch": "cpu",
+            "pooling": "mean",
+            "rows": rows,
+        },
         "select": {"budget": budget, "score": "quality", "threshold": _THRESHOLD},
     }
     file = folder / f"{runs}-{budget}.yaml"

@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from datasets.table import InMemoryTable
 from transformers import PreTrainedModel
 
 from deita_train.data.embeddings import write_embeddings
@@ -227,10 +228,8 @@ def _leave(context: StageContext, inputs: Inputs, walk: _Walk, metrics: dict[str
     hashes = [input_hash(inputs.tokens.tokens(int(row))) for row in rows]
     write_embeddings(context.data_dir, walk.blocks.ids[:known], matrix[:known], {STORED.hashes: hashes})
     reasons = _reasons(context, inputs, walk)
-    features = datasets.Features({"id": datasets.Value("string"), REASON: datasets.Value("string")})
-    ids = list(pool_rows(context)["id"])
-    table = datasets.Dataset.from_dict({"id": ids, REASON: reasons}, features=features)
-    table.save_to_disk(str(context.work_dir / "trace"))
+    table = pa.table({"id": pool_rows(context).data.column("id"), REASON: pa.array(reasons, pa.string())})
+    datasets.Dataset(InMemoryTable(table)).save_to_disk(str(context.work_dir / "trace"))
     drops = Counter(filter(None, reasons))
     found = Counter(source for place, source in walk.sources.items() if 0 <= place < known)
     counts = {
@@ -244,7 +243,7 @@ def _leave(context: StageContext, inputs: Inputs, walk: _Walk, metrics: dict[str
         "rows_reused": found.total(),
         "reused_from": dict(sorted(found.items())),
     }
-    return StageResult(len(ids), known, dict(drops), {**counts, **metrics}, device)
+    return StageResult(len(reasons), known, dict(drops), {**counts, **metrics}, device)
 
 
 def _reasons(context: StageContext, inputs: Inputs, walk: _Walk) -> list[str | None]:
