@@ -52,8 +52,8 @@ def _walked(plan: Plan, stages: Sequence[PlannedStage]) -> list[str]:
         budget = node.identity["walk"]["budget"]
         words = f"{in_words(budget)} rows" if form_of(budget) == ROWS else in_words(budget)
         lines.append(
-            f"{node.label}{f' ({cell})' if cell else ''}: rows in rank order until the walk of select meets its "
-            f"budget of {words} (embedding.rows: walked){f'; {saved}' if saved else ''}."
+            f"{node.label}{f' ({cell})' if cell else ''}: in rank order until select keeps {words} (embedding.rows: "
+            f"walked){f'; {saved}' if saved else ''}."
         )
     return lines
 

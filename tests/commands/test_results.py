@@ -39,7 +39,7 @@ def test_a_recipe_of_one_cell_has_no_column_for_cells(tmp_path):
 
 def test_the_plan_says_how_many_rows_were_embedded_and_saved(tmp_path):
     made = plan(tmp_path, recipe())
-    until = "embed: rows in rank order until the walk of select meets its budget of 10 rows (embedding.rows: walked)"
+    until = "embed: in rank order until select keeps 10 rows (embedding.rows: walked)"
     assert f"{until}." in shown(made)
     node = made.cells[0].nodes["embed"]
     drops = {"not_reached": 30, "not_ranked": 4, "role_not_in_template": 2}
@@ -50,7 +50,7 @@ def test_the_plan_says_how_many_rows_were_embedded_and_saved(tmp_path):
     assert _counts(made, node) == "24 of 60 rows embedded, 34 saved, 2 dropped (role_not_in_template 2)"
     assert all("rank order" not in line for line in shown(plan(tmp_path, recipe(embedding__rows="all"))))
     tokens = plan(tmp_path, recipe(select__budget={"share": 0.2}))
-    assert any("meets its budget of 20% (embedding" in line for line in shown(tokens))
+    assert any("until select keeps 20% (embedding" in line for line in shown(tokens))
 
 
 def test_a_sweep_names_the_cells(tmp_path):
