@@ -5,7 +5,7 @@
     python benchmarks/lazy_embedding.py --rows 300000 --budgets 10000 --folder /big/disk
 
 A pool of generated conversations of 10 to 120 words, three rows in five of which are near copies of one of a few
-thousand others, gets drawn scores; a LLaMA of 2 layers and 128 numbers with drawn weights embeds it. Each budget is
+hundred others, gets drawn scores; a LLaMA of 2 layers and 128 numbers with drawn weights embeds it. Each budget is
 planned and carried out by the package's own stages, first with `embedding: {rows: all}` and then with `rows: walked`
 in a store of its own. That both selections and both traces have equal digests is asserted. Columns:
 
@@ -88,7 +88,7 @@ def write_inputs(folder: Path, rows: int) -> None:
     """The pool, its scores, and the model."""
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghijklmnoprstuvwy"), rng.integers(2, 9))) for _ in range(_WORDS)]
-    origins = [_text(rng, words) for _ in range(max(1, rows // 8))]
+    origins = [_text(rng, words) for _ in range(max(1, rows // 40))]
     with (folder / "pool.jsonl").open("w") as pool, (folder / "scores.jsonl").open("w") as scores:
         for number in range(rows):
             text = _text(rng, words)

@@ -85,7 +85,7 @@ def test_a_sweep_over_budgets_shares_what_is_embedded_and_continues_its_walks(tm
 
 
 def test_what_the_template_refuses_is_left_out_of_the_walk(tmp_path):
-    data = walked_recipe(tmp_path, ROWS, embedding__max_refused_share=0.5, embedding__chat_template=None)
+    data = walked_recipe(tmp_path, ROWS, embedding__max_refused_share=0.8, embedding__chat_template=None)
     template = "{% for message in messages %}{% if 'twelve' in message.content %}{{ raise_exception('no') }}{% endif %}"
     (tmp_path / "own.jinja").write_text(template + "{{ message.role }}: {{ message.content }}\n{% endfor %}")
     data["embedding"]["chat_template"] = str(tmp_path / "own.jinja")
