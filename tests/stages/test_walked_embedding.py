@@ -8,6 +8,7 @@ from walked_recipe import carried_out, small_groups, vectors, walked_recipe, wit
 
 from deita_train.errors import UserError
 from deita_train.stages.facts import saved_rows
+from deita_train.stages.inference import embed
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 ROWS = 120
@@ -62,26 +63,26 @@ def test_the_selection_is_that_of_embedding_everything(tmp_path, changes):
 BUDGETS = [12, 1, {"share": 0.2}, {"tokens": 900}, 30, 500]
 
 
-@pytest.mark.parametrize("reuse_rows", [True, False])
-def test_a_sweep_over_budgets_shares_what_is_embedded_and_continues_its_walks(tmp_path, reuse_rows):
+@pytest.mark.parametrize(("reuse_rows", "budgets"), [(True, BUDGETS), (False, [12, 1, {"tokens": 900}, 500])])
+def test_a_sweep_over_budgets_shares_what_is_embedded_and_continues_its_walks(tmp_path, reuse_rows, budgets):
     data = walked_recipe(
         tmp_path, ROWS, embedding__reuse_rows=reuse_rows, select__allow_fewer=True,
-        select__read_as={"tokenizer": "base", "max_length": 150}, sweep={"select.budget": BUDGETS[1:]},
+        select__read_as={"tokenizer": "base", "max_length": 150}, sweep={"select.budget": budgets[1:]},
     )  # fmt: skip
     data["select"]["read_as"]["tokenizer"] = str(tmp_path / "model")
     walked, whole = carried_out(tmp_path / "a", data), carried_out(tmp_path / "b", with_rows(data, "all"))
-    embedded = [check_equal(walked, whole, cell) for cell in range(len(BUDGETS))]
+    embedded = [check_equal(walked, whole, cell) for cell in range(len(budgets))]
     numbers = [found["rows_embedded"] for found in embedded]
-    assert numbers[1] == 8 and numbers[-1] == ROWS and saved_rows(of(walked, "embed", 5)[0]) is None
-    selections = [of(walked, "select", cell)[1] for cell in range(len(BUDGETS))]
-    assert [metrics["budget_met"] for metrics in selections] == [True] * 5 + [False]
+    assert numbers[1] == 8 and numbers[-1] == ROWS and saved_rows(of(walked, "embed", len(budgets) - 1)[0]) is None
+    selections = [of(walked, "select", cell)[1] for cell in range(len(budgets))]
+    assert [metrics["budget_met"] for metrics in selections] == [True] * (len(budgets) - 1) + [False]
     # Each goes on from the walk that saw the most rows before it.
     seen = np.maximum.accumulate([metrics["seen"] for metrics in selections])
     expected = [0, *(min(int(most), of["seen"]) for most, of in zip(seen, selections[1:], strict=False))]
     assert [metrics["walk_rows_reused"] for metrics in selections] == expected
     before = [0, *np.maximum.accumulate(numbers)[:-1].tolist()]
     reused = [min(number, there) for number, there in zip(numbers, before, strict=True)]
-    assert [found["rows_reused"] for found in embedded] == (reused if reuse_rows else [0] * len(BUDGETS))
+    assert [found["rows_reused"] for found in embedded] == (reused if reuse_rows else [0] * len(budgets))
 
 
 def test_what_the_template_refuses_is_left_out_of_the_walk(tmp_path):
@@ -101,10 +102,7 @@ def test_what_the_template_refuses_is_left_out_of_the_walk(tmp_path):
 
 
 def test_a_row_without_direction_is_refused_if_the_walk_reaches_it(tmp_path, monkeypatch):
-    from deita_train.stages.inference import embed
-
     data = walked_recipe(tmp_path, ROWS)
-    zero = lambda *_: embed.last_hidden_states(*_) * 0  # noqa: E731
-    monkeypatch.setitem(embed._POOLINGS, "last_token", zero)
+    monkeypatch.setitem(embed._POOLINGS, "last_token", lambda *given: embed.last_hidden_states(*given) * 0)
     with pytest.raises(UserError, match="16 of 16 embeddings have no direction to compare"):
         carried_out(tmp_path / "a", data)

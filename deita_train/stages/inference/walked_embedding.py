@@ -127,6 +127,7 @@ class _Walk:
         order: of the walk.
         blocks: the walk over what is known.
         folder: where shards are, and the matrix.
+        place_of: int64, the place in the walk of each row that has inputs, -1 for one that cannot be ranked.
         matrix: [W, D], a file of which only the rows embedded take space; None before the first is there.
         sources: where the vectors of rows that were not computed come from, by place in the walk.
     """
