@@ -40,9 +40,9 @@ import pyarrow as pa
 import torch
 from progress import add_time_limit, say, time_limit
 
+from deita_train.data.texts import TextColumn
 from deita_train.selection.repr_filter import repr_filter as ours
 from deita_train.selection.repr_filter.repr_filter import Trace
-from deita_train.data.texts import TextColumn
 from deita_train.table import Table, numbers, words
 
 THRESHOLD = 0.9

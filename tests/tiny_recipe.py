@@ -130,7 +130,9 @@ def a_manifest(node, **changes):
         "id": node.id,
         "kind": node.kind,
         "content_digest": node.id,
-        "parent_digests": {name: parent.id for name, parent in node.parents.items()},
+        "parents": {name: parent.id for name, parent in node.decisive.items()},
+        "parent_digests": {name: parent.id for name, parent in node.decisive.items()},
+        "counts_as": {name: key for name, key in node.parent_keys.items() if key != node.parents[name].key},
         "wall_seconds": 1.0,
     }
     return Manifest(**(values | changes))

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from deita_train.budget import ROWS, form_of, in_words
 from deita_train.commands.printed_table import print_table
 from deita_train.commands.stage_list import StageLine, print_stages
 from deita_train.plan.asked import asked_lines
 from deita_train.plan.disk import disk_lines
 from deita_train.plan.plan import Plan, PlannedStage, planned_stages, store_folder
 from deita_train.plan.unread import unread_lines
+from deita_train.stages.facts import saved_rows
 from deita_train.store.atomic_io import read_json
 from deita_train.table import Table
 
@@ -22,7 +24,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     cells = f" in {len(plan.cells)} cells" if sweep else ""
     title = f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}"
     print_stages(console, title, [_stage_line(plan, stage) for stage in stages], has_cells=sweep)
-    _print_prose(console, [*_notes(stages), *(f"{line}." for line in unread_lines(plan))])
+    _print_prose(console, [*_notes(plan, stages), *(f"{line}." for line in unread_lines(plan))])
     _print_prose(console, (f"{line}." for line in asked_lines(stages)))
     _print_prose(console, disk_lines(plan, stages))
     hints = ["`--stages` prints the commands of the stages that are not done."]
@@ -38,9 +40,24 @@ def _stage_line(plan: Plan, stage: PlannedStage) -> StageLine:
     return StageLine(stage.node.label, cell, stage.node.id, stage.status, stage.reason, shown)
 
 
-def _notes(stages: Sequence[PlannedStage]) -> list[str]:
+def _notes(plan: Plan, stages: Sequence[PlannedStage]) -> list[str]:
     """Notes on the stages below the table."""
-    return [*_templates(stages), *_packed(stages)]
+    return [*_templates(stages), *_packed(stages), *_walked(plan, stages)]
+
+
+def _walked(plan: Plan, stages: Sequence[PlannedStage]) -> list[str]:
+    """How many rows each embedding along a walk has embedded and saved, or that it will embed no others."""
+    lines = []
+    for node in (stage.node for stage in stages if "walk" in stage.node.identity):
+        saved = "" if not plan.store.has(node.id) else saved_rows(plan.store.manifest(node.id)) or "all rows embedded"
+        cell = plan.cell_name(node)
+        budget = node.identity["walk"]["budget"]
+        words = f"{in_words(budget)} rows" if form_of(budget) == ROWS else in_words(budget)
+        lines.append(
+            f"{node.label}{f' ({cell})' if cell else ''}: in rank order until select keeps {words} (embedding.rows: "
+            f"walked){f'; {saved}' if saved else ''}."
+        )
+    return lines
 
 
 def _templates(stages: Sequence[PlannedStage]) -> list[str]:

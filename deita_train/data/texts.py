@@ -58,7 +58,11 @@ class TextColumn(Sequence[str]):
 
         Memory holds the texts once as bytes, unless there is one chunk.
         """
-        return self.column.chunk(0) if self.column.num_chunks == 1 else self.column.cast(pa.large_string()).combine_chunks()
+        return (
+            self.column.chunk(0)
+            if self.column.num_chunks == 1
+            else self.column.cast(pa.large_string()).combine_chunks()
+        )
 
     def parts(self) -> Iterator[pa.ChunkedArray]:
         """The column in parts that fit in memory as Python objects."""

@@ -142,6 +142,26 @@ def plan_batches(lengths: Sequence[int] | np.ndarray, max_batch_tokens: int) -> 
     return Batches(order, np.array([*starts, len(order)] if starts else [0], np.int64))
 
 
+def plan_groups(lengths: np.ndarray, groups: np.ndarray, max_batch_tokens: int) -> Batches:
+    """Group items as `plan_batches` does, but only items of one group, the batches of lower groups first.
+
+    Args:
+        lengths: `[N]`, of each item.
+        groups: `[N]` int64, 0 or more.
+        max_batch_tokens: as there.
+    """
+    by_group = np.argsort(groups, kind="stable")
+    ends = np.cumsum(np.bincount(groups)) if len(groups) else _NO_NUMBERS
+    orders, starts, begin = [_NO_NUMBERS], [_NO_NUMBERS], 0
+    for end in ends.tolist():
+        members = by_group[begin:end]
+        batches = plan_batches(lengths[members], max_batch_tokens)
+        orders.append(members[batches.order])
+        starts.append(begin + batches.starts[:-1])
+        begin = end
+    return Batches(np.concatenate(orders), np.concatenate([*starts, [begin]]))
+
+
 def _one_by_one(numbers: np.ndarray) -> Iterator[int]:
     """The numbers as Python's, without holding all of them."""
     for start in range(0, len(numbers), _NUMBERS_AT_ONCE):

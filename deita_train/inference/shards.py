@@ -5,7 +5,7 @@ every shard against the plan before its batches count as done.
 """
 
 import os
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -120,25 +120,24 @@ def collect(folder: Path, num_items: int) -> Columns:
     columns: Columns = {}
     found = np.zeros(num_items, dtype=bool)
     for path in sorted(folder.glob("*.parquet")):
-        with pq.ParquetFile(path) as shard:
-            for part in shard.iter_batches(batch_size=_ROWS_PER_PART):
-                _place(part, folder, found, columns)
+        for items, part in shard_parts(path):
+            fresh = len(np.unique(items)) == len(items) and items.max() < len(found) and not found[items].any()
+            assert fresh, "an item is missing or came twice"
+            found[items] = True
+            for name, values in part.items():
+                if name not in columns:
+                    columns[name] = allocate(folder / f"{name}.matrix", (len(found), *values.shape[1:]), values.dtype)
+                columns[name][items] = values
     assert found.all(), "an item is missing or came twice"
     return columns
 
 
-def _place(part: pa.RecordBatch, folder: Path, found: np.ndarray, columns: Columns) -> None:
-    """Write part of a shard to the positions of its items."""
-    items = part[ITEM].to_numpy()
-    fresh = len(np.unique(items)) == len(items) and items.max() < len(found) and not found[items].any()
-    assert fresh, "an item is missing or came twice"
-    found[items] = True
-    for name in part.schema.names:
-        if name not in (BATCH, ITEM, PARTS):
-            values = _to_array(part[name])
-            if name not in columns:
-                columns[name] = allocate(folder / f"{name}.matrix", (len(found), *values.shape[1:]), values.dtype)
-            columns[name][items] = values
+def shard_parts(path: Path) -> Iterator[tuple[np.ndarray, Columns]]:
+    """The items of a shard, int64 [n], with their columns, part by part."""
+    with pq.ParquetFile(path) as shard:
+        for part in shard.iter_batches(batch_size=_ROWS_PER_PART):
+            names = [name for name in part.schema.names if name not in (BATCH, ITEM, PARTS)]
+            yield part[ITEM].to_numpy(), {name: _to_array(part[name]) for name in names}
 
 
 def allocate(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

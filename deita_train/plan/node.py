@@ -10,6 +10,9 @@ from deita_train.plan.identity import hashed
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.keys import content_key
 
+# Of its key, in the name of an artefact's folder.
+ID_DIGITS = 12
+
 
 @dataclass(frozen=True)
 class Node:
@@ -21,6 +24,8 @@ class Node:
         identity: what decides its content, every default included; hashed into the key.
         runtime: how it runs, and where its data lies; not hashed.
         parents: the stages that it reads, by role.
+        counts_as: what counts in the key in place of some parents, by role: another stage, from whose result the same
+            content would follow, or nothing for a parent that only says in which order the work is done.
         stated: dotted paths of fields of `identity` that count in the key even with their implied value.
     """
 
@@ -30,12 +35,23 @@ class Node:
     runtime: Mapping[str, Any]
     parents: Mapping[str, "Node"] = field(default_factory=dict)
     stated: frozenset[str] = frozenset()
+    counts_as: Mapping[str, "Node | None"] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
         """64 hex digits; equal keys mean equal content."""
-        parents = {name: node.key for name, node in self.parents.items()}
-        return content_key(self.kind, STAGE_KINDS[self.kind].version, self.hashed, parents)
+        return content_key(self.kind, STAGE_KINDS[self.kind].version, self.hashed, self.parent_keys)
+
+    @property
+    def decisive(self) -> dict[str, "Node"]:
+        """The parents by role that decide the content."""
+        return {name: node for name, node in self.parents.items() if self.counts_as.get(name, node) is not None}
+
+    @property
+    def parent_keys(self) -> dict[str, str]:
+        """What counts in the key for each of them."""
+        counted = {name: self.counts_as.get(name, node) for name, node in self.decisive.items()}
+        return {name: node.key for name, node in counted.items() if node is not None}
 
     @property
     def hashed(self) -> dict[str, Any]:
@@ -45,7 +61,7 @@ class Node:
     @property
     def id(self) -> str:
         """The artefact's folder name in the store."""
-        return f"{self.kind}-{self.key[:12]}"
+        return f"{self.kind}-{self.key[:ID_DIGITS]}"
 
     def ancestors(self) -> Iterator["Node"]:
         """Every node that this one reads, directly or not; parents before children."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from deita_train.budget import in_words, is_mapping_budget
 from deita_train.errors import UserError
+from deita_train.plan.embedded_rows import without_unread_embedding
 from deita_train.plan.graph import build_graph
 from deita_train.plan.identity import with_implied
 from deita_train.plan.inputs import Inputs
@@ -151,8 +152,8 @@ def make_plan(
     inputs.check_reporting(loaded.recipe.report_to or ())
     cells: list[Cell] = []
     swept = models_are_swept(loaded)
-    for cell in loaded.cells:
-        nodes = build_graph(cell.recipe, inputs, models_are_swept=swept)
+    graphs = [build_graph(cell.recipe, inputs, models_are_swept=swept) for cell in loaded.cells]
+    for cell, nodes in zip(loaded.cells, without_unread_embedding(graphs), strict=True):
         if not cell.is_base:
             try:
                 nodes = stages_until(nodes, loaded.sweep_until)
@@ -208,22 +209,24 @@ def _how_it_ended(work_dir: Path) -> str:
 
 
 def parent_digests(store: Store, node: Node) -> dict[str, str]:
-    """The content digests of a node's published parents."""
-    return {name: store.manifest(parent.id).content_digest for name, parent in node.parents.items()}
+    """The content digests of the published parents that decide a node's content."""
+    return {name: store.manifest(parent.id).content_digest for name, parent in node.decisive.items()}
 
 
 def is_current(store: Store, node: Node) -> bool:
     """Whether an artefact is published and was made from its parents' present content.
 
     `--fresh` can give a parent other content under the same key, for instance on another device. A parent that was
-    removed does not matter.
+    removed does not matter, nor does one in whose place the artefact was made from another stage of equal standing.
     """
     if not store.has(node.id):
         return False
-    made_from = store.manifest(node.id).parent_digests
+    manifest = store.manifest(node.id)
     return all(
-        not store.has(parent.id) or store.manifest(parent.id).content_digest == made_from[name]
-        for name, parent in node.parents.items()
+        manifest.parents.get(name, parent.id) != parent.id
+        or not store.has(parent.id)
+        or store.manifest(parent.id).content_digest == manifest.parent_digests[name]
+        for name, parent in node.decisive.items()
     )
 
 

@@ -98,6 +98,9 @@ class Embedding(Pass, Rendered):
     """Most components that `whiten` keeps; far fewer than the pool has rows."""
     reuse_rows: bool = True
     """Takes over vectors that the same encoder made of the same rows in another pool of the same runs folder."""
+    rows: Literal["walked", "all"] | None = None
+    """Which rows are embedded: `all`, or those that the walk of `select.method: deita` looks at. By default `walked`
+    where nothing else reads embeddings, and `all` elsewhere (docs/selection.md)."""
 
     @model_validator(mode="after")
     def _one_encoder(self) -> Self:

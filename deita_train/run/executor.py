@@ -16,6 +16,7 @@ from deita_train.run.children import Children
 from deita_train.run.display import Display
 from deita_train.run.failures import FailedNode, failures_error, update_failures
 from deita_train.run.linking import link_stage
+from deita_train.stages.facts import SAVED, saved_rows
 from deita_train.store.artefacts import MANIFEST
 from deita_train.store.atomic_io import remove_tree, write_text_atomically
 from deita_train.store.attempt import PROGRESS, AttemptError, clear_attempt
@@ -223,9 +224,9 @@ def _write_fault(folder: Path) -> UserError | None:
 def _counts(plan: Plan, node: Node) -> str:
     """The rows of a published artefact and its drops, in short."""
     manifest = plan.store.manifest(node.id)
-    dropped = sum(manifest.drops.values())
-    phrase = f"{manifest.rows_out:,} rows"
-    if dropped:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(manifest.drops.items()))
-        phrase += f", {dropped:,} dropped ({reasons})"
+    drops = {reason: count for reason, count in sorted(manifest.drops.items()) if reason not in SAVED}
+    phrase = saved_rows(manifest) or f"{manifest.rows_out:,} rows"
+    if drops:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in drops.items())
+        phrase += f", {sum(drops.values()):,} dropped ({reasons})"
     return phrase

@@ -28,6 +28,19 @@ def of_embeddings(metrics: Mapping[str, Any]) -> str:
     )
 
 
+NOT_REACHED = "not_reached"
+"""Why a row has no embedding: the walk ended before it."""
+NOT_RANKED = "not_ranked"
+"""Why a row has no embedding: the selection cannot rank it."""
+SAVED = (NOT_REACHED, NOT_RANKED)
+
+
+def saved_rows(manifest: Any) -> str | None:
+    """How many rows an embedding along the walk embedded and how many it saved; None where it saved none."""
+    saved = sum(manifest.drops.get(reason, 0) for reason in SAVED)
+    return f"{manifest.rows_out:,} of {manifest.rows_in:,} rows embedded, {saved:,} saved" if saved else None
+
+
 def _found_again(metrics: Mapping[str, Any], unit: str) -> str:
     return (
         f"; {metrics['rows_reused']:,} {unit} were computed before, in another pool" if metrics["rows_reused"] else ""

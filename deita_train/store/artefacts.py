@@ -8,7 +8,7 @@ runs/store/.prepared/              rows that several passes of a run prepare ali
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,11 @@ PUBLISHED = (MANIFEST, METRICS, FILE_DIGESTS, "data", "trace", "model", "files",
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artefact is, what it was built from and how; written last."""
+    """What an artefact is, what it was built from and how; written last.
+
+    `counts_as` has the keys that counted in place of some parents' own, by role: those of stages from whose result the
+    same content follows.
+    """
 
     id: str
     key: str
@@ -53,6 +57,7 @@ class Manifest:
     command: str
     started: str
     wall_seconds: float
+    counts_as: dict[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:

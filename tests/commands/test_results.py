@@ -5,11 +5,12 @@ from dataclasses import asdict
 
 import pytest
 from rich.console import Console
-from tiny_recipe import no_gpus, plan, recipe  # noqa: F401
+from tiny_recipe import a_manifest, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.commands.results import print_plan, print_results
 from deita_train.commands.stage_list import StageLine, print_stages
 from deita_train.plan.unread import unread_lines
+from deita_train.run.executor import _counts
 from deita_train.table import Table, numbers, words
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -34,6 +35,22 @@ def test_a_recipe_of_one_cell_has_no_column_for_cells(tmp_path):
     assert lines[0].strip() == "tiny: 13 stages"
     assert all(len(row) == 5 for row in table(lines)) and len(table(lines)) == 13
     assert lines[-1] == STAGES_HINT and HINT not in lines
+
+
+def test_the_plan_says_how_many_rows_were_embedded_and_saved(tmp_path):
+    made = plan(tmp_path, recipe())
+    until = "embed: in rank order until select keeps 10 rows (embedding.rows: walked)"
+    assert f"{until}." in shown(made)
+    node = made.cells[0].nodes["embed"]
+    drops = {"not_reached": 30, "not_ranked": 4, "role_not_in_template": 2}
+    manifest = a_manifest(node, key=node.key, config={}, rows_in=60, rows_out=24, drops=drops)
+    made.store.path(node.id).mkdir(parents=True)
+    (made.store.path(node.id) / "manifest.json").write_text(json.dumps(asdict(manifest)))
+    assert f"{until}; 24 of 60 rows embedded, 34 saved." in shown(made)
+    assert _counts(made, node) == "24 of 60 rows embedded, 34 saved, 2 dropped (role_not_in_template 2)"
+    assert all("rank order" not in line for line in shown(plan(tmp_path, recipe(embedding__rows="all"))))
+    tokens = plan(tmp_path, recipe(select__budget={"share": 0.2}))
+    assert any("until select keeps 20% (embedding" in line for line in shown(tokens))
 
 
 def test_a_sweep_names_the_cells(tmp_path):
@@ -91,7 +108,7 @@ def test_eighty_columns_hold_a_line_for_each_stage(tmp_path, sweep):
     assert [words[:2] for words in told] == [[node.label, node.id] for node in made.nodes]
     assert [len(words) for words in told] == [10 if "launch" in node.runtime else 7 for node in made.nodes]
     assert all(words[2:5] == ["cpu", "x", "1"] for words in told if len(words) == 10)
-    rest = [line for line in lines if "to run:" not in line]
+    rest = [line for line in lines if "to run:" not in line and "(embedding.rows: walked)" not in line]
     template = "Chat template of embed, sft, evaluate.base, evaluate.sft: vicuna_v1.1."
     assert rest.pop(-1) == template
     if sweep is None:

@@ -13,6 +13,7 @@ from deita_train.inference.batches import (
     BatchPlan,
     padding_share,
     plan_batches,
+    plan_groups,
     read_plan,
     share_batches,
     write_plan,
@@ -20,6 +21,26 @@ from deita_train.inference.batches import (
 from deita_train.scoring.prompts import render
 
 lengths_strategy = st.lists(st.integers(1, 50), max_size=40)
+
+
+def test_batches_of_groups_by_hand():
+    # Group 0 has items 1, 3 and 4 (9, 2 and 6 long), group 2 items 0, 2 and 5 (3, 5 and 3 long); group 1 has none.
+    lengths, groups = np.array([3, 9, 5, 2, 6, 3]), np.array([2, 0, 2, 0, 0, 2])
+    assert plan_groups(lengths, groups, 12) == [[1], [4, 3], [2, 0], [5]]
+    assert plan_groups(np.empty(0, np.int32), np.empty(0, np.int64), 12) == []
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 50), st.integers(0, 4)), max_size=40), max_batch_tokens=st.integers(1, 200)
+)
+def test_a_group_has_the_batches_that_it_has_alone(rows, max_batch_tokens):
+    lengths = np.array([length for length, _ in rows], dtype=np.int32)
+    groups = np.array([group for _, group in rows], dtype=np.int64)
+    expected = []
+    for group in sorted(set(groups.tolist())):
+        members = np.flatnonzero(groups == group)
+        expected += [members[batch].tolist() for batch in plan_batches(lengths[members], max_batch_tokens)]
+    assert plan_groups(lengths, groups, max_batch_tokens) == expected
 
 
 def test_by_hand():

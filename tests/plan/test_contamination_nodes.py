@@ -108,7 +108,7 @@ def test_a_selection_reads_what_it_must_not_keep(tmp_path, sets):
     plain = graph(tmp_path, recipe(**sets))
     changed = {label for label in plain if plain[label].key != nodes[label].key}
     asked = {"generate.mt_bench.sft", "generate.judged.sft", "mt_bench.sft", "judged.sft"}
-    assert changed == {"select", "sft", "evaluate.sft", "contamination.selected", *asked}
+    assert changed == {"embed", "select", "sft", "evaluate.sft", "contamination.selected", *asked}
     assert nodes["select"].hashed == plain["select"].hashed and "contamination" not in plain["select"].parents
 
 

@@ -18,7 +18,8 @@ EDGES = {
     "score.complexity": {"pool": "pool", "model": "train_scorer.complexity"},
     "train_scorer.quality": {"model": "base"},
     "score.quality": {"pool": "pool", "model": "train_scorer.quality"},
-    "embed": {"pool": "pool", "model": "base"},
+    # It goes along the walk of the selection, and so reads what that is ranked by.
+    "embed": {"pool": "pool", "model": "base", "complexity": "score.complexity", "quality": "score.quality"},
     "select": {
         "pool": "pool",
         "complexity": "score.complexity",
@@ -75,12 +76,12 @@ def test_dpo_follows_sft_and_leaves_the_rest_as_it_is(tmp_path):
 
 
 def test_later_options_of_the_embedding_leave_the_default_key_be(tmp_path):
-    embedding = graph(tmp_path, recipe())["embed"]
+    embedding = graph(tmp_path, recipe(embedding__rows="all"))["embed"]
     assert set(embedding.hashed) == {"chat_template", "max_length", "dtype"}
-    stated = graph(tmp_path, recipe(embedding__pooling="last_token", embedding__storage="float32"))["embed"]
-    assert stated.key == embedding.key
+    options = {"embedding__pooling": "last_token", "embedding__storage": "float32", "embedding__rows": "all"}
+    assert graph(tmp_path, recipe(**options))["embed"].key == embedding.key
     for name, value in {"pooling": "mean", "storage": "float16"}.items():
-        other = graph(tmp_path, recipe(**{f"embedding__{name}": value}))["embed"]
+        other = graph(tmp_path, recipe(**{f"embedding__{name}": value, "embedding__rows": "all"}))["embed"]
         assert other.identity == {**embedding.identity, name: value} and other.key != embedding.key
 
 
@@ -88,9 +89,9 @@ def test_a_sentence_transformer_is_an_encoder_of_its_own(tmp_path):
     folder = tmp_path / "encoder"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    data = recipe(embedding={"sentence_transformer": str(folder)})
+    data = recipe(embedding={"sentence_transformer": str(folder), "rows": "all"})
     node = graph(tmp_path, data)["embed"]
-    assert (node.kind, list(node.parents), node.runtime["model"]) == ("sentence_embed", ["pool"], str(folder))
+    assert (node.kind, list(node.decisive), node.runtime["model"]) == ("sentence_embed", ["pool"], str(folder))
     assert set(node.hashed) == {"model", "max_length", "dtype"}
     assert graph(tmp_path, data)["select"].parents["embed"] is not None
     with pytest.raises(UserError, match=r"r.yaml: embedding.sentence_transformer: no/such folder is neither"):
@@ -221,8 +222,9 @@ def test_parents_come_before_children(tmp_path):
 
 def test_ancestors_are_all_that_is_read(tmp_path):
     nodes = graph(tmp_path, recipe())
-    assert {node.label for node in nodes["embed"].ancestors()} == {"pool", "pretraining_data", "base"}
-    order = [node.label for node in nodes["embed"].ancestors()]
+    trained = {"pretraining_data", "base", "train_scorer.quality"}
+    assert {node.label for node in nodes["score.quality"].ancestors()} == {"pool", *trained}
+    order = [node.label for node in nodes["score.quality"].ancestors()]
     assert order.index("pretraining_data") < order.index("base")
     assert {node.label for node in nodes["evaluate.sft"].ancestors()} == set(LABELS) - {"evaluate.sft"}
 
@@ -415,7 +417,7 @@ def test_a_batch_that_is_divided_is_taken(tmp_path):
         ("pool", ["pool"]),
         ("base", ["pretraining_data", "base"]),
         ("train_scorer", ["pretraining_data", "base", "train_scorer.complexity", "train_scorer.quality"]),
-        ("embed", ["pretraining_data", "base", "pool", "embed"]),
+        ("embed", LABELS[:8]),
         ("select", LABELS[:9]),
         ("sft", LABELS[:10]),
         ("evaluate", LABELS),

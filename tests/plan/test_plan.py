@@ -90,8 +90,22 @@ def test_after_a_run_everything_is_done_under_another_name_too(tmp_path):
 def test_the_reason_names_the_changed_field_and_the_changed_parent(tmp_path):
     carry_out(plan(tmp_path, recipe()))
     made = plan(tmp_path, recipe(select__budget=12))
-    assert reasons(made) == {"select": "budget: 10 -> 12", "sft": "select changed", "evaluate.sft": "sft changed"}
-    assert list(statuses(made).values()).count("done") == len(LABELS) - 3
+    assert reasons(made) == {
+        "embed": "walk.budget: 10 -> 12",
+        "select": "budget: 10 -> 12",
+        "sft": "select changed",
+        "evaluate.sft": "sft changed",
+    }
+    assert list(statuses(made).values()).count("done") == len(LABELS) - 4
+
+
+def test_a_selection_made_of_all_rows_is_that_of_the_walk(tmp_path):
+    whole = plan(tmp_path, recipe(embedding__rows="all"))
+    carry_out(whole)
+    made = plan(tmp_path, recipe())
+    assert list(reasons(made)) == ["embed"] and reasons(made)["embed"].startswith("walk: nothing -> {")
+    publish(made, "embed")
+    assert set(statuses(made).values()) == set(statuses(whole).values()) == {"done"}
 
 
 def test_a_field_that_was_not_there_and_a_nested_one(tmp_path):
@@ -143,7 +157,7 @@ def test_an_artefact_that_was_removed_is_made_again(tmp_path):
 
 def test_until(tmp_path):
     made = plan(tmp_path, recipe(), until="embed")
-    assert list(statuses(made)) == ["pretraining_data", "base", "pool", "embed"]
+    assert list(statuses(made)) == LABELS[:8]
 
 
 def test_until_one_stage_of_a_kind(tmp_path):

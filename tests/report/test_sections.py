@@ -44,6 +44,20 @@ def test_rows_that_could_not_be_ranked_are_counted_with_the_reason(run, undrawn)
     assert "deita. 38 could not be ranked: 38 have an IFD of 1 or more. Rows" in text()
 
 
+def test_rows_that_were_never_embedded_are_counted(run, undrawn):
+    def section():
+        summary = read_summary(*run)
+        return next(s for s in sections_of(summary, groups_of(summary)) if s.title == "Selection")
+
+    assert "were embedded" not in section().text
+    (figure,) = [figure for figure in section().figures if figure.name == "nearest-similarity"]
+    trace = datasets.load_from_disk(str(run[1] / "select-deita" / "trace"))
+    reached = len(trace) - trace["nearest_similarity"].count(None)
+    assert f"It covers these {reached} rows and not the other {400 - reached} of the pool." in figure.text
+    edit_json(run[1] / "embed-0" / "metrics.json", lambda found: found.update(rows_embedded=256, rows_saved=144))
+    assert section().text.endswith("Only the 256 rows that the walk needed were embedded; 144 of 400 were saved.")
+
+
 def test_a_run_without_any_artefact_still_has_a_page(run, undrawn):
     keep_stages(run[0])
     assert titles(run) == ["Recipe"]

@@ -21,8 +21,7 @@ PASSES = ("score.quality", "score.complexity", "embed")
 
 
 def of(node):
-    parents = {name: parent.id for name, parent in node.parents.items()}
-    return a_manifest(node, key=node.key, config=dict(node.identity), parents=parents)
+    return a_manifest(node, key=node.key, config=dict(node.identity))
 
 
 def publish(nodes, store):

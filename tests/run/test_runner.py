@@ -241,19 +241,20 @@ def test_a_shared_stage_that_fails_takes_with_it_only_what_reads_it(tmp_path, ch
     outcome, said = run(made)
     skipped = [line for line in said if "skipped" in line]
     assert [line.split("] ")[1] for line in skipped] == [
+        "embed skipped: it reads score.quality, which failed",
         "select skipped: it reads score.quality, which failed",
         "sft skipped: it reads score.quality, which failed",
         "evaluate.base skipped: it reads heldout_data, which failed",
         "evaluate.sft skipped: it reads score.quality, heldout_data, which failed",
     ]
-    assert {("random", "sft"), ("longest_response", "sft"), ("base run", "embed")} <= set(children.made)
+    assert {("random", "sft"), ("longest_response", "sft"), ("base run", "score.complexity")} <= set(children.made)
     assert [(entry["label"], entry["message"], entry["user_error"]) for entry in failures(made)] == [
         ("score.quality", "rank 1: ValueError: no", False),
         ("heldout_data", "its process ended with code 3", False),
     ]
     assert isinstance(outcome.error, StageFailed)
     assert str(outcome.error).startswith(
-        "2 stages failed and 4 more could not be built without them; everything else is done.\n"
+        "2 stages failed and 5 more could not be built without them; everything else is done.\n"
     )
 
 

@@ -16,19 +16,20 @@ from deita_train.stages.kinds import STAGE_KINDS
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
 TOKENS = {"tokens": 900}
+ALL = {"embedding__rows": "all"}
 
 
 def publish(node, store):
     """The manifest of a stage and of all that it reads."""
     for one in (*node.ancestors(), node):
-        parents = {name: parent.id for name, parent in one.parents.items()}
-        manifest = a_manifest(one, key=one.key, config=dict(one.identity), parents=parents)
+        manifest = a_manifest(one, key=one.key, config=dict(one.identity))
         store.path(one.id).mkdir(parents=True, exist_ok=True)
         (store.path(one.id) / "manifest.json").write_text(json.dumps(asdict(manifest)))
 
 
 def found(tmp_path, first, second):
     """Whether a selection published as `first` is reusable for `second`, what both read being published."""
+    tmp_path.mkdir(exist_ok=True)
     made = {name: plan(tmp_path, recipe(**changes)) for name, changes in (("first", first), ("second", second))}
     publish(made["first"].cells[0].nodes["select"], made["first"].store)
     node = made["second"].cells[0].nodes["select"]
@@ -79,12 +80,12 @@ def test_another_order_or_another_filter_is_another_walk(tmp_path, first, second
 
 
 def test_another_content_under_the_same_key_and_another_version_are_another_walk(tmp_path, monkeypatch):
-    assert found(tmp_path, {"select__budget": 3}, {})
-    made = plan(tmp_path, recipe())
+    assert found(tmp_path, {"select__budget": 3, **ALL}, ALL)
+    made = plan(tmp_path, recipe(**ALL))
     node = made.cells[0].nodes["select"]
     with monkeypatch.context() as patched:
         patched.setitem(STAGE_KINDS, "select", replace(STAGE_KINDS["select"], version=99))
-        assert find_reusable(made.store, plan(tmp_path, recipe()).cells[0].nodes["select"]) == ()
+        assert find_reusable(made.store, plan(tmp_path, recipe(**ALL)).cells[0].nodes["select"]) == ()
     assert len(find_reusable(made.store, node)) == 1
     embed = made.store.path(node.parents["embed"].id) / "manifest.json"
     embed.write_text(json.dumps({**json.loads(embed.read_text()), "content_digest": "another"}))
@@ -99,9 +100,12 @@ def test_a_selection_made_anew_walks_from_the_start(tmp_path):
 
 
 def test_one_whose_parents_were_made_anew_goes_on_from_what_was_made_of_them_since(tmp_path):
-    assert found(tmp_path, {"select__budget": 3}, {})
-    made = plan(tmp_path, recipe())
-    node, other = made.cells[0].nodes["select"], plan(tmp_path, recipe(select__budget=3)).cells[0].nodes["select"]
+    assert found(tmp_path, {"select__budget": 3, **ALL}, ALL)
+    made = plan(tmp_path, recipe(**ALL))
+    node, other = (
+        made.cells[0].nodes["select"],
+        plan(tmp_path, recipe(select__budget=3, **ALL)).cells[0].nodes["select"],
+    )
     publish(node, made.store)
     embed = made.store.path(node.parents["embed"].id) / "manifest.json"
     embed.write_text(json.dumps({**json.loads(embed.read_text()), "content_digest": "another"}))
@@ -111,6 +115,23 @@ def test_one_whose_parents_were_made_anew_goes_on_from_what_was_made_of_them_sin
     manifest["parent_digests"]["embed"] = "another"
     file.write_text(json.dumps(manifest))
     assert [path.name for path in find_reusable(made.store, node)] == [other.id]
+
+
+def test_of_embeddings_along_the_walk_the_selection_compares_the_vectors(tmp_path):
+    """Another budget embeds other rows: whether those of both are the same, no digest says."""
+    assert found(tmp_path, {"select__budget": 3}, {})
+    made = plan(tmp_path, recipe())
+    node, other = made.cells[0].nodes["select"], plan(tmp_path, recipe(select__budget=3)).cells[0].nodes["select"]
+    assert node.parents["embed"].id != other.parents["embed"].id
+    assert [path.name for path in find_reusable(made.store, node)] == [other.id]
+    # What the other walked over must still be there to compare with.
+    embed = made.store.path(other.parents["embed"].id) / "manifest.json"
+    embed.write_text(json.dumps({**json.loads(embed.read_text()), "content_digest": "another"}))
+    assert find_reusable(made.store, node) == ()
+
+
+def test_a_walk_over_all_embeddings_goes_on_along_the_walk(tmp_path):
+    assert found(tmp_path, {"select__budget": 3, **ALL}, {}) and found(tmp_path / "b", {"select__budget": 3}, ALL)
 
 
 @pytest.fixture

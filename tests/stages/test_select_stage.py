@@ -249,6 +249,7 @@ def carry(place, name, budget, reusable=(), method="deita", **config):
     context = StageContext("select", "select", config, settings, parents, work, 0, 1, Progress(None), reusable=folders)
     result = select.run(context)
     (work / "metrics.json").write_text(json.dumps(result.metrics))
+    (work / "manifest.json").write_text(json.dumps({"parents": {parent: parent for parent in parents}}))
     return result, content_digest(work)
 
 

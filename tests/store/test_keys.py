@@ -108,22 +108,24 @@ def test_a_file_that_cannot_be_read_is_the_users(tmp_path):
 
 
 SELECTED = {"select", "sft", "evaluate.sft"}
+# Which rows are embedded follows from all that decides the walk.
+WALKED = {"embed"} | SELECTED
 TUNED = {"sft", "evaluate.sft"}
 # A changed setting and the stages that must be made anew: those that read it and their descendants, by hand.
 DECISIVE = [
     ("base.pretrain.trainer.learning_rate", 0.002, set(LABELS) - {"pretraining_data", "pool", "heldout_data"}),
     ("base.architecture.hidden_size", 32, set(LABELS) - {"pretraining_data", "pool", "heldout_data"}),
     ("pool.rows", 61, {"pool", "score.complexity", "score.quality", "embed"} | SELECTED),
-    ("scorers.quality.train.trainer.num_train_epochs", 2, {"train_scorer.quality", "score.quality"} | SELECTED),
-    ("scorers.quality.train.heldout.rows", 21, {"train_scorer.quality", "score.quality"} | SELECTED),
-    ("scorers.quality.train.seed", 1, {"train_scorer.quality", "score.quality"} | SELECTED),
-    ("scorers.quality.max_length", 512, {"score.quality"} | SELECTED),
-    ("scorers.complexity.dtype", "bfloat16", {"score.complexity"} | SELECTED),
+    ("scorers.quality.train.trainer.num_train_epochs", 2, {"train_scorer.quality", "score.quality"} | WALKED),
+    ("scorers.quality.train.heldout.rows", 21, {"train_scorer.quality", "score.quality"} | WALKED),
+    ("scorers.quality.train.seed", 1, {"train_scorer.quality", "score.quality"} | WALKED),
+    ("scorers.quality.max_length", 512, {"score.quality"} | WALKED),
+    ("scorers.complexity.dtype", "bfloat16", {"score.complexity"} | WALKED),
     ("embedding.max_length", 512, {"embed"} | SELECTED),
-    ("embedding.center", True, SELECTED),
-    ("select.threshold", 0.8, SELECTED),
-    ("select.budget", 11, SELECTED),
-    ("select.score", "quality", SELECTED),
+    ("embedding.center", True, WALKED),
+    ("select.threshold", 0.8, WALKED),
+    ("select.budget", 11, WALKED),
+    ("select.score", "quality", WALKED),
     ("sft.seed", 1, TUNED),
     ("sft.global_batch_size", 16, TUNED),
     ("sft.trainer.max_length", 512, TUNED),
@@ -303,7 +305,9 @@ def test_a_sweep_shares_what_lies_upstream(tmp_path):
     made = plan(tmp_path, recipe(sweep=sweep))
     assert len(made.cells) == 5
     upstream = [label for label in LABELS if label not in SELECTED]
-    for label in upstream:
+    # The methods of the sweep read no embeddings, so their cells have none.
+    assert [cell.is_base for cell in made.cells if "embed" in cell.nodes] == [True]
+    for label in set(upstream) - {"embed"}:
         assert len({cell.nodes[label].id for cell in made.cells}) == 1, label
     numbers = {label: len({cell.nodes[label].id for cell in made.cells}) for label in SELECTED}
     assert numbers == {"select": 3, "sft": 5, "evaluate.sft": 5}
@@ -328,7 +332,7 @@ def test_parity_of_a_scorer_counts_where_it_is_stated(tmp_path):
 
     default, parity = keys(), keys(scorers__quality__parity=True)
     assert keys(scorers__quality__parity=False) == default
-    assert {label for label in default if default[label] != parity[label]} == {"score.quality"} | SELECTED
+    assert {label for label in default if default[label] != parity[label]} == {"score.quality"} | WALKED
 
 
 def test_a_template_that_ends_a_turn_otherwise_than_the_model_counts_in_what_is_tuned(tmp_path):

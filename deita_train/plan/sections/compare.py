@@ -23,7 +23,7 @@ def add_compare(builder: Builder, compare: Compare) -> None:
     """Add a selection for each compared method, and the stage that measures them."""
     chosen, *others = _selects(builder)
     _check_seeds(builder, compare, [chosen, *others])
-    selections = {chosen.method: builder.nodes["select"]}
+    selections = {chosen.method: builder.required("select", "compare", "select:")}
     seeded: dict[str, list[str]] = {}
     for name, select in _other_seeds(builder, chosen, compare.seeds or ()):
         selections[name] = add_selection(builder, f"select.{name}", select)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from deita_train.plan.embedded_rows import check_rows
 from deita_train.plan.node import Node
 from deita_train.plan.sections.builder import PASS_MAX_LENGTH, Builder, Model
 from deita_train.recipe.scoring_sections import Embedding
@@ -9,6 +10,7 @@ from deita_train.recipe.scoring_sections import Embedding
 
 def add_embedding(builder: Builder, embedding: Embedding) -> None:
     """Add the embedding of the pool, by a language model or by a model of sentence-transformers."""
+    check_rows(builder)
     add_embedded(builder, embedding, "embed", builder.pool("embedding"))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deita_train.errors import UserError
+from deita_train.plan.embedded_rows import along_walk
 from deita_train.plan.identity import decisive_trainer
 from deita_train.plan.inputs import MissingSection
 from deita_train.plan.node import Node
@@ -73,11 +74,14 @@ def add_selection(
         parents["contamination"] = contamination
     if matched is not None:
         identity["match"], parents["matched"] = "tokens", matched
+    counts_as: dict[str, Node | None] = {}
+    if "embed" in parents:
+        parents["embed"], counts_as = along_walk(builder, identity, parents)
     runtime: dict[str, Any] = {"allow_fewer": select.allow_fewer}
     launch = builder.inputs.optional_launch(select.launch, "select.launch") if rules.launch else None
     if launch is not None:
         runtime["launch"] = launch
-    return builder.add(Node(label, "select", identity, runtime, parents))
+    return builder.add(Node(label, "select", identity, runtime, parents, counts_as=counts_as))
 
 
 def _add_target(builder: Builder, select: Select) -> Node:

@@ -69,9 +69,20 @@ def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace
         rows, dimensions = embed.metric("rows"), embed.metric("dimensions")
         text += (
             f" Embeddings have {count(dimensions)} dimensions; {count(embed.metric('truncated'))} of {count(rows)} "
-            f"conversations were longer than the encoder reads."
+            f"conversations were longer than the encoder reads.{_saved_text(embed)}"
         )
     return text
+
+
+def _saved_text(embed: Artefact) -> str:
+    """How many rows were never embedded because the walk ended before them; empty where all were."""
+    embedded, saved = embed.metrics.get("rows_embedded"), embed.metrics.get("rows_saved")
+    if not saved:
+        return ""
+    return (
+        f" Only the {count(embedded)} rows that the walk needed were embedded; {count(saved)} of "
+        f"{count(embedded + saved)} were saved."
+    )
 
 
 def _unranked_text(select: Artefact) -> str:
@@ -110,8 +121,9 @@ def _similarity_figure(nearest: np.ndarray, kept: np.ndarray, threshold: float |
     reached = np.isfinite(nearest)
     draw = partial(nearest_similarity_histogram, nearest[reached & kept], nearest[reached & ~kept], threshold)
     text = (
-        "For each row that the walk reached, its highest cosine similarity to the rows kept before it. Mass close to "
-        "the threshold means that the result depends on its exact value."
+        "For each row that the walk reached, its highest cosine similarity to the rows kept before it. It covers these "
+        f"{count(reached.sum())} rows and not the other {count((~reached).sum())} of the pool. Mass close to the "
+        "threshold means that the result depends on its exact value."
     )
     return Figure("nearest-similarity", "Nearest kept row", text, draw)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.plan.identity import hashed
-from deita_train.plan.node import Node
+from deita_train.plan.node import ID_DIGITS, Node
 from deita_train.plan.plan import is_current
 from deita_train.selection.settings import METHODS
 from deita_train.stages.kinds import STAGE_KINDS
@@ -36,23 +36,32 @@ def find_reusable(store: Store, node: Node) -> tuple[Path, ...]:
 
 
 def _is_same_walk(store: Store, node: Node, manifest: Manifest) -> bool:
-    """Whether the artefact is the same selection to another budget, made from the very same content."""
+    """Whether the artefact is the same selection to another budget, made from the very same content.
+
+    Where only the embeddings that a walk looked at were made, the selection itself compares them (`seen_rows`).
+    """
     return (
         manifest.kind == node.kind
         and _walk(manifest) == _walk(node)
-        and _read_by_walk(manifest) == _read_by_walk(node)
+        and _keys_of_manifest(manifest) == _keys_of_node(node)
         and all(
-            manifest.parent_digests[name] == store.manifest(parent).content_digest
-            for name, parent in _read_by_walk(node).items()
+            store.has(parent) and store.manifest(parent).content_digest == manifest.parent_digests[name]
+            for name, parent in _without(manifest.parents, _only_of_budget(manifest.identity)).items()
         )
         and _is_of_this_version(store, manifest)
     )
 
 
-def _read_by_walk(stage: Node | Manifest) -> dict[str, str]:
-    """The ids of the parents by name, without what only the budget reads."""
-    parents = {name: getattr(parent, "id", parent) for name, parent in stage.parents.items()}
-    return _without(parents, _only_of_budget(stage.identity))
+def _keys_of_node(node: Node) -> dict[str, str]:
+    """The keys of what a walk reads, in the digits of an artefact's name, without what only the budget reads."""
+    keys = {name: key[:ID_DIGITS] for name, key in node.parent_keys.items()}
+    return _without(keys, _only_of_budget(node.identity))
+
+
+def _keys_of_manifest(manifest: Manifest) -> dict[str, str]:
+    keys = {name: parent.rpartition("-")[2] for name, parent in manifest.parents.items()}
+    keys |= {name: key[:ID_DIGITS] for name, key in (manifest.counts_as or {}).items()}
+    return _without(keys, _only_of_budget(manifest.identity))
 
 
 def _walk(stage: Node | Manifest) -> str:
@@ -80,8 +89,11 @@ def _has_same_values(store: Store, node: Node, manifest: Manifest) -> bool:
 
 
 def _counted(stage: Node | Manifest) -> str:
-    """What counts in the key; equal for artefacts of versions that recorded fewer defaults."""
-    return canonical_json(hashed(stage.kind, stage.identity))
+    """What counts in the key; equal for artefacts of versions that recorded fewer defaults.
+
+    Which rows were embedded does not change their vectors.
+    """
+    return canonical_json(_without(hashed(stage.kind, stage.identity), {"walk"}))
 
 
 def _has_model(store: Store, manifest: Manifest, model: Node | None) -> bool:
@@ -100,5 +112,6 @@ def _is_of_this_version(store: Store, manifest: Manifest) -> bool:
     if not all(store.has(parent) for parent in manifest.parents.values()):
         return False
     parents = {name: store.manifest(parent).key for name, parent in manifest.parents.items()}
+    parents |= manifest.counts_as or {}
     counted = hashed(manifest.kind, manifest.identity)
     return manifest.key == content_key(manifest.kind, STAGE_KINDS[manifest.kind].version, counted, parents)

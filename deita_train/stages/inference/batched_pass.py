@@ -22,6 +22,7 @@ from deita_train.inference.batches import (
     batches_of_part,
     padding_share,
     plan_batches,
+    plan_groups,
     read_plan,
     share_batches,
     write_plan,
@@ -226,11 +227,22 @@ def log(line: str) -> None:
     sys.stdout.flush()
 
 
-def plan_pass(context: StageContext, lengths: Sequence[int] | np.ndarray, facts: dict[str, Any]) -> None:
-    """Plan batches over rows of these lengths, and write them with `facts` found by the preparation."""
+def plan_pass(
+    context: StageContext,
+    lengths: Sequence[int] | np.ndarray,
+    facts: dict[str, Any],
+    groups: np.ndarray | None = None,
+) -> None:
+    """Plan batches over rows of these lengths, and write them with `facts` found by the preparation.
+
+    With `groups`, the group of each row, a batch has rows of one group, and the batches of lower groups come first.
+    """
     counts = np.asarray(lengths, dtype=np.int32)
     max_batch_tokens = batch_tokens(context, int(counts.max(initial=0)))
-    plan = BatchPlan(plan_batches(counts, max_batch_tokens), counts, max_batch_tokens, facts)
+    batches = (
+        plan_batches(counts, max_batch_tokens) if groups is None else plan_groups(counts, groups, max_batch_tokens)
+    )
+    plan = BatchPlan(batches, counts, max_batch_tokens, facts)
     write_plan(context.prepared_dir / PLAN, plan)
 
 

@@ -10,16 +10,15 @@ from deita_train.inference.forward import (
 )
 from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import ROWS, load_pass_model, run_pass, start_ranks
+from deita_train.stages.inference.batched_pass import ROWS, load_pass_model, start_ranks
 from deita_train.stages.inference.embedding_table import (
-    VECTORS,
     Inputs,
     as_stored,
-    leave_embeddings,
     plan_inputs,
     pool_rows,
 )
 from deita_train.stages.inference.rendered_table import rendered_rows
+from deita_train.stages.inference.walked_embedding import embed_rows
 from deita_train.stages.row_limit import stage_limit
 
 _POOLINGS = {
@@ -46,7 +45,4 @@ def run(context: StageContext) -> StageResult | None:
         rows = inputs.rows(positions)
         return as_stored(context, pooled(trunk, pad_batch(inputs.tokens.rows(rows), device)), rows)
 
-    result = run_pass(context, trunk, compute, (VECTORS,))
-    if result is None:
-        return None
-    return leave_embeddings(context, inputs, result, stage_limit(context).tokens, device.type)
+    return embed_rows(context, inputs, trunk, compute, stage_limit(context).tokens, device)

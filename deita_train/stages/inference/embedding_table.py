@@ -19,9 +19,10 @@ from deita_train.inference.shards import Columns
 from deita_train.stages.context import StageContext, StageResult
 from deita_train.stages.inference.batched_pass import PLAN, ROWS, PassResult, rows_as_text, truncated_rows
 from deita_train.stages.inference.row_reuse import Stored, input_hashes, join_reused, plan_missing
+from deita_train.stages.inference.walk_order import find_walk
 
 VECTORS = "embedding"
-_STORED = Stored("input_hash", VECTORS)
+STORED = Stored("input_hash", VECTORS)
 
 
 def pool_rows(context: StageContext) -> datasets.Dataset:
@@ -44,7 +45,12 @@ def plan_inputs(
     if not len(inputs):
         raise no_row_left("is left to embed", Counter(refused.values()))
     facts = {"truncated": truncated, "refused": {str(position): reason for position, reason in refused.items()}}
-    plan_missing(context, inputs, _STORED, facts if as_text is None else {**facts, "as_text": as_text})
+    facts |= {} if as_text is None else {"as_text": as_text}
+    walk = find_walk(context, refused)
+    if walk is None:
+        plan_missing(context, inputs, STORED, facts)
+    else:
+        plan_missing(context, inputs, STORED, {**facts, **walk.facts}, walk.groups(len(inputs)))
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int])
         stored = values.astype(context.identity.get("storage", "float32"))
     lost = np.flatnonzero((np.isinf(stored) & np.isfinite(values)).any(axis=1))
     if len(lost):
-        row_id = _embedded_ids(context, Inputs.read(context))[rows[int(lost[0])]].as_py()
+        row_id = ids_of_inputs(context, Inputs.read(context))[rows[int(lost[0])]].as_py()
         raise UserError(
             f"{context.label}: row {row_id!r} has {np.abs(values[lost[0]]).max():,.0f} in its embedding, and float16 "
             "holds at most 65,504. Set embedding.storage: float32."
@@ -89,7 +95,7 @@ def as_stored(context: StageContext, vectors: torch.Tensor, rows: Sequence[int])
     return {VECTORS: stored}
 
 
-def _embedded_ids(context: StageContext, inputs: Inputs) -> pa.ChunkedArray:
+def ids_of_inputs(context: StageContext, inputs: Inputs) -> pa.ChunkedArray:
     """The ids of the rows that have inputs, in the pool's order."""
     ids = pool_rows(context).data.column("id")
     embedded = np.ones(len(ids), dtype=bool)
@@ -103,8 +109,8 @@ def leave_embeddings(
     """Write the table with the vectors of all rows; the matrix stays memory-mapped until then."""
     num_rows = len(inputs.tokens)
     matrix, reused = join_reused(context, inputs.plan, result.columns.get(VECTORS), num_rows)
-    hashes = {_STORED.hashes: input_hashes(inputs.tokens)}
-    write_embeddings(context.data_dir, _embedded_ids(context, inputs), matrix, hashes)
+    hashes = {STORED.hashes: input_hashes(inputs.tokens)}
+    write_embeddings(context.data_dir, ids_of_inputs(context, inputs), matrix, hashes)
     metrics = {
         "rows": num_rows,
         "dimensions": matrix.shape[1],

@@ -54,14 +54,21 @@ def input_hashes(inputs: RowFile) -> TextColumn:
     return hashes.column()
 
 
-def plan_missing(context: StageContext, inputs: RowFile, stored: Stored, facts: dict[str, Any]) -> None:
-    """Copy the items that other artefacts hold, and plan batches over the rest.
+def plan_missing(
+    context: StageContext,
+    inputs: RowFile,
+    stored: Stored,
+    facts: dict[str, Any],
+    groups: np.ndarray | None = None,
+) -> None:
+    """Copy the items that other artefacts hold, and plan batches over the rest, within `groups` of items if given.
 
     The plan's positions count the missing items; `facts["missing"]` has their numbers among all. A restart that finds
     the preparation complete does not repeat this, so the missing items never change while a stage runs.
     """
     missing = np.flatnonzero(~_keep(context, inputs, stored))
-    plan_pass(context, inputs.lengths[missing], {**facts, "missing": missing})
+    of_missing = None if groups is None else groups[missing]
+    plan_pass(context, inputs.lengths[missing], {**facts, "missing": missing}, of_missing)
 
 
 def join_reused(
@@ -79,7 +86,7 @@ def join_reused(
     values = computed
     if len(missing) < num_items:
         values = None
-        for items, source, part in _read_kept(context):
+        for items, source, part in reused_items(context):
             if values is None:
                 values = allocate(context.work_dir / _JOINED, (num_items, *part.shape[1:]), part.dtype)
             values[items] = part
@@ -101,7 +108,7 @@ def find_items(
     Yields:
         The folder, and pairs of a position in its table and the number of the wanted item, int64 [N, 2], by position.
     """
-    column = as_column(hashes)
+    column = TextColumn(as_column(hashes).in_one_piece())
     wanted = numbers_of(column)
     order = np.argsort(wanted, kind="stable")
     wanted = wanted[order]
@@ -201,8 +208,12 @@ def _chunks(context: StageContext, artefact: Path, column: str) -> list[pa.Array
     ]
 
 
-def _read_kept(context: StageContext) -> Iterator[tuple[np.ndarray, list[str], np.ndarray]]:
-    """The copied items, sources and values, part by part."""
+def reused_items(context: StageContext) -> Iterator[tuple[np.ndarray, list[str], np.ndarray]]:
+    """The items copied from other artefacts, where they were found, and their values, part by part; some were copied.
+
+    Raises:
+        UserError: the copies are damaged.
+    """
     path = context.prepared_dir / _REUSED
     try:
         for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(batch_size=_ROWS_PER_PART):

@@ -22,15 +22,14 @@ from deita_train.inference.row_file import IDS, IDS_TYPE, RowWriter
 from deita_train.inference.shards import Columns
 from deita_train.models.remote_code import own_code
 from deita_train.stages.context import StageContext, StageResult
-from deita_train.stages.inference.batched_pass import ROWS, check_dtype, run_pass, start_ranks
+from deita_train.stages.inference.batched_pass import ROWS, check_dtype, start_ranks
 from deita_train.stages.inference.embedding_table import (
-    VECTORS,
     Inputs,
     as_stored,
-    leave_embeddings,
     plan_inputs,
     pool_rows,
 )
+from deita_train.stages.inference.walked_embedding import embed_rows
 from deita_train.stages.stage_model import model_path, trusts_code
 
 # These models are small and their memory needs cannot be read from a file; batches that are too large are halved.
@@ -74,10 +73,7 @@ def run(context: StageContext) -> StageResult | None:
         vectors = encoder.encode(batch, batch_size=len(batch), convert_to_tensor=True, show_progress_bar=False)
         return as_stored(context, vectors, rows)
 
-    result = run_pass(context, None, compute, (VECTORS,))
-    if result is None:
-        return None
-    return leave_embeddings(context, inputs, result, encoder.max_seq_length, device.type)
+    return embed_rows(context, inputs, None, compute, encoder.max_seq_length, device)
 
 
 def _encoded(encoder: Any, pool: datasets.Dataset, part: range) -> list[tuple[list[int], bool]]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 
 from deita_train.budget import amount_of, budget_rows
+from deita_train.data.texts import as_column
 from deita_train.errors import UserError, raise_machine_fault
 from deita_train.selection.candidates import Candidates
 from deita_train.selection.repr_filter.process_group import Group
@@ -22,6 +23,7 @@ from deita_train.selection.strata import select_by_strata, strata_of
 from deita_train.selection.token_budget import walk_tokens
 from deita_train.selection.trace.trace_columns import trace_in_columns
 from deita_train.stages.context import StageContext
+from deita_train.stages.selecting.seen_rows import SeenRows, has_same_vectors
 from deita_train.store.atomic_io import read_json
 
 
@@ -66,6 +68,7 @@ def walk(
     pool_rows: int,
     device: torch.device,
     group: Group | None,
+    seen: SeenRows | None = None,
 ) -> Walked:
     """Select up to the budget, together with the ranks of `group`.
 
@@ -76,6 +79,7 @@ def walk(
         pool_rows: how many rows a share is taken of.
         device: of this rank.
         group: the ranks; None for this process alone.
+        seen: those of the candidates that are embedded, where not all are.
 
     Raises:
         UserError: the trace of a published selection cannot be read, or the first row exceeds a budget of tokens.
@@ -83,7 +87,7 @@ def walk(
     budget = context.identity["budget"]
     if "strata" in context.identity:
         return _walk_strata(context, candidates, tokens, pool_rows, device, group)
-    select = partial(select_rows, candidates, device=device, group=group)
+    select = partial(seen.select if seen else partial(select_rows, candidates), device=device, group=group)
     earlier, source = _furthest(context, candidates.ids)
     if tokens is None:
         wanted = None if budget is None else budget_rows(budget, pool_rows)
@@ -94,6 +98,7 @@ def walk(
         wanted = int(amount_of(budget))
         trace, met = walk_tokens(select, tokens, wanted, earlier)
         found = int(tokens[trace.kept].sum())
+    assert met or seen is None, "the embedded rows do not meet the budget"
     reused = _rows_reused(candidates.settings.rules, earlier, trace)
     return Walked(trace, wanted, found, met, source if reused else None, reused)
 
@@ -131,11 +136,14 @@ def _rows_reused(rules: Method, earlier: Trace | None, trace: Trace) -> int:
 
 
 def _furthest(context: StageContext, ids: Sequence[str]) -> tuple[Trace | None, str | None]:
-    """The trace and the name of the artefact that decided on the most rows."""
-    if not context.reusable:
-        return None, None
-    furthest = max(context.reusable, key=lambda folder: (read_json(folder / "metrics.json")["seen"], folder.name))
-    return read_trace(context.label, furthest, ids), furthest.name
+    """The trace and the name of the artefact that decided on the most rows, by the vectors that are read here."""
+    folders = sorted(context.reusable, key=lambda folder: (read_json(folder / "metrics.json")["seen"], folder.name))
+    for folder in reversed(folders):
+        trace = read_trace(context.label, folder, ids)
+        seen = np.flatnonzero((trace.selection_rank >= 0) | (trace.blocked_by >= 0))
+        if has_same_vectors(folder, context.parents["embed"], as_column(ids).at(seen)):
+            return trace, folder.name
+    return None, None
 
 
 def read_trace(label: str, artefact: Path, ids: Sequence[str]) -> Trace:
