@@ -122,7 +122,7 @@ def plan(
 
     if commands + slurm + stages > 1:
         raise UserError("--commands, --slurm and --stages: each prints something else; give one of them.")
-    made = make_plan(recipe, sets or [], runs, until, gpus)
+    made = make_plan(recipe, sets or [], runs, until, gpus, may_be_unresolved=not stages)
     if commands:
         sys.stdout.writelines(f"{line}\n" for line in cell_commands(made, until))
     elif stages:

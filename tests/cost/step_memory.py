@@ -1,0 +1,107 @@
+"""The most bytes that a real training step holds on a CPU, counted in torch's own allocator."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import datasets
+import torch
+from forked_ranks import fork_ranks, launch_environment
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, trainer
+
+from deita_train.training.arguments import TrainingSettings
+from deita_train.training.miniature import train_tokenizer
+from deita_train.training.rows import LabelledRow, write_training_rows
+from deita_train.training.trainer_run import train
+
+ROOT = Path(__file__).parents[2]
+_RANKS = {"cpu": (1, "NO"), "cpu_ddp": (2, "MULTI_CPU"), "cpu_zero2": (2, "DEEPSPEED"), "cpu_zero3": (2, "DEEPSPEED")}
+# Two whole steps, so that the second one has the optimizer's moments from its beginning.
+_STEPS = 2
+
+
+@dataclass
+class Step:
+    """A training step of a model whose config.json lies in the folder."""
+
+    launch: str
+    micro: int = 2
+    accumulation: int = 2
+    length: int = 128
+    checkpointing: bool = False
+    peft: dict | None = None
+
+    @property
+    def ranks(self):
+        return _RANKS[self.launch][0]
+
+    @property
+    def distributed_type(self):
+        return _RANKS[self.launch][1]
+
+
+def make_model(folder, config):
+    """A random model of a configuration, as plain data, with a tokenizer and rows of 1,024 tokens beside it."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    model.save_pretrained(folder / "model")
+    train_tokenizer([], 259, "", folder / "model")
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def measured(processes, folder, step):
+    """The most bytes that rank 0 holds in a step."""
+    out = folder / "measured.json"
+    rows = step.micro * step.accumulation * step.ranks * _STEPS
+    ids = torch.randint(3, 259, (rows, step.length), generator=torch.Generator().manual_seed(2)).tolist()
+    write_training_rows([LabelledRow(f"r{number}", row, row) for number, row in enumerate(ids)], folder / "rows")
+    environment = launch_environment(ROOT / "accelerate_configs" / f"{step.launch}.yaml") if step.ranks > 1 else {}
+    log = folder / "log"
+    codes = fork_ranks(processes, _be_measured, (folder, asdict(step), out), step.ranks, log, environment)
+    assert set(codes) == {0}, log.read_text()
+    return json.loads(out.read_text())
+
+
+class _Stopped(Exception):
+    """The steps are done."""
+
+
+class _Stop(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == _STEPS:
+            raise _Stopped
+
+
+def _be_measured(folder, values, out):
+    step = Step(**values)
+    settings = TrainingSettings(
+        {
+            "max_steps": _STEPS + 1,
+            "per_device_train_batch_size": step.micro,
+            "gradient_checkpointing": step.checkpointing,
+        },
+        step.micro * step.accumulation * step.ranks, 1, step.ranks, step.distributed_type, True, peft=step.peft,
+    )  # fmt: skip
+    from deita_train.data.rendering import load_tokenizer
+
+    rows = datasets.load_from_disk(str(folder / "rows"))
+    trainer.DEFAULT_CALLBACKS = [*trainer.DEFAULT_CALLBACKS, _Stop]
+    model = str(folder / "model")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        try:
+            train(model, load_tokenizer(model), rows, settings, folder / "out" / "c", folder / "out" / "m", _no, _no)
+        except _Stopped:
+            pass
+    held = most = 0
+    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        return
+    out.write_text(json.dumps({"most": most, "at_end": held}))
+
+
+def _no(*told):
+    """Nobody listens here."""
