@@ -16,14 +16,15 @@ from deita_train.training.rows import LabelledRow, write_training_rows
 from deita_train.training.trainer_run import train
 
 ROOT = Path(__file__).parents[2]
-_RANKS = {"cpu": (1, "NO"), "cpu_ddp": (2, "MULTI_CPU"), "cpu_zero2": (2, "DEEPSPEED"), "cpu_zero3": (2, "DEEPSPEED")}
+# Of a ZeRO launch: DeepSpeed's buffers for a few weights, or else they would be larger than everything else together.
+BUCKET = 200_000
 # Two whole steps, so that the second one has the optimizer's moments from its beginning.
 _STEPS = 2
 
 
 @dataclass
 class Step:
-    """A training step of a model whose config.json lies in the folder."""
+    """A training step of a model whose config.json lies in the folder; `launch` is cpu, ddp, zero2 or zero3."""
 
     launch: str
     micro: int = 2
@@ -34,11 +35,30 @@ class Step:
 
     @property
     def ranks(self):
-        return _RANKS[self.launch][0]
+        return 1 if self.launch == "cpu" else 2
 
     @property
     def distributed_type(self):
-        return _RANKS[self.launch][1]
+        return {"cpu": "NO", "ddp": "MULTI_CPU"}.get(self.launch, "DEEPSPEED")
+
+    def launch_file(self, folder):
+        """accelerate's configuration of two ranks."""
+        if self.launch == "ddp":
+            return ROOT / "accelerate_configs" / "cpu_ddp.yaml"
+        stage = int(self.launch.removeprefix("zero"))
+        zero = {"stage": stage, "reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET}
+        if stage == 3:
+            zero |= {"stage3_gather_16bit_weights_on_model_save": True, "stage3_prefetch_bucket_size": BUCKET}
+        batch = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+        settings = {"zero_optimization": zero, "gradient_clipping": "auto", **dict.fromkeys(batch, "auto")}
+        (folder / "zero.json").write_text(json.dumps(settings))
+        file = folder / "zero.yaml"
+        file.write_text(
+            "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_machines: 1\nnum_processes: 2\n"
+            f"deepspeed_config:\n  deepspeed_config_file: {folder / 'zero.json'}\n"
+            f"  zero3_init_flag: {str(stage == 3).lower()}\n"
+        )
+        return file
 
 
 def make_model(folder, config):
@@ -56,7 +76,7 @@ def measured(processes, folder, step):
     rows = step.micro * step.accumulation * step.ranks * _STEPS
     ids = torch.randint(3, 259, (rows, step.length), generator=torch.Generator().manual_seed(2)).tolist()
     write_training_rows([LabelledRow(f"r{number}", row, row) for number, row in enumerate(ids)], folder / "rows")
-    environment = launch_environment(ROOT / "accelerate_configs" / f"{step.launch}.yaml") if step.ranks > 1 else {}
+    environment = launch_environment(step.launch_file(folder)) if step.ranks > 1 else {}
     log = folder / "log"
     codes = fork_ranks(processes, _be_measured, (folder, asdict(step), out), step.ranks, log, environment)
     assert set(codes) == {0}, log.read_text()

@@ -2,7 +2,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from deita_train.inference.speed import Speed, flops_per_token, named_peak, peak_flops, speed_metrics
+from deita_train.cost.gpus import named_peak
+from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 
 TINY = {
     "vocab_size": 50,
