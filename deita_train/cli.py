@@ -113,15 +113,31 @@ def plan(
     stages: Annotated[
         bool, typer.Option("--stages", help="Only the shell lines of the stages that are not done.")
     ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="The kind of GPU, such as h100, a100 or 4090.", show_default="this machine's"),
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            "--share", min=0.01, max=1, help="The share of a GPU's peak that is reached.", show_default="as measured"
+        ),
+    ] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Show the id of each stage's artefact.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for other programs.")] = False,
 ) -> None:
-    """Show the stages of a recipe: what is done, what must run and why, and the command of each."""
+    """Show the stages of a recipe: what is done, what must run and why, and what it costs."""
+    import json
+
     from deita_train.commands.results import print_plan
     from deita_train.commands.slurm import slurm_script
     from deita_train.plan.cells import cell_commands, stage_commands
-    from deita_train.plan.plan import make_plan
+    from deita_train.plan.cost.costs import chosen_gpu, plan_as_json, plan_cost
+    from deita_train.plan.plan import make_plan, planned_stages
 
-    if commands + slurm + stages > 1:
-        raise UserError("--commands, --slurm and --stages: each prints something else; give one of them.")
+    if commands + slurm + stages + as_json > 1:
+        raise UserError("--commands, --slurm, --stages and --json: each prints something else; give one of them.")
+    kind, gpus = chosen_gpu(gpu, gpus)
     made = make_plan(recipe, sets or [], runs, until, gpus, may_be_unresolved=not stages)
     if commands:
         sys.stdout.writelines(f"{line}\n" for line in cell_commands(made, until))
@@ -129,8 +145,12 @@ def plan(
         sys.stdout.writelines(f"{line}\n" for line in stage_commands(made))
     elif slurm:
         sys.stdout.write(slurm_script(made, until))
+    elif as_json:
+        found = planned_stages(made)
+        data = plan_as_json(made, found, plan_cost(made, found, kind, share))
+        sys.stdout.write(f"{json.dumps(data, indent=2, ensure_ascii=False)}\n")
     else:
-        print_plan(_console(), made)
+        print_plan(_console(), made, gpu=kind, share=share, with_keys=keys)
 
 
 @app.command()

@@ -64,11 +64,17 @@ def named_gpu(name: str) -> Gpu:
 
 
 def named_peak(name: str) -> float | None:
-    """The peak of a device by the name that its driver gives; None for an unknown one.
+    """The peak of a device by the name that its driver gives, in FLOP/s; None for an unknown one."""
+    gpu = gpu_of_device(name)
+    return None if gpu is None else gpu.peak_flops
+
+
+def gpu_of_device(name: str) -> Gpu | None:
+    """The kind of a device by the name that its driver gives; None for an unknown one.
 
     A MIG slice has no data sheet.
     """
     words = set(name.replace("-", " ").split())
     if "MIG" in words:
         return None
-    return next((gpu.peak_flops for gpu in GPUS.values() if gpu.words <= words), None)
+    return next((gpu for gpu in GPUS.values() if gpu.words <= words), None)

@@ -94,12 +94,15 @@ def training_memory(sizes: Sizes, setup: Setup) -> Memory:
     weights, gradients, optimizer = _state(sizes, setup)
     kept = kept_bytes(sizes, setup)
     loss = _loss_bytes(sizes, setup)
-    full = Memory(weights, gradients, optimizer, kept, max(loss, _layer_bytes_again(sizes, setup), _buffers(sizes, setup)))
+    buffers = _buffers(sizes, setup)
+    # ZeRO-3 has its buffer all the time, ZeRO-2 from the first gradient, when the loss's tile is gone.
+    fullest = loss + buffers if setup.sharding == "zero3" else max(loss, buffers)
+    full = Memory(weights, gradients, optimizer, kept, max(fullest, buffers + _layer_bytes_again(sizes, setup)))
     if setup.accumulates:
         return full
     # A step's only micro-batch has no gradients yet when the loss is computed, and no activations when they are whole.
     at_loss = Memory(weights, 0, optimizer, kept, full.moment)
-    at_end = Memory(weights, gradients, optimizer, 0, _buffers(sizes, setup))
+    at_end = Memory(weights, gradients, optimizer, 0, buffers)
     return max(at_loss, at_end, key=lambda memory: memory.total)
 
 
