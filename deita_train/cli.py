@@ -74,7 +74,7 @@ def run(
     ] = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
-    from deita_train.commands.results import print_results
+    from deita_train.commands.results import print_cost, print_results
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import run_plan
     from deita_train.store.model_links import CELLS, artefact_of, base_links
@@ -83,6 +83,7 @@ def run(
     plan = make_plan(recipe, sets or [], runs, until)
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")
+    print_cost(console, plan)
     try:
         outcome = run_plan(plan, console, fresh, cell)
     except KeyboardInterrupt:

@@ -32,18 +32,17 @@ def cost_table(plan: Plan, stages: Sequence[PlannedStage], cost: PlanCost) -> li
 
 
 def cost_sentences(cost: PlanCost) -> Iterator[str]:
-    """How to read the table, what does not fit, and where selecting first pays."""
+    """How to read the table, the sum in hours, what does not fit, and where selecting first pays."""
     shown = [of for of in cost.to_run if _has_cost(of)]
-    if not shown:
-        return
     marks = []
     if any(of.how not in (COUNTED, UNKNOWN) for of in shown):
-        marks.append("~ is from a table or estimated")
+        marks.append("~ from a table or estimated")
     if any(of.at_most for of in shown):
-        marks.append("< is at most: as if no row were shorter than where it is cut")
+        marks.append("< at most, as if every row reached the length at which it is cut")
     if marks:
         yield f"{'; '.join(marks)}."
-    yield from total_sentences(cost)
+    if shown:
+        yield from total_sentences(cost)
 
 
 def total_sentences(cost: PlanCost) -> Iterator[str]:
@@ -61,7 +60,7 @@ def fit_sentences(cost: PlanCost) -> Iterator[str]:
     labels = cost.labels
     for key, of in cost.stages.items():
         if key in cost.waiting and of.fits is False and of.memory is not None:
-            what = f"What would: {'; '.join(of.ways)}" if of.ways else "Nothing that is modelled would; take more GPUs"
+            what = f"What would: {'; '.join(of.ways)}" if of.ways else "Nothing that is modelled would"
             yield (
                 f"warning: {labels[key]} will not fit: {in_bytes(of.memory)} on each GPU, and {cost.gpu.title} has "
                 f"{in_bytes(cost.gpu.memory)}. {what}."
@@ -76,28 +75,26 @@ def _hours_sentences(cost: PlanCost) -> Iterator[str]:
         return
     if hours is None or wall is None:
         return
-    bound = "at most " if any(of.at_most for of in cost.to_run) else ""
     lacking = [
         cost.labels[key] for key, of in cost.stages.items() if key in cost.waiting and of.gpus and of.gpu_hours is None
     ]
     without = f", without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
-    yield f"{bound.capitalize()}{_hours(hours)} GPU hours, {_hours(wall)} hours one stage after another{without}."
-    shares = {of.share.source: of.share for of in cost.to_run if of.share is not None and of.gpu_hours is not None}
-    told = "; ".join(f"{share.value:.0%} ({source})" for source, share in shares.items())
-    peak = f"{gpu.title}: {gpu.peak_flops / 1e12:g} TFLOP/s in bfloat16 and {in_bytes(gpu.memory)} ({gpu.source})"
-    yield f"{peak}. Share of that peak: {told}."
-    if any(source.endswith("on a CPU") for source in shares):
+    yield f"{_hours(hours)} hours of one {gpu.title}, {_hours(wall)} hours one stage after another{without}."
+    shares = {of.share.work: of.share for of in cost.to_run if of.share is not None and of.gpu_hours is not None}
+    told = ", ".join(f"{share.value:.0%} for {share.work}" for share in shares.values())
+    yield f"Its peak is {gpu.peak_flops / 1e12:g} TFLOP/s in bfloat16 ({gpu.source}). Of that: {told}."
+    if any(share.on_cpu for share in shares.values()):
         yield (
-            "No GPU has been measured yet, so these shares of a CPU's matrix product stand in, and hours on a GPU will "
-            "be more; --share 0.4 states one of your own."
+            "These shares are of a matrix product on a CPU (docs/performance.md), as no GPU has been measured: a GPU "
+            "will take longer. `--share 0.4` states your own."
         )
 
 
 def _point_sentence(point: BreakEven) -> str:
-    about = "At most, s" if point.at_most else "S"
+    about = " (at most, all three)" if point.at_most else ""
     ways = (
-        f"{about}electing takes {_operations(point.selecting)}, training on the selected rows "
-        f"{_operations(point.selected)}, and the same training on the whole pool {_operations(point.whole)}"
+        f"Selecting takes {_operations(point.selecting)}, training on the selected rows "
+        f"{_operations(point.selected)}, the same training on the whole pool {_operations(point.whole)}{about}"
     )
     epochs, parameters = point.break_even_epochs, point.break_even_parameters
     if epochs is None or parameters is None:
@@ -113,10 +110,11 @@ def _point_sentence(point: BreakEven) -> str:
 def unresolved_sentences(plan: Plan, cost: PlanCost) -> Iterator[str]:
     """What only the network could tell, and what that leaves unknown."""
     if plan.unresolved:
-        yield f"Unresolved, because the Hub does not answer: {'; '.join(plan.unresolved)}."
+        yield "Unresolved, because the Hub does not answer:"
+        yield from (f"  {what}" for what in plan.unresolved)
         yield (
-            "So stages that read them have no key yet and count as not made, and `run` needs the network, or revision: "
-            "with a commit that the local cache holds."
+            "What reads them has no key yet and counts as not made. `run` needs the network, or revision: with a commit "
+            "that the local cache holds."
         )
     if any(of.from_table for of in cost.stages.values()):
         yield "Shapes of models that are not here are from the package's table."

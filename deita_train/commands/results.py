@@ -5,11 +5,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deita_train.commands.cost_lines import cost_sentences, cost_table, unresolved_sentences
+from deita_train.commands.cost_lines import (
+    cost_sentences,
+    cost_table,
+    count_sentence,
+    total_sentences,
+    unresolved_sentences,
+)
 from deita_train.commands.plan_tree import StageLine, print_stages
 from deita_train.commands.printed_table import print_table
 from deita_train.cost.gpus import Gpu
-from deita_train.plan.cost.costs import plan_cost
+from deita_train.plan.cost.costs import chosen_gpu, plan_cost
 from deita_train.plan.disk import disk_lines
 from deita_train.plan.node import UNRESOLVED
 from deita_train.plan.plan import Plan, PlannedStage, planned_stages, store_folder
@@ -39,13 +45,22 @@ def print_plan(
     table = cost_table(plan, stages, cost)
     for line in [*table, ""] if table else []:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-    _print_prose(console, [*cost_sentences(cost), *unresolved_sentences(plan, cost)])
-    _print_prose(console, [*_notes(stages), *(f"{line}." for line in unread_lines(plan))])
-    _print_prose(console, disk_lines(plan, stages))
+    notes = [*_notes(stages), *(f"{line}." for line in unread_lines(plan))]
+    groups = [cost_sentences(cost), unresolved_sentences(plan, cost), disk_lines(plan, stages), notes]
+    for lines in map(list, groups):
+        _print_prose(console, [*lines, ""] if lines else [])
     hints = ["`--stages` prints the commands of the stages that are not done."]
     if sweep:
         hints.append("`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster.")
     _print_prose(console, hints if any(stage.status != "done" for stage in stages) else hints[1:])
+
+
+def print_cost(console: Console, plan: Plan) -> None:
+    """Print what is to run and what it costs on this machine, for the head of a run; nothing where nothing is to run."""
+    stages = planned_stages(plan)
+    cost = plan_cost(plan, stages, chosen_gpu(None, None)[0])
+    if cost.waiting:
+        _print_prose(console, [count_sentence(plan, cost), *total_sentences(cost)])
 
 
 def _stage_line(plan: Plan, stage: PlannedStage) -> StageLine:

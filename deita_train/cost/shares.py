@@ -1,28 +1,30 @@
 """The share of a peak that this project's code reaches, by this project's own measurements. Imports nothing heavy.
 
-Each is relative to a large matrix product in the same precision, on two CPU cores. No GPU has been measured: docs
-(performance.md, "On one GPU") say how, and its figures take these places.
+Each is relative to a large matrix product in the same precision, on two CPU cores. No GPU has been measured:
+docs/performance.md says how one is ("On one GPU"), and its figures then take these places.
 """
 
 from dataclasses import dataclass
 
-ON_CPU = "measured on a CPU"
-
 
 @dataclass(frozen=True)
 class Share:
-    """A measured share.
+    """A share of the peak.
 
     Attributes:
-        value: of the peak, above 0 and at most 1.
-        source: the section and table of the docs that have it, and what was measured.
+        value: above 0 and at most 1.
+        work: what reaches it.
+        source: where it is measured: a section of the docs; empty for one that the user states.
+        on_cpu: whether it was measured on a CPU.
     """
 
     value: float
-    source: str
+    work: str
+    source: str = ""
+    on_cpu: bool = True
 
 
-SCORING = Share(0.63, "docs/performance.md, Scoring and embedding: scoring, the engine, bfloat16, on a CPU")
-EMBEDDING = Share(0.69, "docs/performance.md, Scoring and embedding: embedding, the engine, bfloat16, on a CPU")
-TRAINING = Share(0.68, "docs/performance.md, Training: batches of similar length, on a CPU")
-PACKED = Share(0.46, "docs/performance.md, Training: packed, on a CPU")
+SCORING = Share(0.63, "scoring", "docs/performance.md, Scoring and embedding (bfloat16)")
+EMBEDDING = Share(0.69, "other passes", "docs/performance.md, Scoring and embedding (embedding in bfloat16)")
+TRAINING = Share(0.68, "training", "docs/performance.md, Training (batches of similar length)")
+PACKED = Share(0.46, "packed training", "docs/performance.md, Training (packed)")

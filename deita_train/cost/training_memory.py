@@ -98,10 +98,12 @@ def training_memory(sizes: Sizes, setup: Setup) -> Memory:
     # ZeRO-3 has its buffer all the time, ZeRO-2 from the first gradient, when the loss's tile is gone.
     fullest = loss + buffers if setup.sharding == "zero3" else max(loss, buffers)
     full = Memory(weights, gradients, optimizer, kept, max(fullest, buffers + _layer_bytes_again(sizes, setup)))
-    if setup.accumulates:
+    if setup.accumulates or setup.sharding == "zero3":
         return full
-    # A step's only micro-batch has no gradients yet when the loss is computed, and no activations when they are whole.
-    at_loss = Memory(weights, 0, optimizer, kept, full.moment)
+    # A step's only micro-batch has no gradients yet when the loss is computed, though DDP has its buckets, and no
+    # activations when they are whole.
+    before = gradients // 2 if setup.sharding == "ddp" and setup.ranks > 1 else 0
+    at_loss = Memory(weights, before, optimizer, kept, full.moment)
     at_end = Memory(weights, gradients, optimizer, 0, buffers)
     return max(at_loss, at_end, key=lambda memory: memory.total)
 
@@ -197,12 +199,11 @@ def layer_bytes(sizes: Sizes, setup: Setup) -> int:
     With width D, queries Q, keys K and MLP width I, a LLaMA keeps in float32 4 x (6 D + 2 Q + 2 K + 4 I): inputs and
     outputs of the norms; queries, keys, values and the attention's output; four vectors of the MLP. In bfloat16 the
     norms still compute in float32, 16 D; under autocast the residual stream does too, 26 D. Norms of queries and keys
-    keep 2 (Q + K) numbers more, those after a block 2.5 D each, and GPT-2, whose GELU is written out in operations, as
-    many vectors of I as it has of them.
+    keep 2 (Q + K) numbers more, those after a block 2.5 D each; GPT-2 keeps 8 D + 5 I, without dropout.
     """
     d, q, k, i = sizes.hidden_size, sizes.queries, sizes.keys, sizes.intermediate_size
     if sizes.family == "gpt2":
-        return (9 * d + 8 * i) * setup.computing_bytes
+        return (8 * d + 5 * i) * setup.computing_bytes
     norms = _FLOAT32 * _more_norms(sizes)
     products = 2 * q + 2 * k + 4 * i
     if not setup.half and setup.weight_bytes == _FLOAT32:

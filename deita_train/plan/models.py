@@ -53,7 +53,7 @@ def model_of(store: Store, node: Node) -> FoundModel | None:
 def _made(store: Store, maker: Node) -> FoundModel | None:
     """A whole model, or an adapter over one, that another stage makes; it has the shape that its own model has."""
     folder = store.path(maker.id) / "model"
-    if store.has(maker.id) and not is_adapter(folder):
+    if store.has(maker.id) and (folder / "config.json").is_file():
         found = _of_folder(folder)
         if found.shapes:
             return found

@@ -32,10 +32,11 @@ class Step:
     length: int = 128
     checkpointing: bool = False
     peft: dict | None = None
+    half: bool = False
 
     @property
     def ranks(self):
-        return 1 if self.launch == "cpu" else 2
+        return 1 if self.launch == "cpu" else int(__import__("os").environ.get("XRANKS", 2))
 
     @property
     def distributed_type(self):
@@ -54,7 +55,7 @@ class Step:
         (folder / "zero.json").write_text(json.dumps(settings))
         file = folder / "zero.yaml"
         file.write_text(
-            "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_machines: 1\nnum_processes: 2\n"
+            f"compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_machines: 1\nnum_processes: {self.ranks}\n"
             f"deepspeed_config:\n  deepspeed_config_file: {folder / 'zero.json'}\n"
             f"  zero3_init_flag: {str(stage == 3).lower()}\n"
         )
@@ -100,6 +101,7 @@ def _be_measured(folder, values, out):
             "max_steps": _STEPS + 1,
             "per_device_train_batch_size": step.micro,
             "gradient_checkpointing": step.checkpointing,
+            "bf16": step.half,
         },
         step.micro * step.accumulation * step.ranks, 1, step.ranks, step.distributed_type, True, peft=step.peft,
     )  # fmt: skip

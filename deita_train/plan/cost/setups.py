@@ -21,6 +21,8 @@ _MOST_SEQUENCES = 32
 # Bytes of the optimizer for each trained weight, by what is in its name; Adam's two in float32 otherwise.
 _MOMENTS = (("8bit", 2.0), ("adafactor", 0.0), ("sgd", 0.0), ("lion", 4.0), ("adagrad", 4.0))
 _ADAM = 8.0
+# Of each weight, in the machine's memory, where ZeRO-3 offloads: float32 weights, moments, and half-precision weights.
+_HOST_BYTES = 14
 # Bytes of a quantized weight with its scales.
 _QUANTIZED = {"nf4": 0.52, "int8": 1.01}
 
@@ -174,7 +176,8 @@ def ways_to_fit(node: Node, sizes: Sizes, setup: Setup, memory: int) -> list[str
     if setup.sharding != "fsdp" and setup.ranks > 1:
         ways.append(("launch: fsdp2", replace(smaller, sharding="fsdp")))
     offloaded = replace(smaller, sharding="zero3", offloads_optimizer=True, offloads_weights=True)
-    ways.append(("launch: zero3_offload", offloaded))
+    beside = f"{_HOST_BYTES * sizes.weights / 1e9:,.0f} GB of the machine's memory"
+    ways.append((f"launch: zero3_offload, with {beside}", offloaded))
     for ranks in (2, 4, 8, 16, 32, 64):
         if ranks > setup.ranks:
             ways.append((f"{ranks} GPUs with launch: zero3", replace(smaller, sharding="zero3", ranks=ranks)))

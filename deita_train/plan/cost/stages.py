@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deita_train.cost.gpus import Gpu
+from deita_train.cost.gpus import GPUS, Gpu
 from deita_train.cost.operations import pass_operations, training_operations
 from deita_train.cost.shape import Sizes, sizes_of
 from deita_train.cost.shares import EMBEDDING, PACKED, SCORING, TRAINING, Share
@@ -164,7 +164,7 @@ def _answered_tokens(node: Node, read: Rows) -> tuple[int | None, bool]:
 
 def _share(node: Node, stated: float | None) -> Share | None:
     if stated is not None:
-        return Share(stated, "--share")
+        return Share(stated, "everything", on_cpu=False)
     if STAGE_KINDS[node.kind].trains:
         return PACKED if node.runtime.get("packing") else TRAINING
     # Of writing answers, which waits for memory and not for products, nothing has been measured.
@@ -173,15 +173,22 @@ def _share(node: Node, stated: float | None) -> Share | None:
 
 def _memory(node: Node, sizes: Sizes, gpu: Gpu | None, gpus: int) -> tuple[int | None, list[str], str]:
     """Bytes of each rank, what would fit where they do not, and why they are not known."""
-    if not STAGE_KINDS[node.kind].trains:
-        return _pass_memory(node, sizes), [], ""
     room = None if gpu is None else gpu.memory
+    if not STAGE_KINDS[node.kind].trains:
+        needed = _pass_memory(node, sizes)
+        return needed, [] if room is None or needed <= room else _larger_gpus(needed), ""
     setup = setup_of(node, sizes, room)
     if isinstance(setup, str):
         return None, [], setup
     memory = training_memory(sizes, setup).total
     fits = room is None or not gpus or memory <= room
     return memory, [] if fits or room is None else ways_to_fit(node, sizes, setup, room), ""
+
+
+def _larger_gpus(needed: int) -> list[str]:
+    """What would hold a pass, of which every GPU holds the whole model; the smallest first."""
+    larger = sorted((gpu.memory, name) for name, gpu in GPUS.items() if gpu.memory >= needed)
+    return [f"--gpu {name}" for _, name in larger[:2]] + ["a smaller model"]
 
 
 def _pass_memory(node: Node, sizes: Sizes) -> int:
@@ -193,8 +200,7 @@ def _pass_memory(node: Node, sizes: Sizes) -> int:
 
 def parts_of(cost: StageCost) -> Mapping[str, Any]:
     """A cost as plain data."""
-    share = None if cost.share is None else {"value": cost.share.value, "source": cost.share.source}
-    return {**vars(cost), "share": share, "ways": list(cost.ways)}
+    return {**vars(cost), "share": None if cost.share is None else vars(cost.share), "ways": list(cost.ways)}
 
 
 def wall_hours(cost: StageCost) -> float | None:
