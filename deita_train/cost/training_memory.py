@@ -20,8 +20,11 @@ _TILE_COPIES_CPU = 7
 _VECTORS_AROUND = 6
 _FLOAT32 = 4
 # What DeepSpeed takes unless its own file says otherwise.
-DEEPSPEED_BUCKET, DEEPSPEED_PREFETCH = 500_000_000, 50_000_000
+DEEPSPEED_BUCKET = 500_000_000
+# ZeRO-3 keeps weights gathered that are soon wanted again, up to so many.
 _DEEPSPEED_LIVE = 1_000_000_000
+# Under ZeRO-3, as many copies of a rank's gradients are alive besides, by the bytes of a number; counted in steps.
+_ZERO3_COPIES = {2: 1, 4: 2}
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def _deepspeed_state(sizes: Sizes, setup: Setup) -> tuple[int, int, int]:
         live = min(every, _DEEPSPEED_LIVE) * size
         weights = live + (0 if setup.offloads_weights else every * size // ranks)
     gradients = trained * size // (1 if stage == 1 else ranks)
+    if stage == 3:
+        gradients *= 1 + _ZERO3_COPIES[size]
     optimizer = int(trained * (_FLOAT32 + setup.moment_bytes)) // ranks
     return (weights, 0, 0) if setup.offloads_optimizer else (weights, gradients, optimizer)
 

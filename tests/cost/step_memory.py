@@ -10,23 +10,34 @@ from forked_ranks import fork_ranks, launch_environment
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, trainer
 
+from deita_train.data.rendering import load_tokenizer
 from deita_train.training.arguments import TrainingSettings
 from deita_train.training.miniature import train_tokenizer
 from deita_train.training.rows import LabelledRow, write_training_rows
 from deita_train.training.trainer_run import train
 
 ROOT = Path(__file__).parents[2]
-# Of a ZeRO launch: DeepSpeed's buffers for a few weights, or else they would be larger than everything else together.
+# Of a ZeRO launch: DeepSpeed's buffers for a few weights, or else they would be larger than everything together.
 BUCKET = 200_000
 # Two whole steps, so that the second one has the optimizer's moments from its beginning.
 _STEPS = 2
+_TOKENS = 259
+_DEEPSPEED = """\
+compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+num_machines: 1
+num_processes: 2
+deepspeed_config:
+  deepspeed_config_file: {settings}
+  zero3_init_flag: {shards_at_once}
+"""
 
 
 @dataclass
 class Step:
-    """A training step of a model whose config.json lies in the folder; `launch` is cpu, ddp, zero2 or zero3."""
+    """A training step under a launch: cpu, ddp, zero2 or zero3."""
 
-    launch: str
+    launch: str = "cpu"
     micro: int = 2
     accumulation: int = 2
     length: int = 128
@@ -36,7 +47,7 @@ class Step:
 
     @property
     def ranks(self):
-        return 1 if self.launch == "cpu" else int(__import__("os").environ.get("XRANKS", 2))
+        return 1 if self.launch == "cpu" else 2
 
     @property
     def distributed_type(self):
@@ -46,42 +57,42 @@ class Step:
         """accelerate's configuration of two ranks."""
         if self.launch == "ddp":
             return ROOT / "accelerate_configs" / "cpu_ddp.yaml"
-        stage = int(self.launch.removeprefix("zero"))
-        zero = {"stage": stage, "reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET}
-        if stage == 3:
-            zero |= {"stage3_gather_16bit_weights_on_model_save": True, "stage3_prefetch_bucket_size": BUCKET}
+        zero = {
+            "stage": int(self.launch.removeprefix("zero")),
+            "reduce_bucket_size": BUCKET,
+            "allgather_bucket_size": BUCKET,
+            "stage3_prefetch_bucket_size": BUCKET,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
         batch = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
         settings = {"zero_optimization": zero, "gradient_clipping": "auto", **dict.fromkeys(batch, "auto")}
         (folder / "zero.json").write_text(json.dumps(settings))
+        shards_at_once = str(zero["stage"] == 3).lower()
         file = folder / "zero.yaml"
-        file.write_text(
-            f"compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nnum_machines: 1\nnum_processes: {self.ranks}\n"
-            f"deepspeed_config:\n  deepspeed_config_file: {folder / 'zero.json'}\n"
-            f"  zero3_init_flag: {str(stage == 3).lower()}\n"
-        )
+        file.write_text(_DEEPSPEED.format(settings=folder / "zero.json", shards_at_once=shards_at_once))
         return file
 
 
 def make_model(folder, config):
-    """A random model of a configuration, as plain data, with a tokenizer and rows of 1,024 tokens beside it."""
+    """A random model of a configuration, as plain data, with a tokenizer beside it."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
     model.save_pretrained(folder / "model")
-    train_tokenizer([], 259, "", folder / "model")
-    return sum(weight.numel() for weight in model.parameters())
+    train_tokenizer([], _TOKENS, "", folder / "model")
 
 
-def measured(processes, folder, step):
-    """The most bytes that rank 0 holds in a step."""
-    out = folder / "measured.json"
+def measured_bytes(processes, folder, step):
+    """The most bytes that rank 0 holds in a step on the model in the folder."""
+    out = folder / "measured"
     rows = step.micro * step.accumulation * step.ranks * _STEPS
-    ids = torch.randint(3, 259, (rows, step.length), generator=torch.Generator().manual_seed(2)).tolist()
+    draw = torch.Generator().manual_seed(2)
+    ids = torch.randint(3, _TOKENS, (rows, step.length), generator=draw).tolist()
     write_training_rows([LabelledRow(f"r{number}", row, row) for number, row in enumerate(ids)], folder / "rows")
     environment = launch_environment(step.launch_file(folder)) if step.ranks > 1 else {}
     log = folder / "log"
     codes = fork_ranks(processes, _be_measured, (folder, asdict(step), out), step.ranks, log, environment)
     assert set(codes) == {0}, log.read_text()
-    return json.loads(out.read_text())
+    return int(out.read_text())
 
 
 class _Stopped(Exception):
@@ -96,33 +107,31 @@ class _Stop(TrainerCallback):
 
 def _be_measured(folder, values, out):
     step = Step(**values)
-    settings = TrainingSettings(
-        {
-            "max_steps": _STEPS + 1,
-            "per_device_train_batch_size": step.micro,
-            "gradient_checkpointing": step.checkpointing,
-            "bf16": step.half,
-        },
-        step.micro * step.accumulation * step.ranks, 1, step.ranks, step.distributed_type, True, peft=step.peft,
-    )  # fmt: skip
-    from deita_train.data.rendering import load_tokenizer
-
-    rows = datasets.load_from_disk(str(folder / "rows"))
+    fields = {
+        "max_steps": _STEPS + 1, "per_device_train_batch_size": step.micro, "gradient_checkpointing": step.checkpointing,
+        "bf16": step.half,
+    }  # fmt: skip
+    batch = step.micro * step.accumulation * step.ranks
+    settings = TrainingSettings(fields, batch, 1, step.ranks, step.distributed_type, True, peft=step.peft)
     trainer.DEFAULT_CALLBACKS = [*trainer.DEFAULT_CALLBACKS, _Stop]
-    model = str(folder / "model")
+    model, rows = str(folder / "model"), datasets.load_from_disk(str(folder / "rows"))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         try:
             train(model, load_tokenizer(model), rows, settings, folder / "out" / "c", folder / "out" / "m", _no, _no)
         except _Stopped:
             pass
-    held = most = 0
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        out.write_text(str(_most_held(watched)))
+
+
+def _most_held(watched):
+    """The highest sum of what was allocated and not yet freed."""
     events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
         most = max(most, held)
-    if torch.distributed.is_initialized() and torch.distributed.get_rank():
-        return
-    out.write_text(json.dumps({"most": most, "at_end": held}))
+    return most
 
 
 def _no(*told):
