@@ -69,10 +69,16 @@ LONG = [
 ]
 
 
+def _words(step):
+    """What tells a step from the others."""
+    told = [name for name in ("half", "checkpointing") if getattr(step, name)]
+    return "-".join([step.launch, *told, *(["lora"] if step.peft else []), str(step.accumulation)])
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
     [*QUICK, *(pytest.param(*case, marks=pytest.mark.faults) for case in LONG)],
-    ids=lambda value: value if isinstance(value, str) else "-".join(f"{part}" for part in vars(value).values()),
+    ids=lambda value: value if isinstance(value, str) else _words(value),
 )
 def test_a_step_holds_what_is_expected_of_it(processes, tmp_path, name, step):
     make_model(tmp_path, MODELS[name])
