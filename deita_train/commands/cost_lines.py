@@ -22,7 +22,14 @@ def cost_table(plan: Plan, stages: Sequence[PlannedStage], cost: PlanCost) -> li
     largest = max((of.operations or 0.0 for of in cost.stages.values()), default=0.0)
     size, unit = next(((size, unit) for size, unit in _UNITS if largest >= 100 * size), _UNITS[-1])
     with_hours = cost.gpu is not None
-    titles = ["stage", "rows", "tokens", unit, *(["GPU hours"] if with_hours else []), "GB each" if with_hours else "GB"]
+    titles = [
+        "stage",
+        "rows",
+        "tokens",
+        unit,
+        *(["GPU hours"] if with_hours else []),
+        "GB each" if with_hours else "GB",
+    ]
     rows = [[stage.node.label, *_numbers(cost.stages[stage.node.key], size, with_hours)] for stage in shown]
     total = [
         f"all {len(cost.waiting)} to run", "", _amount(cost.tokens), _in_units(cost.operations, size),
@@ -164,7 +171,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns by their longest text: the first to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join([f"{row[0]:{widths[0]}}", *(f"{text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [f"{row[0]:{widths[0]}}", *(f"{text:>{width}}" for text, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in rows
     ]
 

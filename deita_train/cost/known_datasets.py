@@ -1,4 +1,4 @@
-"""Datasets on the Hub that the shipped recipes name: their rows, for a plan without a network. Imports nothing heavy."""
+"""Datasets on the Hub that the shipped recipes name: their rows, for a plan without a network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

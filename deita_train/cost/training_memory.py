@@ -195,7 +195,7 @@ def _buffers(sizes: Sizes, setup: Setup) -> int:
 
 def _in_two_bytes(setup: Setup) -> bool:
     """Whether the residual stream is in two bytes too, as it is not under autocast."""
-    return setup.half and (setup.weight_bytes == 2 or setup.sharding != "none" and setup.sharding != "ddp")
+    return setup.half and (setup.weight_bytes == 2 or (setup.sharding != "none" and setup.sharding != "ddp"))
 
 
 def layer_bytes(sizes: Sizes, setup: Setup) -> int:

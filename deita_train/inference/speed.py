@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from deita_train.cost.gpus import named_peak
 
+
 @dataclass
 class Speed:
     """What one rank has computed since it started; `flops_per_token` and `peak_flops` are None if unknown."""

@@ -42,7 +42,7 @@ def _header(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
     return [(name, tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
 
 
-# Architectures whose weight shapes follow from these few numbers: a gated MLP, and attention with fewer keys than queries.
+# Architectures whose weight shapes follow from these few numbers: attention, and a gated MLP.
 _LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma2", "gemma3_text")
 # Families whose config.json leaves it out where the output head is the embedding table.
 _TIED_BY_DEFAULT = ("gemma2", "gemma3_text", "gpt2")

@@ -14,6 +14,7 @@ from deita_train.plan.plan import Plan, PlannedStage
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.training.sizes import CHECKPOINTS_AT_ONCE, TrainingSize, training_size
 
+
 @dataclass(frozen=True)
 class Disk:
     """The disk space of a plan's trainings.

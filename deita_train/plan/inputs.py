@@ -17,8 +17,8 @@ from deita_train.data.places import HUB_ID, Place, find_place, is_url, source_na
 from deita_train.data.remote_files import file_states, remote_files
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
-from deita_train.plan.node import UNRESOLVED
 from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch
+from deita_train.plan.node import UNRESOLVED
 from deita_train.plan.task_files import files_outside
 from deita_train.plan.training_launch import launch_contradictions, unsaved_model
 from deita_train.recipe.data_sections import Origin

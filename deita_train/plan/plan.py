@@ -152,7 +152,9 @@ def make_plan(
     loaded = load_recipe(recipe_path, sets)
     check_select_fields(loaded)
     run_dir = run_folder(runs_dir, recipe_path, loaded.recipe.name)
-    inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus, loaded.problem, may_be_unresolved=may_be_unresolved)
+    inputs = Inputs(
+        runs_dir / "store", run_dir, recipe_path, planned_gpus, loaded.problem, may_be_unresolved=may_be_unresolved
+    )
     inputs.check_reporting(loaded.recipe.report_to or ())
     cells: list[Cell] = []
     swept = models_are_swept(loaded)

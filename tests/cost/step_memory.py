@@ -1,6 +1,7 @@
 """The most bytes that a real training step holds on a CPU, counted in torch's own allocator."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -108,18 +109,15 @@ class _Stop(TrainerCallback):
 def _be_measured(folder, values, out):
     step = Step(**values)
     fields = {
-        "max_steps": _STEPS + 1, "per_device_train_batch_size": step.micro, "gradient_checkpointing": step.checkpointing,
-        "bf16": step.half,
+        "max_steps": _STEPS + 1, "per_device_train_batch_size": step.micro, "bf16": step.half,
+        "gradient_checkpointing": step.checkpointing,
     }  # fmt: skip
     batch = step.micro * step.accumulation * step.ranks
     settings = TrainingSettings(fields, batch, 1, step.ranks, step.distributed_type, True, peft=step.peft)
     trainer.DEFAULT_CALLBACKS = [*trainer.DEFAULT_CALLBACKS, _Stop]
     model, rows = str(folder / "model"), datasets.load_from_disk(str(folder / "rows"))
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-        try:
-            train(model, load_tokenizer(model), rows, settings, folder / "out" / "c", folder / "out" / "m", _no, _no)
-        except _Stopped:
-            pass
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched, suppress(_Stopped):
+        train(model, load_tokenizer(model), rows, settings, folder / "out" / "c", folder / "out" / "m", _no, _no)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         out.write_text(str(_most_held(watched)))
 

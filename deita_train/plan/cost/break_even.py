@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from deita_train.cost.shape import sizes_of
 from deita_train.plan.cost.rows import PlannedRows
 from deita_train.plan.cost.setups import cut_at
 from deita_train.plan.cost.stages import StageCost, epochs_of, operations_of_token
 from deita_train.plan.models import model_of
 from deita_train.plan.node import Node
-from deita_train.cost.shape import sizes_of
 from deita_train.store.artefacts import Store
 
 

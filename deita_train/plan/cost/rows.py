@@ -126,7 +126,7 @@ class PlannedRows:
         rows = self._all_of(source, location)
         if rows.number is None:
             return rows
-        if "instruction_share" in source and source["instruction_share"]:
+        if source.get("instruction_share"):
             low, high = source["instruction_share"]
             rows = replace(rows, number=round(rows.number * (high - low)), how=_less_sure(rows.how, ESTIMATED))
         drawn = source.get("draw") or {}

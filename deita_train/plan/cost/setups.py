@@ -143,9 +143,7 @@ def _zero(launch: Launch) -> dict[str, Any]:
         bucket = zero.get("reduce_bucket_size")
         stage = zero["stage"]
     else:
-        places = {
-            name: settings.get(f"{name}_device", "none") for name in ("offload_optimizer", "offload_param")
-        }
+        places = {name: settings.get(f"{name}_device", "none") for name in ("offload_optimizer", "offload_param")}
         bucket, stage = None, settings.get("zero_stage", 2)
     found: dict[str, Any] = {name: place not in ("none", None) for name, place in places.items()}
     return {**found, "stage": stage, **({"bucket": int(bucket)} if isinstance(bucket, int | float) else {})}

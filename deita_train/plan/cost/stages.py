@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deita_train.cost.gpus import GPUS, Gpu
@@ -82,10 +82,10 @@ def stage_cost(store: Store, rows: PlannedRows, node: Node, gpu: Gpu | None, sha
     if found is None:  # answers of an endpoint
         return StageCost(read.number, read.how)
     sizes = sizes_of(found.config) if found.config is not None else None
-    known = {"rows": read.number, "how": read.how, "tokens": tokens, "at_most": at_most, "gpus": gpus}
+    known = StageCost(read.number, read.how, tokens, at_most, gpus=gpus)
     if sizes is None:
         why = found.why or f"the sizes of a {(found.config or {}).get('model_type')} are not modelled"
-        return StageCost(**known, unknown=why)
+        return replace(known, unknown=why)
     each = operations_of_token(node, sizes)
     operations = None if tokens is None or each is None else float(tokens) * each
     reached = _share(node, share)
@@ -93,8 +93,8 @@ def stage_cost(store: Store, rows: PlannedRows, node: Node, gpu: Gpu | None, sha
     if gpu is not None and gpus and operations is not None and reached is not None:
         hours = operations / (reached.value * gpu.peak_flops) / 3600
     memory, ways, unknown = _memory(node, sizes, gpu, gpus)
-    return StageCost(
-        **known,
+    return replace(
+        known,
         operations=operations,
         gpu_hours=hours,
         memory=memory,
