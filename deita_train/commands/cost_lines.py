@@ -120,8 +120,8 @@ def unresolved_sentences(plan: Plan, cost: PlanCost) -> Iterator[str]:
         yield "Unresolved, because the Hub does not answer:"
         yield from (f"  {what}" for what in plan.unresolved)
         yield (
-            "What reads them has no key yet and counts as not made. `run` needs the network, or revision: with a commit "
-            "that the local cache holds."
+            "What reads them has no key yet and counts as not made. `run` needs the network, or revision: with a "
+            "commit that the local cache holds."
         )
     if any(of.from_table for of in cost.stages.values()):
         yield "Shapes of models that are not here are from the package's table."

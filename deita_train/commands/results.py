@@ -56,7 +56,7 @@ def print_plan(
 
 
 def print_cost(console: Console, plan: Plan) -> None:
-    """Print what is to run and what it costs on this machine, for the head of a run; nothing where nothing is to run."""
+    """Print what is to run and what it costs on this machine, for the head of a run; nothing if all is done."""
     stages = planned_stages(plan)
     cost = plan_cost(plan, stages, chosen_gpu(None, None)[0])
     if cost.waiting:

@@ -4,7 +4,6 @@ Each has an identity, which is hashed into the keys of what is made from it, and
 """
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,6 +16,7 @@ from deita_train.data.places import HUB_ID, Place, find_place, is_url, source_na
 from deita_train.data.remote_files import file_states, remote_files
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
+from deita_train.plan.hub_commits import NotOnHub, resolve_commit
 from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch
 from deita_train.plan.node import UNRESOLVED
 from deita_train.plan.task_files import files_outside
@@ -35,10 +35,6 @@ _TRAINER_STATE = "trainer_state.json"
 _INSTALL_EVAL = "pip install 'deita-train[eval]'"
 # Of a package on the machine that a plan is for.
 _UNKNOWN_VERSION = "unknown"
-
-
-class NotOnHub(UserError):
-    """The Hub has no such repository or revision, or not for this user."""
 
 
 class MissingSection(UserError):
@@ -442,28 +438,3 @@ class Inputs:
 
 _NOT_GENERATED = "everyday"  # the same rows by any seed
 _SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_instruction"}
-
-
-def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:
-    """The commit of a Hub repository at a revision: from the Hub, else from the local cache, else None.
-
-    Raises:
-        NotOnHub: the Hub answers that there is none, and neither has the cache one.
-    """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-
-    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "refs" / (revision or "main")
-    if not constants.HF_HUB_OFFLINE and not os.environ.get("HF_DATASETS_OFFLINE"):
-        try:
-            info = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=20)
-            return str(info.sha)
-        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-            if not cached.exists():
-                raise NotOnHub(
-                    f"{name} is not a local path, and the Hub has no {kind} {name} at {revision or 'main'}, or not for "
-                    "you. Correct the name, or log in (hf auth login)."
-                ) from error
-        except Exception as error:  # which HTTP client raises depends on the Hub library's version
-            sys.stderr.write(f"the Hub does not answer for {kind} {name} ({type(error).__name__}); trying the cache\n")
-    return cached.read_text().strip() if cached.exists() else None

@@ -7,7 +7,8 @@ from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.plan import inputs
-from deita_train.plan.inputs import Inputs, NotOnHub, resolve_commit
+from deita_train.plan.hub_commits import NotOnHub, resolve_commit
+from deita_train.plan.inputs import Inputs
 from deita_train.store.keys import ContentHashes
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
