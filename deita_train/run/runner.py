@@ -9,6 +9,7 @@ from rich.console import Console
 
 from deita_train.errors import UserError
 from deita_train.plan.cells import SHARED, cell_nodes
+from deita_train.plan.cost.costs import planned_costs
 from deita_train.plan.identity import resolved_recipe
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, missing_ids, run_record
@@ -24,7 +25,7 @@ from deita_train.selection.trace.fewer_than_budget import fewer_than_budget
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.locks import hold
-from deita_train.store.run_record import STAGES, RunRecord
+from deita_train.store.run_record import STAGES, RunRecord, keep_planned_costs
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _write_record(plan: Plan) -> None:
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomically(plan.run_dir / "recipe.resolved.yaml", to_yaml(resolved_recipe(plan.loaded.recipe)))
     run_record(plan).write(plan.run_dir)
+    keep_planned_costs(plan.run_dir, planned_costs(plan))
 
 
 def _is_complete(plan: Plan, missing: Collection[str], display: Display) -> bool:

@@ -10,7 +10,7 @@ from deita_train.plan.cost.rows import PlannedRows
 from deita_train.plan.cost.stages import StageCost, parts_of, stage_cost, wall_hours
 from deita_train.plan.disk import plan_disk
 from deita_train.plan.launch import count_gpus, gpu_names
-from deita_train.plan.plan import Plan, PlannedStage
+from deita_train.plan.plan import Plan, PlannedStage, planned_stages
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,17 @@ def plan_cost(plan: Plan, stages: Sequence[PlannedStage], gpu: Gpu | None, share
     waiting = frozenset(stage.node.key for stage in stages if stage.status != "done")
     labels = {stage.node.key: stage.node.label for stage in stages}
     return PlanCost(gpu, costs, labels, waiting, break_even(plan.store, rows, plan.cells[0].nodes, costs))
+
+
+def planned_costs(plan: Plan) -> dict[str, dict[str, Any]]:
+    """What a run keeps of its costs: of each stage that computes, by its artefact, on this machine's GPUs."""
+    stages = planned_stages(plan)
+    cost = plan_cost(plan, stages, chosen_gpu(None, None)[0])
+    kept = ("tokens", "at_most", "operations", "gpu_hours", "memory")
+    costs = {stage.node.id: cost.stages[stage.node.key] for stage in stages}
+    return {
+        artefact: {name: getattr(of, name) for name in kept} for artefact, of in costs.items() if of.tokens is not None
+    }
 
 
 def plan_as_json(plan: Plan, stages: Sequence[PlannedStage], cost: PlanCost) -> dict[str, Any]:

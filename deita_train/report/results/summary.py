@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from deita_train.errors import UserError
 from deita_train.store.model_links import artefact_of, links_of
-from deita_train.store.run_record import RecordedCell, RunRecord, read_failures
+from deita_train.store.run_record import RecordedCell, RunRecord, read_failures, read_planned_costs
 
 NUM_REJECTION_EXAMPLES = 5
 OPENING_CHARS = 160
@@ -116,6 +116,7 @@ class RunSummary:
     """All that a report needs of a run.
 
     `trace` is the base run's selection. `links` has, relative to the run's folder, the links to its models.
+    `planned_costs` is what artefacts were expected to cost, by their ids.
     """
 
     name: str
@@ -126,6 +127,7 @@ class RunSummary:
     recipe_text: str
     failures: tuple[Failure, ...] = ()
     links: tuple[str, ...] = ()
+    planned_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def base_cell(self) -> Cell:
@@ -178,6 +180,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
         failures=tuple(failure for failure in failures if failure.artefact in planned),
         links=tuple(link.relative_to(run_dir).as_posix() for link in links_of(run_dir) if artefact_of(link) in planned),
+        planned_costs=read_planned_costs(run_dir),
     )
 
 

@@ -15,6 +15,7 @@ from deita_train.report.sections.label_section import label_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
 from deita_train.report.sections.run_sections import (
     cards_section,
+    cost_section,
     failure_section,
     provenance_section,
     recipe_section,
@@ -38,6 +39,7 @@ _SECTIONS = (
     pairs_section,
     cards_section,
     time_section,
+    cost_section,
     provenance_section,
     recipe_section,
 )
