@@ -27,7 +27,7 @@ UntilOption = Annotated[
     typer.Option("--until", help="Stop after this stage, such as select or sft.", autocompletion=stage_names),
 ]
 StageOption = Annotated[
-    str, typer.Option("--stage", help="The artefact's id, as `plan` prints it.", autocompletion=artefact_ids)
+    str, typer.Option("--stage", help="The artefact's id, as `plan --keys` prints it.", autocompletion=artefact_ids)
 ]
 GpusOption = Annotated[
     int | None,

@@ -105,7 +105,7 @@ class Plan:
                 return node
         raise UserError(
             f"{self.loaded.path} has no stage {artefact_id}: the recipe or its data changed since. "
-            f"`deita-train plan {self.loaded.path}` prints the present ones."
+            f"`deita-train plan {self.loaded.path} --keys` prints the present ones."
         )
 
     def arguments(self) -> list[str]:

@@ -10,10 +10,10 @@ from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.table import Table, numbers, words
 
 _NOTE = (
-    "Tokens and memory as `deita-train plan` counted them before the run (< is a bound), and as measured. Memory is that "
-    "of one process: on a GPU its tensors' peak, on a CPU the whole process with its libraries, so that small models take "
-    "far more than planned. That of a pass is planned for the smallest batch, and not measured. Speed is of all ranks, "
-    "over the seconds of computing; MFU is there on known GPUs only."
+    "Tokens and memory as `deita-train plan` counted them before the run (< is a bound), and as measured. Memory is "
+    "that of one process: on a GPU its tensors' peak, on a CPU the whole process with its libraries, so that small "
+    "models take far more than planned. That of a pass is planned for the smallest batch, and not measured. Speed is "
+    "of all ranks, over the seconds of computing; MFU is there on known GPUs only."
 )
 
 
