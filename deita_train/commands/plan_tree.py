@@ -9,13 +9,18 @@ from rich.console import Console
 
 from deita_train.recipe.sweep import BASE_RUN
 
-# The first part of a label -> its section, where the two differ; what is in neither belongs to evaluate:.
+# The first part of a label -> its section, where the two differ.
 _SECTIONS: Mapping[str, str] = {
-    "pretraining_data": "base", "base": "base", "evolve": "evolve", "rank": "evolve", "seeds": "evolve",
-    "pool": "pool", "clean_pool": "pool", "train_scorer": "scorers", "score": "scorers", "scores": "scores",
-    "embed": "embedding", "embeddings": "embeddings", "perplexity": "perplexity", "direct_score": "direct_score",
-    "instag": "instag", "lengths": "select", "target_data": "select", "select": "select", "compare": "compare",
-    "sft_data": "sft", "sft": "sft", "dpo_data": "dpo", "dpo_pairs": "dpo", "reference": "dpo", "dpo": "dpo",
+    "pretraining_data": "base", "rank": "evolve", "seeds": "evolve", "clean_pool": "pool", "train_scorer": "scorers",
+    "score": "scorers", "embed": "embedding", "lengths": "select", "target_data": "select", "sft_data": "sft",
+    "dpo_data": "dpo", "dpo_pairs": "dpo", "reference": "dpo",
+    **dict.fromkeys(
+        (
+            "heldout_data", "heldout_pairs", "evaluate_pairs", "questions", "generate", "judged", "mt_bench",
+            "alpaca_eval", "lm_eval", "contamination",
+        ),
+        "evaluate",
+    ),
 }  # fmt: skip
 _INDENT = "  "
 _LEAST_STATUS = len("to run: not made yet")
@@ -35,7 +40,8 @@ class StageLine:
 
 def section_of(label: str) -> str:
     """The section of the recipe that a stage belongs to."""
-    return _SECTIONS.get(label.partition(".")[0], "evaluate")
+    first = label.partition(".")[0]
+    return _SECTIONS.get(first, first)
 
 
 def print_stages(

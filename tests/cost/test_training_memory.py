@@ -1,5 +1,6 @@
 """The memory of a training: the sums by hand, and against the bytes that real steps of miniatures hold."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_step_holds_what_is_expected_of_it(processes, tmp_path, name, step):
     sizes = sizes_of(MODELS[name])
     found = measured_bytes(processes, tmp_path, step)
     expected = training_memory(sizes, setup(step, sizes)).total
-    print(f"{name}, {_words(step)}: {found / 1e6:.1f} MB held, {expected / 1e6:.1f} MB expected")
+    sys.stdout.write(f"{name}, {_words(step)}: {found / 1e6:.1f} MB held, {expected / 1e6:.1f} MB expected\n")
     assert found > 5e7  # some dozen megabytes of state
     assert expected == pytest.approx(found, rel=0.15), f"{expected / found - 1:+.1%}"
 

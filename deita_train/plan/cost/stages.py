@@ -21,6 +21,10 @@ from deita_train.store.artefacts import Store
 # Kinds whose stages compute logits for every token, and those that read positions alone.
 _WITH_HEAD = frozenset({"perplexity", "log_probs", "evaluate", "generate"})
 _PASSES = frozenset({"score", "embed", *_WITH_HEAD})
+_NOT_MODELLED = {
+    "lm_eval": "its questions are counted when it runs",
+    "sentence_embed": "models of sentence-transformers are not modelled",
+}
 # A scorer's prompt has about so many tokens around each turn.
 _PROMPT_TOKENS = 35
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -73,12 +77,13 @@ def stage_cost(store: Store, rows: PlannedRows, node: Node, gpu: Gpu | None, sha
     """
     read = rows.read_by(node)
     trains = STAGE_KINDS[node.kind].trains
-    if not trains and node.kind not in _PASSES:
-        return StageCost(read.number, read.how)
-    tokens, at_most = tokens_of(node, read)
-    found = model_of(store, node)
     launch = node.runtime.get("launch")
     gpus = 0 if launch is None or launch["use_cpu"] else launch["num_processes"]
+    if not trains and node.kind not in _PASSES:
+        why = _NOT_MODELLED.get(node.kind, "")
+        return StageCost(read.number, read.how, gpus=gpus if why else 0, unknown=why)
+    tokens, at_most = tokens_of(node, read)
+    found = model_of(store, node)
     if found is None:  # answers of an endpoint
         return StageCost(read.number, read.how)
     sizes = sizes_of(found.config) if found.config is not None else None
