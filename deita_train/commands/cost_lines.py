@@ -42,8 +42,8 @@ def cost_sentences(cost: PlanCost) -> Iterator[str]:
     """How to read the table, the sum in hours, what does not fit, and where selecting first pays."""
     shown = [of for of in cost.to_run if _has_cost(of)]
     marks = []
-    if any(of.how not in (COUNTED, UNKNOWN) for of in shown):
-        marks.append("~ from a table or estimated")
+    if any(of.how not in (COUNTED, UNKNOWN) or of.sampled for of in shown):
+        marks.append("~ from a table, or estimated from a sample")
     if any(of.at_most for of in shown):
         marks.append("< at most, as if every row reached the length at which it is cut")
     if marks:
@@ -140,7 +140,7 @@ def _has_cost(cost: StageCost) -> bool:
 def _numbers(cost: StageCost, size: float, with_hours: bool) -> list[str]:
     rows = count(cost.rows)
     rows = f"~{rows}" if cost.rows is not None and cost.how not in (COUNTED, UNKNOWN) else rows
-    mark = "<" if cost.at_most and cost.tokens is not None else ""
+    mark = "" if cost.tokens is None else "<" if cost.at_most else "~" if cost.sampled else ""
     memory = ABSENT if cost.memory is None else significant(cost.memory / _GB)
     return [
         rows, f"{mark}{_amount(cost.tokens)}", _in_units(cost.operations, size),

@@ -175,12 +175,13 @@ def test_a_local_file_is_counted_and_measured(tmp_path):
     nodes = made.cells[0].nodes
     assert rows.of(nodes["pool"]).number == 400 and rows.of(nodes["pool"]).how == COUNTED
     _, by_label = costs(made)
-    assert by_label["embed"].tokens == 400 * (500 + 100) // 2
-    # One turn a row, and 35 tokens of the prompt around it.
-    assert by_label["score.complexity"].tokens == 400 * (100 + 10) // 2 + 400 * 35
-    assert by_label["score.quality"].tokens == 400 * (1100 + 100) // 2 + 400 * 35
-    # The quarter that is kept may be the longest rows, each of 1,100 tokens.
-    assert by_label["sft"].tokens == 100 * 1100
+    # A miniature's tokenizer makes twice as many. The template adds 30 tokens of a system message and 10 of a turn.
+    assert by_label["embed"].tokens == 400 * (500 + 2 * 140) // 2
+    assert by_label["score.complexity"].tokens == 2 * (400 * (100 + 10) // 2 + 400 * 30)
+    assert by_label["score.quality"].tokens == 2 * (400 * (1100 + 100) // 2 + 400 * 41)
+    # The quarter that is kept may be the longest rows; they are cut at 2,048.
+    assert by_label["sft"].tokens == 100 * 2048
+    assert by_label["embed"].sampled and not by_label["embed"].at_most
 
 
 def test_a_large_file_is_estimated_by_its_size(tmp_path, monkeypatch):

@@ -29,7 +29,14 @@ def test_planned_and_measured_stand_side_by_side(run, undrawn):
         manifest |= {"world_size": 2, "wall_seconds": 120.0}
 
     edit_json(sft.folder / "manifest.json", as_trained)
-    planned = {"tokens": 9000, "at_most": True, "operations": 1.0, "gpu_hours": None, "memory": 1_500_000_000}
+    planned = {
+        "tokens": 9000,
+        "at_most": True,
+        "sampled": False,
+        "operations": 1.0,
+        "gpu_hours": None,
+        "memory": 1_500_000_000,
+    }
     (run[0] / COSTS).write_text(json.dumps({sft.id: planned}))
     (table,) = cost_of(run).tables
     assert table.titles[0] == "stage"

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from deita_train.cost.shape import sizes_of
 from deita_train.plan.cost.rows import PlannedRows
-from deita_train.plan.cost.setups import cut_at
-from deita_train.plan.cost.stages import StageCost, epochs_of, operations_of_token
+from deita_train.plan.cost.stages import StageCost, epochs_of, operations_of_token, tokens_of_epoch
 from deita_train.plan.models import model_of
 from deita_train.plan.node import Node
 from deita_train.store.artefacts import Store
@@ -75,7 +74,7 @@ def break_even(
     found = model_of(store, sft)
     sizes = None if found is None or found.config is None else sizes_of(found.config)
     pool = rows.read_by(select)
-    everything, at_most = pool.tokens(cut_at(sft))
+    everything, at_most = tokens_of_epoch(sft, pool)
     each = None if sizes is None else operations_of_token(sft, sizes)
     selected = costs[sft.key].operations
     # A base model that the run makes is needed either way.

@@ -96,7 +96,7 @@ def planned_costs(plan: Plan) -> dict[str, dict[str, Any]]:
     """What a run keeps of its costs: of each stage that computes, by its artefact, on this machine's GPUs."""
     stages = planned_stages(plan)
     cost = plan_cost(plan, stages, chosen_gpu(None, None)[0])
-    kept = ("tokens", "at_most", "operations", "gpu_hours", "memory")
+    kept = ("tokens", "at_most", "sampled", "operations", "gpu_hours", "memory")
     costs = {stage.node.id: cost.stages[stage.node.key] for stage in stages}
     return {
         artefact: {name: getattr(of, name) for name in kept} for artefact, of in costs.items() if of.tokens is not None

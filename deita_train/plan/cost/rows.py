@@ -47,8 +47,13 @@ class Rows:
     mean: int | None = None
     total: int | None = None
 
-    def tokens(self, max_length: int | None) -> tuple[int | None, bool]:
+    def tokens(
+        self, max_length: int | None, *, of_row: int = 0, of_turn: int = 0, scale: float = 1.0
+    ) -> tuple[int | None, bool]:
         """Tokens of all rows, each cut at `max_length`, and whether there may be fewer.
+
+        What a template writes around a row and around each turn counts too; `scale` is how many more tokens the model's
+        own tokenizer makes of a text than most.
 
         Without lengths, no row counts more than `max_length`, or than the average that is known: the mean of what is
         cut is at most what the mean is cut to.
@@ -58,7 +63,8 @@ class Rows:
         if self.number is None:
             return None, False
         if self.lengths:
-            cut = [length.tokens if max_length is None else min(length.tokens, max_length) for length in self.lengths]
+            whole = [scale * (length.tokens + of_row + of_turn * length.turns) for length in self.lengths]
+            cut = whole if max_length is None else [min(length, max_length) for length in whole]
             return round(self.number * sum(cut) / len(cut)), False
         bounds = [bound for bound in (self.mean, max_length) if bound is not None]
         return (self.number * min(bounds), True) if bounds else (None, False)

@@ -10,7 +10,9 @@ from deita_train.cost.operations import pass_operations, training_operations
 from deita_train.cost.shape import Sizes, sizes_of
 from deita_train.cost.shares import EMBEDDING, PACKED, SCORING, TRAINING, Share
 from deita_train.cost.training_memory import training_memory
+from deita_train.data.shipped_templates import shipped_template
 from deita_train.models.pass_memory import MIN_BATCH_TOKENS, token_bytes
+from deita_train.plan.chat_templates import DEFAULT_CHAT_TEMPLATE
 from deita_train.plan.cost.rows import UNKNOWN, PlannedRows, Rows
 from deita_train.plan.cost.setups import cut_at, recomputes, setup_of, trainer_of, ways_to_fit
 from deita_train.plan.models import model_of
@@ -25,8 +27,12 @@ _NOT_MODELLED = {
     "lm_eval": "its questions are counted when it runs",
     "sentence_embed": "models of sentence-transformers are not modelled",
 }
-# A scorer's prompt has about so many tokens around each turn.
-_PROMPT_TOKENS = 35
+# Tokens of Mistral-7B-v0.1: of the scorers' prompts around a turn, of vicuna_v1.1's system message, and of what a
+# template writes around a turn and its answer.
+_PROMPT_TOKENS = {"complexity": 30, "quality": 41}
+_VICUNA_SYSTEM, _TEMPLATE_TOKENS = 30, 10
+# Tokens of a miniature's own tokenizer for one of those, as recipes/smoke.yaml and recipes/quickstart.yaml have them.
+_MINIATURE_SCALE = 2.0
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -39,6 +45,7 @@ class StageCost:
         how: how their number is known.
         tokens: that it computes, over all epochs.
         at_most: whether there may be fewer tokens.
+        sampled: whether tokens follow from the characters of some rows.
         operations: floating-point operations, recomputed activations included.
         gpu_hours: of all GPUs together.
         gpus: how many it uses at once; 0 for none.
@@ -54,6 +61,7 @@ class StageCost:
     how: str = UNKNOWN
     tokens: int | None = None
     at_most: bool = False
+    sampled: bool = False
     operations: float | None = None
     gpu_hours: float | None = None
     gpus: int = 0
@@ -87,7 +95,7 @@ def stage_cost(store: Store, rows: PlannedRows, node: Node, gpu: Gpu | None, sha
     if found is None:  # answers of an endpoint
         return StageCost(read.number, read.how)
     sizes = sizes_of(found.config) if found.config is not None else None
-    known = StageCost(read.number, read.how, tokens, at_most, gpus=gpus)
+    known = StageCost(read.number, read.how, tokens, at_most, bool(read.lengths) and read.total is None, gpus=gpus)
     if sizes is None:
         why = found.why or f"the sizes of a {(found.config or {}).get('model_type')} are not modelled"
         return replace(known, unknown=why)
@@ -112,22 +120,41 @@ def stage_cost(store: Store, rows: PlannedRows, node: Node, gpu: Gpu | None, sha
 
 
 def tokens_of(node: Node, read: Rows) -> tuple[int | None, bool]:
-    """The tokens that a stage computes, and whether there may be fewer."""
-    length = cut_at(node)
+    """The tokens that a stage computes, over all epochs, and whether there may be fewer."""
+    tokens, at_most = tokens_of_epoch(node, read)
+    if tokens is None or not STAGE_KINDS[node.kind].trains:
+        return tokens, at_most
+    return round(tokens * epochs_of(node, read)), at_most
+
+
+def tokens_of_epoch(node: Node, read: Rows) -> tuple[int | None, bool]:
+    """The same of one time through these rows; a perplexity reads each answer once more, alone."""
+    length, scale = cut_at(node), _scale(node)
+    of_row, of_turn = _around(node)
     if node.kind == "score":
-        return _scored_tokens(node, read, length)
-    if node.kind in ("log_probs", "dpo"):
-        length = None if length is None else 2 * length  # a pair is two sequences
+        return _scored_tokens(node, read, length, scale)
+    if node.kind in ("log_probs", "dpo"):  # a pair is two sequences
+        length = None if length is None else 2 * length
+        of_row, of_turn = 2 * of_row + of_turn, of_turn
     if node.kind == "generate":
-        return _answered_tokens(node, read)
-    tokens, at_most = read.tokens(length)
-    if tokens is None:
-        return None, False
-    if node.kind == "perplexity":
-        return 2 * tokens, True  # the answer once more, alone
-    if STAGE_KINDS[node.kind].trains:
-        return round(tokens * epochs_of(node, read)), at_most
-    return tokens, at_most
+        return _answered_tokens(node, read, scale)
+    tokens, at_most = read.tokens(length, of_row=of_row, of_turn=of_turn, scale=scale)
+    return (2 * tokens, True) if node.kind == "perplexity" and tokens is not None else (tokens, at_most)
+
+
+def _around(node: Node) -> tuple[int, int]:
+    """Tokens that a chat template writes around a row, and around each turn of the user with its answer."""
+    text = node.identity.get("chat_template")
+    if text is None:
+        return 0, 0
+    return (_VICUNA_SYSTEM if text == shipped_template(DEFAULT_CHAT_TEMPLATE) else 0), _TEMPLATE_TOKENS
+
+
+def _scale(node: Node) -> float:
+    """A miniature's tokenizer, with a small vocabulary, makes more tokens of a text."""
+    while "model" in node.parents:
+        node = node.parents["model"]
+    return _MINIATURE_SCALE if STAGE_KINDS[node.kind].makes_base else 1.0
 
 
 def epochs_of(node: Node, read: Rows) -> float:
@@ -150,20 +177,20 @@ def operations_of_token(node: Node, sizes: Sizes) -> int | None:
     return training_operations(sizes, adapter, recomputes=recomputes(node))
 
 
-def _scored_tokens(node: Node, read: Rows, length: int | None) -> tuple[int | None, bool]:
+def _scored_tokens(node: Node, read: Rows, length: int | None, scale: float) -> tuple[int | None, bool]:
     """Each turn with a prompt around it; complexity reads the user's words alone."""
     if not read.lengths or read.number is None:
         return read.tokens(length)
-    users = node.identity["dimension"] == "complexity"
-    each = [(of.of_user if users else of.tokens) + _PROMPT_TOKENS * of.turns for of in read.lengths]
-    return round(read.number * sum(each) / len(each)), False
+    users, prompt = node.identity["dimension"] == "complexity", _PROMPT_TOKENS[node.identity["dimension"]]
+    each = [(of.of_user if users else of.tokens) + prompt * of.turns for of in read.lengths]
+    return round(scale * read.number * sum(each) / len(each)), False
 
 
-def _answered_tokens(node: Node, read: Rows) -> tuple[int | None, bool]:
+def _answered_tokens(node: Node, read: Rows, scale: float) -> tuple[int | None, bool]:
     """Every question with an answer of the greatest length."""
     if read.number is None:
         return None, False
-    asked = sum(of.tokens for of in read.lengths) / len(read.lengths) if read.lengths else 0
+    asked = scale * sum(of.tokens for of in read.lengths) / len(read.lengths) if read.lengths else 0
     return round(read.number * (asked + node.identity["max_new_tokens"])), True
 
 

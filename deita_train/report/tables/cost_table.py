@@ -10,10 +10,10 @@ from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.table import Table, numbers, words
 
 _NOTE = (
-    "Tokens and memory as `deita-train plan` counted them before the run (< is a bound), and as measured. Memory is "
-    "that of one process: on a GPU its tensors' peak, on a CPU the whole process with its libraries, so that small "
-    "models take far more than planned. That of a pass is planned for the smallest batch, and not measured. Speed is "
-    "of all ranks, over the seconds of computing; MFU is there on known GPUs only."
+    "Tokens and memory as `deita-train plan` counted them before the run (~ estimated, < at most), and as measured. "
+    "Memory is that of one process: on a GPU its tensors' peak, on a CPU the whole process with its libraries, so that "
+    "small models take far more than planned. That of a pass is planned for the smallest batch, and not measured. "
+    "Speed is of all ranks, over the seconds of computing; MFU is there on known GPUs only."
 )
 
 
@@ -56,7 +56,7 @@ def _values(item: Artefact, planned: Mapping[str, Any]) -> tuple[str, ...]:
     rate = metrics.get("tokens_per_second") if each is None else each * item.manifest["world_size"]
     memory = metrics.get("memory_gib")
     return (
-        f"{'<' if planned['at_most'] else ''}{compact(planned['tokens'])}",
+        f"{'<' if planned['at_most'] else '~' if planned['sampled'] else ''}{compact(planned['tokens'])}",
         compact(tokens),
         duration(item.manifest["wall_seconds"]),
         ABSENT if rate is None else compact(rate),
