@@ -204,6 +204,13 @@ def test_every_form_of_rows_has_a_length():
     assert length_of({"prompt": "a" * 8, **pair}).tokens == (8 + 4 + 8 + 8) // 4
 
 
+def test_a_pairs_prompt_counts_in_both_sequences():
+    prompt = [{"role": "user", "content": "a" * 8}]
+    apart = length_of({"prompt": prompt, "chosen": "b" * 4, "rejected": "c" * 8, "score_chosen": "d" * 99})
+    assert (apart.tokens, apart.of_user, apart.turns) == (7, 4, 2)
+    assert length_of({"prompt": "a" * 8, "chosen": "b" * 4, "rejected": "c" * 8}) == apart
+
+
 def test_rows_of_formats(tmp_path):
     rows = [chat("a" * 40, "b" * 40)] * 7
     (tmp_path / "list.json").write_text(json.dumps(rows))

@@ -49,12 +49,24 @@ def sample_files(files: Sequence[Path]) -> Sample | None:
 
 def length_of(row: Mapping[str, Any]) -> Length:
     """About how long a row is, by the characters of its texts."""
-    pair = {name: row[name] for name in ("chosen", "rejected") if isinstance(row.get(name), list)}
-    # The lists of a pair hold the prompt; beside them it would count a third time.
-    texts = list(_texts(pair if len(pair) == 2 else row, None))
+    texts = [text for part in _sequences(row) for text in _texts(part, None)]
     every = sum(len(text) for _, text in texts)
     users = [text for speaker, text in texts if speaker in _USERS]
     return Length(_tokens(every), _tokens(sum(map(len, users))), max(1, len(users)))
+
+
+def _sequences(row: Mapping[str, Any]) -> list[Any]:
+    """What of a row is read: all of it, or the two sequences of a preference pair, each with the prompt."""
+    answers = [row.get("chosen"), row.get("rejected")]
+    if any(answer is None for answer in answers):
+        return [row]
+    if all(isinstance(answer, list) for answer in answers) and any(_is_user(answer[0]) for answer in answers if answer):
+        return answers
+    return [{"prompt": row.get("prompt"), "answer": answer} for answer in answers]
+
+
+def _is_user(message: Any) -> bool:
+    return isinstance(message, Mapping) and message.get("role", message.get("from")) in _USERS
 
 
 def _tokens(characters: int) -> int:
