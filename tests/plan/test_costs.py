@@ -165,22 +165,22 @@ def test_without_gpus_there_are_no_hours(tmp_path):
 
 def test_a_local_file_is_counted_and_measured(tmp_path):
     rows = [chat("a" * 400, "b" * 4000), chat("a" * 40, "b" * 360)]
-    file = jsonl(tmp_path / "pool.jsonl", rows * 200)
+    file = jsonl(tmp_path / "pool.jsonl", rows * 150)
     sample = sample_files([file])
-    assert (sample.rows, sample.counted) == (400, True)
+    assert (sample.rows, sample.counted) == (300, True)
     assert [length.tokens for length in sample.lengths[:2]] == [1100, 100]
     assert [length.of_user for length in sample.lengths[:2]] == [100, 10]
-    made = plan(tmp_path, recipe(pool={"dataset": str(file)}, embedding__max_length=500, select__budget=100))
+    made = plan(tmp_path, recipe(pool={"dataset": str(file)}, embedding__max_length=500, select__budget=75))
     rows = PlannedRows(made.store)
     nodes = made.cells[0].nodes
-    assert rows.of(nodes["pool"]).number == 400 and rows.of(nodes["pool"]).how == COUNTED
+    assert rows.of(nodes["pool"]).number == 300 and rows.of(nodes["pool"]).how == COUNTED
     _, by_label = costs(made)
     # A miniature's tokenizer makes twice as many. The template adds 30 tokens of a system message and 10 of a turn.
-    assert by_label["embed"].tokens == 400 * (500 + 2 * 140) // 2
-    assert by_label["score.complexity"].tokens == 2 * (400 * (100 + 10) // 2 + 400 * 30)
-    assert by_label["score.quality"].tokens == 2 * (400 * (1100 + 100) // 2 + 400 * 41)
+    assert by_label["embed"].tokens == 300 * (500 + 2 * 140) // 2
+    assert by_label["score.complexity"].tokens == 2 * (300 * (100 + 10) // 2 + 300 * 30)
+    assert by_label["score.quality"].tokens == 2 * (300 * (1100 + 100) // 2 + 300 * 41)
     # The quarter that is kept may be the longest rows; they are cut at 2,048.
-    assert by_label["sft"].tokens == 100 * 2048
+    assert by_label["sft"].tokens == 75 * 2048
     assert by_label["embed"].sampled and not by_label["embed"].at_most
 
 

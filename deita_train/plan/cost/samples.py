@@ -3,16 +3,15 @@
 import csv
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # Characters of a token: 1,085,024 characters of a real English pool are 271,101 tokens of Mistral-7B-v0.1.
 CHARACTERS_PER_TOKEN = 4.0
-# Of a file, as many rows are measured, from its beginning; larger files are not counted but estimated by their size.
-_MEASURED = 300
+# Of a file, so many rows are measured, of a Parquet file in so many of its groups; larger files are not counted.
+_MEASURED, _GROUPS = 300, 5
 _COUNTED_BYTES = 64 * 2**20
 # Keys whose text no model reads.
 _BESIDE = frozenset({"id", "from", "role", "source", "prompt_id", "dataset", "score_chosen", "score_rejected"})
@@ -90,63 +89,84 @@ def _texts(value: Any, speaker: str | None) -> Iterator[tuple[str | None, str]]:
 
 def _of_file(file: Path) -> Sample | None:
     name = file.name.lower()
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        return _of_lines(file, _json_rows)
-    if name.endswith(".json"):
-        return _of_json(file)
-    if name.endswith(".csv"):
-        return _of_lines(file, lambda lines: csv.DictReader(lines), head=1)
-    return _of_parquet(file) if name.endswith(".parquet") else None
-
-
-def _json_rows(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
-    for line in lines:
-        if line.strip():
-            yield json.loads(line)
-
-
-def _of_lines(file: Path, rows_of: Any, head: int = 0) -> Sample | None:
-    zipped = file.suffix == ".gz"
     try:
-        with gzip.open(file, "rt", encoding="utf-8-sig") if zipped else file.open(encoding="utf-8-sig") as lines:
-            rows = list(islice(rows_of(iter(lines)), _MEASURED))
-        lengths = tuple(length_of(row) for row in rows if isinstance(row, Mapping))
-        if len(rows) < _MEASURED:
-            return Sample(len(rows), True, lengths)
-        if not zipped and file.stat().st_size <= _COUNTED_BYTES and not head:
-            with file.open("rb") as data:
-                return Sample(sum(1 for line in data if line.strip()), True, lengths)
-        read = sum(len(json.dumps(row, ensure_ascii=False).encode()) for row in rows)
-    except (OSError, ValueError, csv.Error, UnicodeError):
+        if name.endswith(".jsonl.gz"):
+            return _of_zipped(file)
+        if name.endswith(".jsonl"):
+            return _of_lines(file)
+        if name.endswith(".json"):
+            return _of_json(file)
+        if name.endswith(".csv"):
+            return _of_csv(file)
+        return _of_parquet(file) if name.endswith(".parquet") else None
+    except (OSError, ValueError, csv.Error):
         return None  # the run says what is wrong with it
-    return None if zipped else Sample(round(file.stat().st_size * len(rows) / read), False, lengths)
+
+
+def _of_lines(file: Path) -> Sample:
+    """JSON Lines: counted, and measured evenly over the file; a large one is estimated by the same rows."""
+    with file.open("rb") as data:
+        if file.stat().st_size <= _COUNTED_BYTES:
+            lines = [line for line in data if line.strip()]
+            return Sample(len(lines), True, _lengths(map(json.loads, _evenly(lines))))
+        lines = list(_lines_at_places(data, file.stat().st_size))
+    mean = sum(map(len, lines)) / len(lines)
+    return Sample(round(file.stat().st_size / mean), False, _lengths(map(json.loads, lines)))
+
+
+def _lines_at_places(data: BinaryIO, size: int) -> Iterator[bytes]:
+    """The lines after evenly spread places of a large file."""
+    for place in range(_MEASURED):
+        data.seek(place * size // _MEASURED)
+        if place:
+            data.readline()
+        line = data.readline()
+        if line.strip():
+            yield line
+
+
+def _of_zipped(file: Path) -> Sample | None:
+    if file.stat().st_size > _COUNTED_BYTES // 4:
+        return None
+    with gzip.open(file, "rb") as data:
+        lines = [line for line in data if line.strip()]
+    return Sample(len(lines), True, _lengths(map(json.loads, _evenly(lines))))
 
 
 def _of_json(file: Path) -> Sample | None:
     """A list of rows, or, as some published files are in fact, a row on each line."""
-    try:
-        with file.open(encoding="utf-8-sig") as data:
-            first = data.read(1024).lstrip()[:1]
-        if first == "{":
-            return _of_lines(file, _json_rows)
-        if file.stat().st_size > _COUNTED_BYTES:
-            return None
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+    with file.open("rb") as data:
+        if data.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+            return _of_lines(file)
+    if file.stat().st_size > _COUNTED_BYTES:
         return None
-    if not isinstance(rows, list):
-        return None
-    return Sample(len(rows), True, tuple(length_of(row) for row in rows[:_MEASURED] if isinstance(row, Mapping)))
+    rows = json.loads(file.read_text(encoding="utf-8-sig"))
+    return Sample(len(rows), True, _lengths(_evenly(rows))) if isinstance(rows, list) else None
 
 
-def _of_parquet(file: Path) -> Sample | None:
-    from pyarrow import ArrowException
+def _of_csv(file: Path) -> Sample | None:
+    if file.stat().st_size > _COUNTED_BYTES:
+        return None
+    with file.open(encoding="utf-8-sig", newline="") as data:
+        rows = list(csv.DictReader(data))
+    return Sample(len(rows), True, _lengths(_evenly(rows)))
+
+
+def _of_parquet(file: Path) -> Sample:
     from pyarrow.parquet import ParquetFile
 
-    try:
-        table = ParquetFile(file)
-        batch = next(table.iter_batches(batch_size=_MEASURED), None)
-        rows = [] if batch is None else batch.to_pylist()
-        return Sample(table.metadata.num_rows, True, tuple(map(length_of, rows)))
-    except (OSError, ArrowException):
-        return None
+    table = ParquetFile(file)
+    groups = _evenly(range(table.num_row_groups), _GROUPS)
+    rows = [
+        row for group in groups for row in _evenly(table.read_row_group(group).to_pylist(), _MEASURED // len(groups))
+    ]
+    return Sample(table.metadata.num_rows, True, _lengths(rows))
+
+
+def _evenly(rows: Sequence[Any], most: int = _MEASURED) -> Sequence[Any]:
+    """At most so many of the rows, spread over all of them."""
+    return [rows[place * len(rows) // most] for place in range(most)] if len(rows) > most else rows
+
+
+def _lengths(rows: Iterable[Any]) -> tuple[Length, ...]:
+    return tuple(length_of(row) for row in rows if isinstance(row, Mapping))
