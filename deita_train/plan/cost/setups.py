@@ -75,7 +75,8 @@ def setup_of(node: Node, sizes: Sizes, memory: int | None) -> Setup | str:
     setup = Setup(
         sharding=_sharding(launch),
         ranks=launch.num_processes,
-        weight_bytes=4 if dtype in ("float32", "auto") else 2,
+        # A quantized base is loaded in bfloat16, and so computes in it.
+        weight_bytes=4 if dtype in ("float32", "auto") and quantization is None else 2,
         half=half,
         moment_bytes=_moments(trainer, dtype),
         micro_batch=1,
