@@ -164,7 +164,7 @@ def _amount(number: float | None) -> str:
 def _hours(hours: float | None) -> str:
     if hours is None:
         return ABSENT
-    return significant(hours) if hours >= 0.01 else "0.01" if hours > 0 else "0"
+    return significant(hours) if hours >= 0.01 else "<0.01"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -117,10 +117,13 @@ def _state(sizes: Sizes, setup: Setup) -> tuple[int, int, int]:
         return _deepspeed_state(sizes, setup)
     whole, trained, weight = _weights(sizes, setup)
     share = setup.ranks if setup.sharding == "fsdp" else 1
+    beside = _beside_weights(sizes, setup)
+    if setup.sharding == "fsdp" and setup.offloads_weights:
+        return beside, 0, 0  # FSDP offloads all three or none
     gradients = trained * weight // share
     if setup.sharding == "ddp" and setup.ranks > 1:
         gradients *= 2  # the buckets in which they travel are copies
-    return whole // share + _beside_weights(sizes, setup), gradients, int(trained * setup.moment_bytes) // share
+    return whole // share + beside, gradients, int(trained * setup.moment_bytes) // share
 
 
 def _weights(sizes: Sizes, setup: Setup) -> tuple[int, int, int]:

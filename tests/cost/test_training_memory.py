@@ -112,6 +112,18 @@ def test_the_state_by_hand():
     assert (of.weights, of.gradients, of.optimizer) == (2 * N, 0, 0)
 
 
+def test_what_fsdp_gathers_by_hand():
+    """Two layers and the root (table, head and last norm are the rest) in bfloat16, beside a quarter of everything."""
+    layer = 4 * 256**2 + 3 * 256 * 768 + 2 * 256
+    gathered = 2 * (2 * layer + 2 * 4096 * 256)
+    fsdp = replace(PLAIN, sharding="fsdp", ranks=4, half=True)
+    of = training_memory(SIZES, fsdp)
+    assert of.weights == pytest.approx(4 * N // 4 + gathered, rel=1e-3)
+    assert (of.gradients, of.optimizer) == (4 * N // 4, 8 * N // 4)
+    of = training_memory(SIZES, replace(fsdp, offloads_weights=True))
+    assert (of.weights, of.gradients, of.optimizer) == (pytest.approx(gathered, rel=1e-3), 0, 0)
+
+
 def test_an_adapters_state_by_hand():
     adapter = SIZES.adapter(_LORA)
     assert adapter == 4 * 8 * (4 * 512 + 3 * 1024)

@@ -12,12 +12,15 @@ from typer.testing import CliRunner
 from deita_train.cli import app
 from deita_train.commands.results import print_cost
 from deita_train.cost.gpus import GPUS, named_gpu
+from deita_train.cost.shape import sizes_of
 from deita_train.errors import UserError
 from deita_train.plan.cost.break_even import BreakEven
 from deita_train.plan.cost.costs import plan_cost
 from deita_train.plan.cost.rows import COUNTED, ESTIMATED, TABLE, PlannedRows
 from deita_train.plan.cost.samples import length_of, sample_files
+from deita_train.plan.cost.setups import setup_of
 from deita_train.plan.launch import CONFIG_DIRS
+from deita_train.plan.models import model_of
 from deita_train.plan.plan import make_plan, planned_stages
 
 RECIPES = CONFIG_DIRS[0].parent / "recipes"
@@ -257,6 +260,38 @@ def test_the_point_of_a_recipe_counts_what_only_the_selection_reads(tmp_path):
     alone = recipe("pool", "scorers", "embedding", "select", "evaluate")
     alone["sft"]["data"] = {"builtin": "quickstart", "rows": 20}
     assert costs(plan(tmp_path, alone))[0].point is None
+
+
+@pytest.mark.parametrize(
+    ("launch", "sharding", "offloads"),
+    [
+        ("single_gpu", "none", (False, False)), ("ddp", "ddp", (False, False)), ("zero1", "zero1", (False, False)),
+        ("zero2", "zero2", (False, False)), ("zero3_offload", "zero3", (True, True)), ("fsdp1", "fsdp", (False, False)),
+    ],
+)  # fmt: skip
+def test_a_launch_file_says_what_ranks_divide(tmp_path, launch, sharding, offloads):
+    data = recipe("scorers", "embedding", "select", "pool", "evaluate", sft__launch=launch)
+    data["sft"]["data"] = {"builtin": "quickstart", "rows": 20}
+    made = make_plan(write(tmp_path, data), [], tmp_path, planned_gpus=4)
+    node = made.cells[0].nodes["sft"]
+    sizes = sizes_of(model_of(made.store, node).config)
+    of = setup_of(node, sizes, int(80e9))
+    assert (of.sharding, (of.offloads_optimizer, of.offloads_weights)) == (sharding, offloads)
+    assert (of.ranks, of.half, of.checkpointing, of.length) == (1 if launch == "single_gpu" else 4, True, True, 2048)
+    assert (of.micro_batch, of.accumulates) == (8 // of.ranks, False)
+
+
+def test_deepspeeds_own_file_states_its_buffer(tmp_path):
+    zero = {"stage": 2, "reduce_bucket_size": 1e6, "offload_optimizer": {"device": "cpu"}}
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": zero, "gradient_clipping": "auto"}))
+    launch = tmp_path / "mine.yaml"
+    launch.write_text(f"distributed_type: DEEPSPEED\ndeepspeed_config: {{deepspeed_config_file: {tmp_path}/ds.json}}\n")
+    data = recipe("scorers", "embedding", "select", "pool", "evaluate", sft__launch=str(launch))
+    data["sft"]["data"] = {"builtin": "quickstart", "rows": 20}
+    made = make_plan(write(tmp_path, data), [], tmp_path, planned_gpus=4)
+    node = made.cells[0].nodes["sft"]
+    of = setup_of(node, sizes_of(model_of(made.store, node).config), None)
+    assert (of.sharding, of.bucket, of.offloads_optimizer, of.offloads_weights) == ("zero2", 1_000_000, True, False)
 
 
 def test_the_head_of_a_run_says_what_it_costs(tmp_path):

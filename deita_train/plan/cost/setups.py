@@ -69,7 +69,7 @@ def setup_of(node: Node, sizes: Sizes, memory: int | None) -> Setup | str:
     dtype = trained_dtype(trainer)
     quantization = node.identity.get("quantization")
     try:
-        zero = _zero(launch)
+        divided = _divided(launch)
     except UserError as error:
         return str(error)
     setup = Setup(
@@ -85,9 +85,9 @@ def setup_of(node: Node, sizes: Sizes, memory: int | None) -> Setup | str:
         adapter=adapter,
         base_bytes=None if quantization is None else _quantized(sizes, quantization),
         on_cpu=launch.use_cpu,
-        offloads_optimizer=zero.get("offload_optimizer", False),
-        offloads_weights=zero.get("offload_param", False),
-        bucket=zero.get("bucket", DEEPSPEED_BUCKET),
+        offloads_optimizer=divided.get("offload_optimizer", False),
+        offloads_weights=divided.get("offload_param", False),
+        bucket=divided.get("bucket", DEEPSPEED_BUCKET),
     )
     return _with_micro_batch(node, sizes, setup, memory)
 
@@ -122,22 +122,25 @@ def _fits(sizes: Sizes, setup: Setup, memory: int) -> int:
 def _sharding(launch: Launch) -> Sharding:
     if launch.distributed_type == "DEEPSPEED":
         stages: dict[int, Sharding] = {0: "ddp", 1: "zero1", 2: "zero2", 3: "zero3"}
-        stage = _zero(launch)["stage"]
+        stage = _divided(launch)["stage"]
         return stages[stage]
     if launch.distributed_type == "FSDP":
         return "fsdp"
     return "ddp" if launch.num_processes > 1 else "none"
 
 
-def _zero(launch: Launch) -> dict[str, Any]:
-    """Of a DeepSpeed launch: the stage, what is offloaded, and the size of the buffer; empty for others.
+def _divided(launch: Launch) -> dict[str, Any]:
+    """What is offloaded under DeepSpeed and FSDP, and DeepSpeed's stage and the size of its buffer; else nothing.
 
     Raises:
         UserError: DeepSpeed's own file cannot be read.
     """
+    config = read_config(Path(launch.config_file))
+    if launch.distributed_type == "FSDP":
+        return {"offload_param": bool((config.get("fsdp_config") or {}).get("fsdp_offload_params"))}
     if launch.distributed_type != "DEEPSPEED":
         return {}
-    settings = read_config(Path(launch.config_file)).get("deepspeed_config") or {}
+    settings = config.get("deepspeed_config") or {}
     if "deepspeed_config_file" in settings:
         zero = read_deepspeed_file(Path(settings["deepspeed_config_file"]))["zero_optimization"]
         places = {name: (zero.get(name) or {}).get("device", "none") for name in ("offload_optimizer", "offload_param")}
