@@ -32,7 +32,7 @@ def cost_table(plan: Plan, stages: Sequence[PlannedStage], cost: PlanCost) -> li
     ]
     rows = [[stage.node.label, *_numbers(cost.stages[stage.node.key], size, with_hours)] for stage in shown]
     total = [
-        f"all {len(cost.waiting)} to run", "", _amount(cost.tokens), _in_units(cost.operations, size),
+        f"all {len(cost.waiting)} to run", "", f"{_bound(cost)}{_amount(cost.tokens)}", _in_units(cost.operations, size),
         *([_hours(cost.gpu_hours)] if with_hours else []), "",
     ]  # fmt: skip
     return _aligned([titles, *rows, total])
@@ -131,6 +131,13 @@ def unresolved_sentences(plan: Plan, cost: PlanCost) -> Iterator[str]:
             unknown.setdefault(of.unknown, []).append(cost.labels[key])
     for why, labels in unknown.items():
         yield f"Cost of {', '.join(dict.fromkeys(labels))}: unknown, because {why}."
+
+
+def _bound(cost: PlanCost) -> str:
+    """The mark of a sum: a bound if any part is one, else an estimate if any part is."""
+    if any(of.at_most for of in cost.to_run):
+        return "<"
+    return "~" if any(of.sampled for of in cost.to_run) else ""
 
 
 def _has_cost(cost: StageCost) -> bool:
