@@ -31,8 +31,9 @@ def cost_table(plan: Plan, stages: Sequence[PlannedStage], cost: PlanCost) -> li
         "GB each" if with_hours else "GB",
     ]
     rows = [[stage.node.label, *_numbers(cost.stages[stage.node.key], size, with_hours)] for stage in shown]
+    tokens = f"{_bound(cost)}{_amount(cost.tokens)}"
     total = [
-        f"all {len(cost.waiting)} to run", "", f"{_bound(cost)}{_amount(cost.tokens)}", _in_units(cost.operations, size),
+        f"all {len(cost.waiting)} to run", "", tokens, _in_units(cost.operations, size),
         *([_hours(cost.gpu_hours)] if with_hours else []), "",
     ]  # fmt: skip
     return _aligned([titles, *rows, total])

@@ -98,7 +98,11 @@ class PlannedRows:
             if role in node.parents:
                 return self.of(node.parents[role])
         if node.kind == "train_scorer":
-            return self._of_source(node.identity["data"], node.runtime["data"])
+            data = node.identity["data"]
+            if "builtin" in data:
+                made = quickstart.make_scorer_rows(node.identity["dimension"], min(data["rows"], _MADE), data["seed"])
+                return Rows(data["rows"], COUNTED, tuple(map(length_of, made)))
+            return self._of_source(data, node.runtime["data"])
         return self.of(node)
 
     def _planned(self, node: Node) -> Rows:

@@ -131,7 +131,7 @@ def tokens_of_epoch(node: Node, read: Rows) -> tuple[int | None, bool]:
     """The same of one time through these rows; a perplexity reads each answer once more, alone."""
     length, scale = cut_at(node), _scale(node)
     of_row, of_turn = _around(node)
-    if node.kind == "score":
+    if node.kind in ("score", "train_scorer"):
         return _scored_tokens(node, read, length, scale)
     if node.kind in ("log_probs", "dpo"):  # a pair is two sequences
         length = None if length is None else 2 * length
@@ -182,7 +182,8 @@ def _scored_tokens(node: Node, read: Rows, length: int | None, scale: float) -> 
     if not read.lengths or read.number is None:
         return read.tokens(length)
     users, prompt = node.identity["dimension"] == "complexity", _PROMPT_TOKENS[node.identity["dimension"]]
-    each = [(of.of_user if users else of.tokens) + prompt * of.turns for of in read.lengths]
+    # Rows of labels may name no speaker: an instruction alone.
+    each = [(of.of_user or of.tokens if users else of.tokens) + prompt * of.turns for of in read.lengths]
     return round(scale * read.number * sum(each) / len(each)), False
 
 
