@@ -241,6 +241,20 @@ def test_pairs_are_two_sequences_and_epochs_count(tmp_path):
     assert costs(steps)[1]["dpo"].tokens == 4 * pairs.tokens
 
 
+def test_budgets_of_every_form_have_rows(tmp_path):
+    chats = {"dataset": str(jsonl(tmp_path / "p.jsonl", [chat("a" * 40, "b" * 40)] * 60))}
+
+    def rows_and_total(budget, **changes):
+        made = plan(tmp_path, recipe(pool=chats, select__budget=budget, **changes))
+        found = PlannedRows(made.store).of(made.cells[0].nodes["select"])
+        return found.number, found.total
+
+    assert rows_and_total(10) == (10, None) and rows_and_total(999) == (60, None)
+    assert rows_and_total({"share": 0.2}) == (12, None)
+    assert rows_and_total({"tokens": 5000}) == (None, 5000)
+    assert rows_and_total(None, select__method="whole_pool") == (60, None)
+
+
 def test_where_selecting_first_pays_by_hand():
     point = BreakEven(selecting=30.0, selected=10.0, whole=50.0, epochs=2.0, parameters=1000, at_most=False)
     # A training saves 40 of 50; three quarters of it pay for the selection.

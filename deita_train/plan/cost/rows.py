@@ -117,6 +117,8 @@ class PlannedRows:
 
     def _of_selection(self, node: Node) -> Rows:
         pool, budget = self.read_by(node), node.identity["budget"]
+        if budget is None:  # the method whole_pool
+            return pool
         total = int(amount_of(budget)) if isinstance(budget, Mapping) and "tokens" in budget else None
         if total is not None:
             return replace(pool, number=None, total=total)
