@@ -39,7 +39,7 @@ StageOption = Annotated[
     str,
     typer.Option(
         "--stage",
-        help="The artefact's id, as `plan` prints it, or the stage's label.",
+        help="The artefact's id, as `plan --keys` prints it, or the stage's label.",
         show_default=False,
         autocompletion=artefact_ids,
     ),
@@ -104,7 +104,7 @@ def run(
     parts: PartsOption = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
-    from deita_train.commands.results import print_results
+    from deita_train.commands.results import print_cost, print_results
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import Cluster, run_plan
     from deita_train.store.model_links import CELLS, artefact_of, base_links
@@ -115,6 +115,7 @@ def run(
     plan = make_plan(recipe, sets or [], runs, until)
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")
+    print_cost(console, plan)
     try:
         outcome = run_plan(plan, console, fresh, cell, None if ray is None else Cluster(ray, parts))
     except KeyboardInterrupt:
@@ -151,19 +152,35 @@ def plan(
     stages: Annotated[
         bool, typer.Option("--stages", help="Only the shell lines of the stages that are not done.")
     ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="The kind of GPU, such as h100, a100 or 4090.", show_default="this machine's"),
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            "--share", min=0.01, max=1, help="The share of a GPU's peak that is reached.", show_default="as measured"
+        ),
+    ] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Show the id of each stage's artefact.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for other programs.")] = False,
 ) -> None:
-    """Show the stages of a recipe: what is done, what must run and why, and the command of each."""
+    """Show the stages of a recipe: what is done, what must run and why, and what it costs."""
+    import json
+
     from deita_train.commands.results import print_plan
     from deita_train.commands.slurm import slurm_script
     from deita_train.commands.slurm_jobs import DEFAULT_PARTS, slurm_jobs
     from deita_train.plan.cells import cell_commands, stage_commands
-    from deita_train.plan.plan import make_plan
+    from deita_train.plan.cost.costs import chosen_gpu, plan_as_json, plan_cost
+    from deita_train.plan.plan import make_plan, planned_stages
 
-    if commands + slurm + stages > 1:
-        raise UserError("--commands, --slurm and --stages: each prints something else; give one of them.")
+    if commands + slurm + stages + as_json > 1:
+        raise UserError("--commands, --slurm, --stages and --json: each prints something else; give one of them.")
     if parts is not None and not slurm:
         raise UserError("--parts: only --slurm prints parts. Leave it out, or add --slurm.")
-    made = make_plan(recipe, sets or [], runs, until, gpus)
+    kind, gpus = chosen_gpu(gpu, gpus)
+    made = make_plan(recipe, sets or [], runs, until, gpus, may_be_unresolved=not stages)
     if commands:
         sys.stdout.writelines(f"{line}\n" for line in cell_commands(made, until))
     elif stages:
@@ -172,8 +189,12 @@ def plan(
         sys.stdout.write(slurm_script(made, until))
     elif slurm:
         sys.stdout.write(slurm_jobs(made, until, parts or DEFAULT_PARTS))
+    elif as_json:
+        found = planned_stages(made)
+        data = plan_as_json(made, found, plan_cost(made, found, kind, share))
+        sys.stdout.write(f"{json.dumps(data, indent=2, ensure_ascii=False)}\n")
     else:
-        print_plan(_console(), made)
+        print_plan(_console(), made, gpu=kind, share=share, with_keys=keys)
 
 
 @app.command()

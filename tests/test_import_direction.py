@@ -17,7 +17,7 @@ import deita_train
 PACKAGE = Path(deita_train.__file__).parent
 SMOKE = PACKAGE.parent / "recipes" / "smoke.yaml"
 COMPONENTS = frozenset(
-    {"data", "models", "inference", "llm", "evolve", "evaluation", "scoring", "selection", "training", "report"}
+    {"cost", "data", "models", "inference", "llm", "evolve", "evaluation", "scoring", "selection", "training", "report"}
 )
 # From the ground up: a room imports those before it, and components each other.
 ABOVE_COMPONENTS = frozenset({"stages", "recipe", "plan", "run", "commands", "cli"})
@@ -42,7 +42,7 @@ RECIPE_KNOWS = (
     "deita_train.data.formats.", "deita_train.selection.settings.", "deita_train.training.defaults.",
     "deita_train.llm.addresses.", "deita_train.evaluation.published.",
 )  # fmt: skip
-LIGHT = frozenset({"cli", "commands", "recipe", "plan", "run", "store", *GROUND})
+LIGHT = frozenset({"cli", "commands", "recipe", "plan", "run", "store", "cost", *GROUND})
 HEAVY = frozenset(
     [
         "torch",

@@ -20,7 +20,8 @@ from training import Measured, Way, measure
 from transformers import MistralForCausalLM
 
 from deita_train.inference.forward import last_hidden_states, pad_batch
-from deita_train.training.memory import ModelShape, Precision, sequences_that_fit
+from deita_train.training.fitting import Precision, sequences_that_fit
+from deita_train.training.memory import ModelShape
 from deita_train.training.miniature import train_tokenizer
 from deita_train.training.rows import LabelledRow, write_training_rows
 from deita_train.training.step_watch import peak_memory

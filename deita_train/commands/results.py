@@ -6,10 +6,20 @@ from pathlib import Path
 from rich.console import Console
 
 from deita_train.budget import ROWS, form_of, in_words
+from deita_train.commands.cost_lines import (
+    cost_sentences,
+    cost_table,
+    count_sentence,
+    total_sentences,
+    unresolved_sentences,
+)
+from deita_train.commands.plan_tree import StageLine, print_stages
 from deita_train.commands.printed_table import print_table
-from deita_train.commands.stage_list import StageLine, print_stages
+from deita_train.cost.gpus import Gpu
 from deita_train.plan.asked import asked_lines
+from deita_train.plan.cost.costs import chosen_gpu, plan_cost
 from deita_train.plan.disk import disk_lines
+from deita_train.plan.node import UNRESOLVED
 from deita_train.plan.plan import Plan, PlannedStage, planned_stages, store_folder
 from deita_train.plan.unread import unread_lines
 from deita_train.stages.facts import saved_rows
@@ -17,27 +27,52 @@ from deita_train.store.atomic_io import read_json
 from deita_train.table import Table
 
 
-def print_plan(console: Console, plan: Plan) -> None:
-    """Print each artefact with its status and reason, then notes and which options print commands."""
+def print_plan(
+    console: Console, plan: Plan, *, gpu: Gpu | None = None, share: float | None = None, with_keys: bool = False
+) -> None:
+    """Print each artefact with its status and reason, what it costs, notes, and which options print commands.
+
+    Args:
+        console: where to.
+        plan: the plan.
+        gpu: the kind of GPU that hours and memory are for; None for none.
+        share: of its peak, in place of what this project measured.
+        with_keys: whether to print the artefacts' ids.
+    """
     stages = planned_stages(plan)
+    cost = plan_cost(plan, stages, gpu, share)
     sweep = len(plan.cells) > 1
     cells = f" in {len(plan.cells)} cells" if sweep else ""
     title = f"{plan.loaded.recipe.name}: {len(stages)} stages{cells}"
-    print_stages(console, title, [_stage_line(plan, stage) for stage in stages], has_cells=sweep)
-    _print_prose(console, [*_notes(plan, stages), *(f"{line}." for line in unread_lines(plan))])
-    _print_prose(console, (f"{line}." for line in asked_lines(stages)))
-    _print_prose(console, disk_lines(plan, stages))
+    print_stages(console, title, [_stage_line(plan, stage) for stage in stages], has_cells=sweep, with_keys=with_keys)
+    table = cost_table(plan, stages, cost)
+    for line in [*table, ""] if table else []:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    notes = [*_notes(plan, stages), *(f"{line}." for line in unread_lines(plan))]
+    asked = (f"{line}." for line in asked_lines(stages))
+    groups = [cost_sentences(cost), asked, unresolved_sentences(plan, cost), disk_lines(plan, stages), notes]
+    for lines in map(list, groups):
+        _print_prose(console, [*lines, ""] if lines else [])
     hints = ["`--stages` prints the commands of the stages that are not done."]
     if sweep:
         hints.append("`--commands` prints the steps of the sweep, and `--slurm` a script for a cluster.")
     _print_prose(console, hints if any(stage.status != "done" for stage in stages) else hints[1:])
 
 
+def print_cost(console: Console, plan: Plan) -> None:
+    """Print what is to run and what it costs on this machine, for the head of a run; nothing if all is done."""
+    stages = planned_stages(plan)
+    cost = plan_cost(plan, stages, chosen_gpu(None, None)[0])
+    if cost.waiting:
+        _print_prose(console, [count_sentence(plan, cost), *total_sentences(cost)])
+
+
 def _stage_line(plan: Plan, stage: PlannedStage) -> StageLine:
     launch = stage.node.runtime.get("launch")
     shown = f"{Path(launch['config_file']).stem} x {launch['num_processes']}" if launch else ""
     cell = plan.cell_name(stage.node)
-    return StageLine(stage.node.label, cell, stage.node.id, stage.status, stage.reason, shown)
+    artefact = UNRESOLVED if stage.node.is_unresolved else stage.node.id
+    return StageLine(stage.node.label, cell, artefact, stage.status, stage.reason, shown)
 
 
 def _notes(plan: Plan, stages: Sequence[PlannedStage]) -> list[str]:

@@ -7,20 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-# Dense bfloat16 FLOP/s from NVIDIA's data sheets, by words in the device's name; the first match counts.
-_PEAK_FLOPS = (
-    ({"H200", "NVL"}, 835e12),
-    ({"H100", "NVL"}, 835e12),
-    ({"H100", "PCIe"}, 756e12),
-    ({"H200"}, 989e12),
-    ({"H100"}, 989e12),
-    ({"GH200"}, 989e12),
-    ({"B200"}, 2250e12),
-    ({"A100"}, 312e12),
-    ({"L40S"}, 362e12),
-    ({"L4"}, 121e12),
-    ({"A10"}, 125e12),
-)
+from deita_train.cost.gpus import named_peak
 
 
 @dataclass
@@ -88,11 +75,3 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     if device.type != "cuda" or dtype != torch.bfloat16:
         return None
     return named_peak(torch.cuda.get_device_name(device))
-
-
-def named_peak(name: str) -> float | None:
-    """The same by the device's name; None for a MIG slice, which has no data sheet."""
-    words = set(name.replace("-", " ").split())
-    if "MIG" in words:
-        return None
-    return next((flops for wanted, flops in _PEAK_FLOPS if wanted <= words), None)

@@ -9,9 +9,9 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
 from deita_train.models.hub import hub_folder
+from deita_train.models.pass_memory import MAX_BATCH_TOKENS, MIN_BATCH_TOKENS, key_width, token_bytes
 from deita_train.models.remote_code import own_code
 
-MIN_BATCH_TOKENS, MAX_BATCH_TOKENS = 4096, 262_144
 # Share of the memory left by the weights; the rest is for output head chunks, kernel workspaces, fragmentation.
 _USED_SHARE = 0.5
 
@@ -97,33 +97,16 @@ def automatic_batch_tokens(config: Any, dtype: str, free_bytes: int, longest: in
     batch that turns out too large is computed in halves.
     """
     size = torch.finfo(getattr(torch, dtype)).bits // 8
-    return _tokens_of(config, size, free_bytes, _token_bytes(config, size, longest))
+    return _tokens_of(config, size, free_bytes, token_bytes(config, size, longest))
 
 
 def generation_batch_tokens(config: Any, dtype: str, free_bytes: int, longest: int) -> int:
     """The same where rows are continued: a token also takes its keys and values in every layer, kept to the end."""
     size = torch.finfo(getattr(torch, dtype)).bits // 8
-    kept = 2 * size * config.num_hidden_layers * _key_width(config)
-    return _tokens_of(config, size, free_bytes, _token_bytes(config, size, longest) + kept)
+    kept = 2 * size * config.num_hidden_layers * key_width(config)
+    return _tokens_of(config, size, free_bytes, token_bytes(config, size, longest) + kept)
 
 
-def _tokens_of(config: Any, size: int, free_bytes: int, token_bytes: int) -> int:
-    tokens = int(_USED_SHARE * (free_bytes - size * num_weights(config))) // token_bytes
+def _tokens_of(config: Any, size: int, free_bytes: int, of_token: int) -> int:
+    tokens = int(_USED_SHARE * (free_bytes - size * num_weights(config))) // of_token
     return min(max(tokens, MIN_BATCH_TOKENS), MAX_BATCH_TOKENS)
-
-
-def _key_width(config: Any) -> int:
-    heads = config.num_attention_heads
-    head_width: int = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return (getattr(config, "num_key_value_heads", None) or heads) * head_width
-
-
-def _token_bytes(config: Any, size: int, longest: int) -> int:
-    """The bytes of one token's activations: the sum above."""
-    width, heads = config.hidden_size, config.num_attention_heads
-    head_width = getattr(config, "head_dim", None) or width // heads
-    queries = heads * head_width
-    keys = _key_width(config)
-    experts = getattr(config, "num_experts_per_tok", None) or 1
-    mlp = experts * (getattr(config, "intermediate_size", None) or 4 * width)
-    return size * (2 * width + 6 * queries + 3 * keys + 3 * mlp) + 8 * width + longest * (1 + size)

@@ -90,10 +90,12 @@ def made_template(maker: Node) -> ChatTemplate:
 def _own(identity: Mapping[str, Any], location: str) -> ChatTemplate | None:
     from deita_train.data.chat_template import check_chat_template
     from deita_train.data.training_templates import training_form
-    from deita_train.plan.model_templates import own_template
+    from deita_train.plan.model_templates import TemplateAway, own_template
 
     try:
         own = own_template(identity, location)
+    except TemplateAway as error:
+        raise TemplateAway(f"{OWN}: {error}.") from None
     except UserError as error:
         raise UserError(f"{OWN}: {error}.") from None
     if own is None:

@@ -5,18 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from deita_train.models.weight_shapes import Shapes, shapes_in_folder, shapes_of_config
+from deita_train.models.weight_shapes import Shapes
 from deita_train.plan.launch import Launch
+from deita_train.plan.models import model_of
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, PlannedStage
 from deita_train.stages.kinds import STAGE_KINDS
-from deita_train.store.atomic_io import read_json
 from deita_train.training.sizes import CHECKPOINTS_AT_ONCE, TrainingSize, training_size
-
-# The miniature's, see training/miniature.py.
-_MINIATURE_INNER = 3
 
 
 @dataclass(frozen=True)
@@ -122,51 +118,9 @@ def _words(size: TrainingSize) -> str:
 
 def _shapes(plan: Plan, node: Node) -> Shapes | str:
     """The weights that a training starts from, or why they are not known."""
-    if STAGE_KINDS[node.kind].makes_base:
-        shapes = shapes_of_config(_miniature(node.identity["architecture"]))
-        assert shapes is not None
-        return shapes
-    if "model" in node.parents:
-        parent = node.parents["model"]  # a whole model: the run's base, or what SFT left
-        made = shapes_in_folder(plan.store.path(parent.id) / "model") if plan.store.has(parent.id) else {}
-        return made or _shapes(plan, parent)
-    identity = node.identity["model"]
-    folder = _cached(identity["hub"], identity["revision"]) if "hub" in identity else Path(node.runtime["model"])
-    if folder is None:
-        return f"{identity['hub']} is not here yet"
-    return _in_folder(folder)
-
-
-def _in_folder(folder: Path) -> Shapes | str:
-    """From the weights' headers, or from config.json where weights are missing."""
-    try:
-        shapes = shapes_in_folder(folder)
-    except FileNotFoundError:
-        shapes = {}
-    if shapes:
-        return shapes
-    config = read_json(folder / "config.json")
-    return shapes_of_config(config) or f"the weights of a {config.get('model_type')} do not follow from its config.json"
-
-
-def _miniature(shape: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of the miniature, as far as it decides the weights."""
-    return {
-        "model_type": "llama",
-        "vocab_size": shape["vocab_size"],
-        "hidden_size": shape["hidden_size"],
-        "intermediate_size": _MINIATURE_INNER * shape["hidden_size"],
-        "num_hidden_layers": shape["num_layers"],
-        "num_attention_heads": shape["num_heads"],
-    }
-
-
-def _cached(hub: str, commit: str) -> Path | None:
-    """The folder of a Hub model in the local cache; None when not even its config.json is there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(hub, "config.json", revision=commit)
-    return Path(config).parent if isinstance(config, str) else None
+    found = model_of(plan.store, node)
+    assert found is not None, f"{node.label} trains a model"
+    return found.shapes or found.why
 
 
 def _bytes_in(folder: Path) -> int:

@@ -4,7 +4,6 @@ Each has an identity, which is hashed into the keys of what is made from it, and
 """
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,7 +16,9 @@ from deita_train.data.places import HUB_ID, Place, find_place, is_url, source_na
 from deita_train.data.remote_files import file_states, remote_files
 from deita_train.errors import UserError
 from deita_train.models.adapter_files import is_adapter, locate_base
+from deita_train.plan.hub_commits import NotOnHub, resolve_commit
 from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch
+from deita_train.plan.node import UNRESOLVED
 from deita_train.plan.task_files import files_outside
 from deita_train.plan.training_launch import launch_contradictions, unsaved_model
 from deita_train.recipe.data_sections import Origin
@@ -51,6 +52,8 @@ class Inputs:
         recipe_path: Path,
         planned_gpus: int | None = None,
         problem: Callable[[str, str], UserError] | None = None,
+        *,
+        may_be_unresolved: bool = False,
     ) -> None:
         """Start with what earlier starts have remembered.
 
@@ -60,6 +63,7 @@ class Inputs:
             recipe_path: the recipe, as messages name it.
             planned_gpus: GPUs of each machine that will run it; None counts this machine's.
             problem: the error for a dotted path and a message; by default it names no line.
+            may_be_unresolved: whether what only the network could tell becomes `UNRESOLVED` instead of an error.
         """
         self._hashes = ContentHashes(store_dir / "content_hashes.json")
         self.answers_dir = store_dir.parent / "answers"
@@ -69,6 +73,14 @@ class Inputs:
         self._planned_gpus = planned_gpus
         self._problem = problem
         self._models: dict[str, None] = {}
+        self._may_be_unresolved = may_be_unresolved
+        self.unresolved: dict[str, None] = {}
+
+    def leave_unresolved(self, what: str) -> bool:
+        """Whether something that only the network could tell may stay open; it is then listed in `unresolved`."""
+        if self._may_be_unresolved:
+            self.unresolved[what] = None
+        return self._may_be_unresolved
 
     def check_trusted(self, names: Collection[str]) -> None:
         """Refuse a model under `trust_remote_code` that no section names. Call after the graphs are built."""
@@ -192,6 +204,8 @@ class Inputs:
             files = remote_files(place.dataset, place.data_files, place.split)
             return {"url": place.dataset, "files": file_states(files)}
         except UserError as error:
+            if self.leave_unresolved(f"the files of {place.dataset}"):
+                return {"url": place.dataset, "revision": UNRESOLVED}
             raise self.error(where, str(error)) from error
 
     def _location(self, place: Place) -> str:
@@ -406,7 +420,12 @@ class Inputs:
             return revision
         pin = f"{kind}:{name}@{revision or 'main'}"
         if pin not in self._pins:
-            commit = resolve_commit(kind, name, revision)
+            try:
+                commit = resolve_commit(kind, name, revision)
+            except NotOnHub as error:
+                raise self.error(f"{where}.{field}", str(error)) from error
+            if commit is None and self.leave_unresolved(f"the commit of the {kind} {name} at {revision or 'main'}"):
+                return UNRESOLVED
             if commit is None:
                 raise self.error(
                     f"{where}.{field}",
@@ -424,17 +443,3 @@ class Inputs:
 
 _NOT_GENERATED = "everyday"  # the same rows by any seed
 _SHAPE_FIELDS = {"format", "roles", "instruction_share", "label", "rank_within_instruction"}
-
-
-def resolve_commit(kind: str, name: str, revision: str | None) -> str | None:
-    """The commit of a Hub repository at a revision: from the Hub, else from the local cache, else None."""
-    from huggingface_hub import HfApi, constants
-
-    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "refs" / (revision or "main")
-    if not constants.HF_HUB_OFFLINE and not os.environ.get("HF_DATASETS_OFFLINE"):
-        try:
-            info = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=20)
-            return str(info.sha)
-        except Exception as error:  # which HTTP client raises depends on the Hub library's version
-            sys.stderr.write(f"the Hub does not answer for {kind} {name} ({type(error).__name__}); trying the cache\n")
-    return cached.read_text().strip() if cached.exists() else None

@@ -169,8 +169,14 @@ def count_gpus() -> int:
     if visible is not None:
         named = [part.strip() for part in visible.split(",")]
         return len(list(takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), named)))
+    return len(gpu_names())
+
+
+def gpu_names() -> tuple[str, ...]:
+    """The names of this machine's NVIDIA GPUs as their driver gives them."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return 0
+        return ()
     answer = subprocess.run([program, "-L"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
+    lines = [line for line in answer.stdout.splitlines() if line.startswith("GPU ")]
+    return tuple(line.partition(": ")[2].partition(" (UUID")[0] for line in lines)

@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.errors import UserError
+from deita_train.plan.node import UNRESOLVED
+
+
+class TemplateAway(UserError):
+    """A template's file is on the Hub, and neither in the local cache nor available."""
+
 
 # Where transformers looks, the first that has one.
 TEMPLATE_FILE = "chat_template.jinja"
@@ -18,8 +24,11 @@ def own_template(identity: Mapping[str, Any], location: str) -> str | None:
     Of a Hub model the two small files are read from the local cache, and fetched into it where they are not there yet.
 
     Raises:
-        UserError: when a file is damaged, or neither in the cache nor available.
+        TemplateAway: when a file is neither in the cache nor available.
+        UserError: when a file is damaged.
     """
+    if identity.get("revision") == UNRESOLVED:
+        raise TemplateAway(f"the commit of {identity['hub']} is not known")
     if "hub" in identity:
         files = {name: _hub_file(identity["hub"], identity["revision"], name) for name in _FILES}
     else:
@@ -74,7 +83,7 @@ def _hub_file(hub: str, commit: str, name: str) -> Path | None:
 
 def _unreachable(hub: str, commit: str, name: str, error: Exception) -> UserError:
     reason = str(error).strip().splitlines()[0].rstrip(".")
-    return UserError(
+    return TemplateAway(
         f"{name} of {hub} at {commit} is not in the local cache and cannot be downloaded ({reason}). Check the network "
         "and your access to it (hf auth login), or name a template"
     )

@@ -12,6 +12,8 @@ from deita_train.store.keys import content_key
 
 # Of its key, in the name of an artefact's folder.
 ID_DIGITS = 12
+# Stands in an identity for what only the network could tell.
+UNRESOLVED = "unresolved"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Node:
         """What of the identity counts in the key."""
         return hashed(self.kind, self.identity, self.stated)
 
+    @cached_property
+    def is_unresolved(self) -> bool:
+        """Whether something that it or an ancestor reads could not be resolved, so that its key is not the run's."""
+        return _has_unresolved(self.identity) or any(parent.is_unresolved for parent in self.parents.values())
+
     @property
     def id(self) -> str:
         """The artefact's folder name in the store."""
@@ -68,6 +75,14 @@ class Node:
         for parent in self.parents.values():
             yield from parent.ancestors()
             yield parent
+
+
+def _has_unresolved(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_unresolved, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_unresolved, value))
+    return isinstance(value, str) and value == UNRESOLVED
 
 
 def stages_until(nodes: Mapping[str, Node], until: str | None) -> dict[str, Node]:

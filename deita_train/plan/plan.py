@@ -47,13 +47,17 @@ class PlannedStage:
 @dataclass(frozen=True)
 class Plan:
     """A loaded recipe, its cells as graphs, and where everything lies; `until` is the last stage of a part of it, and
-    `planned_gpus` are those of each machine that will run it, None for this machine's."""
+    `planned_gpus` are those of each machine that will run it, None for this machine's.
+
+    `unresolved` names what only the network could have told; the keys of stages that depend on it are not the run's.
+    """
 
     loaded: LoadedRecipe
     cells: tuple[Cell, ...]
     runs_dir: Path
     until: str | None = None
     planned_gpus: int | None = None
+    unresolved: tuple[str, ...] = ()
 
     @property
     def store(self) -> Store:
@@ -108,7 +112,7 @@ class Plan:
             return base.nodes[name]
         raise UserError(
             f"{self.loaded.path} has no stage {name}: the recipe or its data changed since. "
-            f"`deita-train plan {self.loaded.path}` prints the present ones."
+            f"`deita-train plan {self.loaded.path} --keys` prints the present ones."
         )
 
     def arguments(self) -> list[str]:
@@ -130,7 +134,13 @@ def store_folder(run_dir: Path) -> Path:
 
 
 def make_plan(
-    recipe_path: Path, sets: Sequence[str], runs_dir: Path, until: str | None = None, planned_gpus: int | None = None
+    recipe_path: Path,
+    sets: Sequence[str],
+    runs_dir: Path,
+    until: str | None = None,
+    planned_gpus: int | None = None,
+    *,
+    may_be_unresolved: bool = False,
 ) -> Plan:
     """Load a recipe and build its graph; writes only the cache of hashes and Hub commits.
 
@@ -141,6 +151,7 @@ def make_plan(
         until: the last stage, by kind or label; None for all.
         planned_gpus: GPUs of each machine that will run it; None counts this machine's. The keys are those of the same
             plan on such a machine.
+        may_be_unresolved: whether a stage may read what only the network could tell; it can then be shown, not run.
 
     Raises:
         UserError: for a mistake in the recipe.
@@ -148,7 +159,9 @@ def make_plan(
     loaded = load_recipe(recipe_path, sets)
     check_select_fields(loaded)
     run_dir = run_folder(runs_dir, recipe_path, loaded.recipe.name)
-    inputs = Inputs(runs_dir / "store", run_dir, recipe_path, planned_gpus, loaded.problem)
+    inputs = Inputs(
+        runs_dir / "store", run_dir, recipe_path, planned_gpus, loaded.problem, may_be_unresolved=may_be_unresolved
+    )
     inputs.check_reporting(loaded.recipe.report_to or ())
     cells: list[Cell] = []
     swept = models_are_swept(loaded)
@@ -163,7 +176,7 @@ def make_plan(
         cells.append(Cell(cell.label, cell.settings, cell.is_base, nodes))
     inputs.check_trusted(dict.fromkeys(name for cell in loaded.cells for name in cell.recipe.trust_remote_code or ()))
     inputs.save()
-    return Plan(loaded, tuple(cells), runs_dir, until, planned_gpus)
+    return Plan(loaded, tuple(cells), runs_dir, until, planned_gpus, tuple(inputs.unresolved))
 
 
 def _cut(nodes: dict[str, Node], until: str | None, of_base: Mapping[str, Node] | None) -> dict[str, Node]:
@@ -185,7 +198,9 @@ def planned_stages(plan: Plan) -> list[PlannedStage]:
     before = _previous(plan)
     stages = []
     for node in plan.nodes:
-        if is_current(plan.store, node):
+        if node.is_unresolved:
+            stages.append(PlannedStage(node, "to run", "what it reads is unresolved"))
+        elif is_current(plan.store, node):
             stages.append(PlannedStage(node, "done", "published"))
         elif plan.store.has(node.id):
             stages.append(PlannedStage(node, "to run", "what it reads was rebuilt"))

@@ -1,12 +1,13 @@
-"""What a run writes of itself before it makes anything: its resolved recipe and its record."""
+"""What a run writes of itself before it makes anything: its resolved recipe, its record, and what it expects to cost."""
 
 from deita_train.errors import UserError
+from deita_train.plan.cost.costs import planned_costs
 from deita_train.plan.identity import resolved_recipe
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, run_record
 from deita_train.recipe.yaml_text import to_yaml
 from deita_train.store.atomic_io import write_text_atomically
-from deita_train.store.run_record import RunRecord
+from deita_train.store.run_record import RunRecord, keep_planned_costs
 
 
 def write_record(plan: Plan) -> None:
@@ -14,6 +15,7 @@ def write_record(plan: Plan) -> None:
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomically(plan.run_dir / "recipe.resolved.yaml", to_yaml(resolved_recipe(plan.loaded.recipe)))
     run_record(plan).write(plan.run_dir)
+    keep_planned_costs(plan.run_dir, planned_costs(plan))
 
 
 def record_stage(plan: Plan, node: Node) -> None:

@@ -1,4 +1,4 @@
-"""What a run keeps of itself: its cells and their artefacts (stages.json), and what failed (failures.json).
+"""What a run keeps of itself: its cells and artefacts (stages.json), what failed (failures.json), what it would cost.
 
 The fields of these classes are the keys of the JSON.
 """
@@ -13,6 +13,7 @@ from deita_train.store.atomic_io import read_json, write_json_atomically
 
 STAGES = "stages.json"
 FAILURES = "failures.json"
+COSTS = "planned_costs.json"
 
 
 @dataclass(frozen=True)
@@ -130,3 +131,14 @@ def write_failures(run_dir: Path, failures: Sequence[RecordedFailure]) -> None:
         write_json_atomically(path, [asdict(failure) for failure in failures])
     else:
         path.unlink(missing_ok=True)
+
+
+def read_planned_costs(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """What each artefact was expected to cost, by its id; empty for a run of an earlier version."""
+    path = run_dir / COSTS
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def keep_planned_costs(run_dir: Path, costs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add the expected costs of artefacts that the run did not have before; what was expected first stays."""
+    write_json_atomically(run_dir / COSTS, {**costs, **read_planned_costs(run_dir)})

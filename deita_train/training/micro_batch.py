@@ -9,7 +9,8 @@ from trl import DPOConfig, SFTConfig
 from deita_train.store.atomic_io import read_json
 from deita_train.training.arguments import CHECKPOINTING, TrainingSettings, largest_divisor
 from deita_train.training.checkpoints import writers_of, zero_stage
-from deita_train.training.memory import ModelShape, Precision, free_bytes, sequences_that_fit
+from deita_train.training.fitting import Precision, sequences_that_fit
+from deita_train.training.memory import ModelShape, free_bytes
 from deita_train.training.ranks import over_ranks
 
 # On a CPU, attention computes the full matrix of a packed row, so long rows cost more than they save.

@@ -15,7 +15,7 @@ DATA = [
     ),
     Case(
         "a data set of the Hub without network",
-        "plan recipe.yaml",
+        "plan recipe.yaml --stages",
         ("recipe.yaml: pool.dataset: nobody/no-such-data is not a local path", "Check the name and the network"),
         {DATASET: "dataset: nobody/no-such-data"},
     ),

@@ -53,7 +53,7 @@ MODELS = [
     ),
     Case(
         "a model of the Hub without network",
-        "plan recipe.yaml",
+        "plan recipe.yaml --stages",
         ("recipe.yaml: embedding.model: nobody/no-such-model is not a local path", "Check the name and the network"),
         embedding("nobody/no-such-model"),
     ),

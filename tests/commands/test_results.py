@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from tiny_recipe import a_manifest, no_gpus, plan, recipe  # noqa: F401
 
+from deita_train.commands.plan_tree import StageLine, print_stages
 from deita_train.commands.results import print_plan, print_results
-from deita_train.commands.stage_list import StageLine, print_stages
 from deita_train.plan.unread import unread_lines
 from deita_train.run.executor import _counts
 from deita_train.table import Table, numbers, words
@@ -24,16 +24,35 @@ def shown(made, width=240):
     return console.file.getvalue().splitlines()
 
 
-def table(lines):
-    """The cells of the rows, without the frame."""
-    return [[text.strip() for text in line.strip("│┃").replace("┃", "│").split("│")] for line in lines if "│" in line]
+def told(lines):
+    """The words of the lines of stages that are to run."""
+    return [line.split() for line in lines if "to run:" in line]
 
 
-def test_a_recipe_of_one_cell_has_no_column_for_cells(tmp_path):
-    made = plan(tmp_path, recipe())
-    lines = shown(made)
-    assert lines[0].strip() == "tiny: 13 stages"
-    assert all(len(row) == 5 for row in table(lines)) and len(table(lines)) == 13
+def test_a_recipe_of_one_cell_has_a_tree_of_sections(tmp_path):
+    lines = shown(plan(tmp_path, recipe()))
+    head = lines[: lines.index("", 2)]
+    assert [line.partition("  cpu")[0].partition("  to run")[0].rstrip() for line in head] == [
+        "tiny: 13 stages",
+        "",
+        "base",
+        "  pretraining_data",
+        "  base",
+        "pool",
+        "scorers",
+        "  train_scorer.complexity",
+        "  score.complexity",
+        "  train_scorer.quality",
+        "  score.quality",
+        "embedding",
+        "  embed",
+        "select",
+        "sft",
+        "evaluate",
+        "  heldout_data",
+        "  evaluate.base",
+        "  evaluate.sft",
+    ]
     assert lines[-1] == STAGES_HINT and HINT not in lines
 
 
@@ -57,21 +76,23 @@ def test_a_sweep_names_the_cells(tmp_path):
     sweep = {"select.method": ["random"], "select.seed,sft.seed": [1, 2], "until": "sft"}
     made = plan(tmp_path, recipe(sweep=sweep))
     lines = shown(made)
-    rows = table(lines)
     assert lines[0].strip() == "tiny: 17 stages in 3 cells"
-    assert [row[:2] for row in rows if row[1]] == [
-        ["select", "random, seed 1"],
-        ["sft", "random, seed 1"],
-        ["select", "random, seed 2"],
-        ["sft", "random, seed 2"],
-    ]
-    assert len(rows) == 13 + 4
+    assert len(told(lines)) == 13 + 4
+    for cell in ("random, seed 1", "random, seed 2"):
+        place = lines.index(cell)
+        assert [line.split()[0] for line in lines[place + 1 : place + 3]] == ["select", "sft"]
     assert lines[-2:] == [STAGES_HINT, HINT]
 
 
 def test_brackets_of_a_recipe_are_no_markup(tmp_path):
     made = plan(tmp_path, recipe(sweep={"pool.instruction_share": [[0.0, 0.5]], "until": "pool"}))
-    assert ["pool", "instruction share [0.0, 0.5]"] in [row[:2] for row in table(shown(made))]
+    lines = shown(made)
+    assert lines[lines.index("instruction share [0.0, 0.5]") + 1].split()[0] == "pool"
+
+
+def table(lines):
+    """The cells of the rows, without the frame."""
+    return [[text.strip() for text in line.strip("│┃").replace("┃", "│").split("│")] for line in lines if "│" in line]
 
 
 def test_result_tables_are_printed_as_they_are(tmp_path):
@@ -95,40 +116,28 @@ def test_packing_on_a_cpu_is_said_to_be_slower_until_it_is_done(tmp_path):
 SWEEP = {"select.method": ["random"], "select.seed,sft.seed": [1, 2], "until": "sft"}
 
 
-def above_the_disk(lines):
-    """What is printed of the stages."""
-    return lines[: next(place for place, line in enumerate(lines) if line.startswith("Disk for"))]
-
-
 @pytest.mark.parametrize("sweep", [None, SWEEP])
 def test_eighty_columns_hold_a_line_for_each_stage(tmp_path, sweep):
     made = plan(tmp_path, recipe(sweep=sweep))
-    lines = above_the_disk(shown(made, 80))
-    told = [line.split() for line in lines if "to run: not made yet" in line]
-    assert [words[:2] for words in told] == [[node.label, node.id] for node in made.nodes]
-    assert [len(words) for words in told] == [10 if "launch" in node.runtime else 7 for node in made.nodes]
-    assert all(words[2:5] == ["cpu", "x", "1"] for words in told if len(words) == 10)
-    rest = [line for line in lines if "to run:" not in line and "(embedding.rows: walked)" not in line]
-    template = "Chat template of embed, sft, evaluate.base, evaluate.sft: vicuna_v1.1."
-    assert rest.pop(-1) == template
-    if sweep is None:
-        assert rest == ["tiny: 13 stages", "", ""]
-    else:
-        assert rest == ["tiny: 17 stages in 3 cells", "", "base run", "random, seed 1", "random, seed 2", ""]
-    assert max(map(len, lines)) <= 80
+    lines = shown(made, 80)
+    stages = told(lines)
+    assert [words[0] for words in stages] == [node.label for node in made.nodes]
+    assert all(words[-5:] == ["to", "run:", "not", "made", "yet"] for words in stages)
+    assert [words[1:4] == ["cpu", "x", "1"] for words in stages] == ["launch" in node.runtime for node in made.nodes]
+    tables = lines[: next(place for place, line in enumerate(lines) if line.startswith("Disk for"))]
+    assert max(map(len, (line for line in tables if not line.endswith(".")))) <= 80
 
 
-@pytest.mark.parametrize("width", [40, 79, 80, 100, 105, 106, 120, 140, 200])
-def test_no_width_breaks_a_label_or_an_id(tmp_path, width):
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("with_keys", [True, False])
+def test_no_width_breaks_a_label_or_an_id(tmp_path, width, with_keys):
     made = plan(tmp_path, recipe(sweep=SWEEP))
-    text = "\n".join(above_the_disk(shown(made, width)))
+    console = Console(file=io.StringIO(), width=width)
+    print_plan(console, made, with_keys=with_keys)
+    text = console.file.getvalue()
     for node in made.nodes:
-        assert re.search(rf"(^|\s){re.escape(node.label)}\s", text) and f" {node.id} " in text
-    is_framed = "┃" in text
-    # 23 + 14 + 25 + 6 + 12 + 7 columns of text, and a frame of 3 for each and 1.
-    assert is_framed == (width >= 106)
-    if is_framed:
-        assert max(map(len, text.splitlines())) <= width
+        assert re.search(rf"(^|\s){re.escape(node.label)}\s", text)
+        assert (f" {node.id} " in text) == with_keys
 
 
 def test_a_long_reason_goes_on_in_its_own_column(tmp_path):
@@ -137,19 +146,19 @@ def test_a_long_reason_goes_on_in_its_own_column(tmp_path):
         StageLine("pool", "", "pool-12", "done", "published", ""),
         StageLine("dpo", "", "dpo-3", "continues", "an earlier attempt was stopped", "ddp x 8"),
     ]
-    console = Console(file=io.StringIO(), width=44)
-    print_stages(console, "r: 3 stages", stages, has_cells=False)
-    # 4 + 1 + 7 + 1 + 9 + 1 = 23 columns before the last one, which has 21.
+    console = Console(file=io.StringIO(), width=48)
+    print_stages(console, "r: 3 stages", stages, has_cells=False, with_keys=True)
+    # 4 of the label and 4 of its indent, 1, 9, 1, 7 and 1 before the last column, which has 21.
     assert console.file.getvalue().splitlines() == [
         "r: 3 stages",
         "",
-        "sft  sft-0   zero3 x 8 to run:",
-        "                       trainer.learning_rate:",
-        "                       2e-05 -> 1e-05; and 3",
-        "                       more",
-        "pool pool-12           done",
-        "dpo  dpo-3   ddp x 8   continues: an earlier",
-        "                       attempt was stopped",
+        "sft      zero3 x 8 sft-0   to run:",
+        "                           trainer.learning_rate:",
+        "                           2e-05 -> 1e-05; and 3",
+        "                           more",
+        "pool               pool-12 done",
+        "dpo      ddp x 8   dpo-3   continues: an earlier",
+        "                           attempt was stopped",
         "",
     ]
 

@@ -119,7 +119,8 @@ def test_the_commands_are_one_line_per_step(carried_out):
 def test_commands_and_script_are_printed_one_at_a_time(carried_out, shell, folder):
     answer = shell("deita-train", "plan", *ARGUMENTS, "--commands", "--slurm")
     assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr == "error: --commands, --slurm and --stages: each prints something else; give one of them.\n"
+    options = "--commands, --slurm, --stages and --json"
+    assert answer.stderr == f"error: {options}: each prints something else; give one of them.\n"
     assert (folder / "job.sbatch").read_text().startswith("#!/bin/bash\n# The 6 cells of the sweep in my recipe.yaml,")
 
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from deita_train.inference.speed import Speed, flops_per_token, named_peak, peak_flops, speed_metrics
+from deita_train.cost.gpus import named_peak
+from deita_train.inference.speed import Speed, flops_per_token, peak_flops, speed_metrics
 
 TINY = {
     "vocab_size": 50,
@@ -75,7 +76,7 @@ def test_a_mixture_of_experts_has_no_known_flops():
         ("NVIDIA L4", 121e12),
         ("NVIDIA A10", 125e12),
         ("NVIDIA A10G", None),
-        ("NVIDIA GeForce RTX 4090", None),
+        ("NVIDIA GeForce RTX 4090", 165.2e12),
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
         ("AMD Instinct MI300X", None),
     ],

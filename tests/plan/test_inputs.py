@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 
 import pytest
@@ -6,7 +7,8 @@ from tiny_recipe import graph, no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.plan import inputs
-from deita_train.plan.inputs import Inputs, resolve_commit
+from deita_train.plan.hub_commits import NotOnHub, resolve_commit
+from deita_train.plan.inputs import Inputs
 from deita_train.store.keys import ContentHashes
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -211,4 +213,5 @@ def test_without_a_network_the_local_cache_answers(cache, monkeypatch):
 @pytest.mark.parametrize("name", ["a--b/c", "a/b."])
 def test_a_name_that_the_hub_client_refuses_is_not_known(cache, monkeypatch, name):
     monkeypatch.setattr(cache, "HF_HUB_OFFLINE", False)
-    assert resolve_commit("model", name, None) is None
+    with pytest.raises(NotOnHub, match=f"the Hub has no model {re.escape(name)} at main"):
+        resolve_commit("model", name, None)

@@ -394,7 +394,7 @@ def parsed(words, monkeypatch):
     """Recipe, overrides, stage to stop at and GPUs of a command line, by the command line's own parser."""
     asked = []
 
-    def note(recipe, sets, runs, until=None, planned_gpus=None):
+    def note(recipe, sets, runs, until=None, planned_gpus=None, **ignored):
         asked.append((recipe, sets, until, planned_gpus))
         raise Parsed
 

@@ -4,14 +4,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from deita_train.training.memory import (
-    ModelShape,
-    Precision,
-    free_bytes,
-    layer_bytes,
-    sequences_that_fit,
-    state_bytes,
-)
+from deita_train.training.fitting import Precision, layer_bytes, sequences_that_fit, state_bytes
+from deita_train.training.memory import ModelShape, free_bytes
 
 FLOAT32, MIXED, BFLOAT16 = Precision(4, False), Precision(4, True), Precision(2, False)
 

@@ -19,7 +19,8 @@ from deita_train.plan.chat_templates import (
 from deita_train.plan.identity import PERFORMANCE_FIELDS, decisive_trainer, whole_peft
 from deita_train.plan.inputs import Inputs
 from deita_train.plan.micro_batches import field_of_micro_batches
-from deita_train.plan.node import Node
+from deita_train.plan.model_templates import TemplateAway
+from deita_train.plan.node import UNRESOLVED, Node
 from deita_train.recipe.data_sections import Preferences, Source
 from deita_train.recipe.model_sections import Packable, Pass, Rendered, Training, Tuning
 from deita_train.recipe.schema import Recipe
@@ -151,6 +152,10 @@ class Builder:
                 return made_template(model.parents["model"])
             find = own_or_default if name is None else own_template_of
             return find(model.identity["model"], model.location["model"])
+        except TemplateAway as error:
+            if self.inputs.leave_unresolved(f"the chat template of {model.location['model']}"):
+                return ChatTemplate(UNRESOLVED, None, f"{UNRESOLVED}, of {model.location['model']}")
+            raise self.inputs.error(f"{where}.chat_template", str(error)) from None
         except UserError as error:
             raise self.inputs.error(f"{where}.chat_template", str(error)) from None
 

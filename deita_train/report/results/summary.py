@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ import pyarrow as pa
 
 from deita_train.errors import UserError
 from deita_train.store.model_links import artefact_of, links_of
-from deita_train.store.run_record import RecordedCell, RecordedFigure, RunRecord, read_failures
+from deita_train.store.run_record import (
+    RecordedCell,
+    RecordedFigure,
+    RunRecord,
+    read_failures,
+    read_planned_costs,
+)
 
 NUM_REJECTION_EXAMPLES = 5
 OPENING_CHARS = 160
@@ -116,7 +122,8 @@ class RunSummary:
     """All that a report needs of a run.
 
     `trace` is the base run's selection. `links` has, relative to the run's folder, the links to its models.
-    `published` are the figures of publications that stand beside the run's own.
+    `published` are the figures of publications that stand beside the run's own, and `planned_costs` is what artefacts
+    were expected to cost, by their ids.
     """
 
     name: str
@@ -128,6 +135,7 @@ class RunSummary:
     failures: tuple[Failure, ...] = ()
     links: tuple[str, ...] = ()
     published: tuple[RecordedFigure, ...] = ()
+    planned_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def base_cell(self) -> Cell:
@@ -181,6 +189,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         failures=tuple(failure for failure in failures if failure.artefact in planned),
         links=tuple(link.relative_to(run_dir).as_posix() for link in links_of(run_dir) if artefact_of(link) in planned),
         published=record.published,
+        planned_costs=read_planned_costs(run_dir),
     )
 
 

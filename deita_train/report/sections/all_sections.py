@@ -16,6 +16,7 @@ from deita_train.report.sections.outcome_sections import result_section, trainin
 from deita_train.report.sections.published_section import published_section
 from deita_train.report.sections.run_sections import (
     cards_section,
+    cost_section,
     failure_section,
     provenance_section,
     recipe_section,
@@ -40,6 +41,7 @@ _SECTIONS = (
     pairs_section,
     cards_section,
     time_section,
+    cost_section,
     provenance_section,
     recipe_section,
 )
