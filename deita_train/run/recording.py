@@ -1,4 +1,4 @@
-"""What a run writes of itself before it makes anything: its resolved recipe, its record, and what it expects to cost."""
+"""What a run writes of itself before it makes anything: its resolved recipe, its record, and its planned costs."""
 
 from deita_train.errors import UserError
 from deita_train.plan.cost.costs import planned_costs

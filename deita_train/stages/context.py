@@ -58,9 +58,9 @@ class Part:
 @dataclass(frozen=True)
 class StageContext:
     """One stage in one process; `log` takes the numbers of one step to wherever the recipe logs, and `reusable` are
-    published artefacts in which it may find again what it would compute; ranks other than 0 have none. `shared_dir` is
-    where passes of one run leave prepared rows for one another; None where no other pass would read them. `part` is what
-    this process does of the stage, None for all of it."""
+    published artefacts in which it may find again what it would compute; ranks other than 0 have none. `part` is what
+    this process does of the stage, None for all of it. `shared_dir` is where passes of one run leave prepared rows for
+    one another; None where no other pass would read them."""
 
     kind: str
     label: str
