@@ -123,7 +123,7 @@ def tokens_of(node: Node, read: Rows) -> tuple[int | None, bool]:
     """The tokens that a stage computes, over all epochs, and whether there may be fewer."""
     tokens, at_most = tokens_of_epoch(node, read)
     if tokens is None or not STAGE_KINDS[node.kind].trains:
-        return tokens, at_most
+        return tokens, at_most or "walk" in node.identity  # such an embedding ends where the selection does
     return round(tokens * epochs_of(node, read)), at_most
 
 
