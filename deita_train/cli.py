@@ -72,14 +72,30 @@ def run(
         str | None,
         typer.Option("--cell", help="One cell of a sweep: its label or number, or shared for what several cells need."),
     ] = None,
+    rehearse: Annotated[
+        bool,
+        typer.Option("--rehearse", help="Carry it out on this CPU in about a minute, with stand-ins for what is large."),
+    ] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus", min=0, help="With --rehearse: GPUs of each machine of the real run.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
+    from deita_train.commands.rehearsal import carry_out_rehearsal
     from deita_train.commands.results import print_results
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import run_plan
     from deita_train.store.model_links import CELLS, artefact_of, base_links
 
     console = _console()
+    if rehearse:
+        carry_out_rehearsal(console, recipe, sets or [], runs, until, gpus, fresh=fresh, cell=cell)
+        return
+    if gpus is not None:
+        raise UserError("--gpus: a run uses the GPUs that this machine has; give it with --rehearse, or leave it out.")
     plan = make_plan(recipe, sets or [], runs, until)
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")
