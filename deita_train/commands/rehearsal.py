@@ -44,9 +44,7 @@ def carry_out_rehearsal(
 
 
 def print_account(console: "Console", run_dir: Path) -> None:
-    """Print for each stage what was replaced by what, and what the real run will have there."""
-    console.print(f"{MARK}: what each stage had here, and what the real run will have.")
+    """Print for each stage what the real run will have, and what the rehearsal had in its place."""
+    console.print(f"{MARK}, stage by stage: what the real run will have -> what stood in for it here.")
     for stage in read_rehearsal(run_dir):
-        here = "; ".join(stage.here) or "everything as in the real run"
-        real = f" | the real run: {'; '.join(stage.real)}" if stage.real else ""
-        console.print(f"{stage.label}: {here}{real}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{stage.label}: {stage.in_words}", soft_wrap=True, highlight=False, markup=False)

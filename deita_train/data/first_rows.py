@@ -1,16 +1,24 @@
 """The first rows of a dataset as a small file of its own, for a rehearsal; a sample where the dataset is out of reach."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from deita_train.data.conversations import UnusableRow, detect_format, merge_roles, to_conversation, to_messages
+from deita_train.data.conversations import (
+    Message,
+    UnusableRow,
+    detect_format,
+    merge_roles,
+    require_format,
+    to_conversation,
+    to_messages,
+)
 from deita_train.data.hub_rows import hub_rows
 from deita_train.data.intake import ROWS_THAT_DECIDE, chosen_format, instruction_fraction
-from deita_train.data.pairs import detect_pair_format, read_pair
+from deita_train.data.pairs import detect_pair_format, read_pair, require_pair_format
 from deita_train.data.places import source_name
 from deita_train.data.sample_rows import sample_of
 from deita_train.data.sources import SourceRow, iter_rows
@@ -101,10 +109,10 @@ def write_first_rows(wanted: WantedRows, folder: Path) -> MadeRows:
 def _raw_rows(wanted: WantedRows) -> Iterator[SourceRow]:
     """The dataset's rows; those of the Hub are streamed where it answers."""
     if wanted.reach == "local" or "://" in wanted.dataset:
-        return iter_rows(wanted.dataset, **{**wanted.read, "first_rows": None})  # type: ignore[typeddict-item]
+        return iter_rows(wanted.dataset, **{**wanted.read, "first_rows": None})
     named = {name: wanted.read.get(name) for name in ("revision", "split", "config")}
     files = wanted.read.get("data_files", ())
-    return hub_rows(wanted.dataset, **named, data_files=files, streaming=wanted.reach == "stream")  # type: ignore[arg-type]
+    return hub_rows(wanted.dataset, **named, data_files=files, streaming=wanted.reach == "stream")
 
 
 def _chosen(wanted: WantedRows, rows: Iterator[SourceRow]) -> Iterator[SourceRow]:
@@ -134,32 +142,33 @@ def _judged(wanted: WantedRows, rows: Iterator[SourceRow]) -> Iterator[tuple[Sou
     if wanted.role not in ("conversations", "pairs"):
         yield from ((row, True) for row in following)
         return
-    form = wanted.format
     try:
-        if form is None:
-            detect = detect_format if wanted.role == "conversations" else detect_pair_format
-            form, _ = chosen_format(head, detect)  # type: ignore[type-var]
+        messages_of = _reader(wanted, head)
     except UserError:
         # None of these rows fits any format; the stage that reads them says so.
         yield from ((row, True) for row in following)
         return
-    roles = merge_roles(wanted.roles)
     for row in following:
-        yield row, _fits(wanted, row, form, roles)
+        yield row, _fits(wanted, row, messages_of)
 
 
-def _fits(wanted: WantedRows, row: SourceRow, form: str, roles: Mapping[str, str]) -> bool | None:
+def _reader(wanted: WantedRows, head: Sequence[SourceRow]) -> Callable[[Row], Sequence[Message]]:
+    """What reads the messages of a row, by the format that is stated or that most of the first rows fit."""
+    roles = merge_roles(wanted.roles)
+    if wanted.role == "pairs":
+        pair_form = require_pair_format(wanted.format) if wanted.format else chosen_format(head, detect_pair_format)[0]
+        return lambda row: read_pair(row, pair_form, roles)[0].messages
+    form = require_format(wanted.format) if wanted.format else chosen_format(head, detect_format)[0]
+    return lambda row: to_conversation(row, form, roles, needs_answer=False).messages
+
+
+def _fits(wanted: WantedRows, row: SourceRow, messages_of: Callable[[Row], Sequence[Message]]) -> bool | None:
     try:
-        if wanted.role == "pairs":
-            messages = read_pair(row.row, form, roles)[0].messages  # type: ignore[arg-type]
-        else:
-            messages = to_conversation(row.row, form, roles, needs_answer=False).messages
+        messages = messages_of(row.row)
     except UnusableRow:
         return False
     share = wanted.instruction_share
-    if share is not None and not share[0] <= instruction_fraction(messages) < share[1]:
-        return None
-    return True
+    return None if share is not None and not share[0] <= instruction_fraction(messages) < share[1] else True
 
 
 def _with_few_instructions(wanted: WantedRows, rows: Iterator[SourceRow]) -> list[SourceRow]:

@@ -45,8 +45,7 @@ def sharegpt_rows(number: int) -> list[Row]:
     chats = _chats(number)
     chats[0] = [{"role": "assistant", "content": "Hello, how can I help you?"}, *chats[0]]
     if number > 3:
-        repeated = [message for turn in range(_LONG_CHAT_MESSAGES // 2) for message in _numbered(chats[1][:2], turn)]
-        chats[1] = repeated
+        chats[1] = [message for turn in range(1, _LONG_CHAT_MESSAGES // 2 + 1) for message in _short_turn(turn)]
         chats[2] = [{"role": "user", "content": "  "}, *chats[2][1:]]
     return [
         {
@@ -58,8 +57,9 @@ def sharegpt_rows(number: int) -> list[Row]:
     ]
 
 
-def _numbered(messages: list[dict[str, str]], turn: int) -> list[dict[str, str]]:
-    return [{**message, "content": f"{turn + 1}. {message['content']}"} for message in messages]
+def _short_turn(turn: int) -> list[dict[str, str]]:
+    asked, answered = f"What is twice {turn}?", f"It is {2 * turn}."
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
 
 
 def message_rows(number: int) -> list[Row]:
@@ -106,9 +106,7 @@ def _pair_rows(form: str, number: int) -> list[Row]:
                 "prompt_pairs": {"prompt": asked, **both},
                 "question_pairs": {"question": asked, **both},
                 "instruction_pairs": {"instruction": asked, **both},
-                "transcript_pairs": {
-                    name: f"\n\nHuman: {asked}\n\nAssistant: {text}" for name, text in both.items()
-                },
+                "transcript_pairs": {name: f"\n\nHuman: {asked}\n\nAssistant: {text}" for name, text in both.items()},
                 "ultrafeedback": _ultrafeedback_row(row, place),
             }[form]
         )

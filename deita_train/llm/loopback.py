@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_POST(self) -> None:
         """One request, one answer."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         body = json.dumps(_completion(asked)).encode()

@@ -11,18 +11,26 @@ MARK = "REHEARSAL"
 
 
 @dataclass(frozen=True)
-class RehearsedStage:
-    """A stage of a rehearsal.
+class Replaced:
+    """One value of the recipe: its name, what the real run will have, and what the rehearsal had, in words."""
 
-    Attributes:
-        label: the stage's.
-        here: what the rehearsal had in the place of the recipe's values, each with its path.
-        real: what the real run will have there.
-    """
+    name: str
+    real: str
+    here: str
+
+
+@dataclass(frozen=True)
+class RehearsedStage:
+    """A stage of a rehearsal, by its label, and what of the recipe it had otherwise than the real run will."""
 
     label: str
-    here: tuple[str, ...]
-    real: tuple[str, ...]
+    replaced: tuple[Replaced, ...]
+
+    @property
+    def in_words(self) -> str:
+        """All of it in one line; what the real run will have comes first."""
+        told = (f"{one.name}: {one.real or 'nothing'} -> {one.here or 'nothing'}" for one in self.replaced)
+        return "; ".join(told) or "as in the real run, but for what it reads"
 
 
 def is_rehearsal(run_dir: Path) -> bool:
@@ -35,4 +43,6 @@ def read_rehearsal(run_dir: Path) -> tuple[RehearsedStage, ...]:
     if not is_rehearsal(run_dir):
         return ()
     stages: list[dict[str, Any]] = read_json(run_dir / REHEARSAL)["stages"]
-    return tuple(RehearsedStage(one["label"], tuple(one["here"]), tuple(one["real"])) for one in stages)
+    return tuple(
+        RehearsedStage(stage["label"], tuple(Replaced(**one) for one in stage["replaced"])) for stage in stages
+    )

@@ -23,4 +23,4 @@ def let_fsdp_train_on_a_cpu() -> None:
         if self.distributed_type == DistributedType.MULTI_CPU:
             self.distributed_type = DistributedType.MULTI_GPU
 
-    PartialState.__init__ = initialise_as_on_gpus  # type: ignore[method-assign]
+    PartialState.__init__ = initialise_as_on_gpus

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from deita_train.errors import UserError
 from deita_train.store.model_links import artefact_of, links_of
+from deita_train.store.rehearsals import RehearsedStage, read_rehearsal
 from deita_train.store.run_record import RecordedCell, RunRecord, read_failures
 
 NUM_REJECTION_EXAMPLES = 5
@@ -116,6 +117,7 @@ class RunSummary:
     """All that a report needs of a run.
 
     `trace` is the base run's selection. `links` has, relative to the run's folder, the links to its models.
+    `rehearsal` has the stages of a rehearsal; it is empty for a real run.
     """
 
     name: str
@@ -126,6 +128,7 @@ class RunSummary:
     recipe_text: str
     failures: tuple[Failure, ...] = ()
     links: tuple[str, ...] = ()
+    rehearsal: tuple[RehearsedStage, ...] = ()
 
     @property
     def base_cell(self) -> Cell:
@@ -177,6 +180,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         trace=read_trace(base.stages["select"].folder) if "select" in base.stages else None,
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
         failures=tuple(failure for failure in failures if failure.artefact in planned),
+        rehearsal=read_rehearsal(run_dir),
         links=tuple(link.relative_to(run_dir).as_posix() for link in links_of(run_dir) if artefact_of(link) in planned),
     )
 

@@ -13,6 +13,7 @@ from deita_train.report.sections.contamination_section import contamination_sect
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.label_section import label_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
+from deita_train.report.sections.rehearsal_section import marked_section, rehearsal_section
 from deita_train.report.sections.run_sections import (
     cards_section,
     failure_section,
@@ -24,6 +25,7 @@ from deita_train.report.sections.section import Section
 from deita_train.report.sections.selection_sections import scorer_section, selection_section
 
 _SECTIONS = (
+    rehearsal_section,
     result_section,
     failure_section,
     selection_section,
@@ -46,4 +48,5 @@ _SECTIONS = (
 def sections_of(summary: RunSummary, groups: Sequence[Group]) -> list[Section]:
     """The sections for which the run has data."""
     built = (build(summary, groups) for build in _SECTIONS)
-    return [section for section in built if section is not None]
+    found = [section for section in built if section is not None]
+    return [marked_section(section) for section in found] if summary.rehearsal else found

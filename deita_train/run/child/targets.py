@@ -1,4 +1,4 @@
-"""What the run's fork server starts: trials, stand-ins, a stage, its publishing, or the report, each with its output in a log.
+"""What the run's fork server starts, each with its output in a log: trials, stand-ins, a stage, a report.
 
 A child ends with code 0, 2 for what the user can fix, or 1.
 """

@@ -8,7 +8,7 @@ from typing import Any
 from deita_train.plan.node import Node
 from deita_train.run.rehearsal.rewriting import Replacement
 from deita_train.store.atomic_io import write_json_atomically
-from deita_train.store.rehearsals import REHEARSAL, RehearsedStage
+from deita_train.store.rehearsals import REHEARSAL, RehearsedStage, Replaced
 
 # Where a stage's label does not begin with its section.
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -68,11 +68,17 @@ def rehearsed_stages(nodes: Iterable[Node], replacements: Sequence[Replacement])
     """For each stage of the rehearsal what of its sections was replaced."""
     stages = []
     for label in dict.fromkeys(node.label for node in nodes):
-        of_stage = [one for one in replacements if any(_is_of(one.path, section) for section in sections_of(label))]
-        here = tuple(f"{one.path}: {one.stand_in or 'left out'}" for one in of_stage)
-        real = tuple(f"{one.path}: {one.real}" for one in of_stage if one.real)
-        stages.append(RehearsedStage(label, here, real))
+        sections = sections_of(label)
+        of_stage = [one for one in replacements if any(_is_of(one.path, section) for section in sections)]
+        told = (Replaced(_name(one.path, sections), one.real, one.stand_in) for one in of_stage)
+        stages.append(RehearsedStage(label, tuple(told)))
     return stages
+
+
+def _name(path: str, sections: Sequence[str]) -> str:
+    """A path as it is called within its section."""
+    inside = (path.removeprefix(f"{section}.") for section in sections if path.startswith(f"{section}."))
+    return next(inside, path)
 
 
 def _is_of(path: str, section: str) -> bool:

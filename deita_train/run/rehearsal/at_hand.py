@@ -67,4 +67,3 @@ class Reach:
         if self.commit("dataset", dataset, revision) is None:
             return "unknown" if self.hub_answers else "none"
         return "stream" if self.hub_answers else "cache"
-

@@ -66,9 +66,9 @@ class Rewriter:
         if effective == value and type(effective) is type(value):
             return
         section, _, name = path.rpartition(".")
-        container = self.at(section) if section else self.data
-        assert isinstance(container, dict | list), f"{path}: no section to write to"
-        container[int(name) if isinstance(container, list) else name] = value  # type: ignore[call-overload]
+        container: Any = self.at(section) if section else self.data
+        assert isinstance(container, dict), f"{path}: no section to write to"
+        container[name] = value
         self._note(path, before, default, value if words is None else words, reason)
 
     def drop(self, path: str, reason: str, words: str = "") -> None:
@@ -182,9 +182,7 @@ def _end_of_cells(axes: Mapping[str, list[Any]], options: Mapping[str, Any], tol
     number = 1
     for values in axes.values():
         number *= len(values)
-    of_selection = all(
-        path.startswith("select.") or path.endswith(".seed") for axis in axes for path in paths_of(axis)
-    )
+    of_selection = all(path.startswith("select.") or path.endswith(".seed") for axis in axes for path in paths_of(axis))
     if number <= _MOST_TRAINED or not of_selection or "until" in options:
         return {}
     reason = "trainings on other rows are the same trainings; the base run has one"

@@ -57,7 +57,9 @@ POOL_ROWS = 48
 def model_sites(recipe: Rewriter) -> Iterator[ModelSite]:
     """The fields of a recipe that name a model from outside the run."""
     sections = [f"scorers.{dimension}{part}" for dimension in DIMENSIONS for part in ("", ".train")]
-    sites = [ModelSite(section, "model") for section in (*sections, "embedding", "perplexity", "sft", "dpo", "evaluate")]
+    sites = [
+        ModelSite(section, "model") for section in (*sections, "embedding", "perplexity", "sft", "dpo", "evaluate")
+    ]
     sites += [ModelSite("embedding", "sentence_transformer"), ModelSite("select.read_as", "tokenizer")]
     sites += [ModelSite(f"llm.{name}", "local") for name in recipe.at("llm") or {}]
     yield from (site for site in sites if isinstance(recipe.at(site.path), str) and recipe.at(site.path) != "base")

@@ -149,7 +149,9 @@ def put_small(recipe: Rewriter, made: StandIns) -> None:
             recipe.put(f"{site.section}.model", found["miniature"], "in place of the sentence-transformers model",
                        words=words)  # fmt: skip
         else:
-            recipe.put(site.path, found["miniature"], "a model of this architecture in the memory of a CPU", words=words)
+            recipe.put(
+                site.path, found["miniature"], "a model of this architecture in the memory of a CPU", words=words
+            )
     for data_site in data_sites(recipe):
         rows = _rows(recipe, data_site, made)
         if rows is not None:
