@@ -37,8 +37,8 @@ def find_upload(run_dir: Path, stage: str, cell: str | None) -> Upload:
     """The model that `stage` left in the base run, or in a sweep's `cell` (label or number).
 
     Raises:
-        UserError: there is no such run, stage, cell or model; the run is a rehearsal; the report has no card of it; or it is an adapter on a
-            base that only this machine has.
+        UserError: there is no such run, stage, cell or model; the run is a rehearsal; the report has no card of it; or
+            it is an adapter on a base that only this machine has.
     """
     record = RunRecord.read(run_dir)
     if is_rehearsal(run_dir):

@@ -1,4 +1,4 @@
-"""The first rows of a dataset as a small file of its own, for a rehearsal; a sample where the dataset is out of reach."""
+"""The first rows of a dataset as a small file of its own, for a rehearsal; a sample where it is out of reach."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +49,7 @@ class WantedRows:
         dimension: of a scorer's data.
         ranked: whether labels are ranked among the answers to one instruction.
         sources: values of the column `source` of which some rows are wanted each.
+        needs_ids: whether the rows must have the ids that the run gives them, because other tables name them.
         columns: further columns that the recipe names, with what they hold: number, text or tags.
     """
 
@@ -64,6 +65,7 @@ class WantedRows:
     dimension: str | None = None
     ranked: bool = False
     sources: Sequence[str] = ()
+    needs_ids: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -100,7 +102,7 @@ def write_first_rows(wanted: WantedRows, folder: Path) -> MadeRows:
     except UserError as error:
         raise UserError(f"{wanted.label}: {error}") from error
     name = source_name(wanted.dataset)
-    named = [_with_id(row, name) for row in rows] if wanted.role in ("conversations", "pairs") else _plain(rows)
+    named = [_with_id(row, name) for row in rows] if wanted.needs_ids else _plain(rows)
     suffix = ".json" if (data_suffix(wanted.dataset, (".json",)) or "") == ".json" else ".jsonl"
     words = f"the first {len(rows)} rows" if _is_contiguous(rows) else f"{len(rows)} of the first rows"
     return _written(folder / f"{Path(name).name}{suffix}", named, words, is_own=True)
@@ -196,9 +198,7 @@ def _is_contiguous(rows: Sequence[SourceRow]) -> bool:
 def _with_id(row: SourceRow, source: str) -> Row:
     """A row with the id that the run gives it, if it has none of its own."""
     own = {name: value for name, value in row.row.items() if not isinstance(value, bytes)}
-    if own.get("id") is None and own.get("prompt_id") is None:
-        return {**own, "id": f"{source}:{row.index}"}
-    return own
+    return own if own.get("id") is not None else {**own, "id": f"{source}:{row.index}"}
 
 
 def _plain(rows: Iterable[SourceRow]) -> list[Row]:

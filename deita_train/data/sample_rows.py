@@ -6,6 +6,7 @@ The texts are the quickstart's generated ones; columns and oddities are those of
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from deita_train.data.quickstart import make_pool, make_preferences, make_questions
@@ -147,7 +148,7 @@ def _mt_bench_rows(number: int) -> list[Row]:
             "reference": [first["reference"][0], second["reference"][0]] if place % 2 else [],
             "prompt_id": 1000 + place,
         }
-        for place, (first, second) in enumerate(zip(rows, rows[1:], strict=False))
+        for place, (first, second) in enumerate(pairwise(rows))
     ]
 
 

@@ -42,10 +42,13 @@ def _model(wanted: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     rows = make_pool(_ROWS_OF_TEXT, 0)
     texts = [message["content"] for row in rows for message in row["messages"]]
-    made = make_miniature(
-        wanted["name"], wanted["commit"], wanted["where"], texts, folder, trust_code=wanted["trust_code"]
-    )
-    return {"name": wanted["name"], **asdict(made)}
+    place = Path(wanted["name"]).expanduser()
+    name = str(place.resolve()) if place.is_dir() else wanted["name"]
+    try:
+        made = make_miniature(name, wanted["commit"], wanted["where"], texts, folder, trust_code=wanted["trust_code"])
+    except UserError as error:
+        raise UserError(f"{wanted['label']}: {error}") from error
+    return {"name": name, **asdict(made)}
 
 
 def _rows(wanted: Mapping[str, Any], folder: Path) -> dict[str, Any]:

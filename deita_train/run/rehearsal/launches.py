@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from deita_train.errors import UserError
 from deita_train.plan.launch import Launch, read_config, resolve_launch
 from deita_train.run.rehearsal.rewriting import Rewriter
 from deita_train.selection.settings import DIMENSIONS
@@ -36,7 +37,15 @@ def put_twins(recipe: Rewriter) -> None:
 def needs_gpus(recipe: Rewriter) -> bool:
     """Whether a launch that the recipe states is for GPUs."""
     named = (recipe.at(f"{section}.launch") for section in (*trainings(recipe), *passes(recipe)))
-    return any(isinstance(name, str) and not _launch(name).use_cpu for name in named)
+    return any(isinstance(name, str) and _is_of_gpus(name) for name in named)
+
+
+def _is_of_gpus(name: str) -> bool:
+    """Whether a launch is for GPUs; an unknown one is refused when the recipe is planned, with its place."""
+    try:
+        return not _launch(name).use_cpu
+    except UserError:
+        return False
 
 
 def twin_of(name: str) -> str:

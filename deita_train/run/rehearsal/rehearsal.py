@@ -29,7 +29,7 @@ from deita_train.run.rehearsal.launches import needs_gpus, put_twins
 from deita_train.run.rehearsal.real_words import RealNames
 from deita_train.run.rehearsal.rewriting import Replacement, Rewriter, rewritten
 from deita_train.run.rehearsal.shrinking import shrink
-from deita_train.run.rehearsal.stand_ins import StandIns, as_plain, put_real, put_small, request_for
+from deita_train.run.rehearsal.stand_ins import Request, StandIns, as_plain, put_real, put_small, request_for
 from deita_train.run.runner import Outcome, run_plan
 from deita_train.run.trials import try_trainings
 from deita_train.store.atomic_io import read_json, remove_tree, write_text_atomically
@@ -119,10 +119,13 @@ class _Rehearsing:
         reach = Reach()
         display = Display(self._console, total=2)
         children = Children(threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
-        made = self._make_stand_ins(reach, children, display)
+        request = request_for(self._data, reach)
+        if request.is_complete:
+            self._real_plan(StandIns({}, {}, {}), gpus)  # refuses at once what planning refuses
+        made = self._make_stand_ins(request, children, display)
         names = RealNames(self._loaded, self._recipe_file, made.real_names())
         with names.in_errors():
-            self._check_real_recipe(made, gpus, children, display)
+            self._try_trainings(self._real_plan(made, gpus), children, display)
             with loopback_server() as address:
                 small, replacements = made_small(self._data, made, address, hub_answers=reach.hub_answers)
                 small["name"] = f"{MARK}-{small['name']}"
@@ -134,9 +137,8 @@ class _Rehearsing:
                 outcome = run_plan(plan, self._console)
         return Rehearsal(plan, Outcome(outcome.page, None if outcome.error is None else names.of(outcome.error)))
 
-    def _make_stand_ins(self, reach: Reach, children: Children, display: Display) -> StandIns:
+    def _make_stand_ins(self, request: Request, children: Children, display: Display) -> StandIns:
         """Miniatures and small files, made in a child."""
-        request = request_for(self._data, reach)
         display.start("loading libraries, making stand-ins", "", None)
         result, log = self._folder / "made.json", self._folder / "made.log"
         children.load_libraries(display.tick)
@@ -149,15 +151,22 @@ class _Rehearsing:
         display.finish(f"{len(request.models)} models, {len(request.data) + len(request.tables)} datasets")
         return StandIns(**read_json(result))
 
-    def _check_real_recipe(self, made: StandIns, gpus: int, children: Children, display: Display) -> None:
-        """Plan the recipe at its real size and try its trainings as they are stated.
+    def _real_plan(self, made: StandIns, gpus: int) -> Plan:
+        """The plan of the recipe at its real size, with stand-ins only where nothing is at hand.
 
         Raises:
-            UserError: what the real run would refuse before its first stage.
+            UserError: what planning the real run refuses.
         """
         data, _ = rewritten(self._data, partial(put_real, made=made), few=False)
         real = recipe_of(data, self._loaded.path, self._loaded.positions, self._loaded.sets)
-        plan = plan_recipe(real, self._folder, self._until, gpus)
+        return plan_recipe(real, self._folder, self._until, gpus)
+
+    def _try_trainings(self, plan: Plan, children: Children, display: Display) -> None:
+        """Try the trainings of the real plan as they are stated.
+
+        Raises:
+            UserError: what would stop one.
+        """
         display.start("trainings at their real settings", "", None)
         try:
             display.finish(try_trainings(plan, {node.id for node in plan.nodes}, children, display))

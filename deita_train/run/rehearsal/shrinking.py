@@ -8,7 +8,7 @@ from deita_train.run.rehearsal.rewriting import NOTHING, Rewriter
 from deita_train.run.rehearsal.sites import QUESTIONS, data_sites
 from deita_train.selection.settings import DIMENSIONS
 
-LENGTH, SCORER_LENGTH = 384, 512
+LENGTH, SCORER_LENGTH = 1024, 512
 BATCH, MICRO_BATCH, EPOCHS, STEPS, ANSWER = 8, 2, 2, 4, 16
 BUDGET, SHARE, BUDGET_TOKENS, DRAWN_PAIRS, QUESTIONS_OF_A_TASK = 16, 0.25, 2000, 8, 2
 # No similarity is above it.

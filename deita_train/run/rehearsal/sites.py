@@ -31,6 +31,14 @@ class ModelSite:
         """The field's dotted path."""
         return f"{self.section}.{self.field}"
 
+    @property
+    def label(self) -> str:
+        """The label of the stage that reads the model."""
+        first, _, rest = self.section.partition(".")
+        if first == "scorers":
+            return f"train_scorer.{rest.removesuffix('.train')}" if rest.endswith(".train") else f"score.{rest}"
+        return {"embedding": "embed"}.get(first, first)
+
 
 @dataclass(frozen=True)
 class DataSite:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deita_train.run.rehearsal.at_hand import Reach
@@ -37,6 +38,12 @@ class Request:
     tables: dict[str, str] = field(default_factory=dict)
     pools: list[str] = field(default_factory=list)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything is at hand, so that the recipe can be planned as it is."""
+        of_hub = all(one["commit"] is not None or Path(one["name"]).exists() for one in self.models.values())
+        return of_hub and all(one["reach"] != "none" for one in self.data.values())
+
 
 @dataclass(frozen=True)
 class StandIns:
@@ -63,7 +70,8 @@ def request_for(data: Mapping[str, Any], reach: Reach) -> Request:
             name, revision = recipe.at(site.path), recipe.at(f"{site.section}.revision")
             if reach.of_model(name, revision) != "unknown":
                 commit = reach.commit("model", name, revision) if reach.of_model(name, revision) == "hub" else None
-                wanted = {"name": name, "commit": commit, "where": site.path, "trust_code": name in trusted}
+                wanted = {"name": name, "commit": commit, "where": site.path, "label": site.label,
+                          "trust_code": name in trusted}  # fmt: skip
                 request.models.setdefault(model_key(recipe, site), wanted)
         for data_site in data_sites(recipe):
             dataset = recipe.at(f"{data_site.path}.dataset")
@@ -109,6 +117,7 @@ def _wanted(recipe: Rewriter, site: DataSite, reach: Reach) -> dict[str, Any]:
         "instruction_share": share,
         "dimension": site.dimension,
         "ranked": bool(section.get("rank_within_instruction")),
+        "needs_ids": site.label == "pool" and any(recipe.has(path) for path in SCORE_FILES),
         "sources": named_sources(recipe) if site.label == "pool" else [],
         "columns": columns_of(recipe) if site.label == "pool" else _label(section),
     }
