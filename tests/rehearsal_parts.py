@@ -7,7 +7,6 @@ from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
-import pytest
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -63,21 +62,6 @@ def write_own_files(folder):
     for name in ("my_pool", "my_heldout", "my_seeds"):
         write_lines(folder / f"{name}.jsonl", pool_rows())
     write_own_model(folder / "my_model")
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """No network, on a machine without GPUs."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
-
-@pytest.fixture
-def own_files(tmp_path, monkeypatch):
-    """The working folder with the user's own files."""
-    write_own_files(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def stand_ins(data, folder):

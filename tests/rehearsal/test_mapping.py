@@ -1,7 +1,7 @@
 """What a rehearsal replaces, of every shipped recipe: plain data, nothing is carried out."""
 
 import pytest
-from rehearsal_parts import ADDRESS, RECIPES, offline, own_files, small_recipe  # noqa: F401
+from rehearsal_parts import RECIPES, small_recipe
 from tiny_recipe import no_gpus  # noqa: F401
 
 from deita_train.plan.plan import plan_recipe

@@ -7,7 +7,7 @@ import json
 from io import StringIO
 
 import pytest
-from rehearsal_parts import chat, offline, own_files, rehearsed, write_lines  # noqa: F401
+from rehearsal_parts import chat, rehearsed, write_lines
 from rich.console import Console
 from tiny_recipe import no_gpus, put  # noqa: F401
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rehearsal_parts import RECIPES, offline, own_files, rehearsed  # noqa: F401
+from rehearsal_parts import RECIPES, rehearsed
 from tiny_recipe import no_gpus  # noqa: F401
 
 from deita_train.plan.plan import make_plan, missing_ids
