@@ -17,6 +17,7 @@ from rich.console import Console
 
 from deita_train.errors import UserError
 from deita_train.llm.loopback import loopback_server
+from deita_train.plan.launch import count_gpus, resolve_launch
 from deita_train.plan.plan import Plan, make_plan, plan_recipe
 from deita_train.recipe.loading import LoadedRecipe, load_data, recipe_of
 from deita_train.recipe.yaml_text import to_yaml
@@ -70,17 +71,16 @@ def rehearse(
     """
     data, positions = load_data(recipe, sets)
     loaded = recipe_of(data, recipe, positions, sets)
-    folder = runs_dir / FOLDER / loaded.recipe.name
+    folder = (runs_dir / FOLDER / loaded.recipe.name).absolute()
+    real_gpus = _planned_gpus(data, gpus)
     with _gpus_hidden(), hold(folder.with_name(f".{folder.name}.lock"), None, f"the rehearsal of {recipe}"):
         remove_tree(folder)
         folder.mkdir(parents=True)
-        return _Rehearsing(loaded, data, folder, console, until).carry_out(_planned_gpus(data, gpus))
+        return _Rehearsing(loaded, data, folder, console, until).carry_out(real_gpus)
 
 
 def _planned_gpus(data: dict[str, Any], stated: int | None) -> int:
     """How many GPUs each machine of the real run has."""
-    from deita_train.plan.launch import count_gpus
-
     if stated is not None:
         return stated
     return count_gpus() or (_ASSUMED_GPUS if needs_gpus(Rewriter(data)) else 0)
@@ -92,6 +92,7 @@ def _gpus_hidden() -> Iterator[None]:
     names = {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": f"{os.environ.get('NO_PROXY', '')},127.0.0.1".lstrip(",")}
     before = {name: os.environ.get(name) for name in names}
     os.environ |= names
+    _forget_gpus()
     try:
         yield
     finally:
@@ -100,6 +101,13 @@ def _gpus_hidden() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+        _forget_gpus()
+
+
+def _forget_gpus() -> None:
+    """What was counted of them, and what followed from it."""
+    count_gpus.cache_clear()
+    resolve_launch.cache_clear()
 
 
 class _Rehearsing:

@@ -169,8 +169,14 @@ def _swept(data: Mapping[str, Any], axis: str, value: Any, rule: Callable[[Rewri
 
 def _fewer(values: list[Any]) -> list[Any]:
     """Of numbers and budgets the first, of anything else all."""
-    are_numbers = all(isinstance(value, int | float | dict) and not isinstance(value, bool) for value in values)
-    return values[:1] if are_numbers else values
+    return values[:1] if all(map(_is_amount, values)) else values
+
+
+def _is_amount(value: Any) -> bool:
+    """Whether a swept value is a number, or a budget of a share or of tokens."""
+    if isinstance(value, dict):
+        return set(value) <= {"share", "tokens"}
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # More cells than this end with their selection, where nothing but the selection is swept.
