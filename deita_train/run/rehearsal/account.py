@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from deita_train.plan.node import Node
 from deita_train.run.rehearsal.rewriting import Replacement
 from deita_train.store.atomic_io import write_json_atomically
 from deita_train.store.rehearsals import REHEARSAL, RehearsedStage, Replaced
@@ -64,10 +63,10 @@ def sections_of(label: str) -> tuple[str, ...]:
     return _SECTIONS.get(label, _SECTIONS.get(kind, (kind,)))
 
 
-def rehearsed_stages(nodes: Iterable[Node], replacements: Sequence[Replacement]) -> list[RehearsedStage]:
-    """For each stage of the rehearsal what of its sections was replaced."""
+def rehearsed_stages(labels: Iterable[str], replacements: Sequence[Replacement]) -> list[RehearsedStage]:
+    """For each stage of the rehearsal, by its label, what of its sections was replaced."""
     stages = []
-    for label in dict.fromkeys(node.label for node in nodes):
+    for label in labels:
         sections = sections_of(label)
         of_stage = [one for one in replacements if any(_is_of(one.path, section) for section in sections)]
         told = (Replaced(_name(one.path, sections), one.real, one.stand_in) for one in of_stage)
