@@ -90,7 +90,7 @@ def _shrink_passes(recipe: Rewriter) -> None:
         if recipe.at(f"{section}.dtype") == "bfloat16":
             recipe.drop(f"{section}.dtype", "a CPU computes in float32", "float32")
     for section in ("embedding", "perplexity", "evaluate", "select.read_as"):
-        if recipe.has(section) and recipe.at(f"{section}.model") != "base":
+        if recipe.has(section) and recipe.at(f"{section}.model") != "base" and not _only_asks(recipe, section):
             _at_most(recipe, f"{section}.max_length", LENGTH, _WORK, default=2048)
     for section in ("sft", "dpo", "embedding", "perplexity", "evaluate", "select.read_as"):
         if recipe.has(section) and not _only_asks(recipe, section):
