@@ -53,6 +53,6 @@ def test_the_budget_sweep_keeps_its_methods_and_one_of_each_number(own_files, tm
     assert told["sweep.select.budget"] == ("[1,000, 3,000, 6,000, 10,000, 30,000, 100,000]", "[16]")
     assert told["sft.launch"] == ("zero3", "cpu_zero3")
     assert told["sft.model"][0] == "huggyllama/llama-13b" and "LlamaForCausalLM" in told["sft.model"][1]
-    assert told["embedding.max_length"] == ("2,048", "384")
+    assert told["embedding.max_length"] == ("2,048", "1,024")
     assert told["evaluate.heldout.dataset"][0] == "HuggingFaceH4/ultrafeedback_binarized (split test_prefs)"
     assert small["evaluate"]["heldout"]["format"] == "messages" and "split" not in small["evaluate"]["heldout"]
