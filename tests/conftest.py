@@ -28,6 +28,7 @@ SLOWEST = [
         "distributed/test_two_ranks", "training/test_dpo", "test_bad_input", "stages/test_pass_reference",
         "e2e/test_sweep_steps", "e2e/test_real_preferences", "distributed/test_pass_kills", "training/test_stopping",
         "recipes/test_model_families", "stages/test_lm_eval_stage", "asking/test_whole_run", "asking/test_evolve_run",
+        "rehearsal/test_shipped_recipes", "rehearsal/test_planted_mistakes",
     )
 ]  # fmt: skip
 

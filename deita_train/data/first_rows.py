@@ -23,7 +23,7 @@ from deita_train.data.places import source_name
 from deita_train.data.sample_rows import sample_of
 from deita_train.data.sources import SourceRow, iter_rows
 from deita_train.data.suffixes import data_suffix
-from deita_train.errors import UserError
+from deita_train.errors import MachineFault, UserError
 
 # Most rows that are looked through for the wanted ones.
 _LOOKED = 20_000
@@ -42,7 +42,8 @@ class WantedRows:
         dataset: as the recipe names it.
         rows: how many usable rows.
         read: what of it is read, as `ReadOptions`.
-        reach: `local`, `stream` (a URL, or the Hub answers), `cache` (only the Hub's cache does) or `none`.
+        reach: `local`, `url` (which may not answer), `stream` (the Hub answers), `cache` (only the Hub's cache does) or
+            `none`.
         format: as stated.
         roles: speakers beyond the usual ones.
         instruction_share: the part of the instructions that is read; None for all.
@@ -100,6 +101,8 @@ def write_first_rows(wanted: WantedRows, folder: Path) -> MadeRows:
     try:
         rows = list(_chosen(wanted, _raw_rows(wanted)))
     except UserError as error:
+        if wanted.reach == "url" and isinstance(error, MachineFault):
+            return _write_sample(wanted, folder)
         raise UserError(f"{wanted.label}: {error}") from error
     name = source_name(wanted.dataset)
     named = [_with_id(row, name) for row in rows] if wanted.needs_ids else _plain(rows)
@@ -110,7 +113,7 @@ def write_first_rows(wanted: WantedRows, folder: Path) -> MadeRows:
 
 def _raw_rows(wanted: WantedRows) -> Iterator[SourceRow]:
     """The dataset's rows; those of the Hub are streamed where it answers."""
-    if wanted.reach == "local" or "://" in wanted.dataset:
+    if wanted.reach in ("local", "url"):
         return iter_rows(wanted.dataset, **{**wanted.read, "first_rows": None})
     named = {name: wanted.read.get(name) for name in ("revision", "split", "config")}
     files = wanted.read.get("data_files", ())

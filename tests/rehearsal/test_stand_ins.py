@@ -1,7 +1,10 @@
 """The parts of a rehearsal: first rows, samples, miniatures, the server on loopback, the twins of launches."""
 
 import json
+import os
+import urllib.error
 import urllib.request
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,12 @@ from rehearsal_parts import judged_rows, pool_rows, write_lines, write_own_model
 from tiny_recipe import no_gpus  # noqa: F401
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from deita_train.data import first_rows
 from deita_train.data.first_rows import WantedRows, write_first_rows, write_matching_rows
 from deita_train.data.intake import instruction_fraction
 from deita_train.data.pool import PoolSource, build_pool
 from deita_train.data.preferences import PreferenceSource, build_preferences
+from deita_train.data.source_row import SourceRow
 from deita_train.errors import UserError
 from deita_train.evaluation.judge_prompts import COMPARE, PAIR, RATE, JudgedTurn, own_prompts
 from deita_train.evaluation.verdicts import read_letter, read_rating, read_winner
@@ -24,6 +29,7 @@ from deita_train.llm.answers import Answer
 from deita_train.llm.loopback import loopback_reply, loopback_server
 from deita_train.models.known_models import KNOWN_MODELS
 from deita_train.models.miniatures import make_miniature
+from deita_train.run.rehearsal import at_hand
 from deita_train.run.rehearsal.launches import twin_of
 from deita_train.run.rehearsal.rewriting import Rewriter, rewritten
 
@@ -67,6 +73,57 @@ def test_a_table_of_scores_is_cut_to_the_rows_of_the_pool(tmp_path):
     scores = [{"id": f"p:{place}", "quality_scores": [place % 6 + 1]} for place in range(29, -1, -1)]
     cut = write_matching_rows(str(write_lines(tmp_path / "s.jsonl", scores)), made.ids, tmp_path / "cut")
     assert [row["id"] for row in rows_of(cut)] == ["p:4", "p:3", "p:2", "p:1", "p:0"]
+
+
+@pytest.mark.parametrize("reach", ["stream", "cache"])
+def test_rows_of_the_hub_are_streamed_where_it_answers_and_else_read_from_its_cache(reach, tmp_path, monkeypatch):
+    asked = []
+
+    def hub_rows(dataset, **how):
+        asked.append((dataset, how))
+        return (SourceRow(number, f"{dataset}, row {number}", row) for number, row in enumerate(pool_rows(100)))
+
+    monkeypatch.setattr(first_rows, "hub_rows", hub_rows)
+    read = {"revision": "v1", "split": "train", "config": "math", "data_files": ["a/*.json"]}
+    made = write_first_rows(WantedRows("pool", "conversations", "who/rows", 5, read, reach), tmp_path / "made")
+    assert rows_of(made) == pool_rows(5) and made.is_own
+    assert asked == [("who/rows", {**read, "streaming": reach == "stream"})]
+
+
+def test_the_hub_is_asked_once_whether_it_answers(monkeypatch):
+    calls = []
+
+    def refuse(url, timeout):
+        calls.append(url)
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(
+        at_hand, "resolve_commit", lambda kind, name, revision: "c" * 40 if name == "in/cache" else None
+    )
+    reach = at_hand.Reach()
+    try:
+        assert [reach.of_model(name, None) for name in ("in/cache", "not/here", "./no/folder")] == [
+            "hub",
+            "none",
+            "unknown",
+        ]
+        assert [reach.of_data(name, None) for name in ("in/cache", "not/here")] == ["cache", "none"]
+        assert len(calls) == 1 and os.environ["HF_HUB_OFFLINE"] == "1"
+    finally:
+        os.environ.pop("HF_HUB_OFFLINE", None)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: StringIO())
+    reach = at_hand.Reach()
+    assert (reach.of_data("in/cache", None), reach.of_data("not/here", None)) == ("stream", "unknown")
+    assert reach.of_model("not/here", None) == "unknown"
+
+
+def test_a_url_that_does_not_answer_becomes_a_sample(tmp_path):
+    nobody = "http://127.0.0.1:9/rows.jsonl"
+    assert at_hand.Reach().of_data(nobody, None) == "url"
+    made = write_first_rows(wanted(nobody, 6, reach="url"), tmp_path / "made")
+    assert not made.is_own and "not known here" in made.words
 
 
 def test_what_cannot_be_read_is_told_with_the_stage(tmp_path):

@@ -54,14 +54,14 @@ class Reach:
         return "unknown" if self.hub_answers else "none"
 
     def of_data(self, dataset: str, revision: str | None) -> str:
-        """`local`, `stream`, `cache`, `unknown` or `none`, as `data/first_rows.py` reads it."""
+        """`local`, `url`, `stream`, `cache`, `unknown` or `none`, as `data/first_rows.py` reads it."""
         try:
             place = find_place(dataset)
         except UserError:
             # What is there and not clear, other fields tell apart; what is not there, planning refuses.
             return "local" if Path(dataset).expanduser().exists() else "unknown"
         if place.kind == "url":
-            return "stream" if self.hub_answers else "none"
+            return "url"
         if place.kind != "hub":
             return "local"
         if self.commit("dataset", dataset, revision) is None:

@@ -42,7 +42,7 @@ class Request:
     def is_complete(self) -> bool:
         """Whether everything is at hand, so that the recipe can be planned as it is."""
         of_hub = all(one["commit"] is not None or Path(one["name"]).exists() for one in self.models.values())
-        return of_hub and all(one["reach"] != "none" for one in self.data.values())
+        return of_hub and all(one["reach"] not in ("none", "url") for one in self.data.values())
 
 
 @dataclass(frozen=True)
