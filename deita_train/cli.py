@@ -74,9 +74,7 @@ def run(
     ] = None,
     rehearse: Annotated[
         bool,
-        typer.Option(
-            "--rehearse", help="Carry it out on this CPU in about a minute, with stand-ins for what is large."
-        ),
+        typer.Option("--rehearse", help="Carry it out on this CPU within minutes, with stand-ins for what is large."),
     ] = False,
     gpus: Annotated[
         int | None,
