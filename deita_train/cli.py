@@ -102,8 +102,19 @@ def run(
         ),
     ] = None,
     parts: PartsOption = None,
+    rehearse: Annotated[
+        bool,
+        typer.Option("--rehearse", help="Carry it out on this CPU within minutes, with stand-ins for what is large."),
+    ] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus", min=0, help="With --rehearse: GPUs of each machine of the real run.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
+    from deita_train.commands.rehearsal import carry_out_rehearsal
     from deita_train.commands.results import print_cost, print_results
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import Cluster, run_plan
@@ -112,6 +123,13 @@ def run(
     if parts is not None and ray is None:
         raise UserError("--parts: without --ray a run makes no parts. Leave it out, or start parts with stage --part.")
     console = _console()
+    if rehearse and ray is not None:
+        raise UserError("--ray: a rehearsal stays on this machine. Leave out --ray or --rehearse.")
+    if rehearse:
+        carry_out_rehearsal(console, recipe, sets or [], runs, until, gpus, fresh=fresh, cell=cell)
+        return
+    if gpus is not None:
+        raise UserError("--gpus: a run uses the GPUs that this machine has; give it with --rehearse, or leave it out.")
     plan = make_plan(recipe, sets or [], runs, until)
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")

@@ -29,7 +29,8 @@ SLOWEST = [
         "e2e/test_sweep_steps", "e2e/test_real_preferences", "distributed/test_pass_kills", "training/test_stopping",
         "recipes/test_model_families", "stages/test_lm_eval_stage", "asking/test_whole_run", "asking/test_evolve_run",
         "run/test_parts", "commands/test_slurm_jobs", "run/test_ray_parts", "benchmarks/test_preparation",
-        "stages/test_walked_embedding", "distributed/test_walked_kills",
+        "stages/test_walked_embedding", "distributed/test_walked_kills", "rehearsal/test_shipped_recipes",
+        "rehearsal/test_planted_mistakes",
     )
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from deita_train.models.adapter_files import BASE_NAME, is_adapter, read_adapter
 from deita_train.plan.plan import store_folder
 from deita_train.report.cards.card_names import FOLDER, card_file, name_place
 from deita_train.store.artefacts import Store
+from deita_train.store.rehearsals import is_rehearsal
 from deita_train.store.run_record import RunRecord
 
 CARD = "README.md"
@@ -36,10 +37,12 @@ def find_upload(run_dir: Path, stage: str, cell: str | None) -> Upload:
     """The model that `stage` left in the base run, or in a sweep's `cell` (label or number).
 
     Raises:
-        UserError: there is no such run, stage, cell or model; the report has no card of it; or it is an adapter on a
-            base that only this machine has.
+        UserError: there is no such run, stage, cell or model; the run is a rehearsal; the report has no card of it; or
+            it is an adapter on a base that only this machine has.
     """
     record = RunRecord.read(run_dir)
+    if is_rehearsal(run_dir):
+        raise UserError(f"{run_dir} is a rehearsal: its models are miniatures and mean nothing. Push the real run's.")
     artefact = _artefact(record, run_dir, stage, cell)
     store = Store(store_folder(run_dir))
     if not store.has(artefact):

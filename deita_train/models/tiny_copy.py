@@ -4,6 +4,7 @@ What an architecture does to its logits, or to several conversations in one row,
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,6 +39,25 @@ _TOKEN = 1
 Settings = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How small a copy is made.
+
+    Attributes:
+        narrow: whether heads, widths and inner layers are reduced, or only the number of layers and the vocabulary.
+        vocabulary: rows of the embeddings; None keeps the model's own.
+        tokens: the ids of special tokens by transformers' names; None for one id for all.
+        window: most tokens of a sliding window.
+        head: most dimensions of an attention head; None keeps the model's own.
+    """
+
+    narrow: bool = True
+    vocabulary: int | None = VOCABULARY
+    tokens: Mapping[str, Any] | None = None
+    window: int = _WINDOW
+    head: int | None = None
+
+
 class NotCopied(Exception):
     """No tiny copy can be made of this architecture; the message says why."""
 
@@ -54,7 +74,7 @@ def tiny_copy(config: Any) -> PreTrainedModel:
     reason = ""
     for narrow in (True, False):
         try:
-            return _built(_shrunk(config, narrow=narrow))
+            return _built(small_config(config, Sizes(narrow=narrow)))
         except Exception as error:  # whatever an architecture raises when its sizes do not go together
             reason = reason or f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
     raise NotCopied(reason)
@@ -80,30 +100,41 @@ def _built(config: Any) -> PreTrainedModel:
     return model
 
 
-def _shrunk(config: Any, *, narrow: bool) -> Any:
+def small_config(config: Any, sizes: Sizes) -> Any:
     """The configuration with smaller sizes, of its text and of every other part."""
     settings = config.to_dict()
     settings.pop("quantization_config", None)
     parts = {name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}
-    smaller = {name: _smaller_settings(part, narrow=narrow) for name, part in parts.items() if hasattr(part, "to_dict")}
+    smaller = {name: _smaller_settings(part, sizes) for name, part in parts.items() if hasattr(part, "to_dict")}
     if config.get_text_config() is config:
-        settings |= _smaller_settings(config, narrow=narrow)
+        settings |= _smaller_settings(config, sizes)
     else:
-        settings |= {name: _TOKEN for name in _TOKENS if settings.get(name) is not None}
+        settings |= _special_tokens(settings, sizes)
     return type(config).from_dict({**settings, **smaller, "dtype": "float32"})
 
 
-def _smaller_settings(config: Any, *, narrow: bool) -> Settings:
+def _special_tokens(settings: Settings, sizes: Sizes) -> Settings:
+    """The ids of the special tokens that a configuration names."""
+    if sizes.tokens is not None:
+        return {name: sizes.tokens[name] for name in _TOKENS if name in settings and name in sizes.tokens}
+    return {name: _TOKEN for name in _TOKENS if settings.get(name) is not None}
+
+
+def _smaller_settings(config: Any, sizes: Sizes) -> Settings:
     aliases: Mapping[str, str] = getattr(type(config), "attribute_map", {})
     settings = _Aliased(config.to_dict(), aliases)
-    settings.set(_VOCABULARIES, VOCABULARY)
-    settings.set(_TOKENS, _TOKEN)
+    if sizes.vocabulary is not None:
+        settings.set(_VOCABULARIES, sizes.vocabulary)
+    if sizes.tokens is None:
+        settings.set(_TOKENS, _TOKEN)
+    else:
+        settings.values |= _special_tokens(settings.values, sizes)
     settings.limit(_EXPERT_COUNTS, _EXPERTS)
     settings.limit(_CHOSEN_EXPERTS, 2)
     settings.set(_EXPERT_GROUPS, 1)
-    settings.set(("sliding_window",), _WINDOW)
-    if narrow:
-        _make_narrow(settings)
+    settings.limit(("sliding_window",), sizes.window)
+    if sizes.narrow:
+        _make_narrow(settings, sizes.head)
     return _fewer_layers(settings.values, aliases.get(_DEPTH, _DEPTH))
 
 
@@ -133,12 +164,15 @@ class _Aliased:
             self.set((name,), min(self.number(name), most))
 
 
-def _make_narrow(settings: _Aliased) -> None:
-    """A few heads of the width that they have, and small inner layers."""
+def _make_narrow(settings: _Aliased, most: int | None) -> None:
+    """A few heads of the width that they have, or of `most` dimensions, and small inner layers."""
     heads, keys, width = (settings.number(name) for name in (_HEADS_NAME, _KEYS_NAME, _WIDTH_NAME))
     if heads and width:
         few = min(heads, _HEADS)
-        width = few * (settings.number("head_dim") or width // heads)
+        head = settings.number("head_dim") or width // heads
+        head = head if most is None else min(head, most)
+        width = few * head
+        settings.set(("head_dim",), head)
         settings.set((_HEADS_NAME,), few)
         settings.set((_KEYS_NAME,), few if keys == heads else min(keys, 2))
     else:

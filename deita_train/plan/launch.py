@@ -100,8 +100,8 @@ def resolve_launch(name: str | None, planned_gpus: int | None = None) -> Launch:
     num_processes = _count(file, values, "num_processes") or (1 if use_cpu else gpus * machines)
     if not use_cpu and gpus == 0:
         raise UserError(
-            f"{name} needs GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. To plan or "
-            "validate for a machine that has some, state how many: --gpus N."
+            f"{name} needs GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3, cpu_fsdp2 do without. "
+            "To plan or validate for a machine that has some, state how many: --gpus N."
         )
     return Launch(str(file), num_processes, str(values.get("distributed_type", "NO")), use_cpu, machines)
 

@@ -156,7 +156,18 @@ def make_plan(
     Raises:
         UserError: for a mistake in the recipe.
     """
-    loaded = load_recipe(recipe_path, sets)
+    return plan_recipe(load_recipe(recipe_path, sets), runs_dir, until, planned_gpus)
+
+
+def plan_recipe(
+    loaded: LoadedRecipe, runs_dir: Path, until: str | None = None, planned_gpus: int | None = None
+) -> Plan:
+    """Build the graph of a loaded recipe, as `make_plan`.
+
+    Raises:
+        UserError: for a mistake in the recipe.
+    """
+    recipe_path = loaded.path
     check_select_fields(loaded)
     run_dir = run_folder(runs_dir, recipe_path, loaded.recipe.name)
     inputs = Inputs(

@@ -59,9 +59,27 @@ def load_recipe(path: Path, sets: Sequence[str] = ()) -> LoadedRecipe:
     Raises:
         UserError: With file, line and dotted path of each problem.
     """
+    data, positions = load_data(path, sets)
+    return recipe_of(data, path, positions, sets)
+
+
+def load_data(path: Path, sets: Sequence[str] = ()) -> tuple[dict[str, Any], Positions]:
+    """Read a recipe as plain data with the overrides laid over it, unchecked; and the line of each key of the file.
+
+    Raises:
+        UserError: The file is no YAML of a recipe, or an override cannot be laid over it.
+    """
     shared = [setting for setting in sets if setting.startswith(SHARED)]
     data, positions = load_yaml(path, {override_path(setting): setting.partition("=")[2] for setting in shared})
-    data = apply_overrides(data, [setting for setting in sets if setting not in shared])
+    return apply_overrides(data, [setting for setting in sets if setting not in shared]), positions
+
+
+def recipe_of(data: dict[str, Any], path: Path, positions: Positions, sets: Sequence[str] = ()) -> LoadedRecipe:
+    """Expand the sweep of a recipe's plain data and validate every cell; the arguments are as in `load_recipe`.
+
+    Raises:
+        UserError: With file, line and dotted path of each problem.
+    """
     cells, until = expand(data, str(path))
     validated = []
     for cell in cells:

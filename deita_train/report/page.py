@@ -17,6 +17,7 @@ from deita_train.report.results.headline import headline
 from deita_train.report.results.summary import RunSummary, read_summary
 from deita_train.report.results.verdict import verdict
 from deita_train.report.sections.all_sections import sections_of
+from deita_train.report.sections.rehearsal_section import marked
 from deita_train.report.tables.result_tables import result_tables
 from deita_train.report.templating import render_card, render_markdown, render_page
 
@@ -61,7 +62,8 @@ def page_context(summary: RunSummary) -> dict[str, Any]:
         "verdict": verdict(summary, groups),
         "sections": sections_of(summary, groups),
         "cards": cards_of(summary),
-        "result": [asdict(table) for table in result_tables(summary)],
+        "is_rehearsal": bool(summary.rehearsal),
+        "result": [asdict(marked(table) if summary.rehearsal else table) for table in result_tables(summary)],
     }
 
 

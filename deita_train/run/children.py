@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from deita_train.errors import Stopped
 from deita_train.plan.launch import Launch
@@ -17,7 +18,13 @@ from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.run.child.environment import clear_environment, told_as_cleared
 from deita_train.run.child.publishing import publishes_itself
-from deita_train.run.child.targets import forked_publish, forked_report, forked_stage, forked_trials
+from deita_train.run.child.targets import (
+    forked_publish,
+    forked_report,
+    forked_stage,
+    forked_stand_ins,
+    forked_trials,
+)
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
 from deita_train.training.stopping import STOP_FILE
@@ -67,6 +74,13 @@ class Children:
     def trials(self, nodes: Sequence[Node], result: Path, log: Path, tick: Callable[[], None]) -> int:
         """Try trainings and write what was found to `result`; the exit code of the process."""
         return self._wait(self._context.Process(target=forked_trials, args=(list(nodes), str(result), str(log))), tick)
+
+    def stand_ins(
+        self, request: Mapping[str, Any], folder: Path, result: Path, log: Path, tick: Callable[[], None]
+    ) -> int:
+        """Make the stand-ins of a rehearsal and write what was made to `result`; the exit code of the process."""
+        arguments = (dict(request), str(folder), str(result), str(log))
+        return self._wait(self._context.Process(target=forked_stand_ins, args=arguments), tick)
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
         """Write the report; the exit code of its process."""

@@ -18,6 +18,7 @@ from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
 from deita_train.training.arguments import CHECKPOINTING, TrainingSettings, planned_steps, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
+from deita_train.training.cpu_fsdp import let_fsdp_train_on_a_cpu
 from deita_train.training.cpu_memory import keep_freed_memory
 from deita_train.training.lora import lora_config
 from deita_train.training.memory import ModelShape
@@ -77,6 +78,8 @@ def train(
     """
     if settings.use_cpu:
         keep_freed_memory()
+    if settings.use_cpu and settings.distributed_type == "FSDP":
+        let_fsdp_train_on_a_cpu()
     # Before the arguments are built, after which DeepSpeed shards every new model.
     shape = ModelShape.of(Path(model_path), settings.peft)
     arguments = training_arguments(settings, len(rows), checkpoint_dir)

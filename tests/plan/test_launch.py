@@ -21,6 +21,7 @@ FILES = {
     "cpu_ddp": (2, "MULTI_GPU", True),
     "cpu_zero2": (2, "DEEPSPEED", True),
     "cpu_zero3": (2, "DEEPSPEED", True),
+    "cpu_fsdp2": (2, "FSDP", True),
     "single_gpu": (1, "NO", False),
     "ddp": (8, "MULTI_GPU", False),
     "multi_gpu": (8, "MULTI_GPU", False),
@@ -173,7 +174,7 @@ def test_a_gpu_file_is_refused_without_gpus(gpus, name):
     with pytest.raises(UserError) as caught:
         resolve_launch(name)
     assert str(caught.value) == (
-        f"{name} needs GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3 do without. "
+        f"{name} needs GPUs and this machine has none; cpu, cpu_ddp, cpu_zero2, cpu_zero3, cpu_fsdp2 do without. "
         "To plan or validate for a machine that has some, state how many: --gpus N."
     )
 

@@ -68,7 +68,8 @@ def test_without_the_option_the_error_names_it(tmp_path, command):
     told = answer.stderr.removeprefix("error: ").strip() if command == "validate" else str(answer.exception)
     assert told == (
         f"{path}:57: scorers.quality.train.launch: zero3_offload needs GPUs and this machine has none; cpu, cpu_ddp, "
-        "cpu_zero2, cpu_zero3 do without. To plan or validate for a machine that has some, state how many: --gpus N."
+        "cpu_zero2, cpu_zero3, cpu_fsdp2 do without. To plan or validate for a machine that has some, state how many: "
+        "--gpus N."
     )
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from deita_train.errors import UserError
 from deita_train.store.model_links import artefact_of, links_of
+from deita_train.store.rehearsals import RehearsedStage, read_rehearsal
 from deita_train.store.run_record import (
     RecordedCell,
     RecordedFigure,
@@ -123,7 +124,7 @@ class RunSummary:
 
     `trace` is the base run's selection. `links` has, relative to the run's folder, the links to its models.
     `published` are the figures of publications that stand beside the run's own, and `planned_costs` is what artefacts
-    were expected to cost, by their ids.
+    were expected to cost, by their ids. `rehearsal` has the stages of a rehearsal; it is empty for a real run.
     """
 
     name: str
@@ -136,6 +137,7 @@ class RunSummary:
     links: tuple[str, ...] = ()
     published: tuple[RecordedFigure, ...] = ()
     planned_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rehearsal: tuple[RehearsedStage, ...] = ()
 
     @property
     def base_cell(self) -> Cell:
@@ -187,6 +189,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         trace=read_trace(base.stages["select"].folder) if "select" in base.stages else None,
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
         failures=tuple(failure for failure in failures if failure.artefact in planned),
+        rehearsal=read_rehearsal(run_dir),
         links=tuple(link.relative_to(run_dir).as_posix() for link in links_of(run_dir) if artefact_of(link) in planned),
         published=record.published,
         planned_costs=read_planned_costs(run_dir),

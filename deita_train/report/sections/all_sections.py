@@ -14,6 +14,7 @@ from deita_train.report.sections.intake_sections import pairs_section, pool_sect
 from deita_train.report.sections.label_section import label_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
 from deita_train.report.sections.published_section import published_section
+from deita_train.report.sections.rehearsal_section import marked_section, rehearsal_section
 from deita_train.report.sections.run_sections import (
     cards_section,
     cost_section,
@@ -26,6 +27,7 @@ from deita_train.report.sections.section import Section
 from deita_train.report.sections.selection_sections import scorer_section, selection_section
 
 _SECTIONS = (
+    rehearsal_section,
     result_section,
     failure_section,
     selection_section,
@@ -50,4 +52,5 @@ _SECTIONS = (
 def sections_of(summary: RunSummary, groups: Sequence[Group]) -> list[Section]:
     """The sections for which the run has data."""
     built = (build(summary, groups) for build in _SECTIONS)
-    return [section for section in built if section is not None]
+    found = [section for section in built if section is not None]
+    return [marked_section(section) for section in found] if summary.rehearsal else found

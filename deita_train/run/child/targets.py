@@ -1,9 +1,10 @@
-"""What the run's fork server starts: trials, a stage, its publishing, or the report, each with its output in a log.
+"""What the run's fork server starts, each with its output in a log: trials, stand-ins, a stage, a report.
 
 A child ends with code 0, 2 for what the user can fix, or 1.
 """
 
 from pathlib import Path
+from typing import Any
 
 from deita_train.plan.node import Node
 from deita_train.run.child.logs import run_logged
@@ -15,6 +16,11 @@ from deita_train.store.atomic_io import write_json_atomically
 def forked_trials(nodes: list[Node], result: str, log: str) -> None:
     """Try trainings, and write what was found as JSON."""
     run_logged(Path(log), lambda: _try_trainings(nodes, Path(result)))
+
+
+def forked_stand_ins(request: dict[str, Any], folder: str, result: str, log: str) -> None:
+    """Make the stand-ins of a rehearsal, and write what was made as JSON."""
+    run_logged(Path(log), lambda: _make_stand_ins(request, Path(folder), Path(result)))
 
 
 def forked_stage(recipe_path: str, sets: list[str], runs_dir: str, artefact_id: str, log: str) -> None:
@@ -43,3 +49,9 @@ def _try_trainings(nodes: list[Node], result: Path) -> None:
 
     found = try_trainings(nodes, elsewhere=False)
     write_json_atomically(result, {"problems": found.problems, "notes": found.notes})
+
+
+def _make_stand_ins(request: dict[str, Any], folder: Path, result: Path) -> None:
+    from deita_train.run.child.stand_ins import make_stand_ins
+
+    write_json_atomically(result, make_stand_ins(request, folder))
