@@ -156,11 +156,17 @@ def make_plan(
     Raises:
         UserError: for a mistake in the recipe.
     """
-    return plan_recipe(load_recipe(recipe_path, sets), runs_dir, until, planned_gpus)
+    loaded = load_recipe(recipe_path, sets)
+    return plan_recipe(loaded, runs_dir, until, planned_gpus, may_be_unresolved=may_be_unresolved)
 
 
 def plan_recipe(
-    loaded: LoadedRecipe, runs_dir: Path, until: str | None = None, planned_gpus: int | None = None
+    loaded: LoadedRecipe,
+    runs_dir: Path,
+    until: str | None = None,
+    planned_gpus: int | None = None,
+    *,
+    may_be_unresolved: bool = False,
 ) -> Plan:
     """Build the graph of a loaded recipe, as `make_plan`.
 
