@@ -1,6 +1,7 @@
 """What is known of models of the Hub without asking it: their shape, and the kind of their tokenizer.
 
-Read off the models' config.json and tokenizer_config.json. It serves where neither the Hub nor its cache has them.
+Written after the models' config.json and tokenizer_config.json, for plans and rehearsals where neither the Hub nor its
+cache has them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,6 +97,28 @@ def _olmo2(sizes: Sequence[int]) -> KnownModel:
     return KnownModel("olmo2", _shape(sizes, 100_352, **more), names, ("<|im_start|>", "<|im_end|>"))
 
 
+def _qwen2(sizes: Sequence[int], vocabulary: int = 151_936, *, tied: bool) -> KnownModel:
+    more: dict[str, Any] = {
+        "max_position_embeddings": 32_768,
+        "tie_word_embeddings": tied,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+    }
+    names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    return KnownModel("qwen2", _shape(sizes, vocabulary, **more), names, _QWEN_ADDED, "chatml")
+
+
+def _gemma2(sizes: Sequence[int]) -> KnownModel:
+    more: dict[str, Any] = {
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
+        "sliding_window": 4096,
+        "tie_word_embeddings": True,
+    }
+    added = ("<start_of_turn>", "<end_of_turn>")
+    return KnownModel("gemma2", _shape(sizes, 256_000, **more), _GEMMA_TOKENS, added, adds_bos=True)
+
+
 def _gemma3(sizes: Sequence[int], *, chat: bool) -> KnownModel:
     more: dict[str, Any] = {
         "head_dim": 256,
@@ -122,6 +145,12 @@ KNOWN_MODELS: Mapping[str, KnownModel] = MappingProxyType(
         "mistralai/Mistral-7B-v0.1": KnownModel(
             "mistral", _shape((4096, 14_336, 32, 32, 8), 32_000, **_MISTRAL), _SENTENCEPIECE, adds_bos=True
         ),
+        "mistralai/Mistral-7B-v0.3": KnownModel(
+            "mistral",
+            _shape((4096, 14_336, 32, 32, 8), 32_768, **{**_MISTRAL, "sliding_window": None, "rope_theta": 1e6}),
+            _SENTENCEPIECE,
+            adds_bos=True,
+        ),
         "huggyllama/llama-7b": _llama(_LLAMA_7B, 32_000, max_position_embeddings=2048, rms_norm_eps=1e-6),
         "huggyllama/llama-13b": _llama(_LLAMA_13B, 32_000, max_position_embeddings=2048, rms_norm_eps=1e-6),
         "meta-llama/Llama-2-7b-hf": _llama(_LLAMA_7B, 32_000, max_position_embeddings=4096, rms_norm_eps=1e-5),
@@ -131,8 +160,13 @@ KNOWN_MODELS: Mapping[str, KnownModel] = MappingProxyType(
         "HuggingFaceTB/SmolLM2-135M": _smollm2((576, 1536, 30, 9, 3), chat=False),
         "HuggingFaceTB/SmolLM2-135M-Instruct": _smollm2((576, 1536, 30, 9, 3), chat=True),
         "HuggingFaceTB/SmolLM2-360M": _smollm2((960, 2560, 32, 15, 5), chat=False),
+        "HuggingFaceTB/SmolLM2-360M-Instruct": _smollm2((960, 2560, 32, 15, 5), chat=True),
         "HuggingFaceTB/SmolLM2-1.7B": _smollm2((2048, 8192, 24, 32, 32), chat=False),
         "HuggingFaceTB/SmolLM2-1.7B-Instruct": _smollm2((2048, 8192, 24, 32, 32), chat=True),
+        "Qwen/Qwen2.5-0.5B": _qwen2((896, 4864, 24, 14, 2), tied=True),
+        "Qwen/Qwen2.5-1.5B": _qwen2((1536, 8960, 28, 12, 2), tied=True),
+        "Qwen/Qwen2.5-3B": _qwen2((2048, 11_008, 36, 16, 2), tied=True),
+        "Qwen/Qwen2.5-7B": _qwen2((3584, 18_944, 28, 28, 4), 152_064, tied=False),
         "Qwen/Qwen3-0.6B-Base": _qwen3((1024, 3072, 28, 16, 8), chat=False, tied=True),
         "Qwen/Qwen3-1.7B-Base": _qwen3((2048, 6144, 28, 16, 8), chat=False, tied=True),
         "Qwen/Qwen3-4B-Base": _qwen3((2560, 9728, 36, 32, 8), chat=False, tied=True),
@@ -141,6 +175,13 @@ KNOWN_MODELS: Mapping[str, KnownModel] = MappingProxyType(
         "Qwen/Qwen3-1.7B": _qwen3((2048, 6144, 28, 16, 8), chat=True, tied=True),
         "Qwen/Qwen3-4B": _qwen3((2560, 9728, 36, 32, 8), chat=True, tied=True),
         "Qwen/Qwen3-8B": _qwen3((4096, 12_288, 36, 32, 8), chat=True, tied=False),
+        "meta-llama/Meta-Llama-3-8B": KnownModel(
+            "llama",
+            _shape((4096, 14_336, 32, 32, 8), 128_256, max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=5e5),
+            {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
+            _LLAMA3_ADDED,
+            adds_bos=True,
+        ),
         "meta-llama/Llama-3.2-1B": _llama3((2048, 8192, 16, 32, 8), chat=False, factor=32.0, tie_word_embeddings=True),
         "meta-llama/Llama-3.2-3B": _llama3((3072, 8192, 28, 24, 8), chat=False, factor=32.0, tie_word_embeddings=True),
         "meta-llama/Llama-3.1-8B": _llama3((4096, 14_336, 32, 32, 8), chat=False, factor=8.0),
@@ -150,8 +191,22 @@ KNOWN_MODELS: Mapping[str, KnownModel] = MappingProxyType(
         "meta-llama/Llama-3.1-8B-Instruct": _llama3((4096, 14_336, 32, 32, 8), chat=True, factor=8.0),
         "allenai/OLMo-2-0425-1B": _olmo2((2048, 8192, 16, 16, 16)),
         "allenai/OLMo-2-1124-7B": _olmo2((4096, 11_008, 32, 32, 32)),
+        "google/gemma-2-2b": _gemma2((2304, 9216, 26, 8, 4)),
+        "google/gemma-2-9b": _gemma2((3584, 14_336, 42, 16, 8)),
+        "google/gemma-3-270m": _gemma3((640, 2048, 18, 4, 1), chat=False),
         "google/gemma-3-1b-pt": _gemma3((1152, 6912, 26, 4, 1), chat=False),
         "google/gemma-3-1b-it": _gemma3((1152, 6912, 26, 4, 1), chat=True),
+        "openai-community/gpt2": KnownModel(
+            "gpt2",
+            {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "vocab_size": 50_257},
+            {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
+        ),
     }
 )
 """Models of the Hub that the shipped recipes name, or are likely to be named, by their ids."""
+
+
+def known_config(name: str) -> dict[str, Any] | None:
+    """The shape of a model of the Hub as a config.json; None for one that is not in the table."""
+    known = KNOWN_MODELS.get(name)
+    return None if known is None else {"model_type": known.architecture, **known.shape}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deita_train.cost.known_models import known_config
 from deita_train.models.adapter_files import is_adapter, locate_base
+from deita_train.models.known_models import known_config
 from deita_train.models.weight_shapes import Shapes, shapes_in_folder, shapes_of_config
 from deita_train.plan.node import Node
 from deita_train.stages.kinds import STAGE_KINDS

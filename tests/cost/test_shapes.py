@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from deita_train.cost.known_models import KNOWN_MODELS, known_config
 from deita_train.cost.shape import sizes_of
+from deita_train.models.known_models import KNOWN_MODELS, known_config
 from deita_train.models.weight_shapes import count_weights, shapes_of_config
 
 # As the models' pages on the Hub state them, from the headers of their safetensors files.
@@ -56,7 +56,7 @@ def test_a_known_model_has_as_many_weights_as_its_page_says(name):
 
 def test_every_known_model_has_sizes():
     assert len(KNOWN_MODELS) > 30 and known_config("org/other") is None
-    for name, config in KNOWN_MODELS.items():
+    for name, config in ((name, known_config(name)) for name in KNOWN_MODELS):
         sizes = sizes_of(config)
         assert sizes.weights == sizes.trunk + sizes.tables + (0 if sizes.tied else sizes.head), name
 

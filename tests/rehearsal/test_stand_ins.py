@@ -188,10 +188,11 @@ def test_a_known_model_has_a_shape_for_planning_and_a_miniature_for_running(name
     made = make_miniature(name, None, "sft", TEXTS, tmp_path / "made", trust_code=False)
     shape, small = AutoConfig.from_pretrained(made.shape), AutoConfig.from_pretrained(made.miniature)
     assert shape.model_type == small.model_type == known.architecture
-    assert shape.num_hidden_layers == known.shape["num_hidden_layers"] and small.num_hidden_layers < 8
+    layers = known.shape.get("num_hidden_layers", known.shape.get("n_layer"))
+    assert shape.num_hidden_layers == layers and small.num_hidden_layers < 8
     tokenizer = AutoTokenizer.from_pretrained(made.miniature)
     assert all(getattr(tokenizer, role) == token for role, token in known.tokens.items())
-    assert all(tokenizer.convert_tokens_to_ids(token) != tokenizer.unk_token_id for token in known.added)
+    assert tokenizer.get_vocab().keys() >= set(known.added)
     assert (tokenizer.chat_template is not None) == (known.template is not None)
     assert small.vocab_size == len(tokenizer) and small.eos_token_id == tokenizer.eos_token_id
     digits = {tokenizer("1 " + digit).input_ids[-1] for digit in "123456"}
