@@ -116,6 +116,8 @@ TRAINED_AS = {
     "mistral-7b": "deita/deita-7b-v1.0-sft-6k-from-pool.yaml",
 }
 
+BUDGETS = {"figure-2-budgets": 1000, "table-7-llama1-13b": 10000, "table-7-llama2-13b": 10000}  # others 6,000
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
@@ -182,7 +184,7 @@ def test_rows_are_trained_on_as_in_the_recipes_of_the_released_models(file):
     for dimension in ("complexity", "quality"):
         assert getattr(own.scorers, dimension) in (None, getattr(whole.scorers, dimension))
     assert own.select.threshold == 0.9
-    assert own.select.budget == {"figure-2": 1000, "table-7-": 10000}.get(Path(file).stem[:8], 6000) or "mistral" in file
+    assert own.select.budget == BUDGETS.get(Path(file).stem, 6000)
 
 
 def test_what_tables_share_is_made_once(folder):
