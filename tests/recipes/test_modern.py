@@ -5,6 +5,7 @@ The Hub cannot be asked here: a model's own template and its miniature come from
 
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,9 @@ def hub(tmp_path, monkeypatch, miniatures):
     plain = model_templates.own_template
 
     def own_template(identity, location):
-        return plain({}, str(miniatures[family_of(identity["hub"])])) if "hub" in identity else plain(identity, location)
+        return (
+            plain({}, str(miniatures[family_of(identity["hub"])])) if "hub" in identity else plain(identity, location)
+        )
 
     def published(dataset, **_):
         for number in range(8):
@@ -165,7 +168,7 @@ def test_the_cpu_recipe_has_one_file_and_one_model(hub, miniatures):
         data.scorers.quality.train.heldout.instruction_share,
         data.pool.instruction_share,
     ]
-    assert all(before[1] <= after[0] for before, after in zip(shares, shares[1:], strict=False))  # nothing is in two
+    assert all(before[1] <= after[0] for before, after in pairwise(shares))  # nothing is in two
     lines = data_lines(planned(CPU, hub, "x-file=judged.jsonl", "x-model=lm", "evaluate.heldout.rows=8",
                                "select.budget=20", gpus=0))  # fmt: skip
     assert lines and not any("refused" in line for line in lines), lines

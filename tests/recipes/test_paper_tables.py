@@ -73,7 +73,7 @@ FIGURE_2 = {
     ("DEITA paper, Table 5", of("random", ("select.budget", 6000))): 5.84,
     ("DEITA paper, Table 6", of("random", *AT_10K)): 6.03,
 }
-TASKS = ("arc_challenge", "hellaswag", "mmlu", "truthfulqa_mc2", "mean")
+TASKS = tuple(f"lm_eval.{task}" for task in ("arc_challenge", "hellaswag", "mmlu", "truthfulqa_mc2", "mean"))
 BY_POOL = {
     "table-2-complexity{}": TABLE_2,
     "table-2-complexity{}-50k": TABLE_2_50K,
@@ -99,7 +99,9 @@ def expected_figures():
         }
     for model, rows in TABLE_7.items():
         found[f"table-7-{model}"] = {
-            ("DEITA paper, Table 7", *where): {f"lm_eval.{task}": value for task, value in zip(TASKS, values, strict=True)}
+            ("DEITA paper, Table 7", *where): {
+                f"lm_eval.{task}": value for task, value in zip(TASKS, values, strict=True)
+            }
             for where, values in rows.items()
         }
     found["figure-2-budgets"] = {
@@ -210,12 +212,15 @@ def test_rows_of_x_base_are_read_in_their_published_columns(folder, monkeypatch)
     monkeypatch.setattr(stage_models, "hub_folder", lambda *named, **how: folder / "model")
     rows = {
         "tatsu-lab/alpaca": {"instruction": "Add.", "input": "1, 2", "output": "3", "text": "Below is ... Add."},
-        "databricks/databricks-dolly-15k": {"instruction": "Add.", "context": "1, 2", "response": "3", "category": "qa"},
+        "databricks/databricks-dolly-15k": {"instruction": "Add.", "context": "1", "response": "1", "category": "qa"},
     }
-    monkeypatch.setattr(
-        sources, "hub_rows", lambda name, **_: (SourceRow(place, f"{name} {place}", rows[name]) for place in range(3))
-    )
-    few = [f"pool.sources=[{', '.join(f'{{dataset: {name}}}' for name in [*rows, 'x_base_oasst.jsonl', 'x_base_flan.jsonl'])}]"]
+
+    def published(name, **_):
+        return (SourceRow(place, f"{name} {place}", rows[name]) for place in range(3))
+
+    monkeypatch.setattr(sources, "hub_rows", published)
+    named = ", ".join(f"{{dataset: {name}}}" for name in [*rows, "x_base_oasst.jsonl", "x_base_flan.jsonl"])
+    few = [f"pool.sources=[{named}]"]
     lines = data_lines(planned("paper/table-3-quality-x-base.yaml", folder, *few, "select.allow_fewer=true"))
     assert any("12 rows" in line for line in lines), lines
 
