@@ -8,6 +8,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from recipe_files import RECIPES, commands, files_below, header, parsed
 from test_model_families import write_family
@@ -20,6 +21,7 @@ from deita_train.plan.plan import make_plan
 from deita_train.plan.unread import unread_lines
 from deita_train.recipe.loading import load_recipe
 from deita_train.stages import stage_model as stage_models
+from deita_train.stages.training.trial import try_trainings
 
 # By the beginning of a model's id: its family, and whether the base of that name has a template of its own.
 MODELS = {
@@ -142,6 +144,18 @@ def test_its_rows_fit_its_template_and_tokenizer(file, hub):
     sets += ["dpo.preferences.sample=8"] if Path(file).stem in WITH_DPO else []
     lines = data_lines(planned(file, hub, *sets))
     assert lines and not any(re.search("refused|without|cannot|dropped", line) for line in lines), lines
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_its_trainings_are_tried_on_a_miniature_of_the_architecture(file, hub, monkeypatch, miniatures):
+    """The adapter's layers are there, and the installed trl takes each field."""
+
+    def cached(name, file, **_):
+        return str(miniatures[family_of(name)] / file)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    found = try_trainings(planned(file, hub).nodes, elsewhere=True)
+    assert (found.problems, found.notes) == ([], [])
 
 
 def test_the_cpu_recipe_has_one_file_and_one_model(hub, miniatures):
