@@ -47,6 +47,7 @@ WITH_DPO = ("llama-3.1-8b-lora", "qwen3-8b")
 WHOLE = ("olmo2-1b", "qwen3-8b", "smollm2-1.7b", "smollm2-135m")  # the others train adapters
 FILES = [f"modern/{name}.yaml" for name in BASES]
 CPU = "modern/real_cpu.yaml"
+OF_YOURS = ("x-file=real_pool_sharegpt.jsonl", "x-model=my_model")
 CHAT = [{"from": "human", "value": "Name a colour."}, {"from": "gpt", "value": "Green."}]
 TURNS = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Green."}]
 ROWS = {
@@ -109,6 +110,19 @@ def hub(tmp_path, monkeypatch, miniatures):
     return tmp_path
 
 
+@pytest.fixture
+def of_yours(hub, miniatures):
+    """The file and the model that the CPU recipe asks for, by the names of its command."""
+    shutil.copytree(miniatures["smollm2", False], hub / "my_model")
+    rows = "".join(
+        f'{{"conversations": [{{"from": "human", "value": "What is {n}?"}}, {{"from": "gpt", "value": "{n}, {k}."}}], '
+        f'"win_probability": 0.{k}}}\n'
+        for n in range(60)
+        for k in range(6)
+    )
+    (hub / "real_pool_sharegpt.jsonl").write_text(rows)
+
+
 def planned(file, folder, *sets, gpus=4):
     return make_plan(RECIPES / file, sets, folder / "runs", planned_gpus=gpus)
 
@@ -158,16 +172,8 @@ def test_its_trainings_are_tried_on_a_miniature_of_the_architecture(file, hub, m
     assert (found.problems, found.notes) == ([], [])
 
 
-def test_the_cpu_recipe_has_one_file_and_one_model(hub, miniatures):
-    shutil.copytree(miniatures["smollm2", False], hub / "lm")
-    rows = "".join(
-        f'{{"conversations": [{{"from": "human", "value": "What is {n}?"}}, {{"from": "gpt", "value": "{n}, {k}."}}], '
-        f'"win_probability": 0.{k}}}\n'
-        for n in range(60)
-        for k in range(6)
-    )
-    (hub / "judged.jsonl").write_text(rows)
-    plan = planned(CPU, hub, "x-file=judged.jsonl", "x-model=lm", gpus=0)
+def test_the_cpu_recipe_has_one_file_and_one_model(hub, of_yours):
+    plan = planned(CPU, hub, *OF_YOURS, gpus=0)
     assert unread_lines(plan) == []
     assert [cell.label for cell in plan.cells[1:4]] == ["deita, seed 1", "deita, seed 2", "deita, seed 3"]
     assert len(plan.cells) == 1 + 3 * 3
@@ -183,18 +189,18 @@ def test_the_cpu_recipe_has_one_file_and_one_model(hub, miniatures):
         data.pool.instruction_share,
     ]
     assert all(before[1] <= after[0] for before, after in pairwise(shares))  # nothing is in two
-    lines = data_lines(planned(CPU, hub, "x-file=judged.jsonl", "x-model=lm", "evaluate.heldout.rows=8",
+    lines = data_lines(planned(CPU, hub, *OF_YOURS, "evaluate.heldout.rows=8",
                                "select.budget=20", gpus=0))  # fmt: skip
     assert lines and not any("refused" in line for line in lines), lines
 
 
 @pytest.mark.parametrize("file", [*FILES, CPU])
-def test_its_header_says_what_a_reader_needs(file, hub, monkeypatch):
+def test_its_header_says_what_a_reader_needs(file, hub, of_yours, monkeypatch):
     text = "\n".join(header(file))
     for label in ("Model", "Lengths", "Time") if file == CPU else ("Template", "Hardware", "Values"):
         assert re.search(rf"^ {label}\s", text, re.MULTILINE), label
     found = commands(file)
     assert found[0][:3] == ["deita-train", "run", f"recipes/{file}"]
-    for words in found if file != CPU else ():
+    for words in found:
         _, sets, until, gpus = parsed(words, monkeypatch)
         assert make_plan(RECIPES / file, sets, hub / "runs", until, gpus or 4).nodes
