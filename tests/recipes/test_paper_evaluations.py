@@ -34,12 +34,9 @@ def with_evaluations(text):
 
 
 @pytest.fixture(autouse=True)
-def judged(tmp_path, monkeypatch):
+def judged(monkeypatch):
     monkeypatch.setattr(inputs, "resolve_commit", lambda *_: "0" * 40)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
-    monkeypatch.chdir(tmp_path)
-    for name in ("x_base_oasst", "x_base_flan"):
-        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "Hi", "completion": "Hello."}')
 
 
 def plans(folder, file):

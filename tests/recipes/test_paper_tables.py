@@ -8,17 +8,11 @@ from pathlib import Path
 
 import pytest
 from recipe_files import RECIPES, commands, files_below, header, parsed
-from tiny_recipe import data_lines
-from transformers import LlamaConfig
 
-from deita_train.data import sources
-from deita_train.data.sources import SourceRow
 from deita_train.plan import inputs
 from deita_train.plan.plan import make_plan
 from deita_train.plan.unread import unread_lines
 from deita_train.recipe.loading import load_recipe
-from deita_train.stages import stage_model as stage_models
-from deita_train.training.miniature import train_tokenizer
 
 FILES = files_below("paper")
 SEEDS = "deita/deita-7b-v1.0-from-seeds.yaml"
@@ -99,10 +93,7 @@ def expected_figures():
         }
     for model, rows in TABLE_7.items():
         found[f"table-7-{model}"] = {
-            ("DEITA paper, Table 7", *where): {
-                f"lm_eval.{task}": value for task, value in zip(TASKS, values, strict=True)
-            }
-            for where, values in rows.items()
+            ("DEITA paper, Table 7", *where): dict(zip(TASKS, values, strict=True)) for where, values in rows.items()
         }
     found["figure-2-budgets"] = {
         (source, "sft", cell): {"mt_bench": value} for (source, cell), value in FIGURE_2.items()
@@ -123,13 +114,10 @@ BUDGETS = {"figure-2-budgets": 1000, "table-7-llama1-13b": 10000, "table-7-llama
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A Hub that has one commit of everything, a key for the chat model, and the files of X_base."""
+    """A Hub that has one commit of everything, and a key for the chat model."""
     monkeypatch.setattr(inputs, "resolve_commit", lambda *_: "0" * 40)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
     monkeypatch.chdir(tmp_path)
-    for name in ("x_base_oasst", "x_base_flan"):
-        rows = "\n".join(f'{{"prompt": "Name {number}", "completion": "{name} {number}"}}' for number in range(3))
-        (tmp_path / f"{name}.jsonl").write_text(rows)
     return tmp_path
 
 
@@ -206,23 +194,11 @@ def test_what_tables_share_is_made_once(folder):
     assert randoms == {keys["paper/figure-2-budgets.yaml"]["random, budget 6000"]}
 
 
-def test_rows_of_x_base_are_read_in_their_published_columns(folder, monkeypatch):
-    train_tokenizer([], 259, "", folder / "model")
-    LlamaConfig().save_pretrained(folder / "model")
-    monkeypatch.setattr(stage_models, "hub_folder", lambda *named, **how: folder / "model")
-    rows = {
-        "tatsu-lab/alpaca": {"instruction": "Add.", "input": "1, 2", "output": "3", "text": "Below is ... Add."},
-        "databricks/databricks-dolly-15k": {"instruction": "Add.", "context": "1", "response": "1", "category": "qa"},
-    }
-
-    def published(name, **_):
-        return (SourceRow(place, f"{name} {place}", rows[name]) for place in range(3))
-
-    monkeypatch.setattr(sources, "hub_rows", published)
-    named = ", ".join(f"{{dataset: {name}}}" for name in [*rows, "x_base_oasst.jsonl", "x_base_flan.jsonl"])
-    few = [f"pool.sources=[{named}]"]
-    lines = data_lines(planned("paper/table-3-quality-x-base.yaml", folder, *few, "select.allow_fewer=true"))
-    assert any("12 rows" in line for line in lines), lines
+@pytest.mark.parametrize("file", FILES)
+def test_the_pool_is_the_released_one(file):
+    pool = recipe_of(file).pool
+    assert pool.dataset == ("hkust-nlp/deita-redundant-pool-data" if "x-base" in file else "AndrewZeng/deita_sota_pool")
+    assert pool.rows == (50_000 if file.endswith("-50k.yaml") else None)
 
 
 @pytest.mark.parametrize("file", [*FILES, SEEDS])
