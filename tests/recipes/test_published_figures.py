@@ -28,6 +28,7 @@ WITH_DPO = {**MISTRAL_6K, "dpo": "Mistral-7B, 6K + DPO"}
 ROWS = {
     "deita-7b-v1.0": WITH_DPO,
     "deita-7b-v1.0-from-pool": WITH_DPO,
+    "deita-7b-v1.0-from-seeds": WITH_DPO,
     "deita-7b-v1.0-sft-6k": MISTRAL_6K,
     "deita-7b-v1.0-sft-6k-from-pool": MISTRAL_6K,
     "deita-7b-v1.0-sft-10k": {"sft": "Mistral-7B, 10K"},

@@ -2,28 +2,22 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
+from recipe_files import RECIPES, ROOT, commands, files_below, header, parsed
 from tiny_recipe import data_lines
 from transformers import LlamaConfig
-from typer.testing import CliRunner
 
-import deita_train
-from deita_train.cli import app
 from deita_train.data import sources
 from deita_train.data.sources import SourceRow
 from deita_train.errors import UserError
 from deita_train.plan import inputs
-from deita_train.plan import plan as plan_module
 from deita_train.plan.plan import make_plan
 from deita_train.recipe.loading import load_recipe, trainings
 from deita_train.stages import stage_model as stage_models
 from deita_train.training.miniature import train_tokenizer
 
-ROOT = Path(deita_train.__file__).parent.parent
-RECIPES = ROOT / "recipes"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 MISTRAL, LLAMA1, LLAMA2 = "mistralai/Mistral-7B-v0.1", "huggyllama/llama-13b", "meta-llama/Llama-2-13b-hf"
@@ -206,32 +200,16 @@ def value_at(recipe, dotted):
     return value
 
 
-def header(file):
-    """The comment that a recipe starts with, without its signs."""
-    lines = (RECIPES / file).read_text().splitlines()
-    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    return [line.removeprefix("#") for line in lines[:end]]
-
-
-def commands(file):
-    """The commands of a recipe's header as words; those that go on after a backslash are one."""
-    text = re.sub(r"\\\n\s*", "", "\n".join(header(file)))
-    lines = [line.strip() for line in text.splitlines() if line.strip().startswith("deita-train ")]
-    for name, value in {"$F": "real_pool_sharegpt.jsonl", "$LM": "my_model", "$ENCODER": "my_encoder"}.items():
-        lines = [line.replace(name, value) for line in lines]
-    return [shlex.split(line, comments=True) for line in lines]
-
-
 def test_every_file_is_known_here():
-    found = [str(path.relative_to(RECIPES)) for path in RECIPES.rglob("*.y*ml")]
-    assert sorted(found) == FILES
-    assert len(FILES) == 17
+    elsewhere = [*files_below("paper"), *files_below("modern"), "deita/deita-7b-v1.0-from-seeds.yaml"]
+    assert files_below(".") == sorted([*FILES, *elsewhere])
+    assert (len(FILES), len(elsewhere)) == (17, 20 + 9 + 1)  # test_paper_tables.py and test_modern.py have these
     assert set(STAGES) == set(PAPER) == set(REPORTED)
 
 
 def test_names_are_those_of_the_files():
-    names = {file: load_recipe(RECIPES / file).recipe.name for file in FILES}
-    assert names == {file: Path(file).stem for file in FILES}
+    names = {file: load_recipe(RECIPES / file).recipe.name for file in files_below(".")}
+    assert names == {file: Path(file).stem for file in names}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -386,25 +364,6 @@ def test_a_broken_copy_is_refused_at_its_line(file, tmp_path):
     assert f"did you mean {name}?" in str(caught.value)
 
 
-class Parsed(Exception):
-    """What the command line asked to be planned."""
-
-
-def parsed(words, monkeypatch):
-    """Recipe, overrides, stage to stop at and GPUs of a command line, by the command line's own parser."""
-    asked = []
-
-    def note(recipe, sets, runs, until=None, planned_gpus=None, **ignored):
-        asked.append((recipe, sets, until, planned_gpus))
-        raise Parsed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(plan_module, "make_plan", note)
-        answer = CliRunner().invoke(app, words[1:])
-    assert isinstance(answer.exception, Parsed), f"{shlex.join(words)}: {answer.output}"
-    return asked[0]
-
-
 @pytest.mark.parametrize("file", FILES)
 def test_the_commands_of_its_header_can_be_given(file, hub, data, monkeypatch):
     found = commands(file)
@@ -478,7 +437,7 @@ def test_the_budget_sweep_has_these_trainings(hub, data):
     assert trained_on == {(method, size) for method in ("deita", "random") for size in budgets} | {("whole_pool", None)}
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", files_below("."))
 def test_the_readme_lists_it(file):
     assert f"recipes/{file}" in (ROOT / "README.md").read_text()
 

@@ -35,7 +35,7 @@ def invoke(*words):
 
 
 def test_every_recipe_is_listed_with_its_description():
-    assert list(shipped_recipes()) == NAMES and len(NAMES) >= 16
+    assert list(shipped_recipes()) == NAMES and len(NAMES) == 47
     answer = invoke("recipes")
     assert answer.exit_code == 0
     lines = [line.split(maxsplit=1) for line in answer.output.splitlines()]
@@ -82,7 +82,7 @@ def test_commands_take_a_name(empty):
     [
         ("quikstart", ["quickstart"]),
         ("recipes/quickstart.yaml", ["quickstart"]),
-        ("deita-7b-v1.0", ["deita/deita-7b-v1.0", "deita/deita-7b-v1.0-from-pool", "deita/deita-7b-v1.0-sft-10k"]),
+        ("deita-7b-v1.0", ["deita/deita-7b-v1.0", "deita/deita-7b-v1.0-from-pool", "deita/deita-7b-v1.0-from-seeds"]),
         ("llama2", ["deita/deita-llama2-13b-sft"]),
         ("SMOKE", ["smoke"]),
         ("zzzzzz", []),
