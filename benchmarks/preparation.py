@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 from memory import own_memory
@@ -212,8 +213,9 @@ def perplexity_by_number(context: "StageContext") -> None:
     rows = RowFile(context.prepared_dir / ROWS)
     result = run_pass(context, None, losses, ("loss", "tokens"))
     assert result is not None
-    perplexity.token_losses = lambda _: TokenLosses(result.columns["loss"], result.columns["tokens"], {}, "cpu")
-    perplexity.run(context)
+    found = TokenLosses(result.columns["loss"], result.columns["tokens"], {}, "cpu")
+    with patch.object(perplexity, "token_losses", lambda _: found):
+        perplexity.run(context)
 
 
 def _scores(positions: Sequence[int]) -> dict[str, np.ndarray]:

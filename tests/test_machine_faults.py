@@ -67,7 +67,7 @@ READERS = {
     "a published table": (
         datasets, "load_from_disk", WORDS, lambda folder: row_reuse._chunks(context(folder), folder, "value"),
     ),
-    "copied rows": (pq, "ParquetFile", WORDS, lambda folder: list(row_reuse._read_kept(context(folder)))),
+    "copied rows": (pq, "ParquetFile", WORDS, lambda folder: list(row_reuse.reused_items(context(folder)))),
     "a trace": (datasets, "load_from_disk", WORDS, lambda folder: read_trace("select", folder, [])),
     "a tokenizer": (AutoTokenizer, "from_pretrained", WORDS, lambda folder: load_tokenizer(str(folder))),
     "a model's configuration": (AutoConfig, "from_pretrained", WORDS, model_folder.check_model_folder),

@@ -14,6 +14,8 @@ from deita_train.store.atomic_io import read_json
 
 INDEX = "model.safetensors.index.json"
 Shapes = Mapping[str, tuple[int, ...]]
+# A safetensors file starts with the length of a JSON text, 64-bit little-endian; then comes the text.
+_LENGTH = struct.Struct("<Q")
 
 
 def shapes_in_folder(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -35,9 +37,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _header(path: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """A safetensors file starts with the length of a JSON text (64-bit little-endian), then the text."""
+    """The name and the shape of each weight in a safetensors file.
+
+    Raises:
+        ValueError: it is none, or is cut off within its header.
+    """
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+        start = file.read(_LENGTH.size)
+        (length,) = _LENGTH.unpack(start) if len(start) == _LENGTH.size else (None,)
+        if length is None or length > path.stat().st_size:
+            raise ValueError(f"{path} is not a complete safetensors file")
         header = json.loads(file.read(length))
     return [(name, tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
 

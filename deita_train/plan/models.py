@@ -80,7 +80,7 @@ def _of_folder(folder: Path, name: str = "") -> FoundModel:
     config = read_json(folder / "config.json")
     try:
         shapes = shapes_in_folder(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # the run says what is wrong with them
         shapes = {}
     return FoundModel(name or str(folder), config, shapes) if shapes else _of_config(name or str(folder), config)
 

@@ -25,6 +25,7 @@ PARTS = {
     "inference.row_file.ROWS_PER_BATCH": 32,
     "inference.batch_inference._MOST_HELD": 1 << 14,
     "inference.shards._ROWS_PER_PART": 32,
+    "selection.repr_filter.unit_rows.ROWS_PER_PASS": 32,
     "stages.inference.score._ROWS_PER_PART": 32,
     "stages.inference.score._MOST_IN_MEMORY": 1 << 12,
     "stages.inference.row_reuse._HASHES_AT_ONCE": 32,

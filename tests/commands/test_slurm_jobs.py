@@ -149,6 +149,7 @@ def printed(tmp_path, processes):
     data = json.loads(path.read_text())
     del data["perplexity"], data["evaluate"]
     data["select"] = {"method": "deita", "score": "quality", "budget": 10, "threshold": 1.0}
+    data["embedding"]["center"] = True  # so that it reads no scores
     path.write_text(json.dumps(data))
 
     def printed():
@@ -208,7 +209,9 @@ def eight_gpus(monkeypatch):
 def test_the_options_of_the_jobs(tmp_path):
     two_nodes = tmp_path / "two.yaml"
     two_nodes.write_text("distributed_type: MULTI_GPU\nnum_machines: 2\nnum_processes: 16\n")
-    made = plan(tmp_path, recipe("evaluate", sft__launch=str(two_nodes), sft__global_batch_size=16))
+    made = plan(
+        tmp_path, recipe("evaluate", sft__launch=str(two_nodes), sft__global_batch_size=16, embedding__rows="all")
+    )
     lines = slurm_jobs(made, None, 64).splitlines()
     jobs = {line.split()[1]: line for line in lines if "=$(submit " in line}
     assert list(jobs)[-1] == "report" and len(jobs) == 10 + 3 + 1

@@ -27,7 +27,7 @@ from deita_train.selection.baselines.ranking import top_rows
 
 def nearest_length(candidates, budget):
     """By the distance of the first message's length from 20 characters."""
-    lengths = [len(messages[0]["content"]) for messages in candidates.values("messages")]
+    lengths = [len(messages[0]["content"]) for (messages,) in candidates.values("messages")]
     return top_rows(candidates.ids, [-abs(length - TARGET) for length in lengths], budget)
 '''
 SETTING_ROW = (

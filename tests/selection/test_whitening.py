@@ -95,7 +95,8 @@ def test_the_stage_whitens_by_the_whole_pool_and_compares_in_the_same_space(tmp_
 
 @pytest.mark.usefixtures("no_gpus")
 def test_whitening_is_in_the_key_of_what_reads_embeddings(tmp_path):
-    plain, changed = graph(tmp_path, recipe()), graph(tmp_path, recipe(embedding__whiten=True))
+    plain = graph(tmp_path, recipe(embedding__rows="all"))
+    changed = graph(tmp_path, recipe(embedding__whiten=True))
     assert "whiten" not in plain["select"].hashed and changed["select"].hashed["whiten"] == 512
     assert changed["embed"].key == plain["embed"].key and changed["select"].key != plain["select"].key
     told = {"compare__methods": ["random"], "embedding__whiten": True, "embedding__whiten_dimensions": 9}

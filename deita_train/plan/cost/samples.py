@@ -3,8 +3,10 @@
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,7 +101,7 @@ def _of_file(file: Path) -> Sample | None:
         if name.endswith(".csv"):
             return _of_csv(file)
         return _of_parquet(file) if name.endswith(".parquet") else None
-    except (OSError, ValueError, csv.Error):
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error):
         return None  # the run says what is wrong with it
 
 
@@ -157,9 +159,8 @@ def _of_parquet(file: Path) -> Sample:
 
     table = ParquetFile(file)
     groups = _evenly(range(table.num_row_groups), _GROUPS)
-    rows = [
-        row for group in groups for row in _evenly(table.read_row_group(group).to_pylist(), _MEASURED // len(groups))
-    ]
+    read = (table.iter_batches(_MEASURED // len(groups), row_groups=[group]) for group in groups)
+    rows = [row for batches in read for batch in islice(batches, 1) for row in batch.to_pylist()]
     return Sample(table.metadata.num_rows, True, _lengths(rows))
 
 
