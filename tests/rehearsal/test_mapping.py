@@ -12,11 +12,16 @@ TWINS = {"zero2": "cpu_zero2", "zero3": "cpu_zero3"}
 pytestmark = pytest.mark.usefixtures("offline", "no_gpus")
 
 
+def _marks(file):
+    """The tables of the paper differ in few things, and making the stand-ins of each takes seconds."""
+    return [pytest.mark.faults] if file.startswith("paper/") and file != "paper/table-6-mistral-7b.yaml" else []
+
+
 def test_every_shipped_recipe_is_here():
-    assert len(FILES) == 16
+    assert len(FILES) == 47
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [pytest.param(file, marks=_marks(file)) for file in FILES])
 def test_a_shipped_recipe_is_a_small_recipe_with_the_same_stages(file, own_files, tmp_path):
     path = RECIPES / file
     data, positions = load_data(path)
@@ -24,14 +29,14 @@ def test_a_shipped_recipe_is_a_small_recipe_with_the_same_stages(file, own_files
     small_data, replacements = small_recipe(data, tmp_path)
     loaded = recipe_of(small_data, path, positions)
     small = loaded.recipe
-    assert set(small.model_fields_set) == set(real.model_fields_set)
+    assert set(small.model_fields_set) == set(real.model_fields_set) - {"report"}
     stated = dict(trainings(real))
     assert [name for name, _ in trainings(small)] == list(stated)
     for name, training in trainings(small):
         before = stated[name]
         assert training.global_batch_size <= 8 and training.global_batch_size <= before.global_batch_size
         assert training.launch == TWINS.get(before.launch, before.launch)
-        changed = {"num_train_epochs", "max_length"}
+        changed = {"num_train_epochs", "max_length", "bf16"}
         assert {k: v for k, v in training.trainer.items() if k not in changed} == {
             k: v for k, v in before.trainer.items() if k not in changed
         }

@@ -166,7 +166,7 @@ def test_a_run_and_parts_exclude_each_other_and_name_the_other(processes, recipe
     with hold(store.lock_path(node.id), store.workers_lock_path(node.id), "embed"):
         process = start(processes, recipe, runs, "embed", "1/2")
         assert end(process) == 1  # a UserError, outside the command line
-    process = start(processes, recipe, runs, "embed", "1/2", slow=0.3)
+    process = start(processes, recipe, runs, "embed", "1/2", slow=5.0)
     while not shards(recipe, runs, "embed"):
         time.sleep(0.01)
     with pytest.raises(BeingMade, match=rf"^embed is being made by process {process.pid} on .*Wait for it, or stop it"):

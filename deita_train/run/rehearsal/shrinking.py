@@ -187,7 +187,8 @@ def _put_endpoints(recipe: Rewriter, address: str) -> None:
 
 
 def _keep_reports_here(recipe: Rewriter) -> None:
-    """Nothing of a rehearsal is sent anywhere."""
+    """Nothing of a rehearsal is sent anywhere, or stands beside a publication's figures."""
+    recipe.drop("report", "a rehearsal measures nothing that they could stand beside")
     if recipe.has("wandb") or recipe.at("wandb") == {}:
         recipe.put("wandb.mode", "offline", "nothing is sent", default="online")
     services = recipe.at("report_to")
