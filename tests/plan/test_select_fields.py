@@ -368,11 +368,17 @@ def test_strata_that_cannot_be(tmp_path, changes, message):
     assert message in refusal(tmp_path, recipe(**{f"select__{name}": value for name, value in changes.items()}))
 
 
-def test_validate_counts_the_strata(tmp_path):
+@pytest.mark.parametrize(
+    "of_method",
+    [{"method": "random"}, {"method": "deita", "score": {"weights": {"quality": 1.0}}}],
+    ids=["random", "a score that is not made yet"],
+)
+def test_validate_counts_the_strata(tmp_path, of_method):
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = [{"messages": turns, "domain": domain} for domain in ("code", "chat", None, "code")]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    changes = {"select__method": "random", "select__budget": 2, "select__strata": {"by": "domain"}}
+    fields = of_method | {"budget": 2, "strata": {"by": "domain"}}
+    changes = {f"select__{name}": value for name, value in fields.items()}
     pool = {"dataset": str(tmp_path / "rows.jsonl")}
     lines = data_lines(plan(tmp_path, recipe("sft", "evaluate", pool=pool, **changes)))
     told = lines.index("select: 2 strata by 'domain', rows of each: code 2, chat 1")

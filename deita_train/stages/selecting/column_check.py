@@ -52,7 +52,7 @@ def _of_strata(stage: StageToValidate) -> Iterator[str]:
     if strata is None or strata["by"] == EMBEDDING_CLUSTERS:
         return
     pool, _ = read_once(stage.parents["pool"])
-    candidates = Candidates(pool, SelectionSettings.of_stage(stage.identity))
+    candidates = Candidates(pool, SelectionSettings())  # a method's own could name numbers that are not made yet
     reasons = without_stratum(candidates, strata)
     drops = Counter(filter(None, reasons))
     named = candidates.subset([place for place, reason in enumerate(reasons) if reason is None])
