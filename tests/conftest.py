@@ -66,7 +66,7 @@ def _environment():
 
 def _forget_trainings():
     for name in os.environ.keys() - _INHERITED:
-        if name.startswith("ACCELERATE_"):
+        if name.startswith("ACCELERATE_") or name == PARENT_VARIABLE:
             del os.environ[name]
 
 

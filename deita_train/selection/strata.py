@@ -4,8 +4,9 @@ No paper of its own: stratified sampling (Neyman 1934) for any method. A stratum
 such as their source, or the rows of one k-means cluster.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -104,7 +105,7 @@ def select_by_strata(
     """
     members = _members(names)
     strata = {
-        name: _Stratum(candidates.subset(places.tolist()), None if tokens is None else tokens[places])
+        name: _Stratum(_drawn_apart(candidates.subset(places), name), None if tokens is None else tokens[places])
         for name, places in members.items()
     }
     sizes = {name: stratum.amount for name, stratum in strata.items()}
@@ -128,6 +129,18 @@ def select_by_strata(
         )
     counts = _counts(strata, quota_of(weights, budget), traces)
     return Stratified(_joined(members, traces, len(names)), counts, sum(found.values()) == budget)
+
+
+def _drawn_apart(stratum: Candidates, name: str) -> Candidates:
+    """The rows of a stratum with a seed of its own: one seed would draw the same places in each.
+
+    Where the strata hold the same questions in the same order, these would be the same questions.
+    """
+    seed = stratum.settings.seed
+    if seed is None:
+        return stratum
+    own = int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=4).digest(), "big")
+    return replace(stratum, settings=replace(stratum.settings, seed=own))
 
 
 def _counts(

@@ -346,10 +346,11 @@ def test_validate_counts_the_numbers_of_own_columns(tmp_path):
 
 def test_strata_count_in_the_key_and_may_need_embeddings(tmp_path):
     node = select_of(tmp_path, "random", strata={"by": "source"})
-    assert node.hashed["strata"] == {"by": "source", "share": "proportional"}
+    assert node.hashed["strata"] == {"by": "source", "share": "proportional", "seeds": "by name"}
     assert parents_of(node) == {"pool": "pool"}
     node = select_of(tmp_path, "random", strata={"by": "embedding_clusters", "share": "equal"})
-    assert node.hashed["strata"] == {"by": "embedding_clusters", "share": "equal", "clusters": None, "seed": 7}
+    own = {"clusters": None, "seed": 7}
+    assert node.hashed["strata"] == {"by": "embedding_clusters", "share": "equal", "seeds": "by name", **own}
     assert parents_of(node) == {"pool": "pool", "embed": "embed"}
 
 

@@ -113,6 +113,16 @@ def test_any_method_fills_the_budget(method):
     assert [of["selected"] for of in found.counts.values()] == [16, 4]
 
 
+def test_strata_with_the_same_questions_in_the_same_order_are_drawn_apart():
+    rows = pool([name for name in "abcd" for _ in range(50)], [0.0] * 200)
+    found = stratified(rows, 40, "equal", method="random", seed=1)
+    places = [{int(place) % 50 for place in found.trace.kept if int(place) // 50 == stratum} for stratum in range(4)]
+    assert [len(of) for of in places] == [10] * 4
+    assert all(places[one] != places[other] for one in range(4) for other in range(one))
+    assert kept(rows, stratified(rows, 40, "equal", method="random", seed=2)) != kept(rows, found)
+    assert kept(rows, stratified(rows, 40, "equal", method="random", seed=1)) == kept(rows, found)
+
+
 def test_clusters_are_numbered_by_their_first_id():
     vectors = np.array([(0, 1), (1, 0), (0.01, 1), (1, 0.01)], dtype=np.float32)
     candidates = Candidates(pool(list("aaaa"), [0.0] * 4), SelectionSettings("random"), vectors)

@@ -116,7 +116,7 @@ def _given_target(builder: Builder, file: str) -> Node:
 
 
 def _plain_strata(builder: Builder, strata: Strata) -> dict[str, Any]:
-    plain: dict[str, Any] = {"by": strata.by, "share": strata.share}
+    plain: dict[str, Any] = {"by": strata.by, "share": strata.share, "seeds": "by name"}
     if strata.by == EMBEDDING_CLUSTERS:
         plain |= {"clusters": strata.clusters, "seed": builder.seed(strata.seed)}
     return plain
