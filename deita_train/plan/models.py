@@ -43,7 +43,7 @@ def model_of(store: Store, node: Node) -> FoundModel | None:
     if "model" in node.parents:
         return _made(store, node.parents["model"])
     identity = node.identity.get("model")
-    if not isinstance(identity, Mapping):
+    if not isinstance(identity, Mapping) or "endpoint" in node.runtime:  # what an endpoint serves is not loaded here
         return None
     if "hub" in identity:
         return _of_hub(identity["hub"], identity["revision"])

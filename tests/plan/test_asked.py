@@ -7,6 +7,7 @@ from tiny_recipe import no_gpus  # noqa: F401
 
 from deita_train.commands.validation import validate_data
 from deita_train.plan.asked import asked_lines
+from deita_train.plan.cost.costs import plan_cost
 from deita_train.plan.plan import make_plan, planned_stages
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -57,6 +58,8 @@ def test_calls_tokens_and_cost_of_a_judge_and_of_a_served_model(tmp_path):
     questions = {**file(tmp_path), "references": str(references)}
     judged = {"questions": questions, "judge": "judge", "prompts": path, "max_new_tokens": 100, "ask_again": 2}
     made = planned(tmp_path, {"llm": "far", "judged": judged}, judge=PRICED)
+    of_answering = plan_cost(made, planned_stages(made), None).stages[made.node("generate.judged.served").key]
+    assert of_answering.operations is None and not of_answering.unknown  # another machine computes it
     # Turns of 40, 80 and 400 characters; the second comes after the first and its answer, the third has a reference.
     of_answers = 10 + (30 + 100) + 100
     of_judge = 3 * own + (10 + 100) + (30 + 200) + (100 + 50 + 100)
