@@ -10,7 +10,6 @@ a second call goes on where the first one ended.
 
 import argparse
 import json
-import random
 import subprocess
 import sys
 import tempfile
@@ -19,9 +18,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from memory import own_memory
-from progress import say
-
-from deita_train.data.quickstart.vocabulary import WORDS
 
 _RECIPE = """name: large_pool
 seed: 1
@@ -53,22 +49,11 @@ def main() -> None:
 
 def make(folder: Path, num_rows: int, num_words: int, note: int, kept: int) -> None:
     """The pool, the model and the recipe."""
-    from preparation import make_miniature
+    from preparation import make_miniature, write_pool
 
     from deita_train.data.shipped_templates import shipped_template
 
-    say(f"a pool of {num_rows:,} rows")
-    rng = random.Random(1)
-    with (folder / "pool.jsonl").open("w", encoding="utf-8") as file:
-        for number in range(num_rows):
-            words = rng.choices(WORDS, k=rng.randint(num_words // 2, num_words * 3 // 2))
-            asked = len(words) // 3
-            messages = [
-                {"role": "user", "content": " ".join(words[:asked])},
-                {"role": "assistant", "content": " ".join(words[asked:])},
-            ]
-            row = {"id": f"row-{number}", "messages": messages, "note": f"{number} ".ljust(note, "-")}
-            file.write(json.dumps(row) + "\n")
+    write_pool(folder / "pool.jsonl", num_rows, num_words, asks_one_in=3, note=note)
     make_miniature(folder / "model", shipped_template("vicuna_v1.1"))
     (folder / "recipe.yaml").write_text(_RECIPE.format(folder=folder, kept=kept), encoding="utf-8")
 

@@ -68,17 +68,31 @@ def main() -> None:
 
 def make_pool(folder: Path, num_rows: int, num_words: int) -> None:
     """A file of conversations of one turn, and the folder of a miniature scorer."""
+    write_pool(folder / "pool.jsonl", num_rows, num_words, asks_one_in=4)
+
+
+def write_pool(path: Path, num_rows: int, num_words: int, *, asks_one_in: int, note: int = 0) -> None:
+    """A file of conversations of one turn.
+
+    Args:
+        path: of the file.
+        num_rows: conversations.
+        num_words: of one on average.
+        asks_one_in: the instruction has one in so many of the words.
+        note: characters of a further column that no stage reads; 0 for none.
+    """
     say(f"a pool of {num_rows:,} rows")
     rng = random.Random(1)
-    with (folder / "pool.jsonl").open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8") as file:
         for number in range(num_rows):
             words = rng.choices(WORDS, k=rng.randint(num_words // 2, num_words * 3 // 2))
-            asked = len(words) // 4
+            asked = len(words) // asks_one_in
             messages = [
                 {"role": "user", "content": " ".join(words[:asked])},
                 {"role": "assistant", "content": " ".join(words[asked:])},
             ]
-            file.write(json.dumps({"id": f"row-{number}", "messages": messages}) + "\n")
+            more = {"note": f"{number} ".ljust(note, "-")} if note else {}
+            file.write(json.dumps({"id": f"row-{number}", "messages": messages, **more}) + "\n")
 
 
 def measured(stage: str, folder: str, *, one_process: bool) -> tuple[float, int]:

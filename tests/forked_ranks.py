@@ -24,6 +24,14 @@ def rank_environment(rank, world_size, port):
     }  # fmt: skip
 
 
+def start_ranks(processes, be_a_rank, folder, world_size, port):
+    """Children at work on `be_a_rank(folder, rank, world_size, port)`, one for each rank."""
+    ranks = [processes.Process(target=be_a_rank, args=(folder, rank, world_size, port)) for rank in range(world_size)]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
 def launch_environment(config_file):
     """What `accelerate launch` adds to a rank's environment for a configuration of several processes."""
     command = ["--config_file", str(config_file), "--main_process_port", "0", "script.py"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from forked_ranks import rank_environment
+from forked_ranks import rank_environment, start_ranks
 from generate_stages import QUESTIONS, generate_context, question
 from pass_stages import make_model
 from test_pass_kills import finish, free_port
@@ -40,11 +40,7 @@ def new_work(folder):
 
 
 def start(processes, folder, world_size):
-    port = free_port()
-    ranks = [processes.Process(target=be_a_rank, args=(folder, rank, world_size, port)) for rank in range(world_size)]
-    for rank in ranks:
-        rank.start()
-    return ranks
+    return start_ranks(processes, be_a_rank, folder, world_size, free_port())
 
 
 def be_a_rank(folder, rank, world_size, port):

@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from forked_ranks import rank_environment, start_ranks
 from pass_stages import conversations, make_model, pass_context
 from test_pass_kills import finish, free_port, kept_batches, shards
 from walked_recipe import GROUP_ROWS
@@ -62,20 +63,13 @@ def new_work(folder, monkeypatch):
 
 def start(processes, folder, world_size):
     """The ranks, at work."""
-    port = free_port()
-    ranks = [processes.Process(target=be_a_rank, args=(folder, rank, world_size, port)) for rank in range(world_size)]
-    for rank in ranks:
-        rank.start()
-    return ranks
+    return start_ranks(processes, be_a_rank, folder, world_size, free_port())
 
 
 def be_a_rank(folder, rank, world_size, port):
     """Target of a child: one rank, with a shard after every batch, that leaves a file after each block and waits."""
     torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    os.environ |= {**rank_environment(rank, world_size, port), "OMP_NUM_THREADS": "1"}
     for module in (walk_order, walked_embedding):
         module.GROUP_ROWS = GROUP_ROWS
     walked_embedding.Pass = partial(passes.Pass, flush_seconds=0.0)
