@@ -116,6 +116,7 @@ def run(
     """Carry out a recipe and write its report. The same command again continues where it stopped."""
     from deita_train.commands.rehearsal import carry_out_rehearsal
     from deita_train.commands.results import print_cost, print_results
+    from deita_train.plan.cost.costs import run_cost
     from deita_train.plan.plan import make_plan
     from deita_train.run.runner import Cluster, run_plan
     from deita_train.store.model_links import CELLS, artefact_of, base_links
@@ -133,9 +134,10 @@ def run(
     plan = make_plan(recipe, sets or [], runs, until)
     if plan.loaded.recipe.description:
         console.print(plan.loaded.recipe.description.strip(), style="italic")
-    print_cost(console, plan)
+    cost = run_cost(plan)
+    print_cost(console, plan, cost)
     try:
-        outcome = run_plan(plan, console, fresh, cell, None if ray is None else Cluster(ray, parts))
+        outcome = run_plan(plan, console, fresh, cell, None if ray is None else Cluster(ray, parts), cost)
     except KeyboardInterrupt:
         console.print("stopped; run the same command again to continue")
         raise typer.Exit(130) from None

@@ -17,7 +17,7 @@ from deita_train.commands.plan_tree import StageLine, print_stages
 from deita_train.commands.printed_table import print_table
 from deita_train.cost.gpus import Gpu
 from deita_train.plan.asked import asked_lines
-from deita_train.plan.cost.costs import chosen_gpu, plan_cost
+from deita_train.plan.cost.costs import PlanCost, plan_cost
 from deita_train.plan.disk import disk_lines
 from deita_train.plan.node import UNRESOLVED
 from deita_train.plan.plan import Plan, PlannedStage, planned_stages, store_folder
@@ -59,10 +59,8 @@ def print_plan(
     _print_prose(console, hints if any(stage.status != "done" for stage in stages) else hints[1:])
 
 
-def print_cost(console: Console, plan: Plan) -> None:
-    """Print what is to run and what it costs on this machine, for the head of a run; nothing if all is done."""
-    stages = planned_stages(plan)
-    cost = plan_cost(plan, stages, chosen_gpu(None, None)[0])
+def print_cost(console: Console, plan: Plan, cost: PlanCost) -> None:
+    """Print what is to run and what it costs, for the head of a run; nothing if all is done."""
     if cost.waiting:
         _print_prose(console, [count_sentence(plan, cost), *total_sentences(cost)])
 

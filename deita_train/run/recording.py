@@ -1,7 +1,7 @@
 """What a run writes of itself before it makes anything: its resolved recipe, its record, and its planned costs."""
 
 from deita_train.errors import UserError
-from deita_train.plan.cost.costs import planned_costs
+from deita_train.plan.cost.costs import PlanCost, kept_costs, run_cost
 from deita_train.plan.identity import resolved_recipe
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, run_record
@@ -10,12 +10,12 @@ from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.run_record import RunRecord, keep_planned_costs
 
 
-def write_record(plan: Plan) -> None:
-    """Write the resolved recipe and the record of a plan's run."""
+def write_record(plan: Plan, cost: PlanCost) -> None:
+    """Write the resolved recipe, the record and the planned costs of a plan's run."""
     plan.run_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomically(plan.run_dir / "recipe.resolved.yaml", to_yaml(resolved_recipe(plan.loaded.recipe)))
     run_record(plan).write(plan.run_dir)
-    keep_planned_costs(plan.run_dir, planned_costs(plan))
+    keep_planned_costs(plan.run_dir, kept_costs(plan, cost))
 
 
 def record_stage(plan: Plan, node: Node) -> None:
@@ -28,4 +28,4 @@ def record_stage(plan: Plan, node: Node) -> None:
     except UserError:
         is_known = False
     if not is_known:
-        write_record(plan)
+        write_record(plan, run_cost(plan))

@@ -10,6 +10,7 @@ from rich.console import Console
 from deita_train.errors import UserError
 from deita_train.llm.endpoint import Endpoint, read_key
 from deita_train.plan.cells import SHARED, cell_nodes
+from deita_train.plan.cost.costs import PlanCost, run_cost
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, missing_ids
 from deita_train.run.child.logs import user_error_in
@@ -49,6 +50,7 @@ def run_plan(
     fresh: str | None = None,
     cell: str | None = None,
     cluster: Cluster | None = None,
+    cost: PlanCost | None = None,
 ) -> Outcome:
     """Build what is missing and write the report.
 
@@ -61,6 +63,7 @@ def run_plan(
         cell: one cell of a sweep, by label or number, or `shared`. Only its artefacts are built, after waiting for
             those that another run is building; the report is written once the whole sweep is complete.
         cluster: where the parts of passes are computed; None for this machine alone.
+        cost: what the plan costs, which the run keeps; None estimates it.
 
     Raises:
         UserError: a training would fail; nothing is built then. Or a stage of a recipe without a sweep, or of one
@@ -76,7 +79,7 @@ def run_plan(
     children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display, cluster)
     keeps_report = _is_part_of_reported(plan)
     if not keeps_report:
-        write_record(plan)
+        write_record(plan, run_cost(plan) if cost is None else cost)
     update_failures(plan, missing, tried=[node.id for node in nodes])
     link_models(plan, without=rebuilt)
     executor = Executor(plan, children, display, rebuilt, waits=cell is not None)
@@ -131,7 +134,7 @@ def build_stages(plan: Plan, console: Console) -> None:
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
     children = _start_children(plan, missing, display) if is_missing else _children()
-    write_record(plan)
+    write_record(plan, run_cost(plan))
     link_models(plan)
     try:
         Executor(plan, children, display, set(), waits=False).build(plan.nodes, goes_on=False)

@@ -16,7 +16,7 @@ from deita_train.cost.gpus import GPUS, named_gpu
 from deita_train.cost.shape import sizes_of
 from deita_train.errors import UserError
 from deita_train.plan.cost.break_even import BreakEven
-from deita_train.plan.cost.costs import plan_cost
+from deita_train.plan.cost.costs import plan_cost, run_cost
 from deita_train.plan.cost.rows import COUNTED, ESTIMATED, TABLE, PlannedRows
 from deita_train.plan.cost.samples import length_of, sample_files
 from deita_train.plan.cost.setups import setup_of
@@ -311,7 +311,8 @@ def test_deepspeeds_own_file_states_its_buffer(tmp_path):
 
 def test_the_head_of_a_run_says_what_it_costs(tmp_path):
     console = Console(file=io.StringIO(), width=200)
-    print_cost(console, plan(tmp_path, recipe()))
+    made = plan(tmp_path, recipe())
+    print_cost(console, made, run_cost(made))
     lines = console.file.getvalue().splitlines()
     assert lines[0].startswith("tiny: 13 stages to run, ") and lines[0].endswith("FLOP.")
 

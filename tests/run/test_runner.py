@@ -10,9 +10,13 @@ import time
 
 import pytest
 from rich.console import Console
-from tiny_recipe import LABELS, a_manifest, dpo_recipe, no_gpus, plan, recipe  # noqa: F401
+from tiny_recipe import LABELS, a_manifest, dpo_recipe, no_gpus, plan, recipe, write  # noqa: F401
+from typer.testing import CliRunner
 
+from deita_train.cli import app
 from deita_train.errors import UserError
+from deita_train.plan.cost import costs
+from deita_train.plan.cost.stages import stage_cost
 from deita_train.run import runner
 from deita_train.run.failures import StageFailed
 from deita_train.run.runner import run_plan
@@ -85,6 +89,8 @@ class FakeChildren:
 
     def report(self, run_dir, store_dir, log, tick):
         self.reports += 1
+        (run_dir / "report").mkdir(exist_ok=True)
+        (run_dir / "report" / "result.json").write_text("[]")
         return self.report_code
 
 
@@ -144,6 +150,22 @@ def test_everything_that_is_missing_is_made_once_and_reported(tmp_path, children
     outcome, said = run(made)
     assert (children.made, children.reports, outcome.error) == ([], 2, None)
     assert sum(line.endswith("already done") for line in said) == len(LABELS) + 4
+
+
+def test_the_command_estimates_each_stage_once(tmp_path, children, monkeypatch):
+    estimated = []
+
+    def counted(store, rows, node, *more):
+        estimated.append(node.label)
+        return stage_cost(store, rows, node, *more)
+
+    monkeypatch.setattr(costs, "stage_cost", counted)
+    answer = CliRunner().invoke(app, ["run", str(write(tmp_path, recipe())), "--runs", str(tmp_path / "runs")])
+    assert answer.exit_code == 0, answer.output
+    assert sorted(estimated) == sorted(LABELS), "for its head and for what it keeps"
+    assert f"{len(LABELS)} stages to run" in answer.output
+    (kept,) = (tmp_path / "runs").glob("*/planned_costs.json")
+    assert len(json.loads(kept.read_text())) > 3
 
 
 TRAINED = ["base", "train_scorer.complexity", "train_scorer.quality", "sft"]
@@ -584,7 +606,6 @@ def test_a_part_of_a_run_keeps_its_links_and_its_report(tmp_path, trainings):
     made = plan(tmp_path, recipe())
     run(made)
     whole, reports = (made.run_dir / "stages.json").read_bytes(), trainings.reports
-    (made.run_dir / "report").mkdir()
     for part in (plan(tmp_path, recipe(), until="pool"), plan(tmp_path, recipe(select__seed=9), until="select")):
         outcome, said = run(part)
         assert outcome.page is None and trainings.reports == reports

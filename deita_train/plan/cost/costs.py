@@ -92,12 +92,15 @@ def plan_cost(plan: Plan, stages: Sequence[PlannedStage], gpu: Gpu | None, share
     return PlanCost(gpu, costs, labels, waiting, break_even(plan.store, rows, plan.cells[0].nodes, costs))
 
 
-def planned_costs(plan: Plan) -> dict[str, dict[str, Any]]:
-    """What a run keeps of its costs: of each stage that computes, by its artefact, on this machine's GPUs."""
-    stages = planned_stages(plan)
-    cost = plan_cost(plan, stages, chosen_gpu(None, None)[0])
+def run_cost(plan: Plan) -> PlanCost:
+    """What a plan costs on this machine's GPUs, as a run prints and keeps it."""
+    return plan_cost(plan, planned_stages(plan), chosen_gpu(None, None)[0])
+
+
+def kept_costs(plan: Plan, cost: PlanCost) -> dict[str, dict[str, Any]]:
+    """What a run keeps of its costs: of each stage that computes, by its artefact."""
     kept = ("tokens", "at_most", "sampled", "operations", "gpu_hours", "memory")
-    costs = {stage.node.id: cost.stages[stage.node.key] for stage in stages}
+    costs = {node.id: cost.stages[node.key] for node in plan.nodes}
     return {
         artefact: {name: getattr(of, name) for name in kept} for artefact, of in costs.items() if of.tokens is not None
     }
