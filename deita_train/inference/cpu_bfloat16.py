@@ -48,7 +48,7 @@ def product_rates() -> ProductRates:
 def _rate(dtype: torch.dtype) -> float:
     factor = torch.ones(_WIDTH, _WIDTH, dtype=dtype)
     product = torch.empty_like(factor)
-    seconds = []
+    seconds: list[float] = []
     while len(seconds) < 3 or sum(seconds) < _MEASURED_SECONDS:  # the first one also sets the kernel up
         started = time.perf_counter()
         torch.mm(factor, factor, out=product)
