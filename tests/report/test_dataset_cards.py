@@ -71,10 +71,18 @@ def test_the_text_says_what_the_manifests_say(run):
     )
     assert f"| complexity scores | {scorer} at commit {'b' * 40}; rank correlation 0.910 on 50 held-out rows |" in how
     assert "| embeddings | a local folder (content digest aaaaaaaaaaaa), 128 dimensions |" in how
-    assert "deita-train run recipe.yaml --until select\n" in found["How to make it again"]
+    assert (
+        "```yaml\nname: fake\n```\n\n    deita-train run recipe.yaml --until select\n" in found["How to make it again"]
+    )
     assert "name: fake  # <script>\nseed: 7" in found["Recipe"] and "torch 2.13.0, trl 1.16.0." in found["Versions"]
     assert 'load_dataset("user/name", split="train")' in found["How to load it"]
     assert "chosen by a model's scores" in found["Limits"]
+
+
+def test_a_run_of_an_earlier_version_has_only_the_resolved_recipe(run):
+    (run[0] / "recipe.stated.yaml").unlink()
+    _, found = parts(cards(run)["select.md"])
+    assert found["How to make it again"].startswith("\nWrite the recipe whose settings the section Recipe lists")
 
 
 def test_columns_have_their_types_and_meanings(run):

@@ -152,8 +152,8 @@ def test_the_report_says_where_the_models_are(run, swept):
     assert section.links == (("sft", "cards/sft.md"), ("select", "cards/select.md"))
     # 6 models, and the selections by deita and by random with three seeds.
     assert section.text == (
-        "Each tuned model and each selection has a README.md for the Hub, and deita-train push uploads both. 8 cards of "
-        "the sweep's other cells are beside them, named by artefact."
+        "Each tuned model and each selection has a README.md for the Hub, and deita-train push uploads both. "
+        "8 cards of the sweep's other cells are beside them, named by artefact."
     )
     run_dir, store = swept
     model = next(store.glob("sft-deita*")) / "model"
