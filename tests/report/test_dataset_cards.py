@@ -210,6 +210,10 @@ def test_selected_pairs_have_a_card(swept):
     )
     assert "2 have no number to be ranked by" in how and "| selection |" not in how
     assert "| chosen | string | the better answer |" in found["Columns"]
+    assert found["Questions of benchmarks"].strip().startswith("Not searched for: the pairs may")
+    stages["contamination.dpo_data"] = replace(pairs, metrics={"found": 2, "rows": 300, "benchmarks": {"mt_bench": {}}})
+    told = parts(render_dataset_card(card))[1]["Questions of benchmarks"]
+    assert r"All pairs, before the selection, were searched for the questions of mt\_bench: 2 pairs of 300" in told
     config["by"] = "score"
     assert "by the data's score. The budget" in " ".join(
         parts(render_dataset_card(card))[1]["How it was selected"].split()

@@ -121,8 +121,8 @@ class DatasetCard(StageCard):
 
     @property
     def checked(self) -> Artefact | None:
-        """The search of the selected rows for the questions of the recipe's benchmarks."""
-        return None if self.is_pairs else self.cell.stages.get("contamination.selected")
+        """The search for the questions of the recipe's benchmarks: of the selected rows, or of all pairs."""
+        return self.cell.stages.get("contamination.dpo_data" if self.is_pairs else "contamination.selected")
 
     @property
     def left_out(self) -> dict[str, int]:
