@@ -14,8 +14,9 @@ from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.selection.settings import MEASURED_NUMBERS
 from deita_train.selection.unrankable import IN_WORDS
 
-# The stages that select: rows of a pool, and pairs for DPO.
-SELECT, PAIRS = "select", "dpo_pairs"
+PAIRS = "dpo_pairs"
+# The stages that select, with the one that read what they select from.
+_READ = {"select": "pool", PAIRS: "dpo_data"}
 # The Hub's classes of size: the least number of rows that is too many, and the name.
 _SIZES = (
     (10**3, "n<1K"),
@@ -107,7 +108,7 @@ class DatasetCard(StageCard):
     @property
     def read(self) -> Artefact:
         """What was selected from, as it was read."""
-        return self.cell.stages["dpo_data" if self.is_pairs else "pool"]
+        return self.cell.stages[_READ[self.label]]
 
     @property
     def cleaned(self) -> Artefact | None:
@@ -178,9 +179,9 @@ def dataset_cards_of(summary: RunSummary) -> list[DatasetCard]:
     """A card for each selection of rows or pairs; those of the base run first."""
     found: dict[str, DatasetCard] = {}
     for cell in sorted(summary.cells, key=lambda cell: not cell.base):
-        for label in (SELECT, PAIRS):
+        for label, read in _READ.items():
             item = cell.stages.get(label)
-            if item is not None:
+            if item is not None and read in cell.stages:  # of a cell that failed artefacts may be gone
                 found.setdefault(item.id, DatasetCard(summary, cell, label, item))
     return list(found.values())
 
