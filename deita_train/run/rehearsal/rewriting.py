@@ -28,11 +28,18 @@ class Replacement:
     reason: str
 
 
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing stands twice: two sections may share one mapping, which YAML's aliases give them."""
+    if isinstance(value, dict):
+        return {name: _unshared(inner) for name, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else copy.copy(value)
+
+
 class Rewriter:
     """A copy of a recipe's data, without its sweep, in which values are replaced one by one."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self.data: dict[str, Any] = copy.deepcopy({name: value for name, value in data.items() if name != "sweep"})
+        self.data: dict[str, Any] = {name: _unshared(value) for name, value in data.items() if name != "sweep"}
         self.replacements: list[Replacement] = []
 
     def at(self, path: str, default: Any = None) -> Any:
