@@ -66,10 +66,11 @@ class FakeRun:
         folder = self.store / artefact_id
         folder.mkdir(parents=True)
         self.started += 1
+        rows_out = metrics.get("rows_out", metrics.get("train_rows", 1))
         manifest = {
             "id": artefact_id, "key": "k", "kind": kind, "label": label, "config": CONFIGS.get(kind, {}),
-            "parents": self.nodes[artefact_id]["parents"], "rows_in": 1,
-            "rows_out": 1, "drops": {}, "content_digest": "0123456789abcdef" * 4, "seed": 7,
+            "parents": self.nodes[artefact_id]["parents"], "rows_in": metrics.get("rows_in", rows_out),
+            "rows_out": rows_out, "drops": metrics.get("drops", {}), "content_digest": "0123456789abcdef" * 4, "seed": 7,
             "versions": {"torch": "2.13.0", "trl": "1.16.0"}, "device": "cpu", "world_size": 1,
             "distributed_type": "NO", "threads": 1, "command": "deita-train run",
             "started": f"2026-01-01T00:{self.started:02d}:00Z", "wall_seconds": wall_seconds,
@@ -160,7 +161,7 @@ def select_metrics(method, rows, walked):
     means = {"selected": float(rows["evol_score"][kept].mean()), "pool": float(rows["evol_score"].mean())}
     return {
         "method": method, "budget": BUDGET, "threshold": THRESHOLD if is_deita else None, "rows_in": POOL_ROWS,
-        "rows_out": len(kept), "drops": {}, "seen": len(kept) + rejected, "rejected": rejected,
+        "rows_out": len(kept), "drops": {"not_selected": POOL_ROWS - len(kept)}, "seen": len(kept) + rejected, "rejected": rejected,
         "nearest_similarity": {}, "columns": columns, "budget_wanted": BUDGET, "budget_found": len(kept),
         "budget_met": len(kept) == BUDGET,
         "score_mean": means if is_deita else None,

@@ -10,6 +10,7 @@ from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.benchmark_section import benchmark_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.contamination_section import contamination_section
+from deita_train.report.sections.funnel_section import funnel_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.label_section import label_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
@@ -30,6 +31,7 @@ _SECTIONS = (
     rehearsal_section,
     result_section,
     failure_section,
+    funnel_section,
     selection_section,
     comparison_section,
     scorer_section,
