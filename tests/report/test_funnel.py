@@ -39,7 +39,9 @@ def test_a_walk_reaches_rows_passes_over_some_and_keeps_the_others():
 
 
 def test_a_walk_that_missed_its_budget_reached_every_row():
-    select = artefact(940, 20, UNRANKED | {"not_selected": 880}, **DEITA | {"seen": 900, "rejected": 880, "budget_met": False})
+    select = artefact(
+        940, 20, UNRANKED | {"not_selected": 880}, **DEITA | {"seen": 900, "rejected": 880, "budget_met": False}
+    )
     reached, kept = funnel_of(cell_of(select))[-2:]
     assert (reached.left, dict(reached.lost)) == (900, {"not reached": 0})
     assert (kept.left, dict(kept.lost)) == (20, {TOO_SIMILAR: 880})
@@ -89,18 +91,18 @@ def test_the_section_has_each_step_below_its_reasons(run, undrawn):
     # The fake pool: 430 rows read, 400 usable; the walk passed over 25 rows for the 80 that it kept.
     section = funnel_section(read_summary(*run), ())
     assert section.text == (
-        "Of 430 rows read, the base run kept 80 (18.6%), and SFT trained on 80. The budget was 80 rows. SFT read 4 rows "
-        "only up to the maximal length."
+        "Of 430 rows read, the base run kept 80 (18.6%), and SFT trained on 80. The budget was 80 rows. SFT read 4 "
+        "rows only up to the maximal length."
     )
     assert section.tables[0].rows == (
         ("Read", "", "430"),
-        ("empty reply", "20", ""),
-        ("no user turn", "10", ""),
+        ("empty reply", "\N{MINUS SIGN}20", ""),
+        ("no user turn", "\N{MINUS SIGN}10", ""),
         ("Usable", "", "400"),
         ("Could be selected", "", "400"),
-        ("not reached when the budget was met", "295", ""),
+        ("not reached when the budget was met", "\N{MINUS SIGN}295", ""),
         ("Reached by the walk", "", "105"),
-        (TOO_SIMILAR, "25", ""),
+        (TOO_SIMILAR, "\N{MINUS SIGN}25", ""),
         ("Kept", "", "80"),
         ("Trained on by SFT", "", "80"),
     )

@@ -26,7 +26,8 @@ def titles(run):
 
 def test_sections_are_there_when_their_data_is(run, undrawn):
     assert titles(run) == [
-        "Result", "From pool to subset", "Selection", "Scorers", "Training", "Pool", "Model cards", "Time", "Provenance", "Recipe",
+        "Result", "From pool to subset", "Selection", "Map of the embeddings", "Scorers", "Training", "Pool",
+        "Model cards", "Time", "Provenance", "Recipe",
     ]  # fmt: skip
     keep_stages(run[0], "pool", "score.quality")
     assert titles(run) == ["Scorers", "Pool", "Time", "Provenance", "Recipe"]

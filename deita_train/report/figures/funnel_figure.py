@@ -27,9 +27,7 @@ def funnel(steps: Sequence[Step]) -> str:
         axes.barh(places, lost, 0.62, left=left, color=POOL, label=_LABELS[1])
         for place, (rows, less) in enumerate(zip(left, lost, strict=True)):
             text = count(rows) if place == 0 else f"{count(rows)} ({share(rows / left[0])})"
-            axes.annotate(
-                text, (rows + less, place), (4, 0), textcoords="offset points", va="center", color=MUTED
-            )
+            axes.annotate(text, (rows + less, place), (4, 0), textcoords="offset points", va="center", color=MUTED)
         axes.set_yticks(places, [step.name for step in steps])
         axes.set_ylim(len(steps) - 0.4, -0.6)
         axes.set_xlim(0, (1 + _ROOM) * left[0])

@@ -16,8 +16,7 @@ from deita_train.report.sections.section import Section
 from deita_train.table import Table, numbers, words
 
 _NOTE = (
-    "A line with a number left out is a reason; the line below the reasons is what they left. Each row is counted once, "
-    "for the first reason that applies."
+    "Above each step stands what it left out, and why. Every row is counted once, for the first reason that applies."
 )
 
 
@@ -56,6 +55,6 @@ def _table(steps: Sequence[Step]) -> Table:
     """A row for each step with what it left, below the reasons for which it left rows out."""
     rows = []
     for step in steps:
-        rows += [(reason, count(number), "") for reason, number in step.lost.items()]
+        rows += [(reason, count(-number), "") for reason, number in step.lost.items()]
         rows.append((step.name, "", count(step.left)))
     return Table((*words("rows"), *numbers("left out", "left")), tuple(rows), note=_NOTE)
