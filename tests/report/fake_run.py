@@ -73,7 +73,8 @@ class FakeRun:
             "id": artefact_id, "key": "k", "kind": kind, "label": label, "config": CONFIGS.get(kind, {}),
             "parents": self.nodes[artefact_id]["parents"], "rows_in": metrics.get("rows_in", rows_out),
             "rows_out": rows_out, "drops": metrics.get("drops", {}), "seed": 7,
-            "content_digest": "0123456789abcdef" * 4, "versions": {"torch": "2.13.0", "trl": "1.16.0"}, "device": "cpu", "world_size": 1,
+            "content_digest": "0123456789abcdef" * 4,
+            "versions": {"torch": "2.13.0", "trl": "1.16.0"}, "device": "cpu", "world_size": 1,
             "distributed_type": "NO", "threads": 1, "command": "deita-train run",
             "started": f"2026-01-01T00:{self.started:02d}:00Z", "wall_seconds": wall_seconds,
         }  # fmt: skip

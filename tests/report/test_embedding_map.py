@@ -167,7 +167,7 @@ def test_the_section_says_what_is_drawn(run):
     section = section_of(run)
     assert [figure.name for figure in section.figures] == ["embedding-map"]
     assert section.text.startswith("Each dot is a conversation. The embeddings, less their mean, at unit length")
-    assert "principal components)" in section.text and "not on the map" not in section.text
+    assert "(the principal components), with" in section.text and "not on the map" not in section.text
     assert section.figures[0].text.startswith("80 kept, 25 rejected and 295 unseen: all rows.")
     for name in ("kept", "rejected", "unseen"):
         assert f">{name}</text>" in section.figures[0].svg
@@ -195,7 +195,7 @@ def test_whitened_embeddings_are_shown_as_the_encoder_gave_them(run, undrawn):
 def test_rows_that_could_not_be_selected_are_among_the_unseen(run, undrawn):
     drops = {"contaminated": 3, "not_selected": 317}
     edit_json(run[1] / "select-deita" / "manifest.json", lambda of: of.update(drops=drops))
-    assert "Rows that could not be selected are among the unseen." in section_of(run).text
+    assert "Rows that could not be selected at all are among the unseen." in section_of(run).text
 
 
 def test_a_method_that_does_not_walk_has_kept_rows_and_others(run, undrawn):

@@ -22,7 +22,7 @@ from deita_train.report.results.embedding_map import KEPT, OTHER, REJECTED, Embe
 from deita_train.report.results.summary import shortened
 
 PANEL_INCHES = 3.9
-# Widths of a dot of a kept row and of another in points, among thousands; among few they are up to so much wider.
+# Widths of a dot of a row that a selection decided on and of another in points, among thousands; among few they are up to so much wider.
 _LARGE, _SMALL, _WIDENED = 2.8, 2.2, 1.8
 _COLOURS = {KEPT: SERIES[0], REJECTED: SERIES[1], OTHER: POOL}
 _OTHER_SOURCES = "other sources"
@@ -44,7 +44,7 @@ class _Dots:
 def rows_by_fate(mapped: EmbeddingMap, labels: Mapping[str, str]) -> str:
     """The rows by what became of them, the kept ones on top; `labels` names each that is there."""
     layers = [
-        _Dots(mapped.points[mapped.fates == fate], _COLOURS[fate], _LARGE if fate == KEPT else _SMALL)
+        _Dots(mapped.points[mapped.fates == fate], _COLOURS[fate], _SMALL if fate == OTHER else _LARGE)
         for fate in (OTHER, REJECTED, KEPT)
     ]
     legend = {label: _COLOURS[fate] for fate, label in labels.items()}
@@ -57,7 +57,7 @@ def rows_by_source(mapped: EmbeddingMap) -> str:
     shown = np.array([source if source in colours else _OTHER_SOURCES for source in mapped.sources], dtype=object)
     layers = [
         _Dots(mapped.points[(shown == source) & ((mapped.fates == KEPT) == is_kept)], colour, size, alpha)
-        for is_kept, size, alpha in ((False, _SMALL, 0.3), (True, _LARGE, 1.0))
+        for is_kept, size, alpha in ((False, _SMALL, 0.4), (True, _LARGE, 1.0))
         for source, colour in colours.items()
     ]
     legend = {shortened(source, _NAME_CHARS): colour for source, colour in colours.items()}

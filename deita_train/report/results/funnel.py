@@ -67,7 +67,8 @@ def _selection(select: Artefact) -> list[Step]:
     unrankable = {IN_WORDS[reason]: number for reason, number in drops.items() if reason in IN_WORDS and number}
     candidates = Step("Could be selected", select.manifest["rows_in"] - sum(unrankable.values()), unrankable)
     if select.metric("threshold") is None:
-        return [candidates, Step(KEPT, kept, {"not selected": drops.get("not_selected", 0)})]
+        others = drops.get("not_selected", 0)
+        return [candidates, Step(KEPT, kept, {"not selected": others} if others else {})]
     seen, rejected = select.metric("seen"), select.metric("rejected")
     ended = "not reached when the budget was met" if select.metric("budget_met") else "not reached"
     reached = Step("Reached by the walk", seen, {ended: candidates.left - seen})

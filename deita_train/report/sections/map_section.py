@@ -18,7 +18,7 @@ _WHITENED = (
     "The selection compared whitened embeddings, in which no direction varies more than another; the map shows them as "
     "the encoder gave them."
 )
-_WALKED = " A rejected row is too similar to a kept one; the walk ended before it came to the unseen."
+_WALKED = " A rejected row is too similar to a kept one, and the walk did not come to the unseen."
 _BY_SOURCE = "The same rows by where they are from. Those that were not kept are faint."
 
 
@@ -64,10 +64,10 @@ def _axes_text(mapped: EmbeddingMap, is_centred: bool) -> str:
     first, second = map(share, mapped.shares)
     sample = ""
     if mapped.sampled < mapped.embedded:
-        sample = f", found in {count(mapped.sampled)} of {plural(mapped.embedded, 'row')} drawn at random"
+        sample = f" of {count(mapped.sampled)} among {plural(mapped.embedded, 'row')}, drawn at random"
     return (
         f"Each dot is a conversation. The embeddings,{less} at unit length, are seen along the two directions in which "
-        f"they vary most (principal components{sample}), which have {first} and {second} of their variance. Dots that "
+        f"they vary most (the principal components{sample}), with {first} and {second} of their variance. Dots that "
         "lie far apart are different; dots that lie together may still differ in other directions."
     )
 
@@ -90,7 +90,7 @@ def _unranked_text(select: Artefact) -> str:
     number = sum(number for reason, number in select.manifest["drops"].items() if reason in IN_WORDS)
     if not number or select.metric("threshold") is None:
         return ""
-    return "Rows that could not be selected are among the unseen."
+    return "Rows that could not be selected at all are among the unseen."
 
 
 def _missing_text(mapped: EmbeddingMap, embed: Artefact) -> str:
