@@ -22,7 +22,8 @@ from deita_train.report.results.embedding_map import KEPT, OTHER, REJECTED, Embe
 from deita_train.report.results.summary import shortened
 
 PANEL_INCHES = 3.9
-# Widths of a dot of a row that a selection decided on and of another in points, among thousands; among few they are up to so much wider.
+# Widths in points of the dot of a row that was kept or rejected, and of another, among thousands of dots; and how many
+# times as wide they are among few.
 _LARGE, _SMALL, _WIDENED = 2.8, 2.2, 1.8
 _COLOURS = {KEPT: SERIES[0], REJECTED: SERIES[1], OTHER: POOL}
 _OTHER_SOURCES = "other sources"
