@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from fake_run import edit_json
 
 from deita_train.report.figures.funnel_figure import funnel
 from deita_train.report.results.funnel import funnel_of
@@ -114,3 +115,16 @@ def test_the_figure_names_every_step_and_its_share(run):
     for text in ("Could be selected", "430", "400 (93.0%)", "105 (24.4%)", "80 (18.6%)", "left out at this step"):
         assert f">{text}</text>" in svg
     assert svg == funnel(steps)
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({"share": 0.1}, " The budget was 10% of the pool's rows."),
+        ({"tokens": 6000}, " The budget was 6,000 tokens."),
+        (None, ""),
+    ],
+)
+def test_the_section_names_the_budget_in_its_own_unit(run, undrawn, budget, words):
+    edit_json(run[1] / "select-deita" / "metrics.json", lambda metrics: metrics.update(budget=budget))
+    assert f"SFT trained on 80.{words} SFT read" in funnel_section(read_summary(*run), ()).text
