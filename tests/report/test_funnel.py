@@ -63,7 +63,7 @@ def test_a_cleaned_pool_is_a_step_and_rows_outside_a_share_were_read():
     select = artefact(700, 100, {"not_selected": 600}, **DEITA)
     steps = funnel_of(cell_of(select, pool=pool, clean_pool=cleaned))
     assert [(step.name, step.left) for step in steps[:4]] == [
-        ("Read", 1500), ("Usable", 940), ("Left once the pool was cleaned", 700), ("Could be selected", 700),
+        ("Read", 1500), ("Usable", 940), ("After cleaning", 700), ("Could be selected", 700),
     ]  # fmt: skip
     assert dict(steps[1].lost)["outside the instruction share"] == 500
     assert dict(steps[2].lost) == {
@@ -112,7 +112,7 @@ def test_the_section_has_each_step_below_its_reasons(run, undrawn):
 def test_the_figure_names_every_step_and_its_share(run):
     steps = funnel_of(read_summary(*run).base_cell)
     svg = funnel(steps)
-    for text in ("Could be selected", "430", "400 (93.0%)", "105 (24.4%)", "80 (18.6%)", "left out at this step"):
+    for text in ("Could be selected", "430", "400 (93.0%)", "105 (24.4%)", "80 (18.6%)", "left out"):
         assert f">{text}</text>" in svg
     assert svg == funnel(steps)
 

@@ -10,7 +10,7 @@ from deita_train.number_text import count, share
 from deita_train.report.figures.drawing import MUTED, POOL, SERIES, draw_legend, drawn, legend_shape
 from deita_train.report.results.funnel import Step
 
-_LABELS = ("left", "left out at this step")
+_LABELS = ("left", "left out")
 # Of the width, for the numbers behind the bars.
 _ROOM = 0.45
 

@@ -53,7 +53,7 @@ def funnel_of(cell: Cell) -> list[Step]:
     steps = [read, Step("Usable", pool.manifest["rows_out"], shares | _drops(pool))]
     if "clean_pool" in stages:
         cleaned = stages["clean_pool"]
-        steps.append(Step("Left once the pool was cleaned", cleaned.manifest["rows_out"], _drops(cleaned)))
+        steps.append(Step("After cleaning", cleaned.manifest["rows_out"], _drops(cleaned)))
     steps += _selection(select)
     if "sft" in stages and trains_on_selection(cell):
         steps.append(Step(TRAINED, stages["sft"].manifest["rows_out"], _drops(stages["sft"])))
