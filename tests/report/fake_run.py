@@ -7,6 +7,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 
+from deita_train.data.embeddings import write_embeddings
+
 POOL_ROWS, BUDGET, THRESHOLD = 400, 80, 0.9
 # Held-out losses by method and seed; the means are 2.30 and 2.40.
 LOSSES = {"deita": [2.29, 2.30, 2.31], "random": [2.38, 2.40, 2.42]}
@@ -67,10 +69,12 @@ class FakeRun:
         folder = self.store / artefact_id
         folder.mkdir(parents=True)
         self.started += 1
+        rows_out = metrics.get("rows_out", metrics.get("train_rows", 1))
         manifest = {
             "id": artefact_id, "key": "k", "kind": kind, "label": label, "config": CONFIGS.get(kind, {}),
-            "parents": self.nodes[artefact_id]["parents"], "rows_in": 1,
-            "rows_out": 1, "drops": {}, "content_digest": "0123456789abcdef" * 4, "seed": 7,
+            "parents": self.nodes[artefact_id]["parents"], "rows_in": metrics.get("rows_in", rows_out),
+            "rows_out": rows_out, "drops": metrics.get("drops", {}), "seed": 7,
+            "content_digest": "0123456789abcdef" * 4,
             "versions": {"torch": "2.13.0", "trl": "1.16.0"}, "device": "cpu", "world_size": 1,
             "distributed_type": "NO", "threads": 1, "command": "deita-train run",
             "started": f"2026-01-01T00:{self.started:02d}:00Z", "wall_seconds": wall_seconds,
@@ -161,7 +165,8 @@ def select_metrics(method, rows, walked):
     means = {"selected": float(rows["evol_score"][kept].mean()), "pool": float(rows["evol_score"].mean())}
     return {
         "method": method, "budget": BUDGET, "threshold": THRESHOLD if is_deita else None, "rows_in": POOL_ROWS,
-        "rows_out": len(kept), "drops": {}, "seen": len(kept) + rejected, "rejected": rejected,
+        "rows_out": len(kept), "drops": {"not_selected": POOL_ROWS - len(kept)}, "seen": len(kept) + rejected,
+        "rejected": rejected,
         "nearest_similarity": {}, "columns": columns, "budget_wanted": BUDGET, "budget_found": len(kept),
         "budget_met": len(kept) == BUDGET,
         "score_mean": means if is_deita else None,
@@ -224,6 +229,8 @@ def add_upstream(run):
     shared["embed"] = run.add(
         "embed-0", "embed", "embed", 44.0, rows=POOL_ROWS, dimensions=128, truncated=9, tokens=654_321
     )
+    vectors = np.random.default_rng(6).normal(size=(POOL_ROWS, 128)).astype(np.float32)
+    write_embeddings(run.store / "embed-0" / "data", [f"pool:{row}" for row in range(POOL_ROWS)], vectors)
     return shared
 
 

@@ -208,12 +208,12 @@ def test_what_the_template_could_not_write_is_told(run, undrawn):
     manifest, metrics = (run[1] / "sft-deita-1" / name for name in ("manifest.json", "metrics.json"))
     assert "that the template does not know | left out |" in cards(run)["sft.md"]
     assert "end of turn" not in cards(run)["sft.md"]
-    change(manifest, drops={"fields_not_written": 9, "without_loss": 1})
-    change(metrics, end_of_turn=["<|im_end|>"])
+    change(manifest, drops={"fields_not_written": 9, "without_loss": 1}, rows_out=70)
+    change(metrics, train_rows=70, end_of_turn=["<|im_end|>"])
     card, text = cards(run)["sft.md"].replace("\\", ""), page(run)
     assert ", 9 left out because the template cannot write them: fields" in card
     assert "| end of turn | <|im_end|> |" in card and "| kind of launch | one process |" in card
-    line = "sft: 10 of the 90 selected rows were left out (fields_not_written 9, without_loss 1); trained on 80"
+    line = "sft: 10 of the 80 selected rows were left out (fields_not_written 9, without_loss 1); trained on 70"
     assert line in text
     assert [row for table in result_tables(read_summary(*run)) for row in table.rows if row[0] == line] == [(line,)]
     config = json.loads(manifest.read_text())["config"]

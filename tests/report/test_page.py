@@ -60,7 +60,7 @@ def test_page_is_one_self_contained_balanced_file(name, reports):
     assert "prefers-color-scheme: dark" in text and "@media print" in text
 
 
-@pytest.mark.parametrize(("name", "num_figures"), [("run", 13), ("swept", 18)])
+@pytest.mark.parametrize(("name", "num_figures"), [("run", 15), ("swept", 20)])
 def test_markdown_shows_every_figure_and_escapes_tables(name, num_figures, reports):
     folder = reports[name]
     text = (folder / "report.md").read_text()

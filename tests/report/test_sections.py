@@ -12,6 +12,7 @@ from deita_train.report.results.summary import read_summary
 from deita_train.report.sections.all_sections import sections_of
 from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.comparison_section import comparison_section
+from deita_train.report.sections.intake_sections import pool_section
 from deita_train.report.sections.selection_sections import scorer_section
 from deita_train.selection.measures.compared import as_json
 from deita_train.selection.measures.comparison import compare
@@ -25,7 +26,8 @@ def titles(run):
 
 def test_sections_are_there_when_their_data_is(run, undrawn):
     assert titles(run) == [
-        "Result", "Selection", "Scorers", "Training", "Pool", "Cards for the Hub", "Time", "Provenance", "Recipe",
+        "Result", "From pool to subset", "Selection", "Map of the embeddings", "Scorers", "Training", "Pool",
+        "Cards for the Hub", "Time", "Provenance", "Recipe",
     ]  # fmt: skip
     keep_stages(run[0], "pool", "score.quality")
     assert titles(run) == ["Scorers", "Pool", "Time", "Provenance", "Recipe"]
@@ -39,7 +41,7 @@ def test_rows_that_could_not_be_ranked_are_counted_with_the_reason(run, undrawn)
         return next(s for s in sections_of(summary, groups_of(summary)) if s.title == "Selection").text
 
     assert text().startswith("The base run kept 80 of the pool's 400 rows with the method deita. Rows")
-    drops = {"ifd_not_below_one": 38, "not_selected": 7}
+    drops = {"ifd_not_below_one": 38, "not_selected": 282}
     edit_json(run[1] / "select-deita" / "manifest.json", lambda manifest: manifest.update(drops=drops))
     assert "deita. 38 could not be ranked: 38 have an IFD of 1 or more. Rows" in text()
 
@@ -205,7 +207,7 @@ def test_a_cleaned_pool_is_part_of_the_funnel(run, undrawn, monkeypatch):
     examples = {"exact_copy": ["b repeats a (similarity 1.000)"]}
     metrics = {"rows_in": 400, "rows_out": 360, "drops": drops, "examples": examples, "mean_turns": 2.0}
     monkeypatch.setitem(summary.base_cell.stages, "clean_pool", replace(pool, metrics=metrics))
-    (section,) = [of for of in sections_of(summary, groups_of(summary)) if of.title == "Pool"]
+    section = pool_section(summary, groups_of(summary))
     assert section.text.startswith(
         "430 rows read, 400 usable, 360 left once the pool was cleaned; a conversation has 2.0 t"
     )

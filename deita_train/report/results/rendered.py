@@ -25,7 +25,7 @@ def refused(item: Artefact) -> dict[str, int]:
 def left_out_lines(cell: Cell) -> list[str]:
     """A line for each training of a cell that left rows out."""
     lines = []
-    for label, noun in (("sft", "selected row" if _trains_on_selection(cell) else "row"), ("dpo", "pair")):
+    for label, noun in (("sft", "selected row" if trains_on_selection(cell) else "row"), ("dpo", "pair")):
         item = cell.stages.get(label)
         drops = {} if item is None else {reason: number for reason, number in item.manifest["drops"].items() if number}
         if item is not None and drops:
@@ -39,5 +39,6 @@ def left_out_lines(cell: Cell) -> list[str]:
     return lines
 
 
-def _trains_on_selection(cell: Cell) -> bool:
+def trains_on_selection(cell: Cell) -> bool:
+    """Whether SFT reads what the selection kept."""
     return "select" in cell.stages and "sft_data" not in cell.stages

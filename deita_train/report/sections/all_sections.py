@@ -10,8 +10,10 @@ from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.benchmark_section import benchmark_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.contamination_section import contamination_section
+from deita_train.report.sections.funnel_section import funnel_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.label_section import label_section
+from deita_train.report.sections.map_section import map_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
 from deita_train.report.sections.published_section import published_section
 from deita_train.report.sections.rehearsal_section import marked_section, rehearsal_section
@@ -30,7 +32,9 @@ _SECTIONS = (
     rehearsal_section,
     result_section,
     failure_section,
+    funnel_section,
     selection_section,
+    map_section,
     comparison_section,
     scorer_section,
     label_section,
