@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from deita_train import number_text
 from deita_train.budget import in_words
@@ -16,6 +17,7 @@ from deita_train.report.cards.model_cards import Card, sources_of
 from deita_train.report.figures.drawing import SERIES, themed
 from deita_train.report.results.rendered import refused, template_words
 from deita_train.report.results.result_measures import TUNED
+from deita_train.report.tables.fitting import LEVELS, is_of_texts, level
 from deita_train.table import FOLDED_AFTER, escape_markdown
 
 # The page folds up a longer table.
@@ -24,7 +26,7 @@ MAX_ROWS_SHOWN = 40
 
 def render_page(context: dict[str, Any]) -> str:
     """The report as one HTML page."""
-    shown = {"series": SERIES, "max_rows": MAX_ROWS_SHOWN, "folded_after": FOLDED_AFTER}
+    shown = {"series": SERIES, "max_rows": MAX_ROWS_SHOWN, "folded_after": FOLDED_AFTER, "widths": LEVELS}
     return _environment(True).get_template("report.html.jinja").render(context, **shown)
 
 
@@ -41,6 +43,11 @@ def render_card(card: Card) -> str:
 def unbroken(text: str) -> str:
     """A number that stays on one line: only a bracket after it may move to the next."""
     return re.sub(r" (?!\()", "\N{NO-BREAK SPACE}", text)
+
+
+def breakable(text: str) -> Markup:
+    """A text in which names such as `train_scorer.quality` may be broken after their dots and underscores."""
+    return Markup(re.sub(r"([./_-]+)(?=[^\s./_-])", r"\1<wbr>", str(escape(text))))
 
 
 def fence(text: str) -> str:
@@ -62,9 +69,12 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     environment.filters.update(
         count=number_text.count,
         decimals=number_text.decimals,
+        breakable=breakable,
         fence=fence,
         in_words=in_words,
+        is_of_texts=is_of_texts,
         json=json.dumps,
+        level=level,
         md=escape_markdown,
         plural=number_text.plural,
         significant=number_text.significant,
