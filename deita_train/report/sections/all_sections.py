@@ -23,8 +23,9 @@ from deita_train.report.sections.run_sections import (
     recipe_section,
     time_section,
 )
+from deita_train.report.sections.scorer_section import scorer_section
 from deita_train.report.sections.section import Section
-from deita_train.report.sections.selection_sections import scorer_section, selection_section
+from deita_train.report.sections.selection_sections import selection_section
 
 _SECTIONS = (
     rehearsal_section,

@@ -53,6 +53,16 @@ def parted(table: Table, named: int) -> list[Table]:
     return [*(replace(part, note="") for part in parts[:-1]), parts[-1]]
 
 
+def turned(table: Table, title: str) -> Table:
+    """A table with its columns as rows; `title` is the heading of their names, which keep their notes in brackets."""
+    names = [f"{column.title} ({column.note})" if column.note else column.title for column in table.columns[1:]]
+    rows = tuple(
+        (name, *values) for name, values in zip(names, zip(*(row[1:] for row in table.rows), strict=True), strict=True)
+    )
+    columns = (Column(title, ""), *(Column(row[0]) for row in table.rows))
+    return replace(table, columns=columns, rows=rows)
+
+
 def pieces(text: str) -> list[str]:
     """The parts of a text between which a line may end: after spaces, and within names after `.`, `_`, `/` and `-`."""
     return re.findall(r"[^\s./_-]*[./_-]+|[^\s./_-]+", text)

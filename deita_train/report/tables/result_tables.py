@@ -12,7 +12,8 @@ from deita_train.report.results.result_measures import Measure, kept_measures, m
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.results.sweep_axis import Sweep, sweep_of
 from deita_train.report.tables.published_table import published_table
-from deita_train.report.tables.stage_tables import failure_table, scorer_table
+from deita_train.report.tables.scorer_tables import scorer_table
+from deita_train.report.tables.stage_tables import failure_table
 from deita_train.table import Column, Table, numbers, words
 
 # On a terminal, more groups than these are rows instead of columns.
