@@ -18,7 +18,8 @@ from deita_train.report.figures.drawing import SERIES, themed
 from deita_train.report.results.rendered import refused, template_words
 from deita_train.report.results.result_measures import TUNED
 from deita_train.report.tables.fitting import LEVELS, is_of_texts, level
-from deita_train.table import FOLDED_AFTER, escape_markdown
+from deita_train.report.texts import visible
+from deita_train.table import FOLDED_AFTER, LONG, escape_markdown, shown_in_markdown
 
 # The page folds up a longer table.
 MAX_ROWS_SHOWN = 40
@@ -56,6 +57,11 @@ def fence(text: str) -> str:
     return "`" * max(3, longest + 1)
 
 
+def _seen(value: Any) -> Any:
+    """What a template writes, with the control characters of data made visible."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def _environment(autoescape: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -65,6 +71,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_seen,
     )
     environment.filters.update(
         count=number_text.count,
@@ -76,6 +83,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         json=json.dumps,
         level=level,
         md=escape_markdown,
+        md_beginning=lambda text: escape_markdown(shown_in_markdown(text, LONG)),
         plural=number_text.plural,
         significant=number_text.significant,
         sources_of=sources_of,

@@ -10,6 +10,7 @@ from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.benchmark_section import benchmark_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.contamination_section import contamination_section
+from deita_train.report.sections.cost_section import cost_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.label_section import label_section
 from deita_train.report.sections.outcome_sections import result_section, training_section
@@ -17,7 +18,6 @@ from deita_train.report.sections.published_section import published_section
 from deita_train.report.sections.rehearsal_section import marked_section, rehearsal_section
 from deita_train.report.sections.run_sections import (
     cards_section,
-    cost_section,
     failure_section,
     provenance_section,
     recipe_section,

@@ -18,7 +18,8 @@ from deita_train.report.figures.stage_figures import (
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary, SelectionTrace
 from deita_train.report.sections.section import Section
-from deita_train.report.tables.stage_tables import rejection_table, strata_table
+from deita_train.report.sections.selection_examples import shown_examples
+from deita_train.report.tables.stage_tables import strata_table
 from deita_train.selection.unrankable import CONTAMINATED, IN_WORDS
 
 
@@ -27,10 +28,11 @@ def selection_section(summary: RunSummary, _: Sequence[Group]) -> Section | None
     select, trace = summary.base_cell.stages.get("select"), summary.trace
     if select is None or trace is None:
         return None
-    found = (strata_table(select), rejection_table(summary))
-    tables = tuple(table for table in found if table is not None)
+    strata = strata_table(select)
+    tables = () if strata is None else (strata,)
     figures = tuple(_selection_figures(select, trace))
-    return Section("Selection", _selection_text(summary, select, trace), tables, figures)
+    examples = () if summary.examples is None else shown_examples(summary.examples)
+    return Section("Selection", _selection_text(summary, select, trace), tables, figures, examples)
 
 
 def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace) -> str:

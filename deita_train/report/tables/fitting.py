@@ -17,7 +17,7 @@ PAGE_WIDTH = LEVELS[-1]
 
 _LETTER, _HEADING_LETTER, _NOTE_LETTER, _CODE_LETTER = 0.62, 0.66, 0.55, 0.52
 _GAP = 1.1
-_LEAST = {PROSE: 12.0, LONG: 16.0}
+_LEAST = {PROSE: 10.0, LONG: 16.0}
 # Words stay on one line up to this width; more of them may be broken between two words.
 _UNBROKEN_WORDS = 8.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deita_train.number_text import ABSENT, compact, count, decimals, duration, share, significant
+from deita_train.number_text import ABSENT, compact, count, duration, share, significant
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, Failure, RunSummary
 from deita_train.table import CODE, PROSE, Column, Table, numbers, words
@@ -18,10 +18,6 @@ _STRATA = (
     "their shares, so these may keep more than their quota."
 )
 _STRATA_OF_TOKENS = " Quotas are in tokens, and each stratum ends at the first row that would exceed what it got."
-_REJECTIONS = (
-    "Examples spread evenly over the rejected rows, from the nearest pair to the closest call. Similarity is the "
-    "cosine of the two embeddings."
-)
 _PROVENANCE = "The digest is the beginning of the manifest's content digest: equal digests mean equal content."
 
 
@@ -40,21 +36,6 @@ def training_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None
     has_dpo = any(group.artefacts("dpo") for group in groups)
     note = f"{_TRAINING} The rows of DPO are pairs." if has_dpo else _TRAINING
     return Table((*words("model"), *numbers(*titles)), tuple(rows), note=note) if rows else None
-
-
-def rejection_table(summary: RunSummary) -> Table | None:
-    """Examples of rows that were too similar to a kept row."""
-    if summary.trace is None or not summary.trace.rejections:
-        return None
-    columns = (
-        Column("rejected row", CODE),
-        Column("kept row too near", CODE),
-        *numbers("similarity"),
-        Column("how the kept row begins", PROSE),
-    )
-    rejections = summary.trace.rejections
-    rows = tuple((item.id, item.blocked_by, decimals(item.similarity, 3), item.kept_opening) for item in rejections)
-    return Table(columns, rows, note=_REJECTIONS)
 
 
 def strata_table(select: Artefact) -> Table | None:
