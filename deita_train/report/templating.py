@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from deita_train import number_text
 from deita_train.budget import in_words
@@ -17,7 +17,7 @@ from deita_train.report.cards.model_cards import Card, sources_of
 from deita_train.report.figures.drawing import SERIES, themed
 from deita_train.report.results.rendered import refused, template_words
 from deita_train.report.results.result_measures import TUNED
-from deita_train.report.tables.fitting import LEVELS, is_of_texts, level
+from deita_train.report.tables.fitting import LEVELS, is_of_texts, level, parts_of
 from deita_train.report.texts import visible
 from deita_train.table import FOLDED_AFTER, LONG, escape_markdown, shown_in_markdown
 
@@ -47,8 +47,10 @@ def unbroken(text: str) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """A text in which names such as `train_scorer.quality` may be broken after their dots and underscores."""
-    return Markup(re.sub(r"([./_-]+)(?=[^\s./_-])", r"\1<wbr>", str(escape(text))))
+    """A text in which long names may be broken after their dots, dashes and underscores."""
+    return Markup("").join(
+        Markup("<wbr>").join(parts_of(word)) if word.strip() else word for word in re.split(r"(\s+)", text)
+    )
 
 
 def fence(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 from deita_train.table import CODE, LONG, PROSE, Column, Table
 
@@ -16,10 +17,12 @@ LEVELS = (20, 26, 32, 38, 44, 50, 56, 60)
 PAGE_WIDTH = LEVELS[-1]
 
 _LETTER, _HEADING_LETTER, _NOTE_LETTER, _CODE_LETTER = 0.62, 0.66, 0.55, 0.52
-_GAP = 1.1
+_GAP, _GAP_AFTER_NUMBERS = 1.1, 0.9
 _LEAST = {PROSE: 10.0, LONG: 16.0}
 # Words stay on one line up to this width; more of them may be broken between two words.
 _UNBROKEN_WORDS = 8.0
+# A name of more letters may be broken after its dots, dashes and underscores.
+_WHOLE_WORD = 18
 
 
 def least_width(table: Table) -> float:
@@ -28,7 +31,8 @@ def least_width(table: Table) -> float:
         return _LEAST[LONG] * (len(table.columns) - 1)
     values = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
     widths = [_column_width(column, texts) for column, texts in zip(table.columns, values, strict=True)]
-    return sum(widths) + _GAP * (len(widths) - 1)
+    wider = sum(column.numeric and not after.numeric for column, after in pairwise(table.columns))
+    return sum(widths) + _GAP * (len(widths) - 1) + _GAP_AFTER_NUMBERS * wider
 
 
 def level(table: Table) -> int | None:
@@ -64,8 +68,13 @@ def turned(table: Table, title: str) -> Table:
 
 
 def pieces(text: str) -> list[str]:
-    """The parts of a text between which a line may end: after spaces, and within names after `.`, `_`, `/` and `-`."""
-    return re.findall(r"[^\s./_-]*[./_-]+|[^\s./_-]+", text)
+    """The parts of a text between which a line may end: words, and of long ones what `breakable` separates."""
+    return [piece for word in text.split() for piece in parts_of(word)]
+
+
+def parts_of(word: str) -> list[str]:
+    """A word, or its parts up to each `.`, `_`, `/` and `-` where it is a long name such as a path."""
+    return [word] if len(word) <= _WHOLE_WORD else re.findall(r"[^./_-]*[./_-]+|[^./_-]+", word)
 
 
 def is_of_texts(table: Table) -> bool:
@@ -88,7 +97,7 @@ def _column_width(column: Column, texts: tuple[str, ...]) -> float:
 
 def _cell_width(style: str, text: str) -> float:
     if style in _LEAST:
-        return _LEAST[style]
+        return max(_LEAST[style], _LETTER * _longest(pieces(text)))
     if style == CODE:
         return _CODE_LETTER * _longest(pieces(text))
     if style:  # a number, of which only a bracket may move to the next line
