@@ -17,7 +17,7 @@ from deita_train.report.cards.model_cards import Card, sources_of
 from deita_train.report.figures.drawing import SERIES, themed
 from deita_train.report.results.rendered import refused, template_words
 from deita_train.report.results.result_measures import TUNED
-from deita_train.report.tables.fitting import LEVELS, is_of_texts, level, parts_of
+from deita_train.report.tables.fitting import LEVELS, is_of_texts, is_short, level, parts_of
 from deita_train.report.texts import visible
 from deita_train.table import FOLDED_AFTER, LONG, escape_markdown, shown_in_markdown
 
@@ -82,6 +82,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         fence=fence,
         in_words=in_words,
         is_of_texts=is_of_texts,
+        is_short=is_short,
         json=json.dumps,
         level=level,
         md=escape_markdown,

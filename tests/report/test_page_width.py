@@ -11,7 +11,8 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-sync", "--disable-component-update", "--allow-file-access-from-files", "--virtual-time-budget=4000", "--hide-scrollbars",
+    "--disable-sync", "--disable-component-update", "--allow-file-access-from-files",
+    "--virtual-time-budget=4000", "--hide-scrollbars",
 )  # fmt: skip
 # Opens every fold, and writes how wide the page and each table's place are and how wide what they hold.
 MEASURES = """<script>addEventListener("load", () => {

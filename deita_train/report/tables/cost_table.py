@@ -12,7 +12,7 @@ from deita_train.table import Column, Table, numbers, words
 RATIO = Column("measured / planned")
 
 _WORK = (
-    "Planned are the tokens that `deita-train plan` counted before the run: ~ is estimated from a sample of the rows, "
+    "Planned are the tokens that deita-train plan counted before the run: ~ is estimated from a sample of the rows, "
     "< is an upper bound. Measured are those that the stage computed, over all epochs, without padding. No device "
     "counts its FLOP: measured FLOP are the measured tokens times what the plan takes for one token."
 )
@@ -85,7 +85,7 @@ def _work_table(stages: Sequence[StageCost]) -> Table:
     )  # fmt: skip
     columns = (*words("stage"), *numbers("tokens planned", "tokens measured"), RATIO)
     columns += numbers(f"{unit} planned", f"{unit} measured")
-    return Table(columns, (*rows, total), "Work", _WORK)
+    return Table(columns, (*rows, total), "Work", _WORK, num_totals=1)
 
 
 def _time_table(stages: Sequence[StageCost]) -> Table:
@@ -94,7 +94,7 @@ def _time_table(stages: Sequence[StageCost]) -> Table:
     if all(of.hours_planned is None and of.hours is None for of in stages):
         timed = tuple((of.name, duration(of.seconds), _rate(of)) for of in stages)
         columns = (*words("stage"), *numbers("wall time", "tokens per second"))
-        return Table(columns, (*timed, ("total", seconds, "")), "Time", _TIME + _CPU)
+        return Table(columns, (*timed, ("total", seconds, "")), "Time", _TIME + _CPU, num_totals=1)
     hours = total_of(stages, lambda of: of.hours_planned, lambda of: of.hours)
     rows = tuple(
         (
@@ -116,7 +116,7 @@ def _time_table(stages: Sequence[StageCost]) -> Table:
     columns += numbers("tokens per second", "MFU")
     lacking = any((of.hours_planned is None) != (of.hours is None) for of in stages)
     note = " Totals of hours are over the stages that have both." if lacking else ""
-    return Table(columns, (*rows, total), "Time", _TIME + _HOURS + note)
+    return Table(columns, (*rows, total), "Time", _TIME + _HOURS + note, num_totals=1)
 
 
 def _memory_table(stages: Sequence[StageCost]) -> Table | None:
@@ -129,7 +129,7 @@ def _memory_table(stages: Sequence[StageCost]) -> Table | None:
         for name, planned, measured in (*pairs, *([most] if len(pairs) > 1 else []))
     )
     columns = (*words("stage"), *numbers("GB planned", "GB measured"), RATIO)
-    return Table(columns, rows, "Memory", _MEMORY)
+    return Table(columns, rows, "Memory", _MEMORY, num_totals=int(len(pairs) > 1))
 
 
 def _ratio(planned: float | None, measured: float | None) -> str:

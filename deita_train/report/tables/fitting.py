@@ -19,8 +19,8 @@ PAGE_WIDTH = LEVELS[-1]
 _LETTER, _HEADING_LETTER, _NOTE_LETTER, _CODE_LETTER = 0.62, 0.66, 0.55, 0.52
 _GAP, _GAP_AFTER_NUMBERS = 1.1, 0.9
 _LEAST = {PROSE: 10.0, LONG: 16.0}
-# Words stay on one line up to this width; more of them may be broken between two words.
-_UNBROKEN_WORDS = 8.0
+# Words of no more letters stay on one line.
+_SHORT_WORDS = 12
 # A name of more letters may be broken after its dots, dashes and underscores.
 _WHOLE_WORD = 18
 
@@ -77,6 +77,11 @@ def parts_of(word: str) -> list[str]:
     return [word] if len(word) <= _WHOLE_WORD else re.findall(r"[^./_-]*[./_-]+|[^./_-]+", word)
 
 
+def is_short(text: str) -> bool:
+    """Whether the words of a value stay on one line."""
+    return len(text) <= _SHORT_WORDS
+
+
 def is_of_texts(table: Table) -> bool:
     """Whether a table has a long text above others side by side, as prompts and the answers to them are set."""
     return len(table.columns) > 1 and all(column.style == LONG for column in table.columns)
@@ -102,7 +107,7 @@ def _cell_width(style: str, text: str) -> float:
         return _CODE_LETTER * _longest(pieces(text))
     if style:  # a number, of which only a bracket may move to the next line
         return _LETTER * _longest(text.split(" ("))
-    return max(_LETTER * _longest(pieces(text)), min(_LETTER * len(text), _UNBROKEN_WORDS))
+    return _LETTER * (len(text) if is_short(text) else _longest(pieces(text)))
 
 
 def _longest(texts: list[str]) -> int:
