@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from rich.console import Console
+from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from deita_train.run.child.stand_ins import make_stand_ins
@@ -48,9 +49,11 @@ def write_lines(path, rows):
     return path
 
 
-def write_own_model(folder, **shape):
-    """A small model of one's own with its weights."""
+def write_own_model(folder, marks=(), **shape):
+    """A small model of one's own with its weights, and with `marks` as single tokens."""
     tokenizer = train_tokenizer(["Name a colour. Green."] * 9, 400, "", folder)
+    tokenizer.add_tokens([AddedToken(mark, special=True) for mark in marks])
+    tokenizer.save_pretrained(folder)
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4} | shape
     config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=1, pad_token_id=2, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
@@ -61,7 +64,7 @@ def write_own_files(folder):
     write_lines(folder / "real_pool_sharegpt.jsonl", judged_rows())
     for name in ("my_pool", "my_heldout", "my_seeds"):
         write_lines(folder / f"{name}.jsonl", pool_rows())
-    write_own_model(folder / "my_model")
+    write_own_model(folder / "my_model", marks=("<|im_start|>", "<|im_end|>"))  # compare_methods.yaml states chatml
 
 
 def stand_ins(data, folder):

@@ -177,5 +177,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def count_sentence(plan: Plan, cost: PlanCost) -> str:
     """How much is to run, for the head of a run."""
     waiting = plural(len(cost.waiting), "stage")
-    operations = "" if cost.operations is None else f", {flop(cost.operations)}"
+    unknown = sum(bool(of.unknown) and of.operations is None for of in cost.to_run)
+    without = f" without {plural(unknown, 'stage')} of unknown cost" if unknown else ""
+    operations = "" if cost.operations is None else f", {flop(cost.operations)}{without}"
     return f"{plan.loaded.recipe.name}: {waiting} to run{operations}."

@@ -12,14 +12,19 @@ def pass_operations(sizes: Sizes, *, head: bool) -> int:
     return 2 * (sizes.trunk + (sizes.head if head else 0))
 
 
-def training_operations(sizes: Sizes, adapter: int | None, *, recomputes: bool) -> int:
-    """Of one token, forward and backward: six for each trained weight, four for each frozen one.
+def training_operations(sizes: Sizes, adapter: int | None, *, recomputes: bool, frozen_layers: int = 0) -> int:
+    """Of one token, forward and backward: six for each trained weight, four for each frozen one that a gradient passes.
 
     Args:
         sizes: the model's.
         adapter: weights of the adapter that is trained; None where the whole model is.
-        recomputes: whether the layers are computed once more in the backward pass (activation checkpointing).
+        recomputes: whether the layers are computed once more in the backward pass (activation checkpointing). The
+            gradient then passes every layer.
+        frozen_layers: layers under the lowest adapter: two for each of their weights.
     """
     multiplied = sizes.trunk + sizes.head
     again = 2 * (sizes.trunk + (adapter or 0)) if recomputes else 0
-    return (6 * multiplied if adapter is None else 4 * multiplied + 6 * adapter) + again
+    if adapter is None:
+        return 6 * multiplied + again
+    passed_by = 0 if recomputes else 2 * sizes.weights_below(frozen_layers)
+    return 4 * multiplied + 6 * adapter + again - passed_by

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deita_train.models.weight_shapes import Shapes, count_weights, is_tied, shapes_of_config
-from deita_train.training.sizes import adapter_weights
+from deita_train.training.sizes import adapter_weights, frozen_layers, weights_below
 
 _TABLES = ("embed_tokens.weight", "wte.weight", "wpe.weight")
 _GPT2 = {
@@ -70,6 +70,14 @@ class Sizes:
     def adapter(self, peft: Mapping[str, Any]) -> int | None:
         """Weights of an adapter; None where the fields of LoraConfig choose layers in a way that is not modelled."""
         return adapter_weights(self.shapes, peft)
+
+    def frozen_layers(self, peft: Mapping[str, Any]) -> int:
+        """Layers under the lowest adapter, which no gradient passes."""
+        return frozen_layers(self.shapes, peft)
+
+    def weights_below(self, layers: int) -> int:
+        """Weights of the lowest `layers` layers."""
+        return weights_below(self.shapes, layers)
 
 
 def sizes_of(config: Mapping[str, Any]) -> Sizes | None:

@@ -38,6 +38,7 @@ class Setup:
         half: whether layers compute in two bytes.
         moment_bytes: of the optimizer for each trained weight; 8 for Adam in float32.
         adapter: weights of the adapter that is trained; None where the whole model is.
+        frozen_layers: layers under the lowest adapter, which keep nothing for gradients, unless with checkpointing.
         base_bytes: of a weight of the frozen base, under an adapter; less than 2 where it is quantized.
         checkpointing: whether layers are computed once more instead of keeping their activations.
         micro_batch: sequences computed at once; a preference pair is two.
@@ -59,6 +60,7 @@ class Setup:
     checkpointing: bool
     accumulates: bool = True
     adapter: int | None = None
+    frozen_layers: int = 0
     base_bytes: float | None = None
     on_cpu: bool = False
     offloads_optimizer: bool = False
@@ -166,8 +168,9 @@ def _deepspeed_state(sizes: Sizes, setup: Setup) -> tuple[int, int, int]:
 def kept_bytes(sizes: Sizes, setup: Setup) -> int:
     """What the layers keep for their gradients: everything, or with checkpointing one vector each."""
     each = _vector_bytes(sizes, setup) if setup.checkpointing else layer_bytes(sizes, setup)
+    layers = sizes.num_hidden_layers - (0 if setup.checkpointing else setup.frozen_layers)
     around = _VECTORS_AROUND * _FLOAT32 * sizes.hidden_size
-    return setup.tokens * (sizes.num_hidden_layers * each + around)
+    return setup.tokens * (layers * each + around)
 
 
 def _vector_bytes(sizes: Sizes, setup: Setup) -> int:

@@ -14,6 +14,8 @@ _MAX_SLOWDOWN = 2.0
 _MAX_EXTRA_SECONDS = 60.0
 # Less than a minute's work at the slowest rate seen, 0.9 GFLOP/s: not worth the second of measuring.
 _NEVER_SLOW = 5e10
+# Beside other work one product can take several times as long as the next: the fastest of these seconds counts.
+_MEASURED_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def _rate(dtype: torch.dtype) -> float:
     factor = torch.ones(_WIDTH, _WIDTH, dtype=dtype)
     product = torch.empty_like(factor)
     seconds = []
-    for _ in range(3):  # the first one also sets the kernel up
+    while len(seconds) < 3 or sum(seconds) < _MEASURED_SECONDS:  # the first one also sets the kernel up
         started = time.perf_counter()
         torch.mm(factor, factor, out=product)
         seconds.append(time.perf_counter() - started)

@@ -11,6 +11,8 @@ from rich.text import Text
 from deita_train.store.atomic_io import read_json
 
 _PLAIN_SECONDS = 30.0
+# From less of its work than this, the time that a stage will take is not guessed.
+_TELLING_SHARE = 0.03
 
 
 class Display:
@@ -25,8 +27,6 @@ class Display:
         self._started = 0.0
         self._plain_at = 0.0
         self._live: Live | None = None
-        self._step = ""  # of the stage, and when it began
-        self._step_at = 0.0
         self._expected: dict[str, float] = {}
         self._pending: list[str] = []
 
@@ -39,8 +39,7 @@ class Display:
         self._number += not again
         self._label = f"{label}{f'  ({cell})' if cell else ''}"
         self._progress_file = progress_file
-        self._started = self._plain_at = self._step_at = time.monotonic()
-        self._step = ""
+        self._started = self._plain_at = time.monotonic()
         if self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -86,32 +85,16 @@ class Display:
         parts = [f"{self._counter()} {self._label:<44} {elapsed:6.1f} s"]
         progress = self._progress()
         stage_left = None
-        if progress and progress["total"]:
-            seconds = self._seconds_of_step(progress.get("step", ""))
-            share = progress["done"] / progress["total"]
-            parts.append(f"{progress['done']}/{progress['total']} {progress['unit']}")
-            if self._step:
-                parts[-1] = f"{self._step} {parts[-1]}"
-            if progress["detail"]:
-                parts.append(progress["detail"])
-            elif self._step and seconds >= 1:
-                parts.append(f"{progress['done'] / seconds:,.0f}/s")
-            if share > 0.03:
-                step_left = seconds * (1 - share) / share
-                parts.append(f"about {_duration(step_left)} left")
-                stage_left = None if self._step else step_left  # what follows this step is not known yet
+        if progress is not None:
+            parts += _told(progress)
+            left = _seconds_left(progress)
+            if left is not None:
+                parts.append(f"about {_duration(left)} left")
+                stage_left = None if progress["step"] else left  # what follows this step is not known yet
         run_left = self._run_left(stage_left)
         if run_left is not None:
             parts.append(f"run: about {_duration(run_left)} left")
         return "  ".join(parts)
-
-    def _seconds_of_step(self, step: str) -> float:
-        """How long the stage has been at this step."""
-        now = time.monotonic()
-        if step != self._step:
-            # The first step of a stage began with it.
-            self._step, self._step_at = step, self._started if self._step_at == self._started and step else now
-        return now - self._step_at
 
     def _progress(self) -> dict[str, Any] | None:
         if self._progress_file is None:
@@ -127,6 +110,27 @@ class Display:
         if any(kind not in self._expected for kind in self._pending) or stage_left is None:
             return None
         return stage_left + sum(self._expected[kind] for kind in self._pending)
+
+
+def _told(progress: dict[str, Any]) -> list[str]:
+    """What a stage says of itself: the step it is at, how much of it is done, and how fast."""
+    step, made, seconds = progress["step"], progress["done"] - progress["first"], progress["seconds"]
+    if not progress["total"]:
+        return [step] if step else []
+    told = [f"{f'{step} ' if step else ''}{progress['done']}/{progress['total']} {progress['unit']}"]
+    if progress["detail"]:
+        told.append(progress["detail"])
+    elif step and seconds >= 1:
+        told.append(f"{made / seconds:,.0f}/s")
+    return told
+
+
+def _seconds_left(progress: dict[str, Any]) -> float | None:
+    """Seconds to the end of a stage or step, at its speed so far; None at its very beginning."""
+    made, left = progress["done"] - progress["first"], progress["total"] - progress["done"]
+    if made <= _TELLING_SHARE * (made + left):
+        return None
+    return float(progress["seconds"] * left / made)
 
 
 def _duration(seconds: float) -> str:

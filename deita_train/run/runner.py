@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deita_train.errors import UserError
+from deita_train.llm.endpoint import Endpoint, read_key
 from deita_train.plan.cells import SHARED, cell_nodes
 from deita_train.plan.cost.costs import PlanCost, run_cost
 from deita_train.plan.node import Node
@@ -73,6 +74,7 @@ def run_plan(
     rebuilt = _rebuilt(nodes, fresh)
     missing = missing_ids(plan)
     _check_machines(nodes, missing | rebuilt)
+    _check_keys(nodes, missing | rebuilt)
     display = Display(console, total=len(nodes) + 2)
     children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display, cluster)
     keeps_report = _is_part_of_reported(plan)
@@ -128,6 +130,7 @@ def build_stages(plan: Plan, console: Console) -> None:
     """Build what is missing of a recipe without a sweep, without a report. Raises as :func:`run_plan` does."""
     missing = missing_ids(plan)
     _check_machines(plan.nodes, missing)
+    _check_keys(plan.nodes, missing)
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
     children = _start_children(plan, missing, display) if is_missing else _children()
@@ -149,6 +152,15 @@ def _check_machines(nodes: Sequence[Node], missing: Collection[str]) -> None:
                 "starts processes on this one only. Run the line that `deita-train plan --stages` prints for it on "
                 "each one (docs/slurm.md), or name another launch:."
             )
+
+
+def _check_keys(nodes: Sequence[Node], missing: Collection[str]) -> None:
+    """Refuse a run that lacks the key of a chat model: it may be asked after hours of training."""
+    for node in nodes:
+        endpoint = node.runtime.get("endpoint")
+        if node.id in missing and endpoint is not None and "base_url" in endpoint:
+            served = {name: endpoint[name] for name in ("name", "model", "base_url", "api_key_env") if name in endpoint}
+            read_key(Endpoint(**served))
 
 
 def _children(cluster: Cluster | None = None) -> Children:

@@ -9,25 +9,33 @@ from typing import Any
 
 
 class Progress:
-    """A small file through which a stage reports progress. Only rank 0 writes it, at most five times a second."""
+    """A small file through which a stage reports progress. Only rank 0 writes it, at most five times a second.
+
+    It says how long the stage has been at this and how much was done before, so that a reader knows the time left: a
+    stage that resumes begins in the middle.
+    """
 
     def __init__(self, path: Path | None, step: str = "") -> None:
         self._path = path
         self._step = step
         self._last = 0.0
+        self._begun: tuple[float, int] | None = None  # when, and how much was done then
 
     def of_step(self, step: str) -> "Progress":
         """The same for a step of the stage, which is shown by itself, with its own rate and time left."""
         return Progress(self._path, step)
 
     def update(self, done: int, total: int, unit: str, detail: str = "") -> None:
-        """Report that `done` of `total` units are done."""
+        """Report that `done` of `total` units are done; the first call, before the first unit, starts the clock."""
         now = time.monotonic()
+        self._begun = self._begun or (now, done)
         if self._path is None or (now - self._last < 0.2 and done < total):
             return
         self._last = now
         temporary = self._path.with_suffix(".tmp")
+        begun, first = self._begun
         told = {"done": done, "total": total, "unit": unit, "detail": detail, "step": self._step}
+        told |= {"first": first, "seconds": now - begun}
         temporary.write_text(json.dumps(told))
         temporary.replace(self._path)
 

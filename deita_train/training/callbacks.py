@@ -21,6 +21,12 @@ class ReportProgress(TrainerCallback):
         self._on_progress = on_progress
         self._loss = ""
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Report the steps that an earlier attempt has done, or none."""
+        self._on_progress(state.global_step, state.max_steps, "steps", "")
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report the step."""
         self._on_progress(state.global_step, state.max_steps, "steps", self._loss)

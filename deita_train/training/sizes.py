@@ -18,9 +18,10 @@ _MOMENTS = 2  # Adam's, in the dtype of the weights
 _DEEPSPEED_OPTIMIZER = 12  # float32 weights and two float32 moments, whatever the model's dtype
 # Fields of LoraConfig that select weights in ways this module does not model.
 _INTRICATE = (
-    "rank_pattern", "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters",
-    "trainable_token_indices", "layer_replication",
+    "rank_pattern", "layers_pattern", "exclude_modules", "target_parameters", "trainable_token_indices",
+    "layer_replication",
 )  # fmt: skip
+_NUMBER = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,29 @@ def adapter_weights(shapes: Shapes, peft: Mapping[str, Any]) -> int | None:
     return sum(rank * (rows + columns) + dora * rows for rows, columns in layers) + whole
 
 
+def frozen_layers(shapes: Shapes, peft: Mapping[str, Any]) -> int:
+    """The lowest layers that no adapter is in: the backward pass ends above them."""
+    adapted = {_layer(name) for name, shape in shapes.items() if len(shape) == 2 and _is_adapted(_module(name), peft)}
+    numbers = [number for number in adapted if number is not None]
+    return min(numbers) if numbers and None not in adapted and not peft.get("modules_to_save") else 0
+
+
+def weights_below(shapes: Shapes, layers: int) -> int:
+    """Weights of the lowest `layers` layers."""
+    numbered = ((_layer(name), shape) for name, shape in shapes.items())
+    return sum(math.prod(shape) for number, shape in numbered if number is not None and number < layers)
+
+
+def _layer(name: str) -> int | None:
+    """The number of the layer that a weight is in; None for one outside of the layers."""
+    found = _NUMBER.search(name)
+    return None if found is None else int(found[1])
+
+
 def _is_adapted(module: str, peft: Mapping[str, Any]) -> bool:
+    layers = peft.get("layers_to_transform")
+    if layers not in (None, []) and _layer(f"{module}.") not in ([layers] if isinstance(layers, int) else layers):
+        return False
     targets = peft.get("target_modules")
     if targets == "all-linear":
         return not _ends(module, ["embed_tokens", "lm_head", "wte", "embed_in", "embed_out"])

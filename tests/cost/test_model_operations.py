@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -59,8 +60,27 @@ def test_a_training_takes_three_or_four_times_as_many(config, recomputes):
     assert expected == pytest.approx(counted + extra + left_out, rel=1e-3)
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config["model_type"])
+def test_no_gradient_passes_the_layers_under_the_lowest_adapter(config):
+    """Adapters of rank 2 in the last of three layers, against peft's own model."""
+    sizes, targets = sizes_of(config), ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    fields = {"r": 2, "target_modules": targets, "layers_to_transform": 2}
+    assert (sizes.adapter(fields), sizes.frozen_layers(fields)) == (2 * (2 * (64 + 32) + 2 * (32 + 32) + 3 * 112), 2)
+    model = get_peft_model(model_of(config), LoraConfig(**fields))
+    counted = products(model, lambda model, ids: model(ids).logits.sum().backward())
+    expected = TOKENS * training_operations(sizes, sizes.adapter(fields), recomputes=False, frozen_layers=2)
+    # Nothing needs the gradient of that layer's own input, which queries, keys and values would give.
+    left_out = 2 * TOKENS * (32 * 64 + 2 * 32 * 32)
+    assert expected == pytest.approx(counted + left_out, rel=0.02)
+
+
 def test_an_adapter_by_hand():
     sizes = sizes_of(CONFIGS[0])
     base = sizes.trunk + sizes.head
+    below = 2 * (2 * 32 * 64 + 2 * 32 * 32 + 3 * 32 * 80 + 2 * 32)  # queries, output, keys, values, MLP, norms
+    assert training_operations(sizes, 100, recomputes=False, frozen_layers=2) == 4 * base + 600 - 2 * below
+    assert training_operations(sizes, 100, recomputes=True, frozen_layers=2) == training_operations(
+        sizes, 100, recomputes=True
+    )
     assert training_operations(sizes, 100, recomputes=False) == 4 * base + 600
     assert training_operations(sizes, 100, recomputes=True) == 4 * base + 600 + 2 * (sizes.trunk + 100)

@@ -29,6 +29,7 @@ MODELS = {
     },
 }  # fmt: skip
 _LORA = {"r": 8, "target_modules": "all-linear"}
+_LORA_ABOVE = {"r": 8, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"], "layers_to_transform": [2, 3]}
 _LORA_GPT2 = {"r": 8, "target_modules": ["c_attn", "c_proj", "c_fc"]}
 
 
@@ -45,6 +46,7 @@ def setup(step, sizes):
         checkpointing=step.checkpointing,
         accumulates=step.accumulation > 1,
         adapter=None if step.peft is None else sizes.adapter(step.peft),
+        frozen_layers=0 if step.peft is None else sizes.frozen_layers(step.peft),
         on_cpu=True,
         bucket=BUCKET,
     )
@@ -57,6 +59,7 @@ LONG = [
     *(("gpt2", Step(launch)) for launch in ("ddp", "zero2", "zero3")),
     ("qwen3", Step(peft=_LORA)),
     ("gpt2", Step(peft=_LORA_GPT2)),
+    ("llama", Step(peft=_LORA_ABOVE)),
     ("gemma3", Step()),
     ("llama", Step(checkpointing=True, length=256)),
     ("llama", Step(accumulation=1)),
@@ -135,6 +138,8 @@ def test_activations_by_hand():
     """Width 256 for the stream, queries and keys; 768 in the MLP; four layers, ten tokens."""
     assert layer_bytes(SIZES, PLAIN) == 4 * (10 * 256 + 4 * 768)
     assert kept_bytes(SIZES, PLAIN) == 10 * (4 * 4 * (10 * 256 + 4 * 768) + 6 * 4 * 256)
+    assert kept_bytes(SIZES, replace(PLAIN, frozen_layers=3)) == 10 * (4 * (10 * 256 + 4 * 768) + 6 * 4 * 256)
+    assert kept_bytes(SIZES, replace(PLAIN, checkpointing=True, frozen_layers=3)) == 10 * (4 * 4 * 256 + 6 * 4 * 256)
     assert kept_bytes(SIZES, replace(PLAIN, checkpointing=True)) == 10 * (4 * 4 * 256 + 6 * 4 * 256)
     # As training/fitting.py has them for models whose keys are as wide as their queries.
     assert layer_bytes(SIZES, replace(PLAIN, weight_bytes=2, half=True)) == 24 * 256 + 8 * 768

@@ -29,6 +29,15 @@ def test_a_measurement_gives_the_rates_of_this_machine(monkeypatch):
         product_rates.cache_clear()
 
 
+def test_a_quick_product_is_measured_again_so_that_other_work_beside_it_does_not_count(monkeypatch):
+    """Three products that other work delays take 0.27 s, which is not enough; the fourth is the fast one."""
+    durations = [0.09, 0.09, 0.09, 0.04, 0.01]
+    ticks = iter([tick for place, each in enumerate(durations) for tick in (place, place + each)])
+    monkeypatch.setattr(cpu_bfloat16.time, "perf_counter", lambda: next(ticks))
+    assert cpu_bfloat16._rate(torch.float32) == pytest.approx(2 * 512**3 / 0.04)
+    assert next(ticks, None) is not None, "it ends once 0.3 s are measured"
+
+
 def test_hours_in_bfloat16_that_are_minutes_in_float32_are_refused(rates):
     rates(SLOW)
     with pytest.raises(UserError) as caught:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import socket
 
 import pytest
@@ -314,6 +315,14 @@ def test_the_head_of_a_run_says_what_it_costs(tmp_path):
     print_cost(console, made, run_cost(made))
     lines = console.file.getvalue().splitlines()
     assert lines[0].startswith("tiny: 13 stages to run, ") and lines[0].endswith("FLOP.")
+
+
+def test_the_head_of_a_run_names_how_many_stages_the_sum_leaves_out(tmp_path):
+    """An adapter whose layers only the loaded model tells: of SFT, and of DPO on its merged model."""
+    data = recipe(sft__peft={"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 2}}, sft__merge_adapter=True)
+    console = Console(file=io.StringIO(), width=200)
+    print_cost(console, plan(tmp_path, data))
+    assert re.match(r"tiny: 13 stages to run, \S+ .FLOP without 1 stage of unknown cost\.", console.file.getvalue())
 
 
 def test_every_gpu_has_a_source_and_finds_itself_by_its_name():

@@ -7,7 +7,7 @@ import json
 from io import StringIO
 
 import pytest
-from rehearsal_parts import chat, rehearsed, write_lines
+from rehearsal_parts import chat, rehearsed, write_lines, write_own_model
 from rich.console import Console
 from tiny_recipe import no_gpus, put  # noqa: F401
 
@@ -72,7 +72,9 @@ IN_TRIALS = {
     ),
 }
 IN_STAGES = {
-    "a template whose tokens the tokenizer lacks": (recipe(sft__chat_template="chatml"), "<|im_end|>"),
+    "a template whose tokens the tokenizer lacks": (
+        recipe(sft__model="my_plain_model", sft__chat_template="chatml"), "<|im_end|>"
+    ),
     "a missing column": (recipe(sft__data__dataset="my_texts.jsonl"), "the columns 'text'"),
     "pairs without a rejected answer": (
         {"name": "planted", "dpo": {**DPO, "preferences": {"dataset": "my_half_pairs.jsonl"}}},
@@ -104,6 +106,7 @@ def files(own_files):
     write_lines(own_files / "my_texts.jsonl", [{"text": "Name a colour. Green."}] * 20)
     strangers = [{"conversations": [{**turn, "from": "narrator"} for turn in chat("a", "b")]}] * 20
     write_lines(own_files / "my_strangers.jsonl", strangers)
+    write_own_model(own_files / "my_plain_model")
     half = own_files / "my_half_model"
     half.mkdir()
     for file in (own_files / "my_model").iterdir():

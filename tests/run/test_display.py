@@ -7,6 +7,8 @@ from rich.console import Console
 
 from deita_train.run import display
 from deita_train.run.display import Display
+from deita_train.stages import context
+from deita_train.stages.context import Progress
 
 
 class Clock:
@@ -29,9 +31,10 @@ def lines(output):
     return [" ".join(line.split()) for line in output.getvalue().splitlines()]
 
 
-def progress(folder, done, total, unit="batches", detail="", **step):
+def progress(folder, done, total, unit="batches", detail="", step="", *, first=0, seconds=10.0):
     path = folder / "progress.json"
-    path.write_text(json.dumps({"done": done, "total": total, "unit": unit, "detail": detail, **step}))
+    told = {"done": done, "total": total, "unit": unit, "detail": detail, "step": step}
+    path.write_text(json.dumps({**told, "first": first, "seconds": seconds}))
     return path
 
 
@@ -53,13 +56,13 @@ def test_brackets_in_a_cell_are_no_markup(clock, tmp_path):
 
 def test_a_log_gets_a_line_every_half_minute(clock, tmp_path):
     shown, output = make()
-    shown.start("embed", "", progress(tmp_path, 1, 4))
+    shown.start("embed", "", progress(tmp_path, 1, 4, seconds=40.0))
     for _ in range(9):
         clock.now += 10
         shown.tick()
     assert lines(output) == [
         "[ 1/12] embed 40.0 s 1/4 batches about 2 min left run: about 2 min left",
-        "[ 1/12] embed 80.0 s 1/4 batches about 4 min left run: about 4 min left",
+        "[ 1/12] embed 80.0 s 1/4 batches about 2 min left run: about 2 min left",
     ]
 
 
@@ -133,13 +136,36 @@ def test_durations(seconds, text):
 def test_preparation_is_a_step_of_its_own_with_its_rate_and_time_left(clock, tmp_path):
     shown, _ = make()
     shown.expect({}, [])
-    shown.start("embed", "", progress(tmp_path, 0, 1000, "rows rendered", step="preparing"))
+    shown.start("embed", "", progress(tmp_path, 0, 1000, "rows rendered", step="preparing", seconds=0.0))
     assert line_at(clock, shown, 0) == "[ 1/12] embed 0.0 s preparing 0/1000 rows rendered"
-    progress(tmp_path, 200, 1000, "rows rendered", step="preparing")
+    progress(tmp_path, 200, 1000, "rows rendered", step="preparing", seconds=4.0)
     # 200 rows in 4 s: 800 more take 16 s, and what comes after them is not known.
     assert line_at(clock, shown, 4) == "[ 1/12] embed 4.0 s preparing 200/1000 rows rendered 50/s about 16 s left"
-    progress(tmp_path, 0, 100, "tokens", step="")
-    assert line_at(clock, shown, 16) == "[ 1/12] embed 20.0 s 0/100 tokens"
-    progress(tmp_path, 25, 100, "tokens", step="")
+    progress(tmp_path, 0, 0, "", step="loading")
+    assert line_at(clock, shown, 8) == "[ 1/12] embed 12.0 s loading"
+    progress(tmp_path, 0, 100, "tokens", seconds=0.0)
+    assert line_at(clock, shown, 8) == "[ 1/12] embed 20.0 s 0/100 tokens"
+    progress(tmp_path, 25, 100, "tokens", seconds=10.0)
     # A quarter took 10 s of its own: 30 s are left, for the run too.
     assert line_at(clock, shown, 10) == ("[ 1/12] embed 30.0 s 25/100 tokens about 30 s left run: about 30 s left")
+
+
+def test_what_an_earlier_attempt_did_is_no_speed_of_this_one(clock, tmp_path):
+    """Resumed at step 60 of 100: 10 more steps in 20 s, so the last 30 take a minute."""
+    shown, _ = make()
+    shown.start("sft", "", progress(tmp_path, 60, 100, "steps", first=60, seconds=0.0))
+    shown.expect({}, ["dpo"])
+    assert line_at(clock, shown, 30) == "[ 1/12] sft 30.0 s 60/100 steps"
+    progress(tmp_path, 70, 100, "steps", first=60, seconds=20.0)
+    assert line_at(clock, shown, 20) == "[ 1/12] sft 50.0 s 70/100 steps about 60 s left"
+
+
+def test_a_stage_tells_when_it_began_and_with_what(tmp_path, monkeypatch):
+    ticks = iter([100.0, 104.0, 110.0])
+    monkeypatch.setattr(context, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    reported = Progress(tmp_path / "progress.json")
+    found = []
+    for done in (60, 61, 70):
+        reported.update(done, 100, "steps")
+        found.append(json.loads((tmp_path / "progress.json").read_text()))
+    assert [(of["done"], of["first"], of["seconds"]) for of in found] == [(60, 60, 0.0), (61, 60, 4.0), (70, 60, 10.0)]

@@ -209,6 +209,21 @@ def test_only_the_trainings_of_a_cell_are_tried(tmp_path, children):
     assert children.tried == [["base", "sft"]]
 
 
+def test_a_judge_whose_key_is_not_set_is_told_before_the_first_stage(tmp_path, children, monkeypatch):
+    """It is asked after SFT; once everything it answers is made, nothing needs its key."""
+    monkeypatch.delenv("A_KEY_NOBODY_SET", raising=False)
+    data = recipe("dpo", evaluate={"judged": {"questions": {"builtin": "everyday"}, "judge": "far"}})
+    data["llm"] = {"far": {"base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": "A_KEY_NOBODY_SET"}}
+    made = plan(tmp_path, data)
+    with pytest.raises(UserError, match=r"^llm\.far: the environment variable A_KEY_NOBODY_SET is not set"):
+        run(made)
+    assert children.made == [] and not made.run_dir.exists()
+    monkeypatch.setenv("A_KEY_NOBODY_SET", "sk-0123456789abcdef")
+    assert run(made)[0].error is None
+    monkeypatch.delenv("A_KEY_NOBODY_SET")
+    assert run(made)[0].error is None
+
+
 def test_trials_that_come_to_no_end_are_a_warning(tmp_path, children):
     made = plan(tmp_path, recipe())
     children.trial_code = -9

@@ -11,7 +11,7 @@ from deita_train.models.weight_shapes import shapes_in_folder, shapes_of_config
 from deita_train.training.arguments import TrainingSettings
 from deita_train.training.miniature import make_model, train_tokenizer
 from deita_train.training.rows import LabelledRow, write_training_rows
-from deita_train.training.sizes import adapter_weights, training_size
+from deita_train.training.sizes import adapter_weights, frozen_layers, training_size, weights_below
 from deita_train.training.trainer_run import train
 
 WIDE = {
@@ -85,7 +85,14 @@ def test_an_adapters_weights_by_hand():
     dora = {"r": 2, "target_modules": ["down_proj"], "use_dora": True, "modules_to_save": ["lm_head"]}
     assert adapter_weights(shapes, dora) == 4 * (2 * 1024 + 256) + 600 * 256
     assert adapter_weights(shapes, {"target_modules": ["query"]}) is None
-    assert adapter_weights(shapes, {"target_modules": ["q_proj"], "layers_to_transform": [0]}) is None
+    above = {"r": 4, "target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1, 3]}
+    assert adapter_weights(shapes, above) == 2 * 4 * (512 + 1024)
+    assert frozen_layers(shapes, above) == 1
+    assert frozen_layers(shapes, {**above, "layers_to_transform": 3}) == 3
+    assert frozen_layers(shapes, {**above, "modules_to_save": ["embed_tokens"]}) == 0
+    assert frozen_layers(shapes, {"target_modules": ["q_proj"]}) == 0
+    assert weights_below(shapes, 3) == 3 * weights_below(shapes, 1) > 0 == weights_below(shapes, 0)
+    assert adapter_weights(shapes, {"target_modules": ["q_proj"], "layers_pattern": "layers"}) is None
 
 
 def test_a_merged_adapter_is_published_as_a_whole_model():

@@ -83,6 +83,7 @@ def setup_of(node: Node, sizes: Sizes, memory: int | None) -> Setup | str:
         length=length,
         checkpointing=recomputes(node),
         adapter=adapter,
+        frozen_layers=0 if peft is None else sizes.frozen_layers(peft),
         base_bytes=None if quantization is None else _quantized(sizes, quantization),
         on_cpu=launch.use_cpu,
         offloads_optimizer=divided.get("offload_optimizer", False),

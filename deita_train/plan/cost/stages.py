@@ -174,7 +174,8 @@ def operations_of_token(node: Node, sizes: Sizes) -> int | None:
     adapter = None if peft is None else sizes.adapter(peft)
     if peft is not None and adapter is None:
         return None
-    return training_operations(sizes, adapter, recomputes=recomputes(node))
+    frozen = 0 if peft is None else sizes.frozen_layers(peft)
+    return training_operations(sizes, adapter, recomputes=recomputes(node), frozen_layers=frozen)
 
 
 def _scored_tokens(node: Node, read: Rows, length: int | None, scale: float) -> tuple[int | None, bool]:

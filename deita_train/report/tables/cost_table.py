@@ -13,8 +13,9 @@ RATIO = Column("measured / planned")
 
 _WORK = (
     "Planned are the tokens that deita-train plan counted before the run: ~ is estimated from a sample of the rows, "
-    "< is an upper bound; of a selection that was still to be made the longest rows are assumed. Measured are those that the stage computed, over all epochs, without padding. No device "
-    "counts its FLOP: measured FLOP are the measured tokens times what the plan takes for one token."
+    "< is an upper bound; of a selection that was still to be made the longest rows are assumed. Measured are those "
+    "that the stage computed, over all epochs, without padding. No device counts its FLOP: measured FLOP are the "
+    "measured tokens times what the plan takes for one token."
 )
 _TIME = "Wall time runs from the start of a stage to its artefact, with the loading of models and data."
 _HOURS = (

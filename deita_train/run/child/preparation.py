@@ -34,6 +34,7 @@ def prepare(module: Any, context: StageContext) -> float:
         module.prepare(replace(context, progress=context.progress.of_step("preparing")))
     fsync_tree(context.prepared_dir)
     write_text_atomically(context.prepared_dir / _PREPARED, _made_for(context))
+    context.progress.of_step("loading").update(0, 0, "")
     return time.monotonic() - started
 
 

@@ -203,6 +203,7 @@ class _Watch:
         self._own = sum(plan.tokens(number) for number in numbers)
         self._rows = sum(len(plan.batches[number]) for number in numbers)
         self._written = time.monotonic()
+        context.progress.update(self._total - self._missing, self._total, "tokens")
 
     def tick(self) -> None:
         """Call after each batch. Assumes that the other ranks are as far as this one."""
