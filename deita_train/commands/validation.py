@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deita_train.errors import UserError
+from deita_train.plan.cost.costs import run_cost
 from deita_train.plan.disk import disk_lines
 from deita_train.plan.plan import Plan, make_plan, missing_ids, planned_stages
 from deita_train.plan.unread import unread_lines
-from deita_train.run.trials import located, trainings
+from deita_train.run.trials import located, trainings, work_in_bfloat16
 from deita_train.stages.kinds import STAGE_KINDS
 
 if TYPE_CHECKING:
@@ -106,7 +107,12 @@ def validate_trainings(plan: Plan, found: Validation, *, elsewhere: bool) -> Non
         found: what is known so far.
         elsewhere: whether another machine will run it, whose packages are unknown here.
     """
-    nodes = trainings(plan.nodes, missing_ids(plan))
+    missing = missing_ids(plan)
+    if not elsewhere:
+        heavy = work_in_bfloat16(plan.nodes, missing, run_cost(plan))
+        slow = import_module("deita_train.inference.cpu_bfloat16").slow_stages(heavy) if heavy else []
+        found.problems += located(plan, slow)
+    nodes = trainings(plan.nodes, missing)
     if not nodes:
         return
     tried = import_module("deita_train.stages.training.trial").try_trainings(nodes, elsewhere=elsewhere)

@@ -1,6 +1,7 @@
 """Whether computing in bfloat16 on this CPU is worth it: CPUs without instructions for it can be 100 times slower."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,6 +17,9 @@ _MAX_EXTRA_SECONDS = 60.0
 _NEVER_SLOW = 5e10
 # Beside other work one product can take several times as long as the next: the fastest of these seconds counts.
 _MEASURED_SECONDS = 0.3
+# What to state instead.
+OF_A_PASS = "State dtype: float32, or run it on a GPU."
+OF_A_TRAINING = "Leave out trainer.bf16 and a bfloat16 dtype in trainer.model_init_kwargs, or train on a GPU."
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def product_rates() -> ProductRates:
 def _rate(dtype: torch.dtype) -> float:
     factor = torch.ones(_WIDTH, _WIDTH, dtype=dtype)
     product = torch.empty_like(factor)
-    seconds = []
+    seconds: list[float] = []
     while len(seconds) < 3 or sum(seconds) < _MEASURED_SECONDS:  # the first one also sets the kernel up
         started = time.perf_counter()
         torch.mm(factor, factor, out=product)
@@ -78,6 +82,17 @@ def refuse_slow_bfloat16(flops: float, advice: str) -> None:
             f"{reason}, so this would take at least {_duration(flops / rates.bfloat16)} instead of "
             f"{_duration(flops / rates.float32)}. {advice}"
         )
+
+
+def slow_stages(work: Iterable[tuple[str, float, bool]]) -> list[str]:
+    """The refusals of stages that compute in bfloat16: of each its label, its operations, and whether it trains."""
+    found = []
+    for label, flops, trains in work:
+        try:
+            refuse_slow_bfloat16(flops, OF_A_TRAINING if trains else OF_A_PASS)
+        except UserError as error:
+            found.append(f"{label}: {error}")
+    return found
 
 
 def _duration(seconds: float) -> str:

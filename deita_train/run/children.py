@@ -71,9 +71,17 @@ class Children:
         """Whether a stage is made in parts, whose processes hold its lock themselves."""
         return False
 
-    def trials(self, nodes: Sequence[Node], result: Path, log: Path, tick: Callable[[], None]) -> int:
-        """Try trainings and write what was found to `result`; the exit code of the process."""
-        return self._wait(self._context.Process(target=forked_trials, args=(list(nodes), str(result), str(log))), tick)
+    def trials(
+        self,
+        nodes: Sequence[Node],
+        in_bfloat16: Sequence[tuple[str, float, bool]],
+        result: Path,
+        log: Path,
+        tick: Callable[[], None],
+    ) -> int:
+        """Try trainings, and work in bfloat16, and write what was found to `result`; the exit code of the process."""
+        arguments = (list(nodes), list(in_bfloat16), str(result), str(log))
+        return self._wait(self._context.Process(target=forked_trials, args=arguments), tick)
 
     def stand_ins(
         self, request: Mapping[str, Any], folder: Path, result: Path, log: Path, tick: Callable[[], None]

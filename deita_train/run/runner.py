@@ -76,10 +76,11 @@ def run_plan(
     _check_machines(nodes, missing | rebuilt)
     _check_keys(nodes, missing | rebuilt)
     display = Display(console, total=len(nodes) + 2)
-    children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display, cluster)
+    cost = run_cost(plan) if cost is None else cost
+    children = _start_children(plan, {node.id for node in nodes} & (missing | rebuilt), display, cost, cluster)
     keeps_report = _is_part_of_reported(plan)
     if not keeps_report:
-        write_record(plan, run_cost(plan) if cost is None else cost)
+        write_record(plan, cost)
     update_failures(plan, missing, tried=[node.id for node in nodes])
     link_models(plan, without=rebuilt)
     executor = Executor(plan, children, display, rebuilt, waits=cell is not None)
@@ -133,8 +134,9 @@ def build_stages(plan: Plan, console: Console) -> None:
     _check_keys(plan.nodes, missing)
     is_missing = bool(missing)
     display = Display(console, total=len(plan.nodes) + is_missing)
-    children = _start_children(plan, missing, display) if is_missing else _children()
-    write_record(plan, run_cost(plan))
+    cost = run_cost(plan)
+    children = _start_children(plan, missing, display, cost) if is_missing else _children()
+    write_record(plan, cost)
     link_models(plan)
     try:
         Executor(plan, children, display, set(), waits=False).build(plan.nodes, goes_on=False)
@@ -168,17 +170,19 @@ def _children(cluster: Cluster | None = None) -> Children:
     return Children(threads) if cluster is None else RayChildren(threads, cluster.address, cluster.parts)
 
 
-def _start_children(plan: Plan, missing: Collection[str], display: Display, cluster: Cluster | None = None) -> Children:
-    """Load the libraries and try the trainings that are to be made.
+def _start_children(
+    plan: Plan, missing: Collection[str], display: Display, cost: PlanCost, cluster: Cluster | None = None
+) -> Children:
+    """Load the libraries, and try the trainings that are to be made and what a CPU is to do in bfloat16.
 
     Raises:
-        UserError: one of them would fail.
+        UserError: one of them would fail or take much longer than in float32.
     """
     children = _children(cluster)
     display.start("loading libraries", "", None)
     children.load_libraries(display.tick)
     try:
-        display.finish(try_trainings(plan, missing, children, display))
+        display.finish(try_trainings(plan, missing, children, display, cost))
     except BaseException:
         display.finish("stopped")
         raise

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import DPOConfig, SFTConfig
 
 from deita_train.errors import Stopped, UserError
-from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
+from deita_train.inference.cpu_bfloat16 import OF_A_TRAINING, refuse_slow_bfloat16
 from deita_train.training.arguments import CHECKPOINTING, TrainingSettings, planned_steps, training_arguments
 from deita_train.training.callbacks import LogHistory, RecordCheckpoints, ReportProgress, SaveWhenDue
 from deita_train.training.checkpoints import step_of
@@ -169,8 +169,7 @@ def _check_precision(trainer: OwnBatches, settings: TrainingSettings, lengths: l
         return
     rows = settings.global_batch_size * planned_steps(len(lengths), settings.global_batch_size, settings.trainer)
     tokens = rows * sum(lengths) / len(lengths) / settings.world_size
-    advice = "Leave out trainer.bf16 and a bfloat16 dtype in trainer.model_init_kwargs, or train on a GPU."
-    refuse_slow_bfloat16((trainer.flops_per_token or 0) * tokens, advice)
+    refuse_slow_bfloat16((trainer.flops_per_token or 0) * tokens, OF_A_TRAINING)
 
 
 def _check_end(trainer: Trainer, saving: SaveWhenDue) -> None:

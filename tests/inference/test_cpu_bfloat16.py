@@ -5,7 +5,13 @@ import torch
 
 from deita_train.errors import UserError
 from deita_train.inference import cpu_bfloat16
-from deita_train.inference.cpu_bfloat16 import ProductRates, product_rates, refuse_slow_bfloat16, slow_bfloat16
+from deita_train.inference.cpu_bfloat16 import (
+    ProductRates,
+    product_rates,
+    refuse_slow_bfloat16,
+    slow_bfloat16,
+    slow_stages,
+)
 
 SLOW = ProductRates(float32=150e9, bfloat16=1e9)
 
@@ -46,6 +52,13 @@ def test_hours_in_bfloat16_that_are_minutes_in_float32_are_refused(rates):
         "on this CPU a matrix product in bfloat16 takes 150 times as long as in float32, so this would take at least "
         "2.5 hours instead of 1.0 minutes. State dtype: float32."
     )
+
+
+def test_stages_are_told_with_what_to_state_instead(rates):
+    rates(SLOW)
+    found = slow_stages([("embed", 9e12, False), ("score.quality", 1e9, False), ("sft", 9e12, True)])
+    assert [text.partition(":")[0] for text in found] == ["embed", "sft"]
+    assert found[0].endswith("State dtype: float32, or run it on a GPU.") and "Leave out trainer.bf16" in found[1]
 
 
 @pytest.mark.parametrize(

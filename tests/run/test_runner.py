@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from deita_train.cli import app
 from deita_train.errors import UserError
 from deita_train.plan.cost import costs
+from deita_train.plan.cost.costs import run_cost
 from deita_train.plan.cost.stages import stage_cost
 from deita_train.run import runner
 from deita_train.run.failures import StageFailed
@@ -60,9 +61,10 @@ class FakeChildren:
     def load_libraries(self, tick):
         tick()
 
-    def trials(self, nodes, result, log, tick):
+    def trials(self, nodes, in_bfloat16, result, log, tick):
         tick()
         self.tried.append([node.label for node in nodes])
+        self.in_bfloat16 = in_bfloat16
         if self.trial_code == 0:
             result.write_text(json.dumps({"problems": self.problems, "notes": self.notes}))
         else:
@@ -212,7 +214,7 @@ def test_only_the_trainings_of_a_cell_are_tried(tmp_path, children):
 def test_a_judge_whose_key_is_not_set_is_told_before_the_first_stage(tmp_path, children, monkeypatch):
     """It is asked after SFT; once everything it answers is made, nothing needs its key."""
     monkeypatch.delenv("A_KEY_NOBODY_SET", raising=False)
-    data = recipe("dpo", evaluate={"judged": {"questions": {"builtin": "everyday"}, "judge": "far"}})
+    data = recipe("dpo", evaluate={"judged": {"questions": {"builtin": "everyday", "rows": 8}, "judge": "far"}})
     data["llm"] = {"far": {"base_url": "http://127.0.0.1:9/v1", "model": "m", "api_key_env": "A_KEY_NOBODY_SET"}}
     made = plan(tmp_path, data)
     with pytest.raises(UserError, match=r"^llm\.far: the environment variable A_KEY_NOBODY_SET is not set"):
@@ -222,6 +224,19 @@ def test_a_judge_whose_key_is_not_set_is_told_before_the_first_stage(tmp_path, c
     assert run(made)[0].error is None
     monkeypatch.delenv("A_KEY_NOBODY_SET")
     assert run(made)[0].error is None
+
+
+def test_work_in_bfloat16_on_a_cpu_is_timed_before_the_first_stage(tmp_path, children):
+    made = plan(tmp_path, recipe(scorers__complexity__dtype="bfloat16", sft__trainer__bf16=True))
+    planned = run_cost(made).stages
+    run(made)
+    expected = [
+        (label, planned[node(made, "base run", label).key].operations, trains)
+        for label, trains in (("score.complexity", False), ("sft", True))
+    ]
+    assert sorted(children.in_bfloat16) == expected and all(flops > 0 for _, flops, _ in expected)
+    run(made)
+    assert len(children.tried) == 1, "all is made, and nothing left to time"
 
 
 def test_trials_that_come_to_no_end_are_a_warning(tmp_path, children):

@@ -13,9 +13,9 @@ from deita_train.run.child.stage_process import run_stage
 from deita_train.store.atomic_io import write_json_atomically
 
 
-def forked_trials(nodes: list[Node], result: str, log: str) -> None:
-    """Try trainings, and write what was found as JSON."""
-    run_logged(Path(log), lambda: _try_trainings(nodes, Path(result)))
+def forked_trials(nodes: list[Node], in_bfloat16: list[tuple[str, float, bool]], result: str, log: str) -> None:
+    """Try trainings, and work in bfloat16 on a CPU, and write what was found as JSON."""
+    run_logged(Path(log), lambda: _try_trainings(nodes, in_bfloat16, Path(result)))
 
 
 def forked_stand_ins(request: dict[str, Any], folder: str, result: str, log: str) -> None:
@@ -44,11 +44,12 @@ def _write_report(run_dir: Path, store_dir: Path) -> None:
     write_report(run_dir, store_dir)
 
 
-def _try_trainings(nodes: list[Node], result: Path) -> None:
+def _try_trainings(nodes: list[Node], in_bfloat16: list[tuple[str, float, bool]], result: Path) -> None:
+    from deita_train.inference.cpu_bfloat16 import slow_stages
     from deita_train.stages.training.trial import try_trainings
 
     found = try_trainings(nodes, elsewhere=False)
-    write_json_atomically(result, {"problems": found.problems, "notes": found.notes})
+    write_json_atomically(result, {"problems": [*found.problems, *slow_stages(in_bfloat16)], "notes": found.notes})
 
 
 def _make_stand_ins(request: dict[str, Any], folder: Path, result: Path) -> None:

@@ -27,7 +27,7 @@ from deita_train.inference.batches import (
     share_batches,
     write_plan,
 )
-from deita_train.inference.cpu_bfloat16 import refuse_slow_bfloat16
+from deita_train.inference.cpu_bfloat16 import OF_A_PASS, refuse_slow_bfloat16
 from deita_train.inference.forward import check_logits, pad_batch, pad_right, summed_loss
 from deita_train.inference.row_file import LABELS, RowFile
 from deita_train.inference.shards import Columns, check_shards, collect, remove_leftovers, split_batches
@@ -44,7 +44,6 @@ SHARDS = "shards"
 # Larger batches do not fit a core's cache: with four times as many tokens benchmarks/scoring.py is a quarter slower.
 _CPU_BATCH_TOKENS = 4_096
 _LOG_SECONDS = 30.0
-_FLOAT32 = "State dtype: float32, or run it on a GPU."
 
 
 def start_ranks(context: StageContext) -> torch.device:
@@ -84,7 +83,7 @@ def check_dtype(context: StageContext, flops: int | None) -> None:
     """
     if flops is not None and context.use_cpu and context.identity["dtype"] == "bfloat16":
         tokens = int(read_plan(context.prepared_dir / PLAN).lengths.sum(dtype=np.int64))
-        refuse_slow_bfloat16(flops * tokens / context.world_size, _FLOAT32)
+        refuse_slow_bfloat16(flops * tokens / context.world_size, OF_A_PASS)
 
 
 @dataclass(frozen=True)
