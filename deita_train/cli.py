@@ -2,11 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from deita_train.commands.completion import artefact_ids, recipe_files, recipe_names, stage_names
+from deita_train.commands.hub_commands import add_hub_commands
 from deita_train.commands.options import RunsOption, SetOption
 from deita_train.commands.single_commands import add_commands
 from deita_train.commands.store_command import store_app
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 
 add_commands(app)
+add_hub_commands(app)
 app.add_typer(store_app, name="store")
 
 RecipeArgument = Annotated[
@@ -360,27 +362,6 @@ def report(
         page = write_report(run_dirs[0], store_folder(run_dirs[0]))
         print_results(console, run_dirs[0])
     console.print(f"Report: {page}", soft_wrap=True)
-
-
-@app.command()
-def push(
-    run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/quickstart.", show_default=False)],
-    stage: Annotated[
-        Literal["sft", "dpo"], typer.Option("--stage", help="The stage whose model is uploaded.", show_default=False)
-    ],
-    repo: Annotated[str, typer.Option("--repo", help="user/name on the Hub; created if needed.", show_default=False)],
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    cell: Annotated[
-        str | None,
-        typer.Option("--cell", help="A sweep's cell, by label or number.", show_default="the base run"),
-    ] = None,
-) -> None:
-    """Upload a tuned model and its card to the Hub."""
-    from deita_train.commands.pushing import find_upload, push
-
-    upload = find_upload(run_dir, stage, cell)
-    sys.stdout.write(f"uploading {', '.join(upload.files)} and the card of {upload.artefact} to {repo}\n")
-    sys.stdout.write(f"{push(upload, repo, private=private)}\n")
 
 
 def _console():  # type: ignore[no-untyped-def]  # noqa: ANN202 - rich is imported only when a command runs

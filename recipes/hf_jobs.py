@@ -1,31 +1,5 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#   "torch>=2.11,<3",
-#   "transformers>=5.17,<6",
-#   "trl>=1.16,<2",
-#   "peft>=0.21,<1",
-#   "accelerate>=1.15,<2",
-#   "deepspeed>=0.19.8,<1; sys_platform == 'linux'",
-#   "datasets>=5.2,<6",
-#   "wandb>=0.31,<1",
-#   "numpy>=2.2,<3",
-#   "pyarrow>=22",
-#   "scikit-learn>=1.8,<2",
-#   "scipy>=1.15,<2",
-#   "pydantic>=2.12,<3",
-#   "ruamel.yaml>=0.19,<0.20",
-#   "typer>=0.21,<1",
-#   "rich>=14,<16",
-#   "matplotlib>=3.10,<4",
-#   "jinja2>=3.1,<4",
-#   "safetensors>=0.6,<1",
-#   "tokenizers>=0.22,<1",
-#   "huggingface-hub>=1,<3",
-#   "fsspec>=2025.3",
-#   "zstandard>=0.25,<1",
-#   "datasketch>=2,<3",
-# ]
 # ///
 """A recipe on rented hardware of HF Jobs: `deita-train run RECIPE`, with the run kept in a bucket of yours.
 
@@ -36,11 +10,14 @@ We have not run this script: it costs money and needs an account. From the check
       -v .:/project -v hf://buckets/USER/deita-runs:/kept recipes/hf_jobs.py recipes/quickstart.yaml
 
 The first `-v` takes the checkout there, with its recipes and whatever data you put in it; Hub datasets and models need
-nothing. Further words go to `deita-train run`, such as `--set select.budget=1000` or `--until select`.
+nothing. Further words go to `deita-train run`, such as `--set select.budget=1000` or `--until select`. The job installs
+the versions of constraints.txt by uv, with the optional parts that `-e DEITA_EXTRAS=eval,llm` names; rehearses the
+recipe, unless it continues or `-e DEITA_REHEARSE=no` leaves that out; and carries it out.
 
 The run works on the machine's own disk, because a mounted bucket promises neither locks nor renames. Every ten minutes,
-and at the end, artefacts that have been made and the run's folder are copied to the bucket. An attempt that follows, or
-the same command another day, takes them from there and continues: it loses the stage that was at work.
+and at the end, artefacts that have been made and the run's folder are copied to the bucket: the report is
+runs/<name>/report there. An attempt that follows, or the same command another day, takes them from there and continues:
+it loses the stage that was at work.
 """
 
 import os
@@ -53,13 +30,21 @@ from pathlib import Path
 PROJECT = Path("/project")
 KEPT = Path("/kept/runs")
 RUNS = Path("/tmp/runs")
+VENV = Path("/tmp/venv")
 MANIFEST = "manifest.json"
 SECONDS_BETWEEN_COPIES = 600.0
 
 
+def installation(project: Path, venv: Path, extras: str) -> list[list[str]]:
+    """The command lines that install the checkout with the versions that its tests ran with."""
+    wanted = f"{project}[{extras}]" if extras else str(project)
+    constrained = ["--python", str(venv / "bin" / "python"), "--constraint", str(project / "constraints.txt")]
+    return [["uv", "venv", "--python", "3.11", str(venv)], ["uv", "pip", "install", *constrained, wanted]]
+
+
 def command(arguments: list[str], runs: Path) -> list[str]:
     """The command line of the run: a recipe, and further options."""
-    return [sys.executable, "-m", "deita_train.cli", "run", *arguments, "--runs", str(runs)]
+    return [str(VENV / "bin" / "deita-train"), "run", *arguments, "--runs", str(runs)]
 
 
 def copy_runs(source: Path, target: Path) -> None:
@@ -77,8 +62,17 @@ def copy_runs(source: Path, target: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out the run; its exit code."""
+    """Install, rehearse and carry out the run; its exit code."""
+    # Stages start as `python -m`, which would find the mounted code before the installed one.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    for line in installation(PROJECT, VENV, os.environ.get("DEITA_EXTRAS", "")):
+        subprocess.run(line, check=True)
     copy_runs(KEPT, RUNS)
+    if not RUNS.exists() and os.environ.get("DEITA_REHEARSE", "yes") == "yes":
+        rehearsal = [*command(arguments, RUNS), "--rehearse"]
+        code = subprocess.run(rehearsal, cwd=PROJECT, env=environment, check=False).returncode
+        if code:
+            return code
     ended = threading.Event()
 
     def keep() -> None:
@@ -87,7 +81,6 @@ def main(arguments: list[str]) -> int:
 
     keeping = threading.Thread(target=keep, daemon=True)
     keeping.start()
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     code = subprocess.run(command(arguments, RUNS), cwd=PROJECT, env=environment, check=False).returncode
     ended.set()
     keeping.join()

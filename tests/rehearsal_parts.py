@@ -64,7 +64,8 @@ def write_own_files(folder):
     write_lines(folder / "real_pool_sharegpt.jsonl", judged_rows())
     for name in ("my_pool", "my_heldout", "my_seeds"):
         write_lines(folder / f"{name}.jsonl", pool_rows())
-    write_own_model(folder / "my_model", marks=("<|im_start|>", "<|im_end|>"))  # compare_methods.yaml states chatml
+    for name in ("my_model", "SmolLM2-135M-Instruct"):
+        write_own_model(folder / name, marks=("<|im_start|>", "<|im_end|>"))  # for recipes that state chatml
 
 
 def stand_ins(data, folder):

@@ -1,4 +1,4 @@
-"""Writes the result of a single command, a table or a model, to its output, and prints what is worth knowing of it."""
+"""Writes the result of a single command, or of a run for the Hub, to its output, and prints what is worth knowing."""
 
 import shutil
 import sys
@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from deita_train.commands.uploads import Upload
 from deita_train.data.outputs import Output
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
@@ -49,6 +50,13 @@ def export_model(plan: Plan, label: str, output: Output | None, console: Console
     with output.writing() as path:
         shutil.copytree(model, path)
     say(console, f"{output.path}: a copy of {model}")
+
+
+def export_upload(upload: Upload, output: Output, console: Console) -> None:
+    """Write the folder that `deita-train push` uploads."""
+    with output.writing() as folder:
+        upload.write(folder)
+    say(console, f"{output.path}: {upload.artefact} and its card")
 
 
 def print_facts(plan: Plan, console: Console) -> None:

@@ -1,67 +1,39 @@
-"""`deita-train push`: uploads a tuned model with its card to the Hub, and no other file."""
+"""`deita-train push`: uploads a tuned model or the rows of a selection with its card to the Hub, and no other file."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from deita_train.commands.uploads import CARD, Upload
 from deita_train.errors import UserError
-from deita_train.models.adapter_files import BASE_NAME, is_adapter, read_adapter
-from deita_train.plan.plan import store_folder
-from deita_train.report.cards.card_names import FOLDER, card_file, name_place
-from deita_train.store.artefacts import Store
-from deita_train.store.rehearsals import is_rehearsal
-from deita_train.store.run_record import RunRecord
+from deita_train.report.cards.card_names import name_place
 
-CARD = "README.md"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # Files that decide which weights are loaded: another model's must not stay beside this one.
 _WEIGHTS = re.compile(r"[^/]+\.safetensors|model\.safetensors\.index\.json|adapter_config\.json|pytorch_model.*\.bin")
+# Files of rows: those of another dataset, or of an earlier selection in more shards, must not stay beside these.
+_ROWS = re.compile(r".+\.(parquet|arrow|jsonl?|csv|tsv|gz|zst|bz2|xz|zip|tar)")
 
 
-@dataclass(frozen=True)
-class Upload:
-    """What to upload: an artefact's files by their names in the repository, and the text of its card."""
+def upload_to_hub(upload: Upload, repo: str, folder: Path, *, private: bool) -> str:
+    """Upload a model or a dataset and its card in one commit, creating the repository if needed.
 
-    artefact: str
-    run: str
-    files: Mapping[str, Path]
-    card: str
-
-
-def find_upload(run_dir: Path, stage: str, cell: str | None) -> Upload:
-    """The model that `stage` left in the base run, or in a sweep's `cell` (label or number).
-
-    Raises:
-        UserError: there is no such run, stage, cell or model; the run is a rehearsal; the report has no card of it; or
-            it is an adapter on a base that only this machine has.
-    """
-    record = RunRecord.read(run_dir)
-    if is_rehearsal(run_dir):
-        raise UserError(f"{run_dir} is a rehearsal: its models are miniatures and mean nothing. Push the real run's.")
-    artefact = _artefact(record, run_dir, stage, cell)
-    store = Store(store_folder(run_dir))
-    if not store.has(artefact):
-        raise UserError(f"{run_dir}: the model of {stage} ({artefact}) is not made yet. Run the recipe first.")
-    model = store.path(artefact) / "model"
-    _check_base(model)
-    card = _card(run_dir, stage, artefact, store.manifest(artefact).content_digest)
-    return Upload(artefact, record.name, {path.name: path for path in _model_files(model)}, card)
-
-
-def push(upload: Upload, repo: str, *, private: bool) -> str:
-    """Upload a model and its card in one commit, creating the repository if needed.
+    Args:
+        upload: what to upload.
+        repo: user/name.
+        folder: where a dataset is written first, in a folder of its own that is removed afterwards.
+        private: whether the repository must be private.
 
     Returns:
         The address of the repository.
 
     Raises:
         UserError: there is no login, no network or no permission to write; a repository that must be private is
-            public; or it holds the weights of another model.
+            public; or it holds the weights of another model, or other data.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
@@ -72,83 +44,38 @@ def push(upload: Upload, repo: str, *, private: bool) -> str:
             "not logged in to the Hub: `hf auth login` once, or the variable HF_TOKEN, with a token that may write."
         )
     api = HfApi(library_name="deita-train", library_version=version("deita-train"))
-    contents: dict[str, bytes | Path] = {CARD: name_place(upload.card, repo).encode(), **upload.files}
+    kind = upload.repo_type
     with _hub_errors(repo):
-        address = str(api.create_repo(repo, private=private or None, exist_ok=True))
-        if private and not api.repo_info(repo).private:
+        address = str(api.create_repo(repo, repo_type=kind, private=private or None, exist_ok=True))
+        if private and not api.repo_info(repo, repo_type=kind).private:
             raise UserError(
                 f"--private: {repo} is there already and is public. Name another one, or leave --private out."
             )
-        _refuse_other_weights(repo, set(api.list_repo_files(repo)) - set(contents))
-        api.create_commit(
-            repo,
-            [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()],
-            commit_message=f"{upload.artefact} of run {upload.run}, by deita-train {version('deita-train')}",
-        )
+    with TemporaryDirectory(prefix=".push-", dir=folder) as written:
+        contents: dict[str, bytes | Path] = {CARD: name_place(upload.card, repo).encode()}
+        contents |= upload.files(Path(written))
+        with _hub_errors(repo):
+            _refuse_others(upload, repo, set(api.list_repo_files(repo, repo_type=kind)) - set(contents))
+            api.create_commit(
+                repo,
+                [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()],
+                commit_message=f"{upload.artefact} of run {upload.run}, by deita-train {version('deita-train')}",
+                repo_type=kind,
+            )
     return address
 
 
-def _artefact(record: RunRecord, run_dir: Path, stage: str, chosen: str | None) -> str:
-    """The id of the artefact that `stage` left in the chosen cell."""
-    cell = record.base_cell
-    if chosen is not None:
-        numbered = list(enumerate(record.cells))
-        found = next((one for number, one in numbered if chosen in (one.label, str(number))), None)
-        if found is None:
-            named = "; ".join(f"{number} {one.label!r}" for number, one in numbered[:20])
-            raise UserError(
-                f"--cell {chosen}: {run_dir} has no such cell; its first ones by number and label: {named}."
-            )
-        cell = found
-    if stage not in cell.stages:
-        there = [label for label in ("sft", "dpo") if label in cell.stages]
-        raise UserError(f"--stage {stage}: {run_dir} has no such stage; it tunes {' and '.join(there) or 'no model'}.")
-    return cell.stages[stage]
-
-
-def _check_base(model: Path) -> None:
-    """Refuse an adapter whose base is a folder on this machine."""
-    if not is_adapter(model):
-        return
-    config = read_adapter(model)
-    base, revision = Path(config[BASE_NAME]), config.get("revision") or ""
-    if base.is_absolute() or not _COMMIT.fullmatch(revision):
-        raise UserError(
-            f"{model} is an adapter on {base}, a folder that nobody else has: it could not be loaded from the Hub. "
-            "State merge_adapter: true beside peft: and run again, or train on a base of the Hub."
-        )
-
-
-def _card(run_dir: Path, stage: str, artefact: str, digest: str) -> str:
-    """The text of the model's card, which holds the artefact's content digest."""
-    folder = run_dir / "report" / FOLDER
-    names = [card_file(stage, artefact, is_base=is_base) for is_base in (True, False)]
-    for path in (folder / name for name in names):
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if digest in text:
-            return text
-    raise UserError(
-        f"{folder} has no card of {artefact}: the run has no report, or one that is older than the model. Write it: "
-        f"deita-train report {run_dir}"
-    )
-
-
-def _model_files(model: Path) -> list[Path]:
-    from deita_train.models.published_files import unexpected_files
-
-    unexpected = unexpected_files(model)
-    if unexpected:
-        named = ", ".join(unexpected)
-        raise UserError(f"{model} holds files that are not part of a published model: {named}. Remove them.")
-    return sorted(model.iterdir())
-
-
-def _refuse_other_weights(repo: str, others: set[str]) -> None:
-    found = sorted(name for name in others if _WEIGHTS.fullmatch(name))
+def _refuse_others(upload: Upload, repo: str, others: set[str]) -> None:
+    """Refuse a repository whose other files could be loaded with what is uploaded, or in its place."""
+    pattern, what = {
+        "model": (_WEIGHTS, "weights that are not part of this model, and could be loaded in its place"),
+        "dataset": (_ROWS, "data that are not part of this selection, and could be read with it or in its place"),
+    }[upload.repo_type]
+    found = sorted(name for name in others if pattern.fullmatch(name))
     if found:
         raise UserError(
-            f"{repo} holds weights that are not part of this model, and could be loaded in its place: "
-            f"{', '.join(found[:5])}{' and more' if len(found) > 5 else ''}. Remove them there, or name another one."
+            f"{repo} holds {what}: {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}. Remove them there, "
+            "or name another one."
         )
 
 

@@ -15,6 +15,7 @@ from deita_train.store.atomic_io import fsync_folder, fsync_tree, remove_tree
 # Files that identify a folder we wrote: only such a folder is ever replaced.
 _TABLE_MARKS = ("state.json",)
 _MODEL_MARKS = ("config.json", "adapter_config.json")
+_HUB_DATASET_MARKS = ("data/train-00000-of-*.parquet",)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Output:
         path: the file or folder.
         suffix: one of ``SUFFIXES`` for a file, None for a folder.
         overwrite: whether an existing result may be replaced.
-        marks: a folder is replaced only if it holds one of these files.
+        marks: a folder is replaced only if it holds one of these files; they may be patterns.
     """
 
     path: Path
@@ -57,6 +58,15 @@ class Output:
         """
         return cls(Path(name).expanduser(), None, overwrite, _MODEL_MARKS)._checked()
 
+    @classmethod
+    def for_hub_dataset(cls, name: str, overwrite: bool) -> "Output":
+        """A folder as a dataset's repository on the Hub is.
+
+        Raises:
+            UserError: as ``for_rows`` does.
+        """
+        return cls(Path(name).expanduser(), None, overwrite, _HUB_DATASET_MARKS)._checked()
+
     def beside(self, ending: str) -> "Output":
         """A file next to this one: beside `kept.jsonl.gz`, `kept.compare.md` for ".compare.md".
 
@@ -81,7 +91,7 @@ class Output:
         if self.path.is_dir() != (self.suffix is None):
             found, wanted = ("folder", "file") if self.path.is_dir() else ("file", "folder")
             raise UserError(f"--output {self.path} is a {found}, and a {wanted} would be written. Give another name.")
-        if self.path.is_dir() and not any((self.path / mark).is_file() for mark in self.marks):
+        if self.path.is_dir() and not any(any(self.path.glob(mark)) for mark in self.marks):
             raise UserError(
                 f"--output {self.path} is a folder without {' or '.join(self.marks)}: not one that this command "
                 "replaces. Give another name."

@@ -16,6 +16,8 @@ from deita_train.data.outputs import Output
 from deita_train.errors import UserError
 
 ROWS_PER_BATCH = 1000
+SHARD_BYTES = 500_000_000
+"""Of a Parquet shard, in memory: on disk it is smaller."""
 
 
 def write_rows(rows: datasets.Dataset, output: Output) -> None:
@@ -34,6 +36,46 @@ def write_rows(rows: datasets.Dataset, output: Output) -> None:
             _write_parquet(rows, path)
         else:
             _write_json(rows, path, output)
+
+
+def write_shards(rows: datasets.Dataset, folder: Path, shard_bytes: int = SHARD_BYTES) -> list[Path]:
+    """Write a table to a folder as Parquet files in the order of the rows; equal tables give equal bytes.
+
+    They are named as the Hub's own library names them, from `train-00000-of-00002.parquet`. A table without rows is one
+    file. Rows are read and written batch by batch.
+
+    Args:
+        rows: the table.
+        folder: is made if need be.
+        shard_bytes: a file has more only if a single row has.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ends = _shard_ends(rows, shard_bytes)
+    files = [folder / f"train-{number:05d}-of-{len(ends):05d}.parquet" for number in range(len(ends))]
+    for file, start, end in zip(files, [0, *ends], ends, strict=False):
+        _write_parquet(rows.select(range(start, end)), file)
+    return files
+
+
+def _shard_ends(rows: datasets.Dataset, shard_bytes: int) -> list[int]:
+    """The number of rows up to the end of each shard."""
+    ends, size, done = [], 0, 0
+    for batch in _tables(rows):
+        for piece in _within(batch, shard_bytes):
+            if size and size + piece.nbytes > shard_bytes:
+                ends.append(done)
+                size = 0
+            size, done = size + piece.nbytes, done + len(piece)
+    return [*ends, done]
+
+
+def _within(table: pa.Table, most_bytes: int) -> Iterator[pa.Table]:
+    """The table, or its halves and so on, until each has few enough bytes or is one row."""
+    if table.nbytes <= most_bytes or len(table) == 1:
+        yield table
+    else:
+        for half in (table.slice(0, len(table) // 2), table.slice(len(table) // 2)):
+            yield from _within(half, most_bytes)
 
 
 def _write_folder(rows: datasets.Dataset, path: Path) -> None:

@@ -312,7 +312,7 @@ class Recipe(Section):
     wandb: Wandb | None = None
     """Logging to wandb; by default nothing is sent."""
     report_to: Annotated[list[Literal["trackio", "tensorboard", "none"]], Field(min_length=1)] | None = None
-    """Logging of each model stage to trackio and TensorBoard, which are optional extras; `[none]` is the default."""
+    """Logging of model stages and selections to trackio and TensorBoard, optional extras; `[none]` is the default."""
     trust_remote_code: Annotated[list[str], Field(min_length=1)] | None = None
     """Models, as the sections name them, whose own Python code may be executed (docs/remote_code.md)."""
     sweep: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Renders a run's report as one HTML page and as Markdown, with its model cards, and publishes them at once."""
+"""Renders a run's report as one HTML page and as Markdown, with its cards, and publishes them at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deita_train.report.cards.card_names import FOLDER as CARDS
+from deita_train.report.cards.dataset_cards import dataset_cards_of
 from deita_train.report.cards.model_cards import cards_of
 from deita_train.report.results.groups import groups_of
 from deita_train.report.results.headline import headline
@@ -19,7 +20,7 @@ from deita_train.report.results.verdict import verdict
 from deita_train.report.sections.all_sections import sections_of
 from deita_train.report.sections.rehearsal_section import marked
 from deita_train.report.tables.result_tables import result_tables
-from deita_train.report.templating import render_card, render_markdown, render_page
+from deita_train.report.templating import render_card, render_dataset_card, render_markdown, render_page
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -30,7 +31,7 @@ RESULT = "result.json"
 def write_report(run_dir: Path, store_dir: Path) -> Path:
     """Write `report/` (report.html, report.md, figures/, cards/) in `run_dir`; return the path of report.html.
 
-    The page is one file that needs no other; it links to the model cards beside it. The folder is written beside its
+    The page is one file that needs no other; it links to the cards beside it. The folder is written beside its
     place and then exchanged with the old one, so that a report that is killed leaves the old folder or the new one.
 
     Raises:
@@ -61,7 +62,10 @@ def page_context(summary: RunSummary) -> dict[str, Any]:
         "headline": headline(summary, groups),
         "verdict": verdict(summary, groups),
         "sections": sections_of(summary, groups),
-        "cards": cards_of(summary),
+        "cards": {
+            **{card.file: render_card(card) for card in cards_of(summary)},
+            **{card.file: render_dataset_card(card) for card in dataset_cards_of(summary)},
+        },
         "is_rehearsal": bool(summary.rehearsal),
         "result": [asdict(marked(table) if summary.rehearsal else table) for table in result_tables(summary)],
     }
@@ -85,9 +89,9 @@ def _write_folder(folder: Path, context: dict[str, Any]) -> None:
     for section in context["sections"]:
         for figure in section.figures:
             (folder / "figures" / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
-    for card in context["cards"]:
+    for name, text in context["cards"].items():
         (folder / CARDS).mkdir(exist_ok=True)
-        (folder / CARDS / card.file).write_text(render_card(card), encoding="utf-8")
+        (folder / CARDS / name).write_text(text, encoding="utf-8")
     (folder / RESULT).write_text(json.dumps(context["result"], indent=1, ensure_ascii=False), "utf-8")
     (folder / "report.md").write_text(render_markdown(context), "utf-8")
     (folder / "report.html").write_text(render_page(context), "utf-8")

@@ -1,4 +1,4 @@
-"""The templates of the page, its Markdown and the model cards, and the filters that they use."""
+"""The templates of the page, its Markdown and the cards, and the filters that they use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from markupsafe import Markup
 
 from deita_train import number_text
 from deita_train.budget import in_words
-from deita_train.report.cards.card_names import PLACE
-from deita_train.report.cards.model_cards import Card, sources_of
+from deita_train.report.cards.card import sources_of
+from deita_train.report.cards.card_names import DATASET_PLACE, PLACE
+from deita_train.report.cards.dataset_cards import DatasetCard
+from deita_train.report.cards.model_cards import Card
 from deita_train.report.figures.drawing import SERIES, themed
 from deita_train.report.results.rendered import refused, template_words
 from deita_train.report.results.result_measures import TUNED
@@ -39,6 +41,11 @@ def render_markdown(context: dict[str, Any]) -> str:
 def render_card(card: Card) -> str:
     """A model's README.md in the Hub's format."""
     return _environment(False).get_template("model_card.md.jinja").render(card=card, tuned=TUNED, place=PLACE)
+
+
+def render_dataset_card(card: DatasetCard) -> str:
+    """A selection's README.md in the Hub's format."""
+    return _environment(False).get_template("dataset_card.md.jinja").render(card=card, tuned=TUNED, place=DATASET_PLACE)
 
 
 def unbroken(text: str) -> str:

@@ -1,18 +1,21 @@
-"""What a run writes of itself before it makes anything: its resolved recipe, its record, and its planned costs."""
+"""What a run writes of itself before it makes anything: its recipe, its record, and its planned costs."""
 
 from deita_train.errors import UserError
 from deita_train.plan.cost.costs import PlanCost, kept_costs, run_cost
 from deita_train.plan.identity import resolved_recipe
 from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan, run_record
+from deita_train.recipe.loading import load_data
 from deita_train.recipe.yaml_text import to_yaml
 from deita_train.store.atomic_io import write_text_atomically
-from deita_train.store.run_record import RunRecord, keep_planned_costs
+from deita_train.store.run_record import STATED_RECIPE, RunRecord, keep_planned_costs
 
 
 def write_record(plan: Plan, cost: PlanCost) -> None:
-    """Write the resolved recipe, the record and the planned costs of a plan's run."""
+    """Write the recipe, as stated and resolved, the record and the planned costs of a plan's run."""
     plan.run_dir.mkdir(parents=True, exist_ok=True)
+    stated, _ = load_data(plan.loaded.path, plan.loaded.sets)
+    write_text_atomically(plan.run_dir / STATED_RECIPE, to_yaml(stated))
     write_text_atomically(plan.run_dir / "recipe.resolved.yaml", to_yaml(resolved_recipe(plan.loaded.recipe)))
     run_record(plan).write(plan.run_dir)
     keep_planned_costs(plan.run_dir, kept_costs(plan, cost))

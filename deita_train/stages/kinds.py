@@ -48,6 +48,7 @@ class StageKind:
         warnings: what else the run warns of, from its metrics; None for nothing.
         asks_about_seeds: whether `inspect` shows what it asks a chat model about one seed, and the answers.
         rows: how `inspect` shows its rows; None if it gives no rows to a model.
+        logged: whether wandb and the like are told of it even without a launch; of stages with one they always are.
         describe: a line on its metrics for the commands that run one stage; None for none.
         validations: modules whose `validate(stage)` checks the stage's data, and a sample of its rows, for
             `deita-train validate`.
@@ -65,6 +66,7 @@ class StageKind:
     warnings: Callable[[Metrics], list[str]] | None = None
     asks_about_seeds: bool = False
     rows: ShownRows | None = None
+    logged: bool = False
     describe: Callable[[Metrics], str] | None = None
     validations: tuple[str, ...] = ()
     implied: Mapping[str, Any] = field(default_factory=dict)
@@ -118,7 +120,10 @@ STAGE_KINDS: dict[str, StageKind] = {
         3, "deita_train.stages.intake.preferences", validations=("deita_train.stages.intake.preferences",)
     ),
     "select_pairs": StageKind(
-        1, "deita_train.stages.intake.select_pairs", validations=("deita_train.stages.intake.select_pairs",)
+        1,
+        "deita_train.stages.intake.select_pairs",
+        logged=True,
+        validations=("deita_train.stages.intake.select_pairs",),
     ),
     "scores_file": StageKind(
         2, "deita_train.stages.intake.scores_file", validations=("deita_train.stages.intake.scores_file",)
@@ -216,6 +221,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "judge": StageKind(
         1,
         "deita_train.stages.evaluating.judge",
+        logged=True,
         validations=("deita_train.stages.evaluating.judge_forecast",),
         describe=facts.of_judgements,
     ),
@@ -243,6 +249,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "select": StageKind(
         3,
         "deita_train.stages.selecting.select",
+        logged=True,
         reuses="walk",
         has_budget=True,
         validations=("deita_train.stages.selecting.column_check", "deita_train.stages.selecting.budget_check"),

@@ -14,6 +14,8 @@ from deita_train.store.atomic_io import read_json, write_json_atomically
 STAGES = "stages.json"
 FAILURES = "failures.json"
 COSTS = "planned_costs.json"
+# The recipe with `--set` laid over it and no defaults: running it is running the same again.
+STATED_RECIPE = "recipe.stated.yaml"
 
 
 @dataclass(frozen=True)

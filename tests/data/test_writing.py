@@ -12,7 +12,7 @@ from deita_train.data.json_text import json_array, json_lists, json_text
 from deita_train.data.outputs import Output
 from deita_train.data.sources import iter_rows
 from deita_train.data.suffixes import SUFFIXES
-from deita_train.data.writing import ROWS_PER_BATCH, write_rows
+from deita_train.data.writing import ROWS_PER_BATCH, write_rows, write_shards
 from deita_train.errors import UserError
 
 ROWS = [
@@ -108,3 +108,42 @@ def test_a_number_without_json_is_refused_by_its_row(tmp_path, value):
     assert names(tmp_path) == []
     write(table, tmp_path / "rows.parquet")
     assert json.dumps([row["id"] for row in read(tmp_path / "rows.parquet")]) == '["a", "b"]'
+
+
+def shards(table, folder, shard_bytes):
+    """The ids in each file of a table written as shards, by the file's name."""
+    files = write_shards(table, folder, shard_bytes)
+    assert names(folder) == [file.name for file in files]
+    return {file.name: pq.read_table(file)["id"].to_pylist() for file in files}
+
+
+def test_shards_end_before_the_row_that_would_exceed_their_size(tmp_path):
+    # A row takes 8 bytes for its number, an offset of 4 for its text, and the letters: 100, 100, 100, 400 and 12.
+    table = datasets.Dataset.from_dict({"id": [1, 2, 3, 4, 5], "text": ["a" * 88, "b" * 88, "c" * 88, "d" * 388, ""]})
+    assert shards(table, tmp_path / "all", 10**6) == {"train-00000-of-00001.parquet": [1, 2, 3, 4, 5]}
+    assert shards(table, tmp_path / "three", 412) == {
+        "train-00000-of-00002.parquet": [1, 2, 3],
+        "train-00001-of-00002.parquet": [4, 5],
+    }
+    assert list(shards(table, tmp_path / "long", 210).values()) == [[1, 2], [3], [4], [5]], "a row is never divided"
+
+
+def test_a_table_without_rows_is_one_shard_with_its_columns(tmp_path):
+    (file,) = write_shards(TABLE.select([]), tmp_path)
+    assert file.name == "train-00000-of-00001.parquet"
+    assert pq.read_table(file).num_rows == 0 and pq.read_schema(file).names == TABLE.column_names
+
+
+def test_shards_are_read_batch_by_batch_and_give_equal_bytes(tmp_path, monkeypatch):
+    table = datasets.Dataset.from_dict({"id": list(range(3500)), "text": ["x" * 100] * 3500})
+    table.save_to_disk(str(tmp_path / "table"))
+    table, written = datasets.load_from_disk(str(tmp_path / "table")), []
+    whole = pq.ParquetWriter.write_table
+    monkeypatch.setattr(
+        pq.ParquetWriter, "write_table", lambda self, rows: (written.append(len(rows)), whole(self, rows))[1]
+    )
+    one, two = (write_shards(table, tmp_path / name, 250_000) for name in ("one", "two"))
+    assert max(written) == ROWS_PER_BATCH
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
+    found = datasets.load_dataset("parquet", data_files=[str(file) for file in one], cache_dir=str(tmp_path / "cache"))
+    assert found["train"][:] == table[:] and found["train"].features == table.features

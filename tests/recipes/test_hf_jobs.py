@@ -1,6 +1,7 @@
 """recipes/hf_jobs.py, which is not run here: its header, the command line that it starts, and what it keeps."""
 
 import importlib.util
+import os
 import re
 import shlex
 import sys
@@ -26,13 +27,24 @@ def script():
     return module
 
 
-def test_the_header_names_the_projects_own_dependencies():
+def test_the_header_needs_nothing_but_the_projects_python():
     (block,) = BLOCK.finditer(SCRIPT.read_text())
     assert block["type"] == "script"
     lines = [line.removeprefix("# ").removeprefix("#") for line in block["content"].splitlines()]
     header = tomllib.loads("\n".join(lines))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert header == {name: project[name] for name in ("requires-python", "dependencies")}
+    assert header == {"requires-python": project["requires-python"]}
+    imported = re.findall(r"(?m)^(?:import|from) (\w+)", SCRIPT.read_text())
+    assert imported and set(imported) <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(("extras", "wanted"), [("", "/project"), ("eval,llm", "/project[eval,llm]")])
+def test_it_installs_the_versions_that_the_tests_ran_with(script, extras, wanted):
+    made, installed = script.installation(Path("/project"), Path("/venv"), extras)
+    assert made == ["uv", "venv", "--python", "3.11", "/venv"]
+    constrained = ["--python", "/venv/bin/python", "--constraint", "/project/constraints.txt"]
+    assert installed == ["uv", "pip", "install", *constrained, wanted]
+    assert (ROOT / "constraints.txt").is_file()
 
 
 def test_deita_train_accepts_its_command_line(script, monkeypatch):
@@ -40,10 +52,10 @@ def test_deita_train_accepts_its_command_line(script, monkeypatch):
     more = ["--set", "select.budget=1000", "--until", "select"]
     monkeypatch.chdir(ROOT)
     words = script.command([*shlex.split(line), *more], Path("/somewhere/runs"))
-    assert words[:5] == [sys.executable, "-m", "deita_train.cli", "run", "recipes/quickstart.yaml"]
-    assert Path(words[4]).is_file()
-    parsed = typer.main.get_command(app).commands["run"].make_context("run", words[4:]).params
-    assert parsed["recipe"] == Path(words[4]) and parsed["runs"] == Path("/somewhere/runs")
+    assert words[:3] == ["/tmp/venv/bin/deita-train", "run", "recipes/quickstart.yaml"]
+    assert Path(words[2]).is_file()
+    parsed = typer.main.get_command(app).commands["run"].make_context("run", words[2:]).params
+    assert parsed["recipe"] == Path(words[2]) and parsed["runs"] == Path("/somewhere/runs")
     assert parsed["sets"] == ["select.budget=1000"] and parsed["until"] == "select"
 
 
@@ -76,18 +88,58 @@ def test_made_artefacts_and_the_runs_folder_are_kept_and_taken_up_again(script, 
     assert names(tmp_path / "another day") == made
 
 
-def test_the_run_is_copied_at_its_end_and_its_code_is_the_scripts(script, tmp_path, monkeypatch):
-    for name in ("PROJECT", "KEPT", "RUNS"):
-        monkeypatch.setattr(script, name, tmp_path / name.lower())
-    (tmp_path / "project" / "deita_train").mkdir(parents=True)
-    program = """
-import pathlib, sys
-run = pathlib.Path(sys.argv[-1], "x")
-run.mkdir(parents=True)
-(run / "stages.json").touch()
-sys.exit(3)
+UV = """#!/bin/bash
+echo "uv $*" >> "$CALLS"
+[[ "$1" == venv ]] || exit 0
+mkdir -p "${@: -1}/bin"
+cp "$DEITA_TRAIN" "${@: -1}/bin/deita-train"
 """
-    (tmp_path / "project" / "deita_train" / "__init__.py").touch()
-    (tmp_path / "project" / "deita_train" / "cli.py").write_text(program)
+# The folder of --runs is its last word, but for a rehearsal.
+DEITA_TRAIN = """#!/bin/bash
+echo "deita-train $* in $PWD, $PYTHONSAFEPATH" >> "$CALLS"
+[[ "$*" != *--rehearse ]] || exit "$REHEARSED"
+mkdir -p "${@: -1}/x" && touch "${@: -1}/x/stages.json"
+exit 3
+"""
+
+
+@pytest.fixture
+def node(script, tmp_path, monkeypatch):
+    """A machine with a stand-in for uv, which installs one for deita-train; returns the calls so far."""
+    for name in ("PROJECT", "KEPT", "RUNS", "VENV"):
+        monkeypatch.setattr(script, name, tmp_path / name.lower())
+    for name, text in {"uv": UV, "deita-train": DEITA_TRAIN}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "project").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    settings = {"CALLS": "calls", "DEITA_TRAIN": "deita-train"}
+    for name, file in settings.items():
+        monkeypatch.setenv(name, str(tmp_path / file))
+    monkeypatch.setenv("REHEARSED", "0")
+    monkeypatch.delenv("DEITA_REHEARSE", raising=False)
+    return lambda: (tmp_path / "calls").read_text().replace(str(tmp_path), "").splitlines()
+
+
+def test_a_job_installs_rehearses_runs_and_keeps_the_run(script, tmp_path, node):
     assert script.main(["recipe.yaml"]) == 3
+    run = "deita-train run recipe.yaml --runs /runs"
+    assert node() == [
+        "uv venv --python 3.11 /venv",
+        "uv pip install --python /venv/bin/python --constraint /project/constraints.txt /project",
+        f"{run} --rehearse in /project, 1",
+        f"{run} in /project, 1",
+    ]
     assert names(tmp_path / "kept") == ["x/stages.json"]
+
+
+def test_a_job_that_continues_does_not_rehearse(script, tmp_path, node):
+    artefact(tmp_path / "kept", "pool-1", manifest_json="{}")
+    assert script.main(["recipe.yaml"]) == 3
+    assert node()[2:] == ["deita-train run recipe.yaml --runs /runs in /project, 1"]
+
+
+def test_what_breaks_in_the_rehearsal_is_not_paid_for(script, tmp_path, node, monkeypatch):
+    monkeypatch.setenv("REHEARSED", "2")
+    assert script.main(["recipe.yaml"]) == 2
+    assert len(node()) == 3 and not (tmp_path / "kept").exists()

@@ -9,7 +9,7 @@ from tiny_recipe import no_gpus  # noqa: F401
 from typer.testing import CliRunner
 
 from deita_train.cli import app
-from deita_train.commands.pushing import find_upload
+from deita_train.commands.uploads import find_upload
 from deita_train.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("offline", "no_gpus")

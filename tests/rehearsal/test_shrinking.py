@@ -87,6 +87,15 @@ def test_a_method_without_a_threshold_gets_none():
     assert made_small({"select": {"method": "whole_pool"}})[0]["select"] == {"method": "whole_pool"}
 
 
+def test_an_adapter_in_some_of_many_layers_is_in_every_one_of_a_miniatures():
+    """Two sections that share one mapping, as an anchor of YAML makes them, are both told."""
+    peft = {"r": 2, "target_modules": ["q_proj"], "layers_to_transform": [30, 31], "layers_pattern": "layers"}
+    small, told = made_small({"sft": {"model": "m", "peft": peft}, "dpo": {"peft": peft}})
+    for section in ("sft", "dpo"):
+        assert small[section]["peft"] == {"r": 2, "target_modules": ["q_proj"]}
+        assert told[f"{section}.peft.layers_to_transform"] == ("[30, 31]", "every layer")
+
+
 def test_endpoints_keep_key_and_price_and_lose_limits_and_address():
     hosted = {
         "base_url": "https://api.example.com/v1", "model": "big", "api_key_env": "KEY", "requests_per_minute": 5,

@@ -49,6 +49,7 @@ class FakeRun:
         self.run_dir, self.store = folder / "runs" / "fake", folder / "store"
         self.run_dir.mkdir(parents=True)
         (self.run_dir / "recipe.resolved.yaml").write_text("name: fake  # <script>\nseed: 7\n")
+        (self.run_dir / "recipe.stated.yaml").write_text("name: fake\n")
         self.started = 0
         self.nodes = {}
 

@@ -41,8 +41,8 @@ def add_pairs(run):
     return shared
 
 
-def swept_select(run, method, budget, seed, place):
-    """A selection's artefact; rows and trace are written for the base run only, as no other is read."""
+def swept_select(run, method, budget, seed):
+    """A selection's artefact."""
     artefact_id = f"select-{method}-{budget}" + (f"-{seed}" if method == "random" else "")
     if artefact_id in run.nodes:
         return artefact_id
@@ -51,8 +51,7 @@ def swept_select(run, method, budget, seed, place):
     walked = walk(rows, order, method, budget or POOL_ROWS)
     run.plan(artefact_id, "select", "select", **SELECT_READS[method])
     run.add(artefact_id, "select", "select", 3.2, **select_metrics(method, rows, walked) | {"budget": budget})
-    if place == 0:
-        write_select_data(run.store / artefact_id, rows, walked, method)
+    write_select_data(run.store / artefact_id, rows, walked, method)
     return artefact_id
 
 
@@ -93,7 +92,7 @@ def write_swept_run(folder, losses=SWEPT_LOSSES, failed=FAILED):
     cells = []
     for method, budget, loss in (*settings, ("whole_pool", None, WHOLE_POOL_LOSS)):
         for seed in (1, 2, 3):
-            stages = shared | {"select": swept_select(run, method, budget, seed, len(cells))}
+            stages = shared | {"select": swept_select(run, method, budget, seed)}
             name = f"{method}-{budget}-{seed}"
             add_tuned(run, name, stages, seed, loss + (seed - 2) / 100, failed.get((method, budget, seed)))
             swept = {"select.method": method, "select.budget": budget, "select.seed": seed, "sft.seed": seed}

@@ -41,7 +41,8 @@ def test_every_tuned_model_has_one_card_and_the_base_run_a_short_name(swept, und
     # 21 trainings by SFT of which one failed, whose DPO failed too, and one more DPO that failed.
     found = cards(swept)
     assert {"sft.md", "dpo.md"} <= set(found) and len(found) == 20 + 19
-    assert found == {path.name: path.read_text() for path in (write_report(*swept).parent / "cards").iterdir()}
+    written = {path.name: path.read_text() for path in (write_report(*swept).parent / "cards").iterdir()}
+    assert found == {name: text for name, text in written.items() if not name.startswith("select")}
     assert "sft-random-40-1.md" in found and "sft-random-160-3.md" not in found
     assert "It belongs to the cell random, budget 40, seed 1 of a sweep" in found["sft-random-40-1.md"]
     assert "It belongs to the cell" not in found["sft.md"]
@@ -244,6 +245,17 @@ def test_a_local_model_and_given_scores_are_named_by_their_content(run):
     assert "from a local folder, an adapter on org/base (content digest a1a1a1a1a1a1)." in found["What it is"]
     assert "base_model" not in front
     assert "| quality scores | a file made elsewhere (content digest b2b2b2b2b2b2) |" in found["Data"]
+
+
+def test_data_behind_a_url_and_all_settings_of_the_selection_are_named(run):
+    pool, select = (run[1] / name / "manifest.json" for name in ("pool-0", "select-deita"))
+    change(pool, config={"sources": [{"url": "https://x.org/a.jsonl", "files": [{"size": 3}], "split": None}]})
+    config = json.loads(select.read_text())["config"]
+    change(select, config=config | {"whiten": None, "strata": {"by": "source"}, "only_trained_turns": True})
+    _, found = parts(cards(run)["sft.md"])
+    assert "| https://x.org/a.jsonl | as its 1 file was when the run began |" in found["Data"]
+    assert '| strata | {"by": "source"} |' in found["Data"] and "| only trained turns | True |" in found["Data"]
+    assert "whiten" not in found["Data"]
 
 
 def test_what_was_left_of_the_pool_and_which_pairs_were_trained_on(swept):

@@ -105,7 +105,8 @@ def test_a_report_that_fails_half_way_leaves_the_old_one(run, monkeypatch, undra
     with pytest.raises(OSError, match="disk full"):
         write_report(*run)
     assert path.read_bytes() == before
-    assert sorted(path.name for path in run[0].iterdir()) == ["recipe.resolved.yaml", "report", "stages.json"]
+    files = ["recipe.resolved.yaml", "recipe.stated.yaml", "report", "stages.json"]
+    assert sorted(path.name for path in run[0].iterdir()) == files
 
 
 @pytest.mark.parametrize("missing", ["metrics.json", "manifest.json"])

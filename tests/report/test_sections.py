@@ -25,7 +25,7 @@ def titles(run):
 
 def test_sections_are_there_when_their_data_is(run, undrawn):
     assert titles(run) == [
-        "Result", "Selection", "Scorers", "Training", "Pool", "Model cards", "Time", "Provenance", "Recipe",
+        "Result", "Selection", "Scorers", "Training", "Pool", "Cards for the Hub", "Time", "Provenance", "Recipe",
     ]  # fmt: skip
     keep_stages(run[0], "pool", "score.quality")
     assert titles(run) == ["Scorers", "Pool", "Time", "Provenance", "Recipe"]
@@ -134,20 +134,26 @@ def test_a_comparison_of_methods_has_its_section(run, undrawn):
 
 
 def test_the_report_says_where_the_models_are(run, swept):
-    (section,) = (one for one in sections_of(read_summary(*run), ()) if one.title == "Model cards")
+    (section,) = (one for one in sections_of(read_summary(*run), ()) if one.title == "Cards for the Hub")
     assert section.notes == (), "a run without links"
+    assert section.links == (("sft", "cards/sft.md"), ("select", "cards/select.md"))
+    # 6 models, and the selections by deita and by random with three seeds.
+    assert section.text == (
+        "Each tuned model and each selection has a README.md for the Hub, and deita-train push uploads both. "
+        "8 cards of the sweep's other cells are beside them, named by artefact."
+    )
     run_dir, store = swept
     model = next(store.glob("sft-deita*")) / "model"
     model.mkdir(exist_ok=True)
     for link in ("sft", "dpo", "cells/random, seed 1/sft"):
         place_link(run_dir / link, model)
-    (section,) = (one for one in sections_of(read_summary(*swept), ()) if one.title == "Model cards")
+    (section,) = (one for one in sections_of(read_summary(*swept), ()) if one.title == "Cards for the Hub")
     assert section.notes == (
         "In this run's folder, sft and dpo lead to the models of the base run.",
         "The models of the sweep's other cells are in its folder cells, such as cells/random, seed 1/sft.",
     )
     (run_dir / "dpo").unlink()
-    (section,) = (one for one in sections_of(read_summary(*swept), ()) if one.title == "Model cards")
+    (section,) = (one for one in sections_of(read_summary(*swept), ()) if one.title == "Cards for the Hub")
     assert section.notes[0] == "In this run's folder, sft leads to the model of the base run."
 
 

@@ -137,7 +137,7 @@ def test_a_stage_becomes_a_run_of_its_recipes_group(tmp_path, fake):
     assert rest == [
         ["log", {"step": 1, "loss": 2.5}],
         ["log", {"step": 2, "loss": 2.25}],
-        ["summary", {"accuracy": 0.5, "heldout/rows": 3, "device": "cpu"}],
+        ["summary", {"final/accuracy": 0.5, "final/heldout/rows": 3, "final/device": "cpu"}],
         ["finish", 0],
         ["teardown"],
     ]
@@ -208,7 +208,6 @@ def test_the_section_changes_no_artefact(tmp_path):
     [
         (None, "sft", 0, None),
         ({}, "pool", 0, None),
-        ({}, "select", 0, None),
         ({}, "sft", 1, None),
         ({}, "sft", 0, "disabled"),
     ],
@@ -379,7 +378,7 @@ def test_an_offline_training_leaves_its_run_below_the_runs_folder(tmp_path, monk
     summary = {}
     for record in found:
         summary |= values(record.summary.update)
-    assert summary["parameters"] == metrics["parameters"] and summary["rows_out"] == 50
+    assert summary["final/parameters"] == metrics["parameters"] and summary["final/rows_out"] == 50
     assert [record.exit.exit_code for record in found if record.HasField("exit")] == [0]
 
 
@@ -451,7 +450,8 @@ def test_a_stage_is_logged_to_tensorboard(tmp_path, fakes, capfd):
         ["scalar", "loss", 2.5, 1],
         ["scalar", "loss", 2.25, 2],
         ["scalar", "final/accuracy", 0.5, 2],
-        ["scalar", "final/heldout/rows", 3.0, 2],
+        ["scalar", "final/heldout/rows", 3, 2],
+        ["text", "final/device", "cpu", 2],
         ["close"],
     ]
     assert f"tensorboard: logged to {folder}; `tensorboard --logdir {top}` shows it." in capfd.readouterr().err
@@ -464,8 +464,8 @@ def test_the_process_that_publishes_adds_to_what_the_training_logged(tmp_path, f
         tracker.summarize({"steps": 7, "loss": 2.0})
     (_, _, purge_step), _, *rest = fakes("tensorboard")
     assert purge_step is None, "the training's curves stay"
-    assert rest == [["scalar", "final/steps", 7.0, 7], ["scalar", "final/loss", 2.0, 7], ["close"]]
-    assert fakes("trackio")[1:] == [["log", {"final/steps": 7.0, "final/loss": 2.0}, 7], ["finish"]]
+    assert rest == [["scalar", "final/steps", 7, 7], ["scalar", "final/loss", 2.0, 7], ["close"]]
+    assert fakes("trackio")[1:] == [["log", {"final/steps": 7, "final/loss": 2.0}, 7], ["finish"]]
 
 
 def test_a_stage_is_logged_to_trackio_under_the_recipes_name(tmp_path, fakes, capfd):
@@ -479,7 +479,7 @@ def test_a_stage_is_logged_to_trackio_under_the_recipes_name(tmp_path, fakes, ca
     assert re.fullmatch(rf"sft {node.key[:12]}-[0-9a-f]{{6}}", name)
     assert (config["artefact"], config["stage"]) == (node.id, node.identity)
     calls = [["log", {"loss": 2.5}, 1], ["log", {"loss": 2.25}, 2]]
-    calls += [["log", {"final/accuracy": 0.5, "final/heldout/rows": 3.0}, 2], ["finish"]]
+    calls += [["log", {"final/accuracy": 0.5, "final/heldout/rows": 3, "final/device": "cpu"}, 2], ["finish"]]
     assert rest == [*calls, first, *calls], "a resumed stage goes on under the same name"
     assert f"trackio: logged as '{name}'; `trackio show --project tiny` shows it." in capfd.readouterr().err
 
@@ -492,6 +492,62 @@ def test_a_cell_has_a_folder_in_tensorboard_and_a_group_in_trackio(tmp_path, fak
     arguments = module.trackio_arguments(made, node)
     assert arguments["group"] == "random" and arguments["name"].startswith(f"sft (random) {node.key[:12]}-")
     assert arguments["config"]["cell"] == {"select.method": "random"}
+
+
+def logged_points(fakes):
+    """What each service was told: names with steps and values of the history, and the final metrics by name."""
+    history, final = {name: [] for name in ("wandb", "tensorboard", "trackio")}, {}
+    for (values,) in fakes("log"):
+        history["wandb"] += [(name, values["step"], value) for name, value in values.items() if name != "step"]
+    ((final["wandb"],),) = fakes("summary")
+    points = {
+        "tensorboard": [call[1:] for call in fakes("tensorboard") if call[0] in ("scalar", "text")],
+        "trackio": [
+            (name, value, step)
+            for kind, values, step in (call for call in fakes("trackio") if call[0] == "log")
+            for name, value in values.items()
+        ],
+    }
+    for service, found in points.items():
+        found = [point for point in found if point[0] != "config"]
+        history[service] = [(name, step, value) for name, value, step in found if not name.startswith("final/")]
+        final[service] = {name: value for name, value, _ in found if name.startswith("final/")}
+    return history, final
+
+
+# What the stages leave in their metrics, in small: of a selection, of an evaluation and of a training.
+SELECTION = {
+    "method": "deita", "budget_met": True, "rows_out": 3, "score_mean": {"selected": 2.5, "pool": 1.25},
+    "strata": {"a": {"rows": 2}}, "threshold": None, "examples": ["x"],
+}  # fmt: skip
+SELECTED = {
+    "final/method": "deita", "final/budget_met": 1, "final/rows_out": 3, "final/score_mean/selected": 2.5,
+    "final/score_mean/pool": 1.25, "final/strata/a/rows": 2,
+}  # fmt: skip
+EVALUATION = {"heldout": {"loss_per_token": 2.25}, "answers": {"r1": {"answer": "No.", "is_ended": False}}}
+EVALUATED = {"final/heldout/loss_per_token": 2.25, "final/answers/r1/answer": "No.", "final/answers/r1/is_ended": 0}
+TRAINING = {"steps": 2, "loss": 2.125, "history": [{"step": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("label", "steps", "metrics", "told"),
+    [
+        ("select", [], SELECTION, SELECTED),
+        ("evaluate.sft", [], EVALUATION, EVALUATED),
+        ("sft", [2.5, 2.25], TRAINING, {"final/steps": 2, "final/loss": 2.125}),
+    ],
+)
+def test_every_service_is_told_the_same_names_steps_and_values(tmp_path, fakes, label, steps, metrics, told):
+    made = plan(tmp_path, recipe(wandb={"mode": "offline"}, report_to=["trackio", "tensorboard"]))
+    with tracking(made, made.cells[0].nodes[label], 0) as tracker:
+        for step, loss in enumerate(steps, start=1):
+            tracker.log({"loss": loss, "reward/accuracy": loss / 4}, step)
+        tracker.summarize(metrics)
+    history, final = logged_points(fakes)
+    points = [(name, step, value) for step, loss in enumerate(steps, start=1) for name, value in
+              (("loss", loss), ("reward/accuracy", loss / 4))]  # fmt: skip
+    assert history == dict.fromkeys(history, points)
+    assert final == dict.fromkeys(final, told)
 
 
 def test_all_services_at_once_and_a_fault_of_one_leaves_the_others(tmp_path, fakes, monkeypatch, capfd):

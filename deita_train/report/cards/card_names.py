@@ -1,8 +1,9 @@
-"""Where a model card is in a report, and what its snippet loads the model from. Imports nothing heavy."""
+"""Where a card is in a report, and what its snippet loads from. Imports nothing heavy."""
 
 FOLDER = "cards"
-# Stands in the snippets until the model's place is known.
+# Stand in the snippets until the place of the model or the dataset is known.
 PLACE = "path/to/this/model"
+DATASET_PLACE = "user/name"
 
 
 def card_file(label: str, artefact: str, *, is_base: bool) -> str:
@@ -11,5 +12,6 @@ def card_file(label: str, artefact: str, *, is_base: bool) -> str:
 
 
 def name_place(card: str, place: str) -> str:
-    """The text of a card whose snippet loads the model from `place`."""
-    return card.replace(f'place = "{PLACE}"', f'place = "{place}"')
+    """The text of a card whose snippet loads the model or the dataset from `place`."""
+    named = card.replace(f'place = "{PLACE}"', f'place = "{place}"')
+    return named.replace(f'load_dataset("{DATASET_PLACE}"', f'load_dataset("{place}"')

@@ -17,6 +17,7 @@ from deita_train.report.results.examples import SelectionExamples, read_examples
 from deita_train.store.model_links import artefact_of, links_of
 from deita_train.store.rehearsals import RehearsedStage, read_rehearsal
 from deita_train.store.run_record import (
+    STATED_RECIPE,
     RecordedCell,
     RecordedFigure,
     RunRecord,
@@ -108,10 +109,11 @@ class SelectionTrace:
 class RunSummary:
     """All that a report needs of a run.
 
-    `trace` is the base run's selection, and `examples` are rows of it. `links` has, relative to the run's folder, the
-    links to its models. `published` are the figures of publications that stand beside the run's own, and
-    `planned_costs` is what artefacts were expected to cost, by their ids. `rehearsal` has the stages of a rehearsal; it
-    is empty for a real run.
+    `trace` is the base run's selection, and `examples` are rows of it. `stated_recipe` is the recipe without defaults,
+    as it was run; None for a run of an earlier version. `links` has, relative to the run's folder, the links to its
+    models. `published` are the figures of publications that stand beside the run's own, and `planned_costs` is what
+    artefacts were expected to cost, by their ids. `rehearsal` has the stages of a rehearsal; it is empty for a
+    real run.
     """
 
     name: str
@@ -126,6 +128,7 @@ class RunSummary:
     planned_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rehearsal: tuple[RehearsedStage, ...] = ()
     examples: SelectionExamples | None = None
+    stated_recipe: str | None = None
 
     @property
     def base_cell(self) -> Cell:
@@ -170,6 +173,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
     base = next(cell for cell in cells if cell.base)
     select = base.stages.get("select")
     planned = {artefact_id for cell in cells for artefact_id in cell.planned.values()}
+    stated = run_dir / STATED_RECIPE
     return RunSummary(
         name=record.name,
         description=record.description,
@@ -180,6 +184,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
         failures=tuple(failure for failure in failures if failure.artefact in planned),
         rehearsal=read_rehearsal(run_dir),
+        stated_recipe=stated.read_text(encoding="utf-8") if stated.exists() else None,
         links=tuple(link.relative_to(run_dir).as_posix() for link in links_of(run_dir) if artefact_of(link) in planned),
         published=record.published,
         planned_costs=read_planned_costs(run_dir),

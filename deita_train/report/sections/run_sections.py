@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from deita_train.number_text import count, duration, plural
+from deita_train.report.cards.card import StageCard
 from deita_train.report.cards.card_names import FOLDER
+from deita_train.report.cards.dataset_cards import dataset_cards_of
 from deita_train.report.cards.model_cards import cards_of
 from deita_train.report.figures.figure import Figure
 from deita_train.report.figures.stage_figures import wall_time_by_stage
@@ -37,18 +39,18 @@ def failure_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
 
 
 def cards_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
-    """Links to the model cards of the base run."""
-    cards = cards_of(summary)
+    """Links to the cards of the base run."""
+    models, selections = cards_of(summary), dataset_cards_of(summary)
+    cards: list[StageCard] = [*models, *selections]
     if not cards:
         return None
     links = tuple((card.label, f"{FOLDER}/{card.file}") for card in cards if card.is_base)
-    text = "Each tuned model is described in a README.md for the Hub; deita-train push uploads the model with it."
+    kinds = [kind for kind, found in (("tuned model", models), ("selection", selections)) if found]
+    text = f"Each {' and each '.join(kinds)} has a README.md for the Hub, and deita-train push uploads both."
     others = len(cards) - len(links)
     if others:
-        text += (
-            f" The cards of {plural(others, 'model')} of the sweep's other cells are beside them, named by artefact."
-        )
-    return Section("Model cards", text, notes=_places(summary), links=links)
+        text += f" {plural(others, 'card')} of the sweep's other cells are beside them, named by artefact."
+    return Section("Cards for the Hub", text, notes=_places(summary), links=links)
 
 
 def _places(summary: RunSummary) -> tuple[str, ...]:

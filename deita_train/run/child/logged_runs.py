@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 Say = Callable[[str], None]
 _INIT_SECONDS, _FINISH_SECONDS = 10.0, 15.0
-# Below this stand the final metrics where there is no summary apart from the history.
-_FINAL = "final"
+# Of the final metrics: the training steps, at the last of which they stand where there is no summary.
+_STEPS = "final/steps"
 
 
 class LoggedRun(Protocol):
@@ -22,7 +22,7 @@ class LoggedRun(Protocol):
         """Log the values of one step, the key `step` among them."""
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        """Log the final metrics."""
+        """Log the final metrics, numbers and texts."""
 
     def finish(self, exit_code: int) -> None:
         """End the run; 0 is a stage that did its work."""
@@ -95,24 +95,25 @@ class TensorboardRun:
     def log(self, values: dict[str, Any]) -> None:
         """Add a point to each curve."""
         self._step = values["step"]
-        self._write("", {name: value for name, value in values.items() if name != "step"}, purge_step=self._step)
+        self._write({name: value for name, value in values.items() if name != "step"}, purge_step=self._step)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        """Add the final numbers at the last step; the process that publishes a stage has logged no step itself."""
-        self._step = self._step or int(values.get("steps", 0))
-        self._write(f"{_FINAL}/", values, purge_step=None)
+        """Add what is final at the last step; the process that publishes a stage has logged no step itself."""
+        self._step = self._step or int(values.get(_STEPS, 0))
+        self._write(values, purge_step=None)
 
     def finish(self, exit_code: int) -> None:
         """Write what is left."""
         if self._writer is not None:
             self._writer.close()
 
-    def _write(self, head: str, values: Mapping[str, Any], purge_step: int | None) -> None:
+    def _write(self, values: Mapping[str, Any], purge_step: int | None) -> None:
         if self._writer is None:
             self._writer = self._new_writer(log_dir=self._folder, purge_step=purge_step)
             self._writer.add_text("config", f"```json\n{self._config}\n```", global_step=self._step)
-        for name, value in numbers(values).items():
-            self._writer.add_scalar(f"{head}{name}", value, global_step=self._step)
+        for name, value in values.items():
+            add = self._writer.add_text if isinstance(value, str) else self._writer.add_scalar
+            add(name, value, global_step=self._step)
         self._writer.flush()
 
 
@@ -131,18 +132,13 @@ class TrackioRun:
         self._run.log({name: value for name, value in values.items() if name != "step"}, step=self._step)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        """Log the final numbers at the last step."""
-        self._step = self._step or int(values.get("steps", 0))
-        self._run.log({f"{_FINAL}/{name}": value for name, value in numbers(values).items()}, step=self._step)
+        """Log what is final at the last step."""
+        self._step = self._step or int(values.get(_STEPS, 0))
+        self._run.log(dict(values), step=self._step)
 
     def finish(self, exit_code: int) -> None:
         """Wait for what is still to be written."""
         self._run.finish()
-
-
-def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers among values, and yes/no as 1 and 0."""
-    return {name: float(value) for name, value in values.items() if isinstance(value, bool | int | float)}
 
 
 RUNS: Mapping[str, Callable[[Mapping[str, Any], Say], LoggedRun]] = {

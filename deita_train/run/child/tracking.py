@@ -1,4 +1,4 @@
-"""What a stage logs to wandb, trackio and TensorBoard: its history by step and its final metrics.
+"""What a stage logs to wandb, trackio and TensorBoard: its history by step and its final metrics, the same to each.
 
 Each of them that the recipe names (`wandb:`, `report_to:`) runs in a process of its own
 (:mod:`deita_train.run.child.tracking_process`): if it fails, hangs or is slow there, the stage does not stop, and waits
@@ -22,11 +22,14 @@ from deita_train.plan.node import Node
 from deita_train.plan.plan import Plan
 from deita_train.recipe.schema import Recipe, Wandb
 from deita_train.run.child.tracking_process import say
+from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.atomic_io import write_text_atomically
 from deita_train.store.model_links import cell_folders
 
 # How long the end of a stage may wait for the last upload.
 FINISH_SECONDS = 20.0
+# Below this stand the final metrics, of which some have the names of curves.
+FINAL = "final"
 _RUN_ID = "wandb_run"
 _LONGEST_NAME = 128  # wandb refuses longer ones
 
@@ -75,8 +78,11 @@ class ProcessTracker(Tracker):
         self._send({"log": {"step": step, **values}})
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        """Log the numbers and texts among the final metrics, nested ones as `outer/inner`; lists are left out."""
-        self._send({"summary": dict(_scalars(values))})
+        """Log the final metrics as `final/name`, nested ones as `final/outer/inner`; lists are left out.
+
+        Yes and no are 1 and 0, because not every service has them.
+        """
+        self._send({"summary": dict(_scalars(values, f"{FINAL}/"))})
 
     def finish(self, exit_code: int) -> None:
         """Ask the logging process to end."""
@@ -155,7 +161,7 @@ def tracking(plan: Plan, node: Node, rank: int) -> Iterator[Tracker]:
 
 
 def _start(plan: Plan, node: Node, rank: int) -> Tracker:
-    if rank != 0 or "launch" not in node.runtime:
+    if rank != 0 or not ("launch" in node.runtime or STAGE_KINDS[node.kind].logged):
         return Tracker()
     started = [
         tracker
@@ -283,9 +289,9 @@ def _mode(section: Wandb) -> str:
     return "offline" if wanted in {"offline", "dryrun"} else section.mode
 
 
-def _scalars(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _scalars(values: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{path}{name}/")
         elif isinstance(value, bool | int | float | str):
-            yield f"{path}{name}", value
+            yield f"{path}{name}", int(value) if isinstance(value, bool) else value

@@ -57,6 +57,8 @@ def _shrink_training(recipe: Rewriter, section: str) -> None:
         _at_most(recipe, f"{trainer}.max_steps", STEPS, _WORK)
         _at_most(recipe, f"{trainer}.per_device_train_batch_size", MICRO_BATCH, _WORK)
     recipe.drop(f"{section}.quantization", _OF_GPUS, "no quantization")
+    for name in ("layers_to_transform", "layers_pattern"):
+        recipe.drop(f"{section}.peft.{name}", "a miniature has few layers", "every layer")
     steps = recipe.at(f"{trainer}.max_steps")
     if not isinstance(steps, int) or steps < 1:
         _put_in_trainer(recipe, section, "num_train_epochs", EPOCHS, 3)

@@ -1,9 +1,9 @@
-"""The licence of a base model as its own card states it, read from the Hub's cache on this machine."""
+"""Licences as the cards of models and datasets state them, read from the Hub's cache on this machine."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import try_to_load_from_cache
 from ruamel.yaml import YAML
@@ -19,10 +19,25 @@ def base_licence(model: Mapping[str, Any]) -> dict[str, Any]:
 
     The card was downloaded with the weights. No network is used.
     """
-    if "hub" not in model:
+    return _stated(model, "model")
+
+
+def dataset_licence(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields on the licence in the card of a Hub dataset, as a manifest identifies it; empty if they are not known.
+
+    The card was downloaded with the rows. No network is used. A list with one licence is that licence.
+    """
+    return _stated(source, "dataset")
+
+
+def _stated(of: Mapping[str, Any], repo_type: Literal["model", "dataset"]) -> dict[str, Any]:
+    if "hub" not in of:
         return {}
-    cached = try_to_load_from_cache(model["hub"], "README.md", revision=model["revision"])
-    stated = _front_matter(Path(cached)) if isinstance(cached, str) else {}
+    cached = try_to_load_from_cache(of["hub"], "README.md", revision=of["revision"], repo_type=repo_type)
+    stated = dict(_front_matter(Path(cached))) if isinstance(cached, str) else {}
+    licence = stated.get("license")
+    if repo_type == "dataset" and isinstance(licence, list) and len(licence) == 1:
+        stated["license"] = licence[0]
     known = {name: stated[name] for name in _FIELDS if isinstance(stated.get(name), str)}
     return known if "license" in known else {}
 
