@@ -4,6 +4,7 @@ import math
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+_FLOP_UNITS = ((1e21, "ZFLOP"), (1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"))
 
 
 def count(value: float | None) -> str:
@@ -46,6 +47,24 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def flop_unit(operations: float) -> tuple[float, str]:
+    """The unit in which floating-point operations are a number above one, and its size; GFLOP at least."""
+    return next(((size, unit) for size, unit in _FLOP_UNITS if operations >= size), _FLOP_UNITS[-1])
+
+
+def flop(operations: float) -> str:
+    """Floating-point operations in their own unit: `1.84 PFLOP`."""
+    size, unit = flop_unit(operations)
+    return f"{significant(operations / size)} {unit}"
+
+
+def gpu_hours(hours: float | None) -> str:
+    """Hours of GPUs: `12.3`, `<0.01`; a dash for None."""
+    if hours is None:
+        return ABSENT
+    return significant(hours) if hours >= 0.01 else "<0.01"
 
 
 def plural(number: float, noun: str) -> str:

@@ -41,6 +41,7 @@ class Table:
         title: what the table shows; may be empty.
         note: how to read it, in sentences; may be empty.
         num_references: how many leading rows are there to compare the others with.
+        num_totals: how many rows at the end are over the others.
     """
 
     columns: tuple[Column, ...]
@@ -48,6 +49,7 @@ class Table:
     title: str = ""
     note: str = ""
     num_references: int = 0
+    num_totals: int = 0
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows), f"ragged rows in {self.title!r}"

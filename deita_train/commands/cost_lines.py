@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from deita_train.number_text import ABSENT, compact, count, plural, significant
+from deita_train.number_text import ABSENT, compact, count, flop, flop_unit, gpu_hours, plural, significant
 from deita_train.plan.cost.break_even import BreakEven
 from deita_train.plan.cost.costs import PlanCost
 from deita_train.plan.cost.rows import COUNTED, UNKNOWN
@@ -10,7 +10,6 @@ from deita_train.plan.cost.stages import StageCost
 from deita_train.plan.disk import in_bytes
 from deita_train.plan.plan import Plan, PlannedStage
 
-_UNITS = ((1e21, "ZFLOP"), (1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"))
 _GB = 1e9
 
 
@@ -20,7 +19,7 @@ def cost_table(plan: Plan, stages: Sequence[PlannedStage], cost: PlanCost) -> li
     if not shown:
         return []
     largest = max((of.operations or 0.0 for of in cost.stages.values()), default=0.0)
-    size, unit = next(((size, unit) for size, unit in _UNITS if largest >= 100 * size), _UNITS[-1])
+    size, unit = flop_unit(largest / 100)
     with_hours = cost.gpu is not None
     titles = [
         "stage",
@@ -34,7 +33,7 @@ def cost_table(plan: Plan, stages: Sequence[PlannedStage], cost: PlanCost) -> li
     tokens = f"{_bound(cost)}{_amount(cost.tokens)}"
     total = [
         f"all {len(cost.waiting)} to run", "", tokens, _in_units(cost.operations, size),
-        *([_hours(cost.gpu_hours)] if with_hours else []), "",
+        *([gpu_hours(cost.gpu_hours)] if with_hours else []), "",
     ]  # fmt: skip
     return _aligned([titles, *rows, total])
 
@@ -87,7 +86,7 @@ def _hours_sentences(cost: PlanCost) -> Iterator[str]:
         cost.labels[key] for key, of in cost.stages.items() if key in cost.waiting and of.gpus and of.gpu_hours is None
     ]
     without = f", without {', '.join(dict.fromkeys(lacking))}" if lacking else ""
-    yield f"{_hours(hours)} hours of one {gpu.title}, {_hours(wall)} hours one stage after another{without}."
+    yield f"{gpu_hours(hours)} hours of one {gpu.title}, {gpu_hours(wall)} hours one stage after another{without}."
     shares = {of.share.work: of.share for of in cost.to_run if of.share is not None and of.gpu_hours is not None}
     told = ", ".join(f"{share.value:.0%} for {share.work}" for share in shares.values())
     yield f"Its peak is {gpu.peak_flops / 1e12:g} TFLOP/s in bfloat16 ({gpu.source}). Of that: {told}."
@@ -101,8 +100,8 @@ def _hours_sentences(cost: PlanCost) -> Iterator[str]:
 def _point_sentence(point: BreakEven) -> str:
     about = " (at most, all three)" if point.at_most else ""
     ways = (
-        f"Selecting takes {_operations(point.selecting)}, training on the selected rows "
-        f"{_operations(point.selected)}, the same training on the whole pool {_operations(point.whole)}{about}"
+        f"Selecting takes {flop(point.selecting)}, training on the selected rows "
+        f"{flop(point.selected)}, the same training on the whole pool {flop(point.whole)}{about}"
     )
     epochs, parameters = point.break_even_epochs, point.break_even_parameters
     if epochs is None or parameters is None:
@@ -152,7 +151,7 @@ def _numbers(cost: StageCost, size: float, with_hours: bool) -> list[str]:
     memory = ABSENT if cost.memory is None else significant(cost.memory / _GB)
     return [
         rows, f"{mark}{_amount(cost.tokens)}", _in_units(cost.operations, size),
-        *([_hours(cost.gpu_hours)] if with_hours else []), f"{memory}{'!' if cost.fits is False else ''}",
+        *([gpu_hours(cost.gpu_hours)] if with_hours else []), f"{memory}{'!' if cost.fits is False else ''}",
     ]  # fmt: skip
 
 
@@ -160,19 +159,8 @@ def _in_units(operations: float | None, size: float) -> str:
     return ABSENT if operations is None else significant(operations / size)
 
 
-def _operations(operations: float) -> str:
-    size, unit = next(((size, unit) for size, unit in _UNITS if operations >= size), _UNITS[-1])
-    return f"{significant(operations / size)} {unit}"
-
-
 def _amount(number: float | None) -> str:
     return ABSENT if number is None else compact(number)
-
-
-def _hours(hours: float | None) -> str:
-    if hours is None:
-        return ABSENT
-    return significant(hours) if hours >= 0.01 else "<0.01"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -191,5 +179,5 @@ def count_sentence(plan: Plan, cost: PlanCost) -> str:
     waiting = plural(len(cost.waiting), "stage")
     unknown = sum(bool(of.unknown) and of.operations is None for of in cost.to_run)
     without = f" without {plural(unknown, 'stage')} of unknown cost" if unknown else ""
-    operations = "" if cost.operations is None else f", {_operations(cost.operations)}{without}"
+    operations = "" if cost.operations is None else f", {flop(cost.operations)}{without}"
     return f"{plan.loaded.recipe.name}: {waiting} to run{operations}."

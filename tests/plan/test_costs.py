@@ -321,7 +321,8 @@ def test_the_head_of_a_run_names_how_many_stages_the_sum_leaves_out(tmp_path):
     """An adapter whose layers only the loaded model tells: of SFT, and of DPO on its merged model."""
     data = recipe(sft__peft={"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 2}}, sft__merge_adapter=True)
     console = Console(file=io.StringIO(), width=200)
-    print_cost(console, plan(tmp_path, data))
+    made = plan(tmp_path, data)
+    print_cost(console, made, run_cost(made))
     assert re.match(r"tiny: 13 stages to run, \S+ .FLOP without 1 stage of unknown cost\.", console.file.getvalue())
 
 

@@ -30,9 +30,9 @@ CONFIGS = {
     "dpo": {**TRAINED, "trainer": {"learning_rate": 5e-7, "beta": 0.05}},
 }
 SELECT_READS = {
-    "deita": {"complexity": "score-complexity", "quality": "score-quality", "embed": "embed-0"},
-    "random": {},
-    "whole_pool": {},
+    "deita": {"pool": "pool-0", "complexity": "score-complexity", "quality": "score-quality", "embed": "embed-0"},
+    "random": {"pool": "pool-0"},
+    "whole_pool": {"pool": "pool-0"},
 }
 
 
@@ -140,6 +140,13 @@ def pool_rows(rng):
     }
 
 
+def conversation(row):
+    return [
+        {"role": "user", "content": f"Row {row} asks | <b>for</b> help\nwith a list."},
+        {"role": "assistant", "content": "Here \x1b it is. " * 40},
+    ]
+
+
 def walk(rows, order, method, budget=BUDGET):
     kept, similarity, blocked = [], {}, {}
     for row in order:
@@ -191,9 +198,7 @@ def write_select_data(folder, rows, walked, method):
     datasets.Dataset.from_dict(trace).save_to_disk(str(folder / "trace"))
     kept = {
         "id": [rows["id"][row] for row in walked["kept"]],
-        "messages": [
-            [{"role": "user", "content": f"Row {row} asks | <b>for</b> help\nwith a list."}] for row in walked["kept"]
-        ],
+        "messages": list(map(conversation, walked["kept"])),
         "near_duplicate": [bool(rows["near_duplicate"][row]) for row in walked["kept"]],
         "true_quality": [float(rows["true_quality"][row]) for row in walked["kept"]],
     }
@@ -209,6 +214,8 @@ def add_upstream(run):
         examples={"empty reply": ["Name a <script>alert(1)</script> tag", "Second"], "no user turn": ["x " * 300]},
         columns_left_out=["lang"], mean_turns=3.96,
     )  # fmt: skip
+    rows = {"id": [f"pool:{row}" for row in range(POOL_ROWS)], "messages": list(map(conversation, range(POOL_ROWS)))}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(run.store / "pool-0" / "data"))
     for seed, name in enumerate(("complexity", "quality")):
         heldout = {
             "rows": 50, "rank_correlation": 0.91 - seed / 10, "mean_absolute_error": 0.31, "bias": -0.125 - seed,

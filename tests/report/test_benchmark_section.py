@@ -225,11 +225,11 @@ def test_answers_stand_side_by_side_escaped_and_folded(artefact):
 def test_the_page_of_a_run_with_benchmarks_alone_says_so_and_gives_three_models_room(artefact):
     stages = {f"generate.{model}": answers(artefact, model, [[("x", True)]]) for model in ("base", "sft", "dpo")}
     alone = render_page(page_context(summary_of(stages)))
-    assert "neither selected rows nor evaluated a model" in alone and 'class="scroll wide"' in alone
+    assert "neither selected rows nor evaluated a model" in alone and 'class="scroll texts fits-50"' in alone
     del stages["generate.dpo"]
     stages["mt_bench.base"] = judged(artefact, "b", [[4.0, 6.0]], 5.0)
     page = render_page(page_context(summary_of(stages)))
-    assert "The section Benchmarks has the figures" in page and 'class="scroll wide"' not in page
+    assert "The section Benchmarks has the figures" in page and 'class="scroll texts fits-32"' in page
 
 
 def test_only_some_of_many_questions_are_shown_and_the_others_are_counted(artefact):

@@ -13,7 +13,7 @@ from deita_train.report.sections.all_sections import sections_of
 from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.intake_sections import pool_section
-from deita_train.report.sections.selection_sections import scorer_section
+from deita_train.report.sections.scorer_section import scorer_section
 from deita_train.selection.measures.compared import as_json
 from deita_train.selection.measures.comparison import compare
 from deita_train.store.model_links import place_link
@@ -89,23 +89,10 @@ def test_a_selection_that_does_not_walk_has_no_similarities(run):
 
     edit_json(run[0] / "stages.json", change)
     summary = read_summary(*run)
-    assert summary.trace.rejections == () and summary.trace.nearest_similarity is None
+    assert summary.trace.nearest_similarity is None
     selection = next(s for s in sections_of(summary, groups_of(summary)) if s.title == "Selection")
     assert [figure.name for figure in selection.figures] == ["length", "turns"]
     assert selection.tables == () and "passed over" not in selection.text
-
-
-def test_rejections_run_from_the_nearest_pair_to_the_closest_call(run):
-    rejections = read_summary(*run).trace.rejections
-    similarities = [rejection.similarity for rejection in rejections]
-    assert len(rejections) == 5 and similarities == sorted(similarities, reverse=True)
-    for rejection in rejections:
-        twin = int(rejection.blocked_by.removeprefix("pool:"))
-        assert rejection.id == f"pool:{twin + 1}"
-        assert rejection.kept_opening == f"Row {twin} asks | <b>for</b> help with a list."
-    trace = datasets.load_from_disk(str(run[1] / "select-deita" / "trace"))
-    rejected = [row["nearest_similarity"] for row in trace if row["blocked_by"] is not None]
-    assert (similarities[0], similarities[-1]) == (max(rejected), min(rejected))
 
 
 def test_a_scorer_that_looks_like_a_wrong_model_is_named_beside_its_scores(run):

@@ -71,7 +71,7 @@ def test_a_run_of_which_everything_failed_has_a_page(swept, undrawn):
         node["parents"] = node["parents"] or {"pool": "pool-0"}
     (swept[0] / "stages.json").write_text(json.dumps(record))
     page = write_report(*swept).read_text()
-    assert "21 of 21 cells failed, the base run among them" in page and "all 21" in page
+    assert "21 of 21 cells failed, the base run among them" in page and "all\N{NO-BREAK SPACE}21" in page
     summary = read_summary(*swept)
     assert [section.title for section in sections_of(summary, groups_of(summary))] == ["Failed cells", "Recipe"]
 

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from deita_train.report.results.groups import Group, groups_of, settings_label
+from deita_train.report.results.result_measures import model_measures, untuned_name
 from deita_train.report.results.summary import Cell, read_summary
 from deita_train.report.results.sweep_axis import sweep_of
-from deita_train.report.tables.result_tables import kept_table, model_table, result_tables
+from deita_train.report.tables.result_tables import group_table, kept_table, result_tables
 
 
 def group(**settings):
@@ -92,10 +93,14 @@ def test_labels_tell_paths_apart_that_end_alike():
     assert settings_label(joined[1], joined) == "max length 1,024"
 
 
+def model_rows(groups):
+    return group_table(model_measures(groups), untuned_name(groups), groups)
+
+
 def test_one_row_per_budget_and_method_below_the_references(swept):
     summary = read_summary(*swept)
     groups = groups_of(summary)
-    table = model_table(groups)
+    table = model_rows(groups)
     assert [column.title for column in table.columns] == [
         "budget", "method", "seeds", "held-out loss after SFT", "held-out loss after DPO",
         "preference accuracy after SFT", "preference accuracy after DPO", "preference margin after SFT",
@@ -136,7 +141,7 @@ def test_one_row_per_budget_and_method_below_the_references(swept):
 
 
 def test_a_mean_says_how_many_seeds_it_lacks(swept):
-    table = model_table(groups_of(read_summary(*swept)))
+    table = model_rows(groups_of(read_summary(*swept)))
     rows = {row[:2]: row[2:] for row in table.rows}
     # SFT with seed 3 failed: losses 2.34 and 2.35, t(0.975, 1) = 12.7062, half width 12.7062 * 0.005 = 0.0635.
     assert rows["160", "random"][:2] == ("3 (1 failed)", "2.345 ± 0.064 (2 of 3)")
@@ -151,7 +156,7 @@ def test_a_group_without_any_result_is_said_to_have_failed(swept):
     failures = json.loads((run_dir / "failures.json").read_text())
     failures += [failures[0] | {"artefact": f"sft-random-160-{seed}"} for seed in (1, 2)]
     (run_dir / "failures.json").write_text(json.dumps(failures))
-    rows = {row[:2]: row[2:] for row in model_table(groups_of(read_summary(run_dir, store))).rows}
+    rows = {row[:2]: row[2:] for row in model_rows(groups_of(read_summary(run_dir, store))).rows}
     assert rows["160", "random"] == ("3 (3 failed)", *["failed"] * 8)
 
 
@@ -163,7 +168,7 @@ def test_a_recipe_beside_its_sweep_has_a_row_and_no_point(swept):
     (swept[0] / "stages.json").write_text(json.dumps(record))
     groups = groups_of(read_summary(*swept))
     assert [level.label for level in sweep_of(groups).levels] == ["whole pool", "base run"]
-    rows = [row[:3] for row in model_table(groups).rows]
+    rows = [row[:3] for row in model_rows(groups).rows]
     assert rows[:4] == [
         ("before SFT", "", ""),
         ("whole pool", "", "3"),

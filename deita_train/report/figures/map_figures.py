@@ -19,7 +19,7 @@ from matplotlib.path import Path
 from deita_train.number_text import share
 from deita_train.report.figures.drawing import POOL, SERIES, drawn, legend_shape
 from deita_train.report.results.embedding_map import KEPT, OTHER, REJECTED, EmbeddingMap
-from deita_train.report.results.summary import shortened
+from deita_train.report.texts import shortened
 
 PANEL_INCHES = 3.9
 # Widths in points of the dot of a row that was kept or rejected, and of another, among thousands of dots; and how many

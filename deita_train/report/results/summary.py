@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from deita_train.errors import UserError
+from deita_train.report.results.examples import SelectionExamples, read_examples
 from deita_train.store.model_links import artefact_of, links_of
 from deita_train.store.rehearsals import RehearsedStage, read_rehearsal
 from deita_train.store.run_record import (
@@ -23,9 +24,6 @@ from deita_train.store.run_record import (
     read_failures,
     read_planned_costs,
 )
-
-NUM_REJECTION_EXAMPLES = 5
-OPENING_CHARS = 160
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,6 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """A row that the Repr Filter passed over, the kept row it was too near to, and their cosine similarity."""
-
-    id: str
-    blocked_by: str
-    similarity: float
-    kept_opening: str
-
-
-@dataclass(frozen=True)
 class SelectionTrace:
     """What a selection did with each of the pool's N rows.
 
@@ -106,7 +94,6 @@ class SelectionTrace:
         nearest_similarity: float [N]; NaN for a row that the walk did not reach or that had no kept row before it.
         num_turns: float [N].
         num_chars: float [N].
-        rejections: examples of rejected rows.
         boolean_columns: names of the kept rows' columns of type bool, whose means are shares.
     """
 
@@ -115,7 +102,6 @@ class SelectionTrace:
     nearest_similarity: np.ndarray | None
     num_turns: np.ndarray | None
     num_chars: np.ndarray | None
-    rejections: tuple[Rejection, ...]
     boolean_columns: frozenset[str]
 
 
@@ -123,10 +109,11 @@ class SelectionTrace:
 class RunSummary:
     """All that a report needs of a run.
 
-    `trace` is the base run's selection. `stated_recipe` is the recipe without defaults, as it was run; None for a run
-    of an earlier version. `links` has, relative to the run's folder, the links to its models.
-    `published` are the figures of publications that stand beside the run's own, and `planned_costs` is what artefacts
-    were expected to cost, by their ids. `rehearsal` has the stages of a rehearsal; it is empty for a real run.
+    `trace` is the base run's selection, and `examples` are rows of it. `stated_recipe` is the recipe without defaults,
+    as it was run; None for a run of an earlier version. `links` has, relative to the run's folder, the links to its
+    models. `published` are the figures of publications that stand beside the run's own, and `planned_costs` is what
+    artefacts were expected to cost, by their ids. `rehearsal` has the stages of a rehearsal; it is empty for a
+    real run.
     """
 
     name: str
@@ -140,6 +127,7 @@ class RunSummary:
     published: tuple[RecordedFigure, ...] = ()
     planned_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rehearsal: tuple[RehearsedStage, ...] = ()
+    examples: SelectionExamples | None = None
     stated_recipe: str | None = None
 
     @property
@@ -183,6 +171,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
     num_base = sum(cell.base for cell in cells)
     assert num_base == 1, f"stages.json of {run_dir} marks {num_base} cells as the base run; there must be exactly one"
     base = next(cell for cell in cells if cell.base)
+    select = base.stages.get("select")
     planned = {artefact_id for cell in cells for artefact_id in cell.planned.values()}
     stated = run_dir / STATED_RECIPE
     return RunSummary(
@@ -190,7 +179,8 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
         description=record.description,
         seed=record.seed,
         cells=cells,
-        trace=read_trace(base.stages["select"].folder) if "select" in base.stages else None,
+        trace=read_trace(select.folder) if select is not None else None,
+        examples=_read_examples(select, store_dir) if select is not None else None,
         recipe_text=_existing(run_dir / "recipe.resolved.yaml").read_text(encoding="utf-8"),
         failures=tuple(failure for failure in failures if failure.artefact in planned),
         rehearsal=read_rehearsal(run_dir),
@@ -202,7 +192,7 @@ def read_summary(run_dir: Path, store_dir: Path) -> RunSummary:
 
 
 def read_trace(folder: Path) -> SelectionTrace:
-    """Read `trace/` (every row of the pool) and, for the examples, `data/` (the kept rows) of a selection."""
+    """Read `trace/` (every row of the pool) of a selection, and of `data/` (the kept rows) the types."""
     trace = datasets.load_from_disk(str(_existing(folder / "trace")))
     kept_rows = datasets.load_from_disk(str(_existing(folder / "data")))
     return SelectionTrace(
@@ -211,11 +201,16 @@ def read_trace(folder: Path) -> SelectionTrace:
         nearest_similarity=_optional_floats(trace, "nearest_similarity"),
         num_turns=_optional_floats(trace, "num_turns"),
         num_chars=_optional_floats(trace, "num_chars"),
-        rejections=_rejections(trace, kept_rows),
         boolean_columns=frozenset(
             name for name, feature in kept_rows.features.items() if getattr(feature, "dtype", None) == "bool"
         ),
     )
+
+
+def _read_examples(select: Artefact, store_dir: Path) -> SelectionExamples:
+    pool = store_dir / select.manifest["parents"]["pool"]
+    _existing(pool / "data")
+    return read_examples(select.folder, pool)
 
 
 def _read_failures(run_dir: Path, store_dir: Path) -> list[Failure]:
@@ -290,39 +285,3 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray:
 
 def _optional_floats(dataset: datasets.Dataset, name: str) -> np.ndarray | None:
     return _floats(_column(dataset, name)) if name in dataset.column_names else None
-
-
-def _rejections(trace: datasets.Dataset, kept_rows: datasets.Dataset) -> tuple[Rejection, ...]:
-    """Examples spread evenly over the rejected rows, sorted by similarity, the nearest pair first."""
-    if not {"blocked_by", "nearest_similarity"} <= set(trace.column_names):
-        return ()
-    blocked_by = _column(trace, "blocked_by").to_pylist()
-    similarity = _floats(_column(trace, "nearest_similarity"))
-    rejected = [row for row, blocker in enumerate(blocked_by) if blocker is not None]
-    rejected.sort(key=lambda row: (-similarity[row], row))
-    count = min(NUM_REJECTION_EXAMPLES, len(rejected))
-    chosen = [rejected[round(place)] for place in np.linspace(0, len(rejected) - 1, count)]
-    openings = _openings(kept_rows, {blocked_by[row] for row in chosen})
-    return tuple(
-        Rejection(str(trace[row]["id"]), blocked_by[row], float(similarity[row]), openings[blocked_by[row]])
-        for row in chosen
-    )
-
-
-def _openings(kept_rows: datasets.Dataset, ids: set[str]) -> dict[str, str]:
-    """The shortened first user message of each kept row in `ids`."""
-    places = {row_id: place for place, row_id in enumerate(_column(kept_rows, "id").to_pylist()) if row_id in ids}
-    missing = ids - set(places)
-    assert not missing, f"rows {sorted(missing)} block others but are not among the kept rows"
-    return {row_id: _opening(kept_rows[place]["messages"]) for row_id, place in places.items()}
-
-
-def _opening(messages: list[Mapping[str, str]]) -> str:
-    text = next((message["content"] for message in messages if message["role"] == "user"), "")
-    return shortened(text, OPENING_CHARS)
-
-
-def shortened(text: str, max_chars: int) -> str:
-    """`text` on one line, cut to `max_chars` characters with an ellipsis."""
-    line = " ".join(text.split())
-    return line if len(line) <= max_chars else line[: max_chars - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"

@@ -10,6 +10,7 @@ from deita_train.report.sections.answer_section import answer_section
 from deita_train.report.sections.benchmark_section import benchmark_section
 from deita_train.report.sections.comparison_section import comparison_section
 from deita_train.report.sections.contamination_section import contamination_section
+from deita_train.report.sections.cost_section import cost_section
 from deita_train.report.sections.funnel_section import funnel_section
 from deita_train.report.sections.intake_sections import pairs_section, pool_section
 from deita_train.report.sections.label_section import label_section
@@ -19,14 +20,14 @@ from deita_train.report.sections.published_section import published_section
 from deita_train.report.sections.rehearsal_section import marked_section, rehearsal_section
 from deita_train.report.sections.run_sections import (
     cards_section,
-    cost_section,
     failure_section,
     provenance_section,
     recipe_section,
     time_section,
 )
+from deita_train.report.sections.scorer_section import scorer_section
 from deita_train.report.sections.section import Section
-from deita_train.report.sections.selection_sections import scorer_section, selection_section
+from deita_train.report.sections.selection_sections import selection_section
 
 _SECTIONS = (
     rehearsal_section,

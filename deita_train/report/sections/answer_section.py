@@ -143,10 +143,11 @@ def _bounded(text: str) -> str:
 
 def _in_numbers(asked: Mapping[str, Artefact]) -> Table:
     """How many answers each model gave, and what is suspicious about them."""
+    unanswered = any(item.metric("unanswered") for item in asked.values())
     columns = (
         *words("model"),
         *numbers("answers", "tokens each", "empty", "cut at the limit", "4-grams repeated"),
-        *words("no answer"),
+        *(words("no answer") if unanswered else ()),
     )
     rows = tuple(
         (
@@ -156,7 +157,7 @@ def _in_numbers(asked: Mapping[str, Artefact]) -> Table:
             share(item.metric("empty_share")),
             share(item.metric("truncated_share")),
             share(item.metric("seq_rep_4")),
-            ", ".join(f"{reason}: {count(number)}" for reason, number in item.metric("unanswered").items()),
+            *((_reasons(item.metric("unanswered")),) if unanswered else ()),
         )
         for name, item in asked.items()
     )
@@ -165,3 +166,7 @@ def _in_numbers(asked: Mapping[str, Artefact]) -> Table:
         "goes round in circles comes near 100%."
     )
     return Table(columns, rows, "Answers in numbers", note=note)
+
+
+def _reasons(unanswered: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {count(number)}" for reason, number in unanswered.items())

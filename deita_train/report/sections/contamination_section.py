@@ -7,8 +7,9 @@ from typing import Any
 
 from deita_train.number_text import count, decimals, plural, share
 from deita_train.report.results.groups import Group
-from deita_train.report.results.summary import Artefact, RunSummary, shortened
+from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.report.sections.section import Section
+from deita_train.report.texts import shortened
 from deita_train.table import CODE, PROSE, Column, Table, numbers, words
 
 TITLE = "Contamination"

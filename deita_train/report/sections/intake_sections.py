@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from deita_train.data.intake_notes import intake_notes
 from deita_train.number_text import count, decimals, plural
 from deita_train.report.results.groups import Group
-from deita_train.report.results.summary import Artefact, RunSummary, shortened
+from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.report.sections.section import Section
 from deita_train.report.tables.stage_tables import drop_table
+from deita_train.report.texts import shortened
 
 EXAMPLES_PER_REASON = 2
 EXAMPLE_CHARS = 200

@@ -9,7 +9,7 @@ from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.report.sections.section import Section
 from deita_train.report.tables.label_tables import ASKING, Ranked, label_tables, spending_table
-from deita_train.report.tables.stage_tables import SCORERS
+from deita_train.report.tables.scorer_tables import SCORERS
 
 TITLE = "Labels by a chat model"
 

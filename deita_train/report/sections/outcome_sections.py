@@ -17,8 +17,9 @@ from deita_train.report.results.result_measures import TUNED, model_measures
 from deita_train.report.results.summary import Artefact, RunSummary
 from deita_train.report.results.sweep_axis import sweep_of
 from deita_train.report.sections.section import Section
-from deita_train.report.tables.result_tables import kept_table, model_table
+from deita_train.report.tables.page_results import page_kept_tables, page_model_tables
 from deita_train.report.tables.stage_tables import training_table
+from deita_train.table import Table
 
 # DPO's loss is minus the log of a logistic function at the reward margin, which is zero before the first step.
 LOSS_AT_START = math.log(2)
@@ -26,17 +27,20 @@ LOSS_AT_START = math.log(2)
 
 def result_section(summary: RunSummary, groups: Sequence[Group]) -> Section | None:
     """The groups side by side or over the swept setting: how their models do, and what they kept."""
-    models, kept = model_table(groups), kept_table(summary, groups)
-    tables = []
-    if models is not None:
-        tables.append(replace(models, note=f"{_means_text(groups)} {_model_words(groups)}"))
-    if kept is not None:
-        text = "Means over the rows that were kept, and over the whole pool in the first row."
-        tables.append(replace(kept, note=text if tables else f"{_means_text(groups)} {text}"))
-    if not tables:
+    models, kept = page_model_tables(groups), page_kept_tables(summary, groups)
+    if not models and not kept:
         return None
-    text = _result_text(groups, kept is not None)
-    return Section("Result", text, tuple(tables), tuple(result_figures(summary, groups)))
+    text = "Means over the rows that were kept, and over the whole pool."
+    tables = (
+        *_noted(models, f"{_means_text(groups)} {_model_words(groups)}"),
+        *_noted(kept, text if models else f"{_means_text(groups)} {text}"),
+    )
+    return Section("Result", _result_text(groups, bool(kept)), tables, tuple(result_figures(summary, groups)))
+
+
+def _noted(tables: Sequence[Table], note: str) -> list[Table]:
+    """Tables with a note below the last of them."""
+    return [*tables[:-1], *(replace(table, note=note) for table in tables[-1:])]
 
 
 def training_section(summary: RunSummary, groups: Sequence[Group]) -> Section | None:

@@ -15,7 +15,6 @@ from deita_train.report.figures.stage_figures import wall_time_by_stage
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.sections.section import Section
-from deita_train.report.tables.cost_table import cost_table
 from deita_train.report.tables.stage_tables import failure_table, provenance_table
 from deita_train.store.model_links import CELLS
 
@@ -93,14 +92,6 @@ def _retries(summary: RunSummary) -> Iterator[str]:
                 f"{label} ({artefact}) was tried again {plural(number, 'time')} after faults that passed, such as a "
                 "server that did not answer; the files logs/retries*.jsonl of the artefact say when and why."
             )
-
-
-def cost_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
-    """What stages were expected to cost, and what they took."""
-    table = cost_table(summary)
-    if table is None:
-        return None
-    return Section("Cost", "What was planned before the run, and what was measured.", (table,))
 
 
 def provenance_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:

@@ -1,4 +1,4 @@
-"""The sections on what the base run selected, and on how far its scores can be trusted."""
+"""The section on what the base run selected."""
 
 from __future__ import annotations
 
@@ -7,25 +7,19 @@ from functools import partial
 
 import numpy as np
 
-from deita_train.number_text import count, decimals, plural, share
+from deita_train.number_text import count, decimals, plural
 from deita_train.report.figures.figure import Figure
 from deita_train.report.figures.stage_figures import (
     evol_score_distribution,
     length_distribution,
     nearest_similarity_histogram,
-    score_histogram,
     turns_distribution,
 )
 from deita_train.report.results.groups import Group
 from deita_train.report.results.summary import Artefact, RunSummary, SelectionTrace
 from deita_train.report.sections.section import Section
-from deita_train.report.tables.stage_tables import (
-    SCORERS,
-    calibration_table,
-    rejection_table,
-    scorer_table,
-    strata_table,
-)
+from deita_train.report.sections.selection_examples import shown_examples
+from deita_train.report.tables.stage_tables import strata_table
 from deita_train.selection.unrankable import CONTAMINATED, IN_WORDS
 
 
@@ -34,24 +28,11 @@ def selection_section(summary: RunSummary, _: Sequence[Group]) -> Section | None
     select, trace = summary.base_cell.stages.get("select"), summary.trace
     if select is None or trace is None:
         return None
-    found = (strata_table(select), rejection_table(summary))
-    tables = tuple(table for table in found if table is not None)
+    strata = strata_table(select)
+    tables = () if strata is None else (strata,)
     figures = tuple(_selection_figures(select, trace))
-    return Section("Selection", _selection_text(summary, select, trace), tables, figures)
-
-
-def scorer_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
-    """How far the scores can be trusted, and how they are distributed."""
-    scorers, calibration = scorer_table(summary), calibration_table(summary)
-    if scorers is None:
-        return None
-    text = (
-        "Each turn of each conversation is scored from 1 to 6 in one forward pass: the expectation over the six digits."
-    )
-    tables = (scorers, calibration) if calibration else (scorers,)
-    found = ((name, summary.base_cell.stages.get(f"score.{name}")) for name in SCORERS)
-    figures = tuple(_score_figure(name, item) for name, item in found if item is not None)
-    return Section("Scorers", text, tables, figures, notes=tuple(_score_notes(summary)))
+    examples = () if summary.examples is None else shown_examples(summary.examples)
+    return Section("Selection", _selection_text(summary, select, trace), tables, figures, examples)
 
 
 def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace) -> str:
@@ -131,33 +112,3 @@ def _similarity_figure(nearest: np.ndarray, kept: np.ndarray, threshold: float |
 def _beside(texts: Iterable[str]) -> str:
     kept, pool = texts
     return f"{kept} among the kept rows, {pool} in the pool"
-
-
-def _score_figure(dimension: str, item: Artefact) -> Figure:
-    histogram = item.metric("histogram")
-    draw = partial(score_histogram, dimension, histogram["edges"], histogram["counts"], item.metric("mean"))
-    text = (
-        f"Scores of {plural(item.metric('scored'), 'turn')} of the pool. A narrow peak means that the scorer hardly "
-        "distinguishes the turns."
-    )
-    return Figure(f"score-{dimension}", f"{dimension.capitalize()} scores", text, draw)
-
-
-def _score_notes(summary: RunSummary) -> list[str]:
-    """Reasons to doubt the scores, by dimension: a model that may be no scorer, turns without a score."""
-    notes = []
-    for name in SCORERS:
-        item = summary.base_cell.stages.get(f"score.{name}")
-        if item is None:
-            continue
-        if item.metric("wrong_model_suspected"):
-            mass = share(item.metric("digit_mass_mean"))
-            notes.append(
-                f"The {name} scorer looks like a wrong model: it puts only {mass} of its probability on the digits 1 "
-                f"to 6. Check scorers.{name} before trusting these scores."
-            )
-        nulls = {reason: number for reason, number in item.metric("nulls").items() if number}
-        if nulls:
-            reasons = ", ".join(f"{reason} ({count(number)})" for reason, number in nulls.items())
-            notes.append(f"Turns without a {name} score: {reasons}.")
-    return notes

@@ -9,7 +9,7 @@ from typing import Any
 from deita_train.llm.spending import money_text
 from deita_train.number_text import ABSENT, count, decimals, share
 from deita_train.report.results.summary import Artefact
-from deita_train.report.tables.stage_tables import SCORERS
+from deita_train.report.tables.scorer_tables import SCORERS
 from deita_train.table import CODE, PROSE, Column, Table, numbers, words
 
 ASKING = (*(f"{stage}.{name}" for name in SCORERS for stage in ("evolve", "rank")), "direct_score", "instag")

@@ -1,4 +1,4 @@
-"""The result as tables: one row per group for the report, and for the terminal the layout that is narrow enough."""
+"""The result as tables: groups as rows or as columns, and what a terminal shows of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from deita_train.report.results.result_measures import Measure, kept_measures, m
 from deita_train.report.results.summary import RunSummary
 from deita_train.report.results.sweep_axis import Sweep, sweep_of
 from deita_train.report.tables.published_table import published_table
-from deita_train.report.tables.stage_tables import failure_table, scorer_table
+from deita_train.report.tables.scorer_tables import scorer_table
+from deita_train.report.tables.stage_tables import failure_table
 from deita_train.table import Column, Table, numbers, words
 
 # On a terminal, more groups than these are rows instead of columns.
@@ -28,18 +29,13 @@ _SCORER_COLUMNS = ("scorer", "held-out rows", "rank correlation", "mean absolute
 
 def kept_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None:
     """What each group kept, one row per group, below the pool; None where nothing was selected."""
-    return _group_table(kept_measures(summary, groups), "pool", groups)
-
-
-def model_table(groups: Sequence[Group]) -> Table | None:
-    """How each group's tuned models do, below the untuned model; None where nothing was measured."""
-    return _group_table(model_measures(groups), untuned_name(groups), groups)
+    return group_table(kept_measures(summary, groups), "pool", groups)
 
 
 def result_tables(summary: RunSummary) -> list[Table]:
     """What the command line prints after a run: the result, how well the scorers rank, and what failed."""
     groups = groups_of(summary)
-    tables = _result_by_measure(summary, groups) if _fits_columns(groups) else _result_by_group(summary, groups)
+    tables = _result_by_measure(summary, groups) if fits_columns(groups) else _result_by_group(summary, groups)
     lines = left_out_lines(summary.base_cell)
     if lines:
         tables.append(Table(words("rows left out"), tuple((line,) for line in lines)))
@@ -58,8 +54,22 @@ def result_tables(summary: RunSummary) -> list[Table]:
     return tables
 
 
-def _fits_columns(groups: Sequence[Group]) -> bool:
+def fits_columns(groups: Sequence[Group]) -> bool:
+    """Whether the groups are columns of a table, and not its rows."""
     return len(groups) <= MAX_GROUP_COLUMNS and sweep_of(groups) is None
+
+
+def model_tables(groups: Sequence[Group]) -> list[Table]:
+    """How each group's models do, one row per group, in a table for each kind of quantity."""
+    models, untuned = model_measures(groups), untuned_name(groups)
+    kinds = [
+        (title, [item for item in models if item.title.startswith(beginnings)])
+        for title, beginnings in _MODEL_TABLES.items()
+    ]
+    known = tuple(beginning for beginnings in _MODEL_TABLES.values() for beginning in beginnings)
+    kinds.append(("benchmarks", [item for item in models if not item.title.startswith(known)]))
+    tables = [(title, group_table(measures, untuned, groups)) for title, measures in kinds]
+    return [_titled(title, table) for title, table in tables if table is not None]
 
 
 def _result_by_measure(summary: RunSummary, groups: Sequence[Group]) -> list[Table]:
@@ -73,22 +83,14 @@ def _result_by_measure(summary: RunSummary, groups: Sequence[Group]) -> list[Tab
         (item.title, *(item.text_of(group) for group in groups), _named_reference(item, name, groups))
         for item, name in named
     ]
-    seeds = ("seeds", *(_seeds(group) for group in groups), "")
+    seeds = ("seeds", *(seeds_text(group) for group in groups), "")
     return [Table(columns, (*rows, seeds), "result")]
 
 
 def _result_by_group(summary: RunSummary, groups: Sequence[Group]) -> list[Table]:
     """Several tables, each narrow enough for a terminal: one row per group, one column per quantity."""
-    models, untuned = model_measures(groups), untuned_name(groups)
-    titled = [
-        (title, _group_table([item for item in models if item.title.startswith(beginnings)], untuned, groups))
-        for title, beginnings in _MODEL_TABLES.items()
-    ]
-    known = tuple(beginning for beginnings in _MODEL_TABLES.values() for beginning in beginnings)
-    others = [item for item in models if not item.title.startswith(known)]
-    titled.append(("benchmarks", _group_table(others, untuned, groups)))
-    titled.append(("kept rows", kept_table(summary, groups)))
-    return [_titled(title, table) for title, table in titled if table is not None]
+    kept = kept_table(summary, groups)
+    return [*model_tables(groups), *([_titled("kept rows", kept)] if kept is not None else [])]
 
 
 def _titled(title: str, table: Table) -> Table:
@@ -102,25 +104,25 @@ def _named_reference(item: Measure, name: str, groups: Sequence[Group]) -> str:
     return f"{reference} ({name})" if reference else ""
 
 
-def _group_table(measures: Sequence[Measure], reference: str, groups: Sequence[Group]) -> Table | None:
+def group_table(measures: Sequence[Measure], reference: str, groups: Sequence[Group]) -> Table | None:
     """First the reference and the groups that keep the whole pool, then one row per group or point of the sweep."""
     if not measures:
         return None
     sweep = sweep_of(groups)
-    names = _name_columns(sweep)
+    names = name_columns(sweep)
     columns = (*names, *numbers("seeds"), *(Column(item.title, note=item.direction) for item in measures))
     compared = tuple(item.reference_text(groups) for item in measures)
     blank = ("",) * (len(names) - 1)
     references = [(reference, *blank, "", *compared)] if any(compared) else []
     whole = [group for group in groups if group.is_whole_pool and not group.base and not _on_line(group, sweep)]
     rows = [
-        (*_names(group, sweep, len(names)), _seeds(group), *(item.text_of(group) for item in measures))
+        (*_names(group, sweep, len(names)), seeds_text(group), *(item.text_of(group) for item in measures))
         for group in (*whole, *(group for group in _ordered(groups, sweep) if group not in whole))
     ]
     return Table(columns, (*references, *rows), num_references=len(references) + len(whole))
 
 
-def _name_columns(sweep: Sweep | None) -> tuple[Column, ...]:
+def name_columns(sweep: Sweep | None) -> tuple[Column, ...]:
     """The columns that name a row: the group, or the swept value and, where there are several lines, the line."""
     if sweep is None:
         return words("group")
@@ -142,7 +144,7 @@ def _ordered(groups: Sequence[Group], sweep: Sweep | None) -> list[Group]:
     return list(groups) if sweep is None else [*sweep.levels, *(point.group for _, point in sweep.points)]
 
 
-def _seeds(group: Group) -> str:
+def seeds_text(group: Group) -> str:
     """How many cells the group has, and how many of them failed."""
     failed = sum(cell.failed for cell in group.cells)
     return count(len(group.cells)) + (f" ({failed} failed)" if failed else "")

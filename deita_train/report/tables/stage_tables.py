@@ -1,42 +1,23 @@
-"""Tables of what stages recorded: trainings, scorers, rejected and dropped rows, failures, provenance."""
+"""Tables of what stages recorded: trainings, rejected and dropped rows, failures, provenance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from deita_train.number_text import ABSENT, compact, count, decimals, duration, share, significant
+from deita_train.number_text import ABSENT, compact, count, duration, share, significant
 from deita_train.report.results.groups import Group
-from deita_train.report.results.result_measures import HIGHER, LOWER
 from deita_train.report.results.summary import Artefact, Failure, RunSummary
 from deita_train.table import CODE, PROSE, Column, Table, numbers, words
-
-SCORERS = ("complexity", "quality")
 
 _TRAINING = (
     "Each value is the mean over a row's runs. First and last loss are single logged points, not averages over steps: "
     "read the trend in the curves."
-)
-_SCORERS = (
-    "Rank correlation (Spearman's) and mean absolute error compare the scorer with its labels on rows kept out of its "
-    "training; a dash means that nothing was kept out or that the scorer was not trained here. Mass on digits is the "
-    "probability that the model gives to the six digits together: far below 100%, it is not answering the question."
-)
-_CALIBRATION = (
-    "Calibration on the same held-out rows. Bias is the mean of score minus label. Slope and intercept are those of "
-    "the least-squares line from score to label: a slope above 1 means that the scores lie too close together, one "
-    "below 1 that they lie too far apart. Under each label stands the mean score of the rows that have it, and their "
-    "number."
 )
 _STRATA = (
     "The quota is the stratum's share of the budget. What a stratum could not fill was divided among the others by "
     "their shares, so these may keep more than their quota."
 )
 _STRATA_OF_TOKENS = " Quotas are in tokens, and each stratum ends at the first row that would exceed what it got."
-_REJECTIONS = (
-    "Examples spread evenly over the rejected rows, from the nearest pair to the closest call. Similarity is the "
-    "cosine of the two embeddings."
-)
 _PROVENANCE = "The digest is the beginning of the manifest's content digest: equal digests mean equal content."
 
 
@@ -55,55 +36,6 @@ def training_table(summary: RunSummary, groups: Sequence[Group]) -> Table | None
     has_dpo = any(group.artefacts("dpo") for group in groups)
     note = f"{_TRAINING} The rows of DPO are pairs." if has_dpo else _TRAINING
     return Table((*words("model"), *numbers(*titles)), tuple(rows), note=note) if rows else None
-
-
-def scorer_table(summary: RunSummary) -> Table | None:
-    """One row per dimension of the base run: how well its scorer does, and how the pool scored."""
-    stages = summary.base_cell.stages
-    names = [name for name in SCORERS if f"score.{name}" in stages or f"train_scorer.{name}" in stages]
-    rows = tuple(
-        (name, *_heldout_values(stages.get(f"train_scorer.{name}")), *_score_values(stages.get(f"score.{name}")))
-        for name in names
-    )
-    columns = (
-        *words("scorer"),
-        *numbers("held-out rows"),
-        Column("rank correlation", note=HIGHER),
-        Column("mean absolute error", note=LOWER),
-        *numbers("turns scored", "without a score", "shortened", "mean score"),
-        Column("mass on digits", note=HIGHER),
-    )
-    return Table(columns, rows, note=_SCORERS) if rows else None
-
-
-def calibration_table(summary: RunSummary) -> Table | None:
-    """One row per scorer that was measured on held-out rows: how far its scores are from the labels, and where."""
-    found = [(name, summary.base_cell.stages.get(f"train_scorer.{name}")) for name in SCORERS]
-    measured = [(name, item.metric("heldout")) for name, item in found if item is not None]
-    rows = tuple((name, *_calibration_values(heldout)) for name, heldout in measured if heldout is not None)
-    columns = (
-        *words("scorer"),
-        Column("bias", note="best is 0"),
-        Column("slope", note="best is 1"),
-        Column("intercept", note="best is 0"),
-        *numbers(*(f"label {label}" for label in range(1, 7))),
-    )
-    return Table(columns, rows, note=_CALIBRATION) if rows else None
-
-
-def rejection_table(summary: RunSummary) -> Table | None:
-    """Examples of rows that were too similar to a kept row."""
-    if summary.trace is None or not summary.trace.rejections:
-        return None
-    columns = (
-        Column("rejected row", CODE),
-        Column("kept row too near", CODE),
-        *numbers("similarity"),
-        Column("how the kept row begins", PROSE),
-    )
-    rejections = summary.trace.rejections
-    rows = tuple((item.id, item.blocked_by, decimals(item.similarity, 3), item.kept_opening) for item in rejections)
-    return Table(columns, rows, note=_REJECTIONS)
 
 
 def strata_table(select: Artefact) -> Table | None:
@@ -207,27 +139,3 @@ def _parameters(item: Artefact) -> str:
     """How many parameters were trained, and, with an adapter, how many of its base were frozen."""
     trained, frozen = compact(item.metric("parameters")), item.metrics.get("frozen_parameters")
     return trained if frozen is None else f"{trained} + {compact(frozen)} frozen"
-
-
-def _heldout_values(item: Artefact | None) -> tuple[str, ...]:
-    heldout = item.metric("heldout") if item is not None else None
-    if heldout is None:
-        return (ABSENT,) * 3
-    correlation, error = decimals(heldout["rank_correlation"], 3), significant(heldout["mean_absolute_error"])
-    return (count(heldout["rows"]), correlation, error)
-
-
-def _calibration_values(heldout: Mapping[str, Any]) -> tuple[str, ...]:
-    means = {
-        entry["label"]: f"{decimals(entry['mean_score'], 2)} ({count(entry['rows'])})" for entry in heldout["by_label"]
-    }
-    line = (heldout["bias"], heldout["calibration_slope"], heldout["calibration_intercept"])
-    return (*(decimals(value, 2) for value in line), *(means.get(label, ABSENT) for label in range(1, 7)))
-
-
-def _score_values(item: Artefact | None) -> tuple[str, ...]:
-    if item is None:
-        return (ABSENT,) * 5
-    without = sum(item.metric("nulls").values())
-    means = (significant(item.metric("mean")), share(item.metric("digit_mass_mean")))
-    return (count(item.metric("scored")), count(without), count(item.metric("shortened")), *means)
