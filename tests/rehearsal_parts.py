@@ -64,8 +64,9 @@ def write_own_files(folder):
     write_lines(folder / "real_pool_sharegpt.jsonl", judged_rows())
     for name in ("my_pool", "my_heldout", "my_seeds"):
         write_lines(folder / f"{name}.jsonl", pool_rows())
-    for name in ("my_model", "SmolLM2-135M-Instruct"):
-        write_own_model(folder / name, marks=("<|im_start|>", "<|im_end|>"))  # for recipes that state chatml
+    # Recipes state chatml for both, and real_cpu.yaml the upper half of the second one's 30 layers.
+    for name, layers in (("my_model", 3), ("SmolLM2-135M-Instruct", 30)):
+        write_own_model(folder / name, marks=("<|im_start|>", "<|im_end|>"), num_hidden_layers=layers)
 
 
 def stand_ins(data, folder):
