@@ -46,6 +46,34 @@ def test_rows_that_could_not_be_ranked_are_counted_with_the_reason(run, undrawn)
     assert "deita. 38 could not be ranked: 38 have an IFD of 1 or more. Rows" in text()
 
 
+def test_a_number_that_rows_lack_is_named_with_why(run, undrawn, monkeypatch):
+    summary = read_summary(*run)
+    stages = summary.base_cell.stages
+    select = stages["select"]
+    metrics = {**select.metrics, "method": "ifd", "columns": {"ifd": {"selected": 0.7, "pool": 0.5, "lacking": 10}}}
+    manifest = {**select.manifest, "drops": {"no_value": 10, "not_selected": 310}}
+    monkeypatch.setitem(stages, "select", replace(select, metrics=metrics, manifest=manifest))
+    of = {
+        "rows": 400, "measured": 390, "nulls": {"answer_beyond_max_length": 10}, "max_length": 64, "truncated": 9,
+    }  # fmt: skip
+    monkeypatch.setitem(stages, "perplexity", replace(select, metrics=of))
+    text = next(s for s in sections_of(summary, groups_of(summary)) if s.title == "Selection").text
+    assert "10 could not be ranked: 10 have no ifd." in text
+    assert (
+        "Perplexity and IFD are known of 390 of 400 rows (without: 10 answer beyond max length); 9 rows were cut"
+        in text
+    )
+    assert "cut at 64 tokens. The mean ifd is over the rows that have one: 10 of the pool's lack it." in text
+
+
+def test_rows_that_were_not_drawn_are_usable(run, undrawn, monkeypatch):
+    summary = read_summary(*run)
+    pool = summary.base_cell.stages["pool"]
+    drops = {**pool.metric("drops"), "not_sampled": 280}
+    monkeypatch.setitem(summary.base_cell.stages, "pool", replace(pool, metrics={**pool.metrics, "drops": drops}))
+    assert pool_section(summary, groups_of(summary)).text.startswith("430 rows read, 680 usable, 400 of them drawn;")
+
+
 def test_rows_that_were_never_embedded_are_counted(run, undrawn):
     def section():
         summary = read_summary(*run)

@@ -61,7 +61,9 @@ def test_ifd_counts_what_has_no_value_and_what_is_not_below_one(carry_out):
     assert ranks == {"a": 1, "b": 0, "c": None, "d": None, "e": None, "f": None}
     assert result.drops == {"no_value": 1, "ifd_not_below_one": 2, "not_selected": 1}
     assert (result.rows_in, result.rows_out) == (6, 2)
-    assert result.metrics["columns"] == {}  # a mean over rows without a value would be of other rows
+    # Of a and b, and of the five rows that have one; the row without is counted.
+    mean = {"selected": 0.625, "pool": 0.8, "lacking": 1}
+    assert result.metrics["columns"] == {"value": mean, "rating": mean}
 
 
 def all_rows(tmp_path):

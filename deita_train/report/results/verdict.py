@@ -94,7 +94,9 @@ def _loss_sentences(groups: Sequence[Group]) -> list[str]:
     loss, before = item.known(own), item.reference_estimate(own)
     model = TUNED[item.stage.rpartition(".")[2]]
     sentence = f"After {model} the held-out loss is {item.text(loss)} nats per token ({_seeds(own, item)})"
-    if before is not None:
+    if before is not None and item.text(before) == item.text(loss):
+        sentence += ", as before it"
+    elif before is not None:
         sentence += f", {_compared(loss.mean, before.mean)} the {item.text(before)} before it"
     sentences = [f"{sentence}."]
     rival = best_rival(groups, item)

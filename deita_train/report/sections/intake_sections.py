@@ -24,7 +24,9 @@ def pool_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
         return None
     clean = summary.base_cell.stages.get("clean_pool")
     funnel = [("pool", pool), *([] if clean is None else [("clean pool", clean)])]
-    drops = drop_table(funnel, "Rows that cannot be trained on are dropped before anything is scored.")
+    drops = drop_table(
+        funnel, "Rows that cannot be trained on, or were not drawn, are left out before anything is scored."
+    )
     last = funnel[-1][1]
     text = _read_text("row", pool)
     text += "" if clean is None else f", {count(clean.metric('rows_out'))} left once the pool was cleaned"
@@ -49,7 +51,10 @@ def pairs_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
 
 
 def _read_text(noun: str, item: Artefact) -> str:
-    return f"{plural(item.metric('rows_in'), noun)} read, {count(item.metric('rows_out'))} usable"
+    """How many were read, usable and, where the recipe draws some of them, drawn."""
+    kept, left = item.metric("rows_out"), item.metric("drops").get("not_sampled", 0)
+    drawn = f", {count(kept)} of them drawn" if left else ""
+    return f"{plural(item.metric('rows_in'), noun)} read, {count(kept + left)} usable{drawn}"
 
 
 def _quotes(item: Artefact) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -22,6 +22,9 @@ from deita_train.report.sections.selection_examples import shown_examples
 from deita_train.report.tables.stage_tables import strata_table
 from deita_train.selection.unrankable import CONTAMINATED, IN_WORDS
 
+# The columns that methods read where `select.column` names none.
+_OWN_COLUMNS = {"ifd": "ifd", "perplexity": "perplexity"}
+
 
 def selection_section(summary: RunSummary, _: Sequence[Group]) -> Section | None:
     """What the base run kept of its pool."""
@@ -52,7 +55,7 @@ def _selection_text(summary: RunSummary, select: Artefact, trace: SelectionTrace
             f" Embeddings have {count(dimensions)} dimensions; {count(embed.metric('truncated'))} of {count(rows)} "
             f"conversations were longer than the encoder reads.{_saved_text(embed)}"
         )
-    return text
+    return text + _measured_text(summary.base_cell.stages.get("perplexity")) + _lacking_text(select)
 
 
 def _saved_text(embed: Artefact) -> str:
@@ -73,8 +76,37 @@ def _unranked_text(select: Artefact) -> str:
     removed = f" {plural(repeats, 'row')} that {IN_WORDS[CONTAMINATED]} were removed first." if repeats else ""
     if not lost:
         return removed
-    reasons = ", ".join(f"{count(number)} {IN_WORDS[reason]}" for reason, number in lost.items())
+    reasons = ", ".join(f"{count(number)} {_why(select, reason)}" for reason, number in lost.items())
     return f"{removed} {count(sum(lost.values()))} could not be ranked: {reasons}."
+
+
+def _lacking_text(select: Artefact) -> str:
+    """Of which of the pool's own numbers the means leave rows out; empty where every row has all of them."""
+    return "".join(
+        f" The mean {name} is over the rows that have one: {count(of['lacking'])} of the pool's lack it."
+        for name, of in select.metric("columns").items()
+        if of.get("lacking")
+    )
+
+
+def _why(select: Artefact, reason: str) -> str:
+    """A reason in words; a number that is lacking with the name of its column."""
+    column = select.manifest["config"].get("column") or _OWN_COLUMNS.get(select.metric("method"))
+    return f"have no {column}" if reason == "no_value" and column else IN_WORDS[reason]
+
+
+def _measured_text(perplexity: Artefact | None) -> str:
+    """How many rows' answers were measured under a model, wholly and in part, and why the others were not."""
+    if perplexity is None:
+        return ""
+    metrics = perplexity.metrics
+    text = f" Perplexity and IFD are known of {count(metrics['measured'])} of {plural(metrics['rows'], 'row')}"
+    lost = {reason: number for reason, number in metrics["nulls"].items() if number}
+    if lost:
+        named = ", ".join(f"{count(number)} {reason.replace('_', ' ')}" for reason, number in lost.items())
+        text += f" (without: {named})"
+    cut = metrics.get("truncated")
+    return f"{text}; {plural(cut, 'row')} were cut at {count(metrics['max_length'])} tokens." if cut else f"{text}."
 
 
 def _selection_figures(select: Artefact, trace: SelectionTrace) -> list[Figure]:

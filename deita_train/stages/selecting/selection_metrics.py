@@ -44,15 +44,21 @@ def selection_metrics(
 
 
 def _column_means(pool: datasets.Dataset, selected: datasets.Dataset) -> dict[str, dict[str, float]]:
-    """Means of the pool's own numeric and yes/no columns over the selected rows and over the whole pool."""
+    """Means of the pool's own numeric and yes/no columns over the selected rows and over the whole pool.
+
+    They are over the rows that have a value, where either table has any; `lacking` counts the pool's other rows.
+    """
     means = {}
     for name, feature in pool.features.items():
         kind = getattr(feature, "dtype", "")
         if name in _NOT_MEASURED or not (kind == "bool" or kind.startswith(("int", "float"))):
             continue
         values = {"selected": arrow_column(selected, name), "pool": arrow_column(pool, name)}
-        if not any(column.null_count for column in values.values()):
-            means[name] = {where: float(np.mean(numbers_in(column))) for where, column in values.items()}
+        lacking = values["pool"].null_count
+        known = {where: column.drop_null() if column.null_count else column for where, column in values.items()}
+        if all(map(len, known.values())):
+            means[name] = {where: float(np.mean(numbers_in(column))) for where, column in known.items()}
+            means[name] |= {"lacking": lacking} if lacking else {}
     return means
 
 
