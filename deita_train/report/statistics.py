@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 from deita_train.number_text import count, decimals, significant, significant_places
@@ -110,3 +111,10 @@ def paired_difference(differences: Sequence[float]) -> Difference:
 def _quantile(freedom: float) -> float:
     """Of Student's t: how many standard errors the interval reaches to each side."""
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
+def evenly(places: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of `places` [N], as evenly as they can be, the first and the last among them."""
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, most).round().astype(np.int64)]

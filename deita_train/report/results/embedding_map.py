@@ -15,6 +15,7 @@ from deita_train.data.arrow_columns import arrow_column, numbers_in
 from deita_train.data.embeddings import embedded_ids, embeddings_of
 from deita_train.data.texts import TextColumn, places_of
 from deita_train.report.results.principal_plane import PrincipalPlane
+from deita_train.report.statistics import evenly
 
 # Numbers of the sample that the plane is that of: 64 MiB as float32, 16,384 rows of 1,024 dimensions.
 SAMPLED_NUMBERS = 2**24
@@ -102,16 +103,8 @@ def _drawn(rng: np.random.Generator, fates: np.ndarray, ranks: np.ndarray) -> np
     drawn = []
     for fate, most in MOST_DRAWN.items():
         places = np.flatnonzero(fates == fate)
-        drawn.append(
-            _evenly(places[np.argsort(ranks[places])], most) if fate == KEPT else _at_random(rng, places, most)
-        )
+        drawn.append(evenly(places[np.argsort(ranks[places])], most) if fate == KEPT else _at_random(rng, places, most))
     return np.concatenate(drawn)
-
-
-def _evenly(places: np.ndarray, most: int) -> np.ndarray:
-    if len(places) <= most:
-        return places
-    return places[np.linspace(0, len(places) - 1, most).round().astype(np.int64)]
 
 
 def _at_random(rng: np.random.Generator, places: np.ndarray, most: int) -> np.ndarray:

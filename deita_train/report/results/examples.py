@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from deita_train.data.arrow_columns import arrow_column
+from deita_train.data.arrow_columns import arrow_column, numbers_in
 from deita_train.data.as_text import message_text
+from deita_train.report.statistics import evenly
 
 NUM_REJECTIONS = 5
 NUM_SIDE_BY_SIDE = 3
@@ -73,8 +72,8 @@ def read_examples(select: Path, pool: Path) -> SelectionExamples:
     rows = _Rows(datasets.load_from_disk(str(select / "trace")), datasets.load_from_disk(str(pool / "data")))
     kept = np.flatnonzero(~np.isnan(rows.rank))
     first = kept[np.argsort(rows.rank[kept])][:NUM_SIDE_BY_SIDE]
-    rejections = tuple(rows.rejection(place) for place in _spread(rows.rejected(), NUM_REJECTIONS))
-    others = () if rejections else _spread(np.flatnonzero(np.isnan(rows.rank)), NUM_SIDE_BY_SIDE)
+    rejections = tuple(rows.rejection(place) for place in evenly(rows.rejected(), NUM_REJECTIONS))
+    others = () if rejections else evenly(np.flatnonzero(np.isnan(rows.rank)), NUM_SIDE_BY_SIDE)
     return SelectionExamples(rejections, tuple(map(rows.excerpt, first)), tuple(map(rows.excerpt, others)))
 
 
@@ -84,14 +83,14 @@ class _Rows:
     def __init__(self, trace: datasets.Dataset, pool: datasets.Dataset) -> None:
         assert len(trace) == len(pool), f"{len(trace)} rows of a trace, {len(pool)} of its pool"
         self._trace, self._pool = trace, pool
-        self.rank = self._numbers("selection_rank")
+        self.rank = numbers_in(arrow_column(trace, "selection_rank"))
 
     def rejected(self) -> np.ndarray:
         """The places of the rejected rows, the nearest to a kept one first."""
         if not {"blocked_by", "nearest_similarity"} <= set(self._trace.column_names):
             return np.array([], dtype=np.int64)
         places = np.flatnonzero(pc.is_valid(arrow_column(self._trace, "blocked_by")).to_numpy())
-        return places[np.argsort(-self._numbers("nearest_similarity")[places], kind="stable")]
+        return places[np.argsort(-numbers_in(arrow_column(self._trace, "nearest_similarity"))[places], kind="stable")]
 
     def rejection(self, place: int) -> Rejection:
         row = self._trace[int(place)]
@@ -105,14 +104,3 @@ class _Rows:
         text = "\n".join(f"{message['role']}: {message_text(message)}" for message in row["messages"])
         number = None if np.isnan(rank) else int(rank) + 1
         return Excerpt(row["id"], text[:EXCERPT_CHARS], len(text), number, traced.get("evol_score"))
-
-    def _numbers(self, name: str) -> np.ndarray:
-        """A column as float64 [N], null as NaN."""
-        numbers: np.ndarray = arrow_column(self._trace, name).cast(pa.float64()).to_numpy()
-        return numbers
-
-
-def _spread(places: np.ndarray, number: int) -> Sequence[int]:
-    """At most `number` of `places`, as evenly as they can be, the first and the last among them."""
-    chosen = np.linspace(0, len(places) - 1, min(number, len(places)))
-    return [int(places[round(place)]) for place in chosen]
