@@ -65,7 +65,7 @@ _ASKED = {
 
 def _seeds(plan: Plan, evolve: Node) -> tuple[Sequence["Seed"], str]:
     """The seeds, and where they come from in words."""
-    from deita_train.stages.asking.evolve import seeds_of
+    from deita_train.stages.asking.evolve import Seeds
 
     node = evolve.parents["seeds"]
     if plan.store.has(node.id):
@@ -75,7 +75,7 @@ def _seeds(plan: Plan, evolve: Node) -> tuple[Sequence["Seed"], str]:
     else:
         table, _ = stage_module(node.kind).read_rows(node.identity, node.runtime)
         origin = "read from their source"
-    seeds = seeds_of(table, evolve.identity["dimension"])
+    seeds = Seeds(table, evolve.identity["dimension"])
     return seeds, f"{len(seeds):,} seeds, {origin}"
 
 
@@ -92,9 +92,9 @@ def _chain(plan: Plan, evolve: Node, seed: "Seed", view: "SeedView") -> tuple[li
     """The chain, and where it comes from in words."""
     if not plan.store.has(evolve.id):
         return view.chain(evolve.identity, seed), "by the answers that are kept"
-    from deita_train.stages.asking.evolve import read_chains
+    from deita_train.stages.asking.chain_file import ChainFile
 
-    return read_chains(plan.store.path(evolve.id))[seed.id], evolve.id
+    return ChainFile(plan.store.path(evolve.id) / "data")[seed.id], evolve.id
 
 
 def _versions(chain: Sequence["Version"]) -> str:

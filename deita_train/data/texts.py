@@ -2,12 +2,13 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias, overload
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deita_train.data.lazy_sequence import LazySequence
 from deita_train.data.spilled import SpilledTables
 
 _AT_ONCE = 1 << 14
@@ -19,7 +20,7 @@ _EMPTY = -1
 ArrowTexts: TypeAlias = pa.Array | pa.ChunkedArray
 
 
-class TextColumn(Sequence[str]):
+class TextColumn(LazySequence[str]):
     """The texts of an Arrow column, which may lie in a mapped file."""
 
     def __init__(self, column: ArrowTexts) -> None:
@@ -28,13 +29,8 @@ class TextColumn(Sequence[str]):
     def __len__(self) -> int:
         return len(self.column)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
+    def item(self, place: int) -> str:
+        """The text at a place."""
         text: str = self.column[int(place)].as_py()
         return text
 
@@ -128,7 +124,7 @@ def _found(part: pa.ChunkedArray, known: TextColumn, hashes: np.ndarray, order: 
     return places
 
 
-class GrowingTexts(Sequence[str]):
+class GrowingTexts(LazySequence[str]):
     """Texts added one by one, on disk but for the last ones."""
 
     def __init__(self) -> None:
@@ -144,13 +140,8 @@ class GrowingTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._tables) * _AT_ONCE + len(self._pending)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
+    def item(self, place: int) -> str:
+        """The text at a place."""
         table, row = divmod(place, _AT_ONCE)
         if table == len(self._tables):
             return self._pending[row]

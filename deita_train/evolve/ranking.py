@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
 
 from deita_train.evolve.chains import Version
 from deita_train.evolve.elimination import CUT_OFF, OK, is_final, reason_of_call
@@ -15,6 +18,7 @@ MAX_TOKENS = 1024
 FEWEST_VERSIONS = 2
 """A text that is compared with nothing has no rank."""
 NOTHING_TO_COMPARE = "nothing_to_compare"
+Whole = TypeVar("Whole", int, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,18 @@ def last_attempts(rankings: Sequence[Ranking]) -> list[Ranking]:
 
 
 def nearest_level(scores: Sequence[int]) -> int:
-    """The mean of scores to the nearest whole number, a half up; in whole numbers, so that no half is lost."""
-    return (2 * sum(scores) + len(scores)) // (2 * len(scores))
+    """The mean of scores to the nearest whole number, a half up."""
+    return level_of_mean(sum(scores), len(scores))
+
+
+def level_of_mean(total: Whole, number: Whole) -> Whole:
+    """A mean to the nearest whole number, a half up; in whole numbers, so that no half is lost.
+
+    Args:
+        total: of the scores; one, or an array of them.
+        number: of the scores.
+    """
+    return (2 * total + number) // (2 * number)
 
 
 def is_settled(ranking: Ranking) -> bool:

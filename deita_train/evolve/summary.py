@@ -1,8 +1,9 @@
 """What a card and a report tell of chains and rankings, as plain data."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from heapq import nsmallest
 from itertools import pairwise
 from typing import Any
 
@@ -22,24 +23,28 @@ Chains = Mapping[str, Sequence[Version]]
 Scores = Sequence[tuple[int, ...]]
 
 
-def evolve_summary(chains: Chains) -> dict[str, Any]:
+def evolve_summary(chains: Iterable[Sequence[Version]]) -> dict[str, Any]:
     """What became of the evolutions.
 
     Args:
-        chains: all versions of each seed, by its id.
+        chains: all versions of each seed.
 
     Returns:
         `seeds`; `evolutions` asked for; `kept`; `drops`, the others by reason; `good_versions`, how many chains have
         how many of them; and `operations`, the same by operation.
     """
-    evolved = [version for chain in chains.values() for version in chain if version.step > 0]
-    names = sorted({version.operation for version in evolved if version.operation is not None})
+    seeds, good, outcomes = 0, Counter[int](), Counter[tuple[str, str]]()
+    for chain in chains:
+        seeds += 1
+        good[len(good_versions(chain))] += 1
+        outcomes.update((str(version.operation), version.status) for version in chain if version.step > 0)
     return {
-        "seeds": len(chains),
-        **_outcomes(evolved),
-        "good_versions": _counts(len(good_versions(chain)) for chain in chains.values()),
+        "seeds": seeds,
+        **_outcomes(outcomes),
+        "good_versions": _by_name(good),
         "operations": {
-            name: _outcomes([version for version in evolved if version.operation == name]) for name in names
+            name: _outcomes({one: number for one, number in outcomes.items() if one[0] == name})
+            for name in sorted({name for name, _ in outcomes})
         },
     }
 
@@ -89,8 +94,9 @@ def chain_examples(
         and for the good ones `score` (the mean) and `target`, else None. For quality the `instruction`, else None.
     """
     scores = _usable_scores(last_attempts(rankings))
-    drawn = sorted((seed_id for seed_id in chains if seed_id in scores), key=lambda seed_id: draw("example", seed_id))
-    return [_example(chains[seed_id], scores[seed_id], max_chars) for seed_id in drawn[:count]]
+    ranked = (seed_id for seed_id in chains if seed_id in scores)
+    drawn = nsmallest(count, ranked, key=lambda seed_id: draw("example", seed_id))
+    return [_example(chains[seed_id], scores[seed_id], max_chars) for seed_id in drawn]
 
 
 def _example(chain: Sequence[Version], scores: Scores, max_chars: int) -> dict[str, Any]:
@@ -116,14 +122,26 @@ def _cut(text: str, max_chars: int) -> str:
     return text if len(text) <= max_chars else f"{text[:max_chars]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _outcomes(evolved: Sequence[Version]) -> dict[str, Any]:
-    drops = _counts(version.status for version in evolved if not version.is_good)
-    return {"evolutions": len(evolved), "kept": len(evolved) - sum(drops.values()), "drops": drops}
+def _outcomes(outcomes: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    """How many versions there are, how many of them were kept, and why not the others.
+
+    Args:
+        outcomes: versions by operation and status.
+    """
+    drops = Counter[str]()
+    for (_, status), number in outcomes.items():
+        drops[status] += number
+    evolutions, kept = drops.total(), drops.pop(OK, 0)
+    return {"evolutions": evolutions, "kept": kept, "drops": _by_name(drops)}
 
 
 def _counts(values: Iterable[Any]) -> dict[str, int]:
     """How often each value is there, by name."""
-    return {str(value): number for value, number in sorted(Counter(values).items())}
+    return _by_name(Counter(values))
+
+
+def _by_name(counted: Mapping[Any, int]) -> dict[str, int]:
+    return {str(value): number for value, number in sorted(counted.items())}
 
 
 def _usable_scores(last: Iterable[Ranking]) -> dict[str, list[tuple[int, ...]]]:
@@ -146,12 +164,11 @@ def _levels(scores: Iterable[Scores]) -> dict[str, int]:
     return {str(level): counted[level] for level in range(LOWEST, HIGHEST + 1)}
 
 
-def _scored(chains: Chains, scores: Mapping[str, Scores]) -> list[list[tuple[Version, float]]]:
+def _scored(chains: Chains, scores: Mapping[str, Scores]) -> Iterator[list[tuple[Version, float]]]:
     """The good versions of each ranked chain with their mean scores."""
-    return [
-        list(zip(good_versions(chains[seed_id]), map(_mean, zip(*of_seed, strict=True)), strict=True))
-        for seed_id, of_seed in scores.items()
-    ]
+    for seed_id, chain in chains.items():
+        if seed_id in scores:
+            yield list(zip(good_versions(chain), map(_mean, zip(*scores[seed_id], strict=True)), strict=True))
 
 
 def _score_by_step(chains: Chains, scores: Mapping[str, Scores]) -> list[dict[str, float]]:

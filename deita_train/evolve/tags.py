@@ -9,6 +9,7 @@ from typing import Any
 from deita_train.evolve.elimination import reason_of_call
 from deita_train.evolve.prompts import TAGS, Prompts
 from deita_train.evolve.reading import JsonObject, Unusable, json_values, without_thoughts
+from deita_train.evolve.tag_table import TagTable
 from deita_train.llm.answers import Answer, Failure
 from deita_train.llm.requests import ChatRequest
 
@@ -26,17 +27,12 @@ class TagNames:
     """What the tags of a pool became.
 
     Attributes:
-        name_of: the name that each tag as written, made uniform, has in the end; None for a rare one, dropped.
+        name_of: the name that each uniform tag has in the end; None for a rare one, dropped.
         rows_with: how many rows have each final name.
     """
 
     name_of: Mapping[str, str | None]
     rows_with: Mapping[str, int]
-
-    def of_row(self, tags: Iterable[str]) -> list[str]:
-        """The final tags of a row, distinct and sorted; empty if all of them are rare."""
-        names = {self.name_of[tag] for tag in map(uniform_tag, tags) if tag}
-        return sorted(name for name in names if name is not None)
 
 
 def tag_request(prompts: Prompts, instruction: str, *, attempt: int = 0, max_tokens: int = MAX_TOKENS) -> ChatRequest:
@@ -95,12 +91,16 @@ def uniform_tag(tag: str) -> str:
     return joined.lstrip(" \"'`").rstrip(" \"'`.:;!?")
 
 
-def tag_names(tags_by_row: Mapping[str, Sequence[str]], *, fewest_rows: int, similarity: float) -> TagNames:
+def uniform_tags(tags: Iterable[str]) -> list[str]:
+    """The distinct tags of a row as `uniform_tag` writes them, without those of which nothing is left."""
+    return list(dict.fromkeys(uniform for tag in tags if (uniform := uniform_tag(tag))))
+
+
+def tag_names(table: TagTable, *, fewest_rows: int, similarity: float) -> TagNames:
     """Make the tags of a pool uniform: near ones become one, rare ones are dropped.
 
-    1. Each tag is written as `uniform_tag` does; a row counts once for each of its tags.
-    2. Tags with the same words in another order are one, under the spelling of most rows.
-    3. From the most frequent to the rarest, ties in alphabetical order, a tag joins the most similar of the names found
+    1. Tags with the same words in another order are one, under the spelling of most rows; a row counts once for each.
+    2. From the most frequent to the rarest, ties in alphabetical order, a tag joins the most similar of the names found
        before it, if it is near: as many words, each with the same first letter, the same digits, and a normalised edit
        distance d / length of the longer, words in alphabetical order, of at most 1 - `similarity`. Else it is a name of
        its own if at least `fewest_rows` rows have it, and dropped if not.
@@ -108,26 +108,15 @@ def tag_names(tags_by_row: Mapping[str, Sequence[str]], *, fewest_rows: int, sim
     The result does not depend on the order of the rows.
 
     Args:
-        tags_by_row: of each row, by its id.
+        table: which rows have which tags, as `uniform_tags` writes them.
         fewest_rows: with a name; a tag of fewer rows, which is near no name, is dropped.
         similarity: from which two tags are near, above 0 and at most 1; 1 joins only the same words.
     """
     assert 0 < similarity <= 1, similarity
-    rows_of: dict[str, set[str]] = {}
-    for row_id, tags in tags_by_row.items():
-        for tag in {uniform_tag(tag) for tag in tags} - {""}:
-            rows_of.setdefault(tag, set()).add(row_id)
-    spelling_of = _one_spelling({tag: len(rows) for tag, rows in rows_of.items()})
-    counted: dict[str, set[str]] = {}
-    for tag, rows in rows_of.items():
-        counted.setdefault(spelling_of[tag], set()).update(rows)
-    joined = _joined({tag: len(rows) for tag, rows in counted.items()}, fewest_rows, similarity)
+    spelling_of = _one_spelling(table.rows_with())
+    joined = _joined(table.rows_with(spelling_of), fewest_rows, similarity)
     name_of = {tag: joined[spelling] for tag, spelling in spelling_of.items()}
-    rows_with: dict[str, set[str]] = {}
-    for tag, name in name_of.items():
-        if name is not None:
-            rows_with.setdefault(name, set()).update(rows_of[tag])
-    return TagNames(name_of, {name: len(rows_with[name]) for name in sorted(rows_with)})
+    return TagNames(name_of, table.rows_with(name_of))
 
 
 def _one_spelling(counts: Mapping[str, int]) -> dict[str, str]:

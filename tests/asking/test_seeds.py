@@ -7,7 +7,7 @@ from tiny_recipe import no_gpus, plan, recipe  # noqa: F401
 
 from deita_train.commands.validation import validate_data
 from deita_train.errors import UserError
-from deita_train.stages.asking.evolve import seeds_of
+from deita_train.stages.asking.evolve import Seeds
 from deita_train.stages.asking.rank import heldout_seeds
 from deita_train.stages.intake.pool import read_rows
 
@@ -61,11 +61,11 @@ def test_an_instruction_alone_is_a_seed_of_complexity(tmp_path, form):
     made = planned(tmp_path, ROWS[form], "complexity")
     seeds = made.cells[0].nodes["seeds"]
     table, _ = read_rows(seeds.identity, seeds.runtime)
-    found = seeds_of(table, "complexity")
+    found = Seeds(table, "complexity")
     assert [(seed.id, seed.instruction) for seed in found] == [("s0", "One?"), ("s1", "Two?"), ("s2", "Three?")]
     answers = ANSWERS.get(form, [None, "2", None])
     assert [seed.response for seed in found] == answers
-    assert [seed.response for seed in seeds_of(table, "quality")] == [answer for answer in answers if answer]
+    assert [seed.response for seed in Seeds(table, "quality")] == [answer for answer in answers if answer]
     checked = validate_data(made)
     assert checked.problems == [] and "evolve.complexity: 15 calls to llm.judge for 3 seeds" in checked.lines[1]
 

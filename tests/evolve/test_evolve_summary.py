@@ -16,7 +16,7 @@ RANKINGS = [
 
 
 def test_what_became_of_the_evolutions():
-    assert evolve_summary(CHAINS) == {
+    assert evolve_summary(CHAINS.values()) == {
         "seeds": 4,
         "evolutions": 12,
         "kept": 6,
@@ -63,7 +63,7 @@ def test_without_rankings_there_is_nothing_to_measure():
     found = rank_summary({"c": CHAINS["c"]}, [])
     assert found["monotonicity"] is found["agreement"] is found["place_effect"] is None
     assert (found["seeds_dropped"], found["warnings"]) == ({"nothing_to_compare": 1}, [])
-    assert evolve_summary({})["evolutions"] == 0 and chain_examples({"c": CHAINS["c"]}, []) == []
+    assert evolve_summary([])["evolutions"] == 0 and chain_examples({"c": CHAINS["c"]}, []) == []
 
 
 def test_an_example_shows_the_whole_chain():

@@ -1,5 +1,6 @@
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +8,16 @@ from judged import answered
 
 from deita_train.evolve.prompts import read_prompts
 from deita_train.evolve.reading import Unusable
-from deita_train.evolve.tags import edit_distance, judge_tags, read_tags, tag_names, tag_request, uniform_tag
+from deita_train.evolve.tag_table import TagTable
+from deita_train.evolve.tags import (
+    edit_distance,
+    judge_tags,
+    read_tags,
+    tag_names,
+    tag_request,
+    uniform_tag,
+    uniform_tags,
+)
 from deita_train.llm.answers import Failure
 from deita_train.llm.requests import ChatRequest
 
@@ -96,21 +106,33 @@ def pool(**rows_with):
     return {f"{tag}-{number}": [tag] for tag, rows in rows_with.items() for number in range(rows)}
 
 
+def table_of(tags_by_row):
+    table = TagTable()
+    for row, tags in enumerate(tags_by_row.values()):
+        table.add(row, uniform_tags(tags))
+    return table
+
+
 def names(tags_by_row, fewest_rows=2, similarity=0.9):
-    return tag_names(tags_by_row, fewest_rows=fewest_rows, similarity=similarity)
+    return tag_names(table_of(tags_by_row), fewest_rows=fewest_rows, similarity=similarity)
+
+
+def lists(tags_by_row, found):
+    """The final tags of each row."""
+    return table_of(tags_by_row).lists(found.name_of, np.ones(len(tags_by_row), bool)).to_pylist()
 
 
 def test_spellings_of_one_tag_are_one():
-    found = names(
-        {"1": ["Sorting Algorithms"], "2": ["sorting-algorithms"], "3": ["algorithms, sorting"], "4": ["x y"]}
-    )
+    rows = {"1": ["Sorting Algorithms"], "2": ["sorting-algorithms"], "3": ["algorithms, sorting"], "4": ["x y"]}
+    found = names(rows)
     assert found.name_of == {
         "sorting algorithms": "sorting algorithms",
         "algorithms sorting": "sorting algorithms",
         "x y": None,
     }
     assert found.rows_with == {"sorting algorithms": 3}
-    assert found.of_row(["Algorithms Sorting", "sorting algorithms", "X Y"]) == ["sorting algorithms"]
+    assert lists(rows, found) == [["sorting algorithms"]] * 3 + [[]]
+    assert lists({"1": ["Algorithms Sorting", "sorting algorithms", "X Y"]}, found) == [["sorting algorithms"]]
 
 
 def test_near_tags_are_one():
@@ -138,7 +160,7 @@ def test_a_rare_tag_joins_a_frequent_one_or_is_dropped():
     rows = {"1": ["classification"], "2": ["classification"], "3": ["clasification"], "4": ["poetry"]}
     found = names(rows)
     assert found.name_of == {"classification": "classification", "clasification": "classification", "poetry": None}
-    assert found.of_row(["poetry"]) == []
+    assert lists(rows, found) == [["classification"]] * 3 + [[]]
     # A row counts once for the name that two of its tags have become.
     assert names({**rows, "5": ["classification", "clasification"]}).rows_with == {"classification": 4}
 
@@ -174,10 +196,22 @@ def test_the_result_does_not_depend_on_the_order_of_the_rows(rows, fewest, simil
     shuffler.shuffle(items)
     again = names(dict(items), fewest, similarity)
     assert found.name_of == again.name_of and found.rows_with == again.rows_with
+    of_rows = lists(rows, found)
+    for tags, of_row in zip(rows.values(), of_rows, strict=True):
+        assert of_row == sorted({found.name_of[tag] for tag in map(uniform_tag, tags)} - {None})
     # Every name is its own, has enough rows, and is found in as many as are counted.
     for name, number in found.rows_with.items():
         assert found.name_of[name] == name
-        assert number >= fewest and number == sum(name in found.of_row(tags) for tags in rows.values())
+        assert number >= fewest and number == sum(name in of_row for of_row in of_rows)
+
+
+def test_a_row_without_an_answer_has_null_and_one_whose_tags_are_rare_an_empty_list():
+    table = TagTable()
+    for row, tags in ((2, ["b", "a"]), (0, ["a"]), (2, ["a"]), (3, ["rare"])):  # in the order in which answers come
+        table.add(row, tags)
+    assert table.rows_with() == {"a": 2, "b": 1, "rare": 1}
+    found = table.lists({"a": "a", "b": "b", "rare": None}, np.array([True, False, True, True]))
+    assert found.to_pylist() == [["a"], None, ["a", "b"], []]
 
 
 def test_many_tags_take_no_long_time():

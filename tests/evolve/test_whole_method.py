@@ -81,7 +81,7 @@ def test_from_seeds_to_rows(dimension):
         seed.id: label_rows(chains[seed.id], [r for r in rankings if r.seed_id == seed.id], dimension) for seed in seeds
     }
 
-    found = evolve_summary(chains)
+    found = evolve_summary(chains.values())
     assert found["evolutions"] == 200 == found["kept"] + sum(found["drops"].values())
     assert set(found["drops"]) == {"refusal", "failed_deadline"}
     rows = [row for of_seed in labels.values() for row in of_seed.rows]

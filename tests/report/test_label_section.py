@@ -41,7 +41,11 @@ def write_run(folder, made, **manifests):
 
 def ranked(cost=1.25):
     return {
-        "evolve.complexity": {"dimension": "complexity", **evolve_summary(CHAINS), "spending": spending(9, cost)},
+        "evolve.complexity": {
+            "dimension": "complexity",
+            **evolve_summary(CHAINS.values()),
+            "spending": spending(9, cost),
+        },
         "rank.complexity": {
             "dimension": "complexity",
             "splits": {"train": 3, "heldout": 1},

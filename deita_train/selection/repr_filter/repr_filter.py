@@ -101,7 +101,8 @@ def walk_order(ids: Sequence[str], scores: np.ndarray) -> np.ndarray:
             "Score these rows, or remove them from the pool."
         )
     by_id = order_of_ids(ids)
-    return by_id[np.argsort(-scores[by_id], kind="stable")]
+    # Torch sorts on all its threads.
+    return by_id[torch.from_numpy(-scores[by_id]).argsort(stable=True).numpy()]
 
 
 def cut_trace(trace: Trace, order: np.ndarray, budget: int) -> Trace:

@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -128,9 +130,20 @@ def centre_of(
 
 
 def undirected_rows(embeddings: np.ndarray, mean: np.ndarray | None, part: range) -> np.ndarray:
-    """Which rows of a part of the pool ``[len(part)]`` bool have no direction, at the speed of the memory.
+    """Which rows of a part of the pool ``[len(part)]`` bool have no direction, at the speed of memory or disk.
 
-    The decision is that of ``UnitRows.measure``.
+    The decision is that of ``UnitRows.measure``. Each of torch's threads reads a stretch of its own: one thread alone
+    waits for the pages of a mapped file.
+    """
+    threads = torch.get_num_threads()
+    ends = [part.start + len(part) * number // threads for number in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        stretches = list(pool.map(partial(_undirected, embeddings, mean), map(range, ends[:-1], ends[1:])))
+    return np.concatenate(stretches)
+
+
+def _undirected(embeddings: np.ndarray, mean: np.ndarray | None, part: range) -> np.ndarray:
+    """The same of a stretch.
 
     A row is clear at once if its largest element is finite and not small; with a mean, if its norm in float32 is: an
     element that is nan, infinite or too large to be squared would make that nan or infinite, and one too small would

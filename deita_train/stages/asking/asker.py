@@ -1,7 +1,9 @@
 """The chat model of a stage: where it answers, within which limits, and the store of what it has answered."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,8 @@ from deita_train.store.keys import canonical_json
 
 Item = TypeVar("Item")
 Judged = TypeVar("Judged")
+# Many times what is in flight at once, so that waiting for the last of them costs little; some 100 MB of long texts.
+ASKED_AT_ONCE = 4096
 
 
 def stage_asker(context: StageContext, expected: int = 0) -> Asker:
@@ -61,6 +65,50 @@ def _named_fields(stated: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, "deadline_s": stated["deadline_seconds"], "price": None if price is None else Price(**price)}
 
 
+def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Items in lists of `size`, the last one of what is left."""
+    waiting = iter(items)
+    while group := list(islice(waiting, size)):
+        yield group
+
+
+def judged_answers(
+    asker: Asker,
+    items: Sequence[Item],
+    request: Callable[[Item, int], ChatRequest],
+    judge: Callable[[Item, int, Answer | Failure], Judged],
+    is_settled: Callable[[Judged], bool],
+    ask_again: int,
+) -> Iterator[tuple[int, Judged]]:
+    """Ask for every item, and again for those whose answer cannot be used and may come out otherwise.
+
+    Requests are made and answers read for ``ASKED_AT_ONCE`` items at a time, so that memory holds no more of them.
+
+    Args:
+        asker: the chat model.
+        items: what to ask about; read where they are needed, and several times.
+        request: of an item and the number of attempts before.
+        judge: makes something of the answer.
+        is_settled: whether that is enough, or asking again would not help.
+        ask_again: how often an item is asked again at most.
+
+    Yields:
+        An item's place and what became of an attempt: the first attempt of all items in their order, then the second of
+        those that need one, and so on.
+    """
+    waiting: Sequence[int] = range(len(items))
+    for attempt in range(ask_again + 1):
+        again = array("q")
+        for places in groups(waiting, ASKED_AT_ONCE):
+            answers = asker.ask([request(items[place], attempt) for place in places])
+            for place, answer in zip(places, answers, strict=True):
+                judged = judge(items[place], attempt, answer)
+                if not is_settled(judged):
+                    again.append(place)
+                yield place, judged
+        waiting = again
+
+
 def asked_until_usable(
     asker: Asker,
     items: Sequence[Item],
@@ -69,28 +117,10 @@ def asked_until_usable(
     is_settled: Callable[[Judged], bool],
     ask_again: int,
 ) -> list[list[Judged]]:
-    """Ask for every item, and again for those whose answer cannot be used and may come out otherwise.
-
-    Args:
-        asker: the chat model.
-        items: what to ask about.
-        request: of an item and the number of attempts before.
-        judge: makes something of the answer.
-        is_settled: whether that is enough, or asking again would not help.
-        ask_again: how often an item is asked again at most.
-
-    Returns:
-        For each item what became of its attempts, in their order.
-    """
+    """What became of all attempts of each item, in their order: `judged_answers` of few items."""
     attempts: list[list[Judged]] = [[] for _ in items]
-    waiting = list(range(len(items)))
-    for attempt in range(ask_again + 1):
-        answers = asker.ask([request(items[place], attempt) for place in waiting])
-        for place, answer in zip(waiting, answers, strict=True):
-            attempts[place].append(judge(items[place], attempt, answer))
-        waiting = [place for place in waiting if not is_settled(attempts[place][-1])]
-        if not waiting:
-            break
+    for place, judged in judged_answers(asker, items, request, judge, is_settled, ask_again):
+        attempts[place].append(judged)
     return attempts
 
 

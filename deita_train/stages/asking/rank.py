@@ -2,10 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from deita_train.data.row_table import as_dataset
+from deita_train.data.spilled import SpilledTables
 from deita_train.errors import UserError
 from deita_train.evolve.chains import Version
 from deita_train.evolve.label_rows import label_rows
@@ -24,8 +29,8 @@ from deita_train.llm.answers import Answer, Failure
 from deita_train.llm.client import Asker
 from deita_train.llm.requests import ChatRequest
 from deita_train.stages.asking.announcing import announced_asker
-from deita_train.stages.asking.asker import asked_until_usable, log_line, spent
-from deita_train.stages.asking.evolve import read_chains
+from deita_train.stages.asking.asker import ASKED_AT_ONCE, asked_until_usable, groups, log_line, spent
+from deita_train.stages.asking.chain_file import ChainFile
 from deita_train.stages.context import StageContext, StageResult
 
 FEATURES = datasets.Features(
@@ -51,41 +56,78 @@ FEATURES = datasets.Features(
 "heldout", the same for all versions of a seed, and the lineage."""
 TRAIN, HELDOUT = "train", "heldout"
 
+_MOST_IN_MEMORY = 1 << 26
+
 
 def run(context: StageContext) -> StageResult:
     """Ask for every order of every seed's versions, and write a row for each version that was ranked."""
     identity = context.identity
-    chains = read_chains(context.parents["chains"])
-    compared = [good for good in map(good_versions, chains.values()) if len(good) >= FEWEST_VERSIONS]
+    chains = ChainFile(context.parents["chains"] / "data")
     rounds = Rounds(identity)
-    asker = announced_asker(context, [rounds.request(versions, 0, 0) for versions in compared])
-    rankings = _rankings(identity, asker, rounds, compared)
-    labelled = {
-        seed_id: label_rows(chain, rankings.get(seed_id, []), identity["dimension"])
-        for seed_id, chain in chains.items()
-    }
-    heldout = heldout_seeds([seed_id for seed_id, labels in labelled.items() if labels.rows], identity)
-    rows = [
-        _row(row, chains[seed_id], HELDOUT if seed_id in heldout else TRAIN)
-        for seed_id, labels in labelled.items()
-        for row in labels.rows
-    ]
+    compared = filter(_is_compared, map(good_versions, chains.chains()))
+    asker = announced_asker(context, (rounds.request(versions, 0, 0) for versions in compared))
+    labels = _Labels(identity)
+    for group in groups(chains.chains(), ASKED_AT_ONCE):
+        labels.add(group, _rankings(identity, asker, rounds, group))
+    rows = labels.finish()
     if not rows:
         raise UserError(f"{context.label}: no seed could be ranked; the log of the stage's answers says why.")
-    datasets.Dataset.from_list(rows, features=FEATURES).save_to_disk(str(context.data_dir))
-    everything = [ranking for of_seed in rankings.values() for ranking in of_seed]
-    drops = Counter(reason for labels in labelled.values() for reason in labels.dropped.values())
-    judged = rank_summary(chains, everything)
+    as_dataset(rows).save_to_disk(str(context.data_dir))
+    judged = rank_summary(chains, labels.rankings)
     for warning in judged["warnings"]:
         log_line(f"warning: {context.label}: {warning['name']}: {warning['text']}")
+    splits = pc.value_counts(rows["split"]).to_pylist()
     metrics = {
         "dimension": identity["dimension"],
-        "splits": dict(Counter(row["split"] for row in rows)),
+        "splits": {entry["values"]: entry["counts"] for entry in splits},
         **judged,
-        "examples": chain_examples(chains, everything),
+        "examples": chain_examples(chains, labels.rankings),
         **spent(asker),
     }
-    return StageResult(len(rows) + drops.total(), len(rows), dict(drops), metrics)
+    return StageResult(len(rows) + labels.drops.total(), len(rows), dict(labels.drops), metrics)
+
+
+def _is_compared(versions: Sequence[Version]) -> bool:
+    return len(versions) >= FEWEST_VERSIONS
+
+
+class _Labels:
+    """The rows of labelled versions, in files beyond 64 MiB, and what is counted of the rankings.
+
+    Attributes:
+        rankings: all of them, without the words of their answers.
+        drops: good versions without a row, by reason.
+    """
+
+    def __init__(self, identity: Mapping[str, Any]) -> None:
+        self._identity = identity
+        self._tables = SpilledTables(_MOST_IN_MEMORY)
+        self._labelled: list[str] = []
+        self.rankings: list[Ranking] = []
+        self.drops: Counter[str] = Counter()
+
+    def add(self, group: Sequence[Sequence[Version]], rankings: Mapping[str, list[Ranking]]) -> None:
+        """Add some chains with their rankings, by the ids of their seeds."""
+        rows = []
+        for chain in group:
+            seed_id = chain[0].seed_id
+            found = rankings.get(seed_id, [])
+            labels = label_rows(chain, found, self._identity["dimension"])
+            rows += [_with_texts(row, chain) for row in labels.rows]
+            self._labelled += [seed_id] if labels.rows else []
+            self.drops.update(labels.dropped.values())
+            self.rankings += [replace(ranking, raw=None) for ranking in found]
+        self._tables.append(pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema))
+
+    def finish(self) -> pa.Table:
+        """All rows with their splits."""
+        heldout = pa.array(sorted(heldout_seeds(self._labelled, self._identity)), pa.string())
+        place = FEATURES.arrow_schema.get_field_index("split")
+        tables = []
+        for table in self._tables:
+            split = pc.if_else(pc.is_in(table["seed_id"], heldout), HELDOUT, TRAIN)
+            tables.append(table.set_column(place, table.schema.field(place), split))
+        return pa.concat_tables(tables)
 
 
 class Rounds:
@@ -110,10 +152,12 @@ class Rounds:
 
 
 def _rankings(
-    identity: Mapping[str, Any], asker: Asker, rounds: Rounds, compared: Sequence[Sequence[Version]]
+    identity: Mapping[str, Any], asker: Asker, rounds: Rounds, chains: Sequence[Sequence[Version]]
 ) -> dict[str, list[Ranking]]:
     """All answers about the versions of each seed that has something to compare."""
+    compared = filter(_is_compared, map(good_versions, chains))
     asked = [(versions, round) for versions in compared for round in range(identity["orders"])]
+    found: dict[str, list[Ranking]] = {}
     attempts = asked_until_usable(
         asker,
         asked,
@@ -122,7 +166,6 @@ def _rankings(
         is_settled,
         identity["ask_again"],
     )
-    found: dict[str, list[Ranking]] = {}
     for (versions, _), of_round in zip(asked, attempts, strict=True):
         found.setdefault(versions[0].seed_id, []).extend(of_round)
     return found
@@ -139,7 +182,7 @@ def heldout_seeds(seed_ids: Sequence[str], identity: Mapping[str, Any]) -> set[s
     return set(sorted(seed_ids, key=lambda seed_id: draw("heldout", identity["seed"], seed_id))[:number])
 
 
-def _row(row: Mapping[str, Any], chain: Sequence[Version], split: str) -> dict[str, Any]:
-    """A labelled row with the texts of its version and its split."""
+def _with_texts(row: Mapping[str, Any], chain: Sequence[Version]) -> dict[str, Any]:
+    """A labelled row with the texts of its version."""
     version = next(version for version in chain if version.step == row["step"])
-    return {**row, "instruction": version.instruction, "response": version.response, "split": split}
+    return {**row, "instruction": version.instruction, "response": version.response}
