@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -31,14 +32,24 @@ from progress import add_time_limit, say, time_limit
 from deita_train.data.quickstart.vocabulary import WORDS
 
 if TYPE_CHECKING:
+    from deita_train.llm.client import Asker
+    from deita_train.llm.ledger import Ledger
     from deita_train.stages.context import StageContext
 
-STAGES = ("pool", "clean_pool", "lengths", "score", "embed", "perplexity", "select", "sft")
-PARENTS = {"select": ("pool", "embed", "quality"), "sft": ("data",)} | dict.fromkeys(
-    ("clean_pool", "lengths", "score", "embed", "perplexity"), ("pool",)
-)
+STAGES = (
+    "pool", "clean_pool", "lengths", "score", "embed", "perplexity", "select", "sft",
+    "direct_score", "instag", "evolve", "rank",
+)  # fmt: skip
+PARENTS = {
+    "pool": (),
+    "select": ("pool", "embed", "quality"),
+    "sft": ("data",),
+    "evolve": ("seeds",),
+    "rank": ("chains",),
+}
 # Another name than the stage's, where a stage reads an artefact under it.
-FOLDERS = {"quality": "score", "data": "select"}
+FOLDERS = {"quality": "score", "data": "select", "seeds": "pool", "chains": "evolve"}
+EVOLUTIONS = 2
 KEPT = 1000
 WIDTH = 256
 
@@ -129,6 +140,8 @@ def carry_out(stage: str, folder: str, *, one_process: bool) -> None:
 
 def work_on(context: "StageContext") -> None:
     """The work of a stage, without a model."""
+    from deita_train.llm.client import Asker
+    from deita_train.stages.asking import direct_score, evolve, instag, rank
     from deita_train.stages.inference import lengths
     from deita_train.stages.intake import clean_pool, pool
     from deita_train.stages.selecting import select
@@ -143,14 +156,21 @@ def work_on(context: "StageContext") -> None:
         "perplexity": perplexity_by_number,
         "select": select.run,
         "sft": sft.prepare,
+        "direct_score": direct_score.run,
+        "instag": instag.run,
+        "evolve": evolve.run,
+        "rank": rank.run,
     }
     context.prepared_dir.mkdir(parents=True)
-    work[context.kind](context)
+    with patch.object(Asker, "_ask_server", partialmethod(answer_by_key, context.kind)):
+        work[context.kind](context)
 
 
 def stage_context(stage: str, root: Path) -> "StageContext":
     """What the stage gets of a run, and the miniature model beside the pool."""
     from deita_train.data.shipped_templates import shipped_template
+    from deita_train.evolve.operations import OPERATIONS
+    from deita_train.evolve.prompts import read_prompts
     from deita_train.stages.context import Progress, StageContext
 
     template = shipped_template("vicuna_v1.1")
@@ -162,6 +182,25 @@ def stage_context(stage: str, root: Path) -> "StageContext":
         identity = {"deduplicate": {"exact": True, "near": 0.8}, "mix": None}
     if stage == "select":
         identity = {"method": "deita", "score": "quality", "threshold": 0.9, "budget": KEPT}
+    if stage in ("direct_score", "instag", "evolve", "rank"):
+        prompts = read_prompts("tags" if stage == "instag" else "complexity", None).texts
+        identity = {
+            "dimension": "complexity",
+            "model": {"served": "judge"},
+            "prompt": prompts.get({"instag": "tags"}.get(stage, stage)),
+            "prompts": prompts,
+            "operations": OPERATIONS["complexity"],
+            "evolutions": EVOLUTIONS,
+            "orders": 1,
+            "ask_again": 0,
+            "temperature": 0.0,
+            "max_tokens": 64,
+            "max_chars": 100_000,
+            "min_count": 2,
+            "similarity": 0.9,
+            "heldout_share": 0.1,
+            "seed": 0,
+        }
     runtime = {
         "sources": [{"dataset": str(root / "pool.jsonl")}],
         "launch": {"use_cpu": True, "num_processes": 1, "distributed_type": "NO"},
@@ -170,8 +209,10 @@ def stage_context(stage: str, root: Path) -> "StageContext":
         "min_digit_mass": 0.0,
         "allow_fewer": True,
         "section": stage,
+        "answers": str(root / "answers"),
+        "endpoint": {"name": "judge", "base_url": "http://localhost:1/v1", "model": "judge", "deadline_seconds": 1.0},
     }
-    parents = {"model": root} | {name: root / FOLDERS.get(name, name) for name in PARENTS.get(stage, ())}
+    parents = {"model": root} | {name: root / FOLDERS.get(name, name) for name in PARENTS.get(stage, ("pool",))}
     return StageContext(stage, stage, identity, runtime, parents, root / stage, 0, 1, Progress(None))
 
 
@@ -230,6 +271,22 @@ def perplexity_by_number(context: "StageContext") -> None:
     found = TokenLosses(result.columns["loss"], result.columns["tokens"], {}, "cpu")
     with patch.object(perplexity, "token_losses", lambda _: found):
         perplexity.run(context)
+
+
+async def answer_by_key(asker: "Asker", kind: str, ledger: "Ledger") -> None:
+    """Answers in place of a server's: a score, tags, a text or a ranking, by the request's key."""
+    from deita_train.llm.answers import Answer
+
+    for key, request in ledger.missing():
+        number = int(key[:8], 16)
+        rng, asked = random.Random(number), len(request.messages[0]["content"])
+        text = {
+            "direct_score": f'{{"score": {1 + number % 6}}}',
+            "instag": json.dumps(rng.choices(WORDS, k=3)),
+            "evolve": f"<evolved>{number} {' '.join(rng.choices(WORDS, k=asked // 12))}</evolved>",
+            "rank": json.dumps({str(place + 1): 1 + (number >> place) % 6 for place in range(1 + EVOLUTIONS)}),
+        }[kind]
+        ledger.keep(key, request, Answer(text, "stop", 1, 1))
 
 
 def _scores(positions: Sequence[int]) -> dict[str, np.ndarray]:

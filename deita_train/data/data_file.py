@@ -23,6 +23,7 @@ _MAX_WINDOW = 2**31
 _COMPRESSED_BLOCK = 2**14
 _BUFFER = 2**18
 _FIRST_BLOCK = 2**12
+_TEXT_BLOCK = 2**20
 _WIDE_MARKS = (
     # UTF-32's mark begins with UTF-16's.
     ("UTF-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
@@ -109,18 +110,37 @@ def decoded_line(line: bytes, where: str) -> str:
         raise UserError(f"{where}: not UTF-8: {error.reason}; convert the file to UTF-8") from error
 
 
-def whole_text(file: DataFile) -> str:
-    """A text file as one text.
+def text_blocks(file: DataFile) -> Iterator[str]:
+    """A text file as pieces of text, without a byte order mark.
 
     Raises:
-        UserError: as ``text_lines`` does, and if a line is not UTF-8.
+        UserError: with file and line, if the file cannot be read, is UTF-16 or UTF-32, or is not UTF-8.
     """
-    content = b"".join(text_lines(file))
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    line = 1
     try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file.label}:{line}: not UTF-8: {error.reason}; convert the file to UTF-8") from error
+        with _opened(file) as stream:
+            _refuse_wide(stream.peek(4)[:4], file.label)
+            while True:
+                block = stream.read(_TEXT_BLOCK)
+                try:
+                    text = decoder.decode(block, final=not block)
+                except UnicodeDecodeError as error:
+                    line += error.object.count(b"\n", 0, error.start)
+                    raise UserError(
+                        f"{file.label}:{line}: not UTF-8: {error.reason}; convert the file to UTF-8"
+                    ) from error
+                if not block:
+                    break
+                line += text.count("\n")
+                yield text
+    except BROKEN_FILE as error:
+        raise unreadable(f"{file.label}:{line}", error) from error
+
+
+def whole_text(file: DataFile) -> str:
+    """A text file as one text; raises as ``text_blocks`` does."""
+    return "".join(text_blocks(file))
 
 
 @contextmanager

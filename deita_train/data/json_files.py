@@ -1,16 +1,15 @@
 """Rows of JSON files: one object per line, an array of objects, or one object that holds the rows."""
 
 import json
-import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 from deita_train.data.data_file import DataFile, first_character, text_lines, whole_text
+from deita_train.data.json_arrays import array_rows, require_object
 from deita_train.data.source_row import SourceRow
 from deita_train.errors import UserError
 
-_WHITESPACE = re.compile(r"[ \t\r\n]*")
 _SPEAKER_KEYS = frozenset({"role", "from"})
 # Columns by which a lone object is a row, although another of its values may be a list of objects.
 _ROW_COLUMNS = ({"instruction", "output"}, {"prompt", "completion"}, {"chosen", "rejected"})
@@ -19,10 +18,9 @@ _ROW_COLUMNS = ({"instruction", "output"}, {"prompt", "completion"}, {"chosen", 
 def json_rows(file: DataFile) -> Iterator[SourceRow]:
     """The rows of a .json or .jsonl file.
 
-    A .jsonl file has one object per line. A .json file may too, as some published ones do; or it is an array, of which
-    the text is held in memory and the rows are not, or one object. A lone object holds the rows if exactly one of its
-    values is a list of objects (``{"version": 1, "data": [...]}``); if it is a conversation or has the columns of one,
-    it is the only row.
+    A .jsonl file has one object per line. A .json file may too, as some published ones do; or it is an array, or one
+    object, which is held in memory. A lone object holds the rows if exactly one of its values is a list of objects
+    (``{"version": 1, "data": [...]}``); if it is a conversation or has the columns of one, it is the only row.
 
     Raises:
         UserError: while reading, with file and line, if the file is damaged or malformed.
@@ -30,7 +28,7 @@ def json_rows(file: DataFile) -> Iterator[SourceRow]:
     if not file.suffix.startswith(".jsonl"):
         first = first_character(file)
         if first == b"[":
-            return _array_rows(file)
+            return array_rows(file)
         if first == b"{" and _is_one_object(file):
             return _object_rows(file)
     return _line_rows(file)
@@ -51,7 +49,7 @@ def _line_rows(file: DataFile) -> Iterator[SourceRow]:
     for number, line in enumerate(text_lines(file), start=1):
         if line.strip():
             where = f"{file.label}:{number}"
-            yield SourceRow(index, where, _require_object(_parse_line(line, where), where))
+            yield SourceRow(index, where, require_object(_parse_line(line, where), where))
             index += 1
 
 
@@ -65,13 +63,6 @@ def _parse_line(line: bytes, where: str) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not readable as UTF-8 JSON: {error}; fix or remove this line") from error
-
-
-def _require_object(value: Any, where: str) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    shown = json.dumps(value)[:60]
-    raise UserError(f"{where}: a row must be a JSON object, this is {type(value).__name__} {shown}")
 
 
 def _object_rows(file: DataFile) -> Iterator[SourceRow]:
@@ -92,7 +83,7 @@ def _object_rows(file: DataFile) -> Iterator[SourceRow]:
 def _whole_object(file: DataFile) -> dict[str, Any]:
     text = whole_text(file)
     try:
-        return _require_object(json.loads(text), file.label)
+        return require_object(json.loads(text), file.label)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{file.label}:{error.lineno}: malformed JSON: {error.msg} at column {error.colno}; a .json file is an "
@@ -114,56 +105,3 @@ def _is_conversation(value: Any) -> bool:
 
 def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
-
-
-def _array_rows(file: DataFile) -> Iterator[SourceRow]:
-    """Decode one element at a time, so only the text is held."""
-    label, text = file.label, whole_text(file)
-    position = _skip_whitespace(text, _skip_whitespace(text, 0) + 1)
-    is_closed = text[position : position + 1] == "]"
-    index = 0
-    while not is_closed:
-        start = position
-        value, position = _decode_element(text, start, label)
-        where = f"{label}, row {index}"
-        if not isinstance(value, dict):
-            where = f"{label}:{text.count(chr(10), 0, start) + 1}, row {index}"
-        yield SourceRow(index, where, _require_object(value, where))
-        index += 1
-        position, is_closed = _after_element(text, position, label)
-    end = _skip_whitespace(text, position + 1)
-    if end != len(text):
-        raise _malformed(json.JSONDecodeError("Extra data after the array", text, end), label)
-
-
-def _skip_whitespace(text: str, position: int) -> int:
-    match = _WHITESPACE.match(text, position)
-    return position if match is None else match.end()
-
-
-def _decode_element(text: str, position: int, label: str) -> tuple[Any, int]:
-    try:
-        return json.JSONDecoder().raw_decode(text, position)
-    except json.JSONDecodeError as error:
-        raise _malformed(error, label) from error
-    except (ValueError, RecursionError) as error:
-        line = text.count("\n", 0, position) + 1
-        raise UserError(f"{label}:{line}: not readable as JSON: {error}; fix or remove this row") from error
-
-
-def _after_element(text: str, position: int, label: str) -> tuple[int, bool]:
-    """The position of the next element and False, or of the closing bracket and True."""
-    position = _skip_whitespace(text, position)
-    delimiter = text[position : position + 1]
-    if delimiter == "]":
-        return position, True
-    if delimiter != ",":
-        raise _malformed(json.JSONDecodeError("Expecting ',' or ']'", text, position), label)
-    return _skip_whitespace(text, position + 1), False
-
-
-def _malformed(error: json.JSONDecodeError, label: str) -> UserError:
-    return UserError(
-        f"{label}:{error.lineno}: malformed JSON array: {error.msg} at column {error.colno};"
-        " fix the file, or write or download it again"
-    )

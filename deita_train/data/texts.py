@@ -1,7 +1,6 @@
 """Columns of many texts, such as ids: read from Arrow, looked up by their hashes, never held as Python objects."""
 
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -9,12 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_train.data.lazy_sequence import LazySequence
+from deita_train.data.numbered_keys import NumberedKeys
 from deita_train.data.spilled import SpilledTables
 
 _AT_ONCE = 1 << 14
 _MOST_IN_MEMORY = 1 << 24
-# Slots for each text that is found by its hash; with fewer, searches grow long.
-_LEAST_FREE, _GROWTH = 3, 2
 _EMPTY = -1
 
 ArrowTexts: TypeAlias = pa.Array | pa.ChunkedArray
@@ -161,57 +159,18 @@ class GrowingTexts(LazySequence[str]):
         self._pending.clear()
 
 
-class TextIndex:
-    """Different texts, numbered in the order in which they were added, and found by their hashes.
-
-    Memory holds some twenty bytes for each; the texts lie on disk.
-    """
+class TextIndex(NumberedKeys[str]):
+    """Different texts, numbered in the order in which they were added; they lie on disk."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.texts = GrowingTexts()
-        self._hashes = array("q")
-        self._slots = array("i", [_EMPTY]) * 64
 
-    def __len__(self) -> int:
-        return len(self._hashes)
+    def _hash(self, key: str) -> int:
+        return hash(key)
 
-    def number_of(self, text: str) -> int | None:
-        """The number of a text; None for one that was not added."""
-        number = self._slots[self._slot(text)]
-        return None if number == _EMPTY else number
+    def _keep(self, key: str) -> None:
+        self.texts.append(key)
 
-    def add(self, text: str) -> int:
-        """The number of a text, which is the next one if it was not there."""
-        slot = self._slot(text)
-        if self._slots[slot] != _EMPTY:
-            return self._slots[slot]
-        self._slots[slot] = len(self._hashes)
-        self._hashes.append(hash(text))
-        self.texts.append(text)
-        if len(self._hashes) * _LEAST_FREE > len(self._slots) * 2:
-            self._grow()
-        return len(self._hashes) - 1
-
-    def extend(self, texts: Iterable[str]) -> None:
-        """Add several."""
-        for text in texts:
-            self.add(text)
-
-    def _slot(self, text: str) -> int:
-        """The slot that holds the number of a text, or is left for it."""
-        code, last = hash(text), len(self._slots) - 1
-        slot = code & last
-        while (number := self._slots[slot]) != _EMPTY:
-            if self._hashes[number] == code and self.texts[number] == text:
-                break
-            slot = (slot + 1) & last
-        return slot
-
-    def _grow(self) -> None:
-        self._slots = array("i", [_EMPTY]) * (_GROWTH * len(self._slots))
-        last = len(self._slots) - 1
-        for number, code in enumerate(self._hashes):
-            slot = code & last
-            while self._slots[slot] != _EMPTY:
-                slot = (slot + 1) & last
-            self._slots[slot] = number
+    def _is(self, number: int, key: str) -> bool:
+        return self.texts[number] == key

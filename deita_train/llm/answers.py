@@ -14,15 +14,18 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from deita_train.data.numbered_keys import PlacesOfDigests
 from deita_train.errors import UserError
 from deita_train.llm.requests import ChatRequest
 from deita_train.store.atomic_io import fsync_folder
 
 _SUFFIX = ".jsonl"
 _DIGITS = 16
+_START_BITS = 48
 _HEAD = len(b'{"checksum":"') + _DIGITS + len(b'",')
 
 
@@ -58,26 +61,19 @@ class Failure:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Line:
-    """Where a line is."""
-
-    file: Path
-    start: int
-    length: int
-
-
 class AnswerStore:
     """The answers in a folder, by the key of their request; failures are kept too, and never served as answers.
 
-    In memory are only the places of the lines. If two processes answered the same request, the answer in the older file
-    counts, or the one that was served first. The methods may be called from several threads.
+    In memory are only the places of the lines, some forty bytes each. If two processes answered the same request, the
+    answer in the older file counts, or the one that was served first. The methods may be called from several threads.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._answers: dict[bytes, _Line] = {}
-        self._failures: dict[bytes, _Line] = {}
+        # Where the lines are: the number of the file, and from the bit _START_BITS down the place in it.
+        self._answers = PlacesOfDigests()
+        self._failures = PlacesOfDigests()
+        self._files: dict[Path, int] = {}
         self._read_up_to: dict[Path, int] = {}
         self._damaged = 0
         self._lock = threading.RLock()
@@ -103,13 +99,13 @@ class AnswerStore:
         """The answer to a request, if there is one in what was read so far."""
         with self._lock:
             line = self._answers.get(bytes.fromhex(key))
-        return None if line is None else Answer(**_read(line)["answer"])
+        return None if line is None else Answer(**self._read(line)["answer"])
 
     def failure(self, key: str) -> Failure | None:
         """The last failure of a request, whether or not it was answered afterwards."""
         with self._lock:
             line = self._failures.get(bytes.fromhex(key))
-        return None if line is None else Failure(**_read(line)["failure"])
+        return None if line is None else Failure(**self._read(line)["failure"])
 
     def refresh(self) -> None:
         """Read what other processes have added."""
@@ -145,7 +141,7 @@ class AnswerStore:
             except OSError:
                 self.close()  # its last line may be cut, so the next one goes into a new file
                 raise
-            self._index(key, kind, _Line(own.path, start, len(line)))
+            self._index(key, kind, own.path, start)
 
     def sync(self) -> None:
         """Make everything durable that was appended before; calls at the same time share the work."""
@@ -184,15 +180,26 @@ class AnswerStore:
                     self._damaged += 1
                 else:
                     kind = "answer" if "answer" in body else "failure"
-                    self._index(body["key"], kind, _Line(file, known, len(line)))
+                    self._index(body["key"], kind, file, known)
                 known += len(line)
         self._read_up_to[file] = known
 
-    def _index(self, key: str, kind: str, line: _Line) -> None:
+    def _index(self, key: str, kind: str, file: Path, start: int) -> None:
+        line = (self._files.setdefault(file, len(self._files)) << _START_BITS) + start
         if kind == "answer":
-            self._answers.setdefault(bytes.fromhex(key), line)
+            self._answers.put(bytes.fromhex(key), line, replace=False)
         else:
-            self._failures[bytes.fromhex(key)] = line
+            self._failures.put(bytes.fromhex(key), line, replace=True)
+
+    def _read(self, line: int) -> dict[str, Any]:
+        number, start = divmod(line, 1 << _START_BITS)
+        path = next(islice(self._files, number, None))
+        with path.open("rb") as file:
+            file.seek(start)
+            body = _body(file.readline())
+        if body is None:
+            raise UserError(f"{path} has been changed from outside; restore it, or remove it and run again.")
+        return body
 
 
 class _OwnFile:
@@ -255,13 +262,4 @@ def _body(line: bytes) -> dict[str, Any] | None:
     if line[:_HEAD] != _head(line[_HEAD:]):
         return None
     body: dict[str, Any] = json.loads(line)
-    return body
-
-
-def _read(line: _Line) -> dict[str, Any]:
-    with line.file.open("rb") as file:
-        file.seek(line.start)
-        body = _body(file.read(line.length))
-    if body is None:
-        raise UserError(f"{line.file} has been changed from outside; restore it, or remove it and run again.")
     return body

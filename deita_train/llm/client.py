@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from deita_train.data.numbered_keys import NumberedDigests
 from deita_train.llm.answers import Answer, AnswerStore, Failure
 from deita_train.llm.calls import Caller
 from deita_train.llm.endpoint import Endpoint
@@ -50,7 +51,7 @@ class Asker:
         self._sleep = sleep
         self._limits = RateLimits(endpoint.requests_per_minute, endpoint.tokens_per_minute, sleep=sleep, clock=clock)
         self._spending = Spending(endpoint.price)
-        self._counted: set[str] = set()
+        self._counted = NumberedDigests()
         self._local: LocalModel | None = None
 
     @property

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from deita_train.data.numbered_keys import NumberedDigests
 from deita_train.llm.answers import Answer, AnswerStore, Failure
 from deita_train.llm.endpoint import Endpoint
 from deita_train.llm.requests import ChatRequest
@@ -22,7 +23,7 @@ class Ledger:
         endpoint: Endpoint,
         store: AnswerStore,
         spending: Spending,
-        counted: set[str],
+        counted: NumberedDigests,
         requests: Sequence[ChatRequest],
         on_progress: Callable[[int, int, str], None],
     ) -> None:
@@ -84,7 +85,7 @@ class Ledger:
     def keep(self, key: str, request: ChatRequest, outcome: Answer | Failure) -> None:
         """Keep what a request has come to; its tokens are in the spending already."""
         self._store.append(key, request, outcome, self._model)
-        self._counted.add(key)
+        self._counted.add(bytes.fromhex(key))
         if isinstance(outcome, Failure):
             self._failures[key] = outcome
             self._spending.failures[outcome.reason] += 1
@@ -110,8 +111,8 @@ class Ledger:
         answer = self._store.get(key)
         if answer is None:
             return False
-        if key not in self._counted:
-            self._counted.add(key)
+        if self._counted.number_of(bytes.fromhex(key)) is None:
+            self._counted.add(bytes.fromhex(key))
             self._spending.add_answer(request, answer, from_store=True)
         self._done += 1
         return True
