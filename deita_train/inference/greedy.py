@@ -1,6 +1,6 @@
 """What a model answers: the likeliest token, one after another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ def greedy_answers(
     *,
     stop_ids: Sequence[int],
     max_length: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> list[list[int]]:
     """The tokens that a model writes after each prompt, up to a stop token, which is the last one.
 
@@ -26,6 +27,7 @@ def greedy_answers(
         max_new_tokens: the most that it writes.
         stop_ids: the tokens after which it writes no more.
         max_length: the longest row that the model can read; None for any.
+        on_progress: takes the number of prompts answered so far.
     """
     answers: dict[int, list[int]] = {}
     for length in sorted({len(prompt) for prompt in prompts}):
@@ -35,6 +37,7 @@ def greedy_answers(
             _written(model, [prompts[place] for place in places], room, stop_ids) if room > 0 else [[]] * len(places)
         )
         answers |= zip(places, written, strict=True)
+        on_progress(len(answers))
     return [_until(answers[place], stop_ids) for place in range(len(prompts))]
 
 

@@ -40,6 +40,12 @@ def test_the_likeliest_tokens_up_to_a_stop(name):
     assert all(len(answer) == 20 or answer[-1] in STOPS for answer in expected)
 
 
+def test_progress_counts_the_answers():
+    told = []
+    greedy_answers(build("llama"), [[5, 6], [7, 8], [9, 10, 11]], 2, stop_ids=[], on_progress=told.append)
+    assert told == [2, 3]
+
+
 def test_an_answer_ends_at_each_of_the_stop_tokens_and_keeps_it():
     model = build("llama")
     free = by_hand(model, PROMPTS[0], 12, stops=())

@@ -48,12 +48,15 @@ def sample_answers(context: StageContext, model: PreTrainedModel) -> dict[str, d
         return {}
     kept, tokenizer = read_json(context.prepared_dir / _FILE), _tokenizer(context)
     prompts, stops = kept["prompts"], _stops(kept["ends"], tokenizer, model)
+    progress = context.progress.of_step("sample answers")
+    progress.update(0, len(prompts), "answers")
     written = greedy_answers(
         model,
         [prompt["ids"] for prompt in prompts],
         context.identity["sample_tokens"],
         stop_ids=stops,
         max_length=_positions(context),
+        on_progress=lambda done: progress.update(done, len(prompts), "answers"),
     )
     answers = {}
     for prompt, ids in zip(prompts, written, strict=True):
