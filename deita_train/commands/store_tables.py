@@ -23,10 +23,10 @@ def bytes_text(size: int) -> str:
 def artefact_table(artefacts: Sequence[StoredArtefact], title: str) -> Table:
     """One row per artefact."""
     rows = tuple(
-        (artefact.id, artefact.label, bytes_text(artefact.size), artefact.made, _used_by(artefact))
+        (artefact.id, artefact.label, bytes_text(artefact.size), _to_the_minute(artefact.started), _used_by(artefact))
         for artefact in artefacts
     )
-    return Table((*words("artefact", "stage"), *numbers("size"), *words("made", "used by")), rows, title)
+    return Table((*words("artefact", "stage"), *numbers("size"), *words("started", "used by")), rows, title)
 
 
 def unfinished_table(unfinished: Sequence[Unfinished]) -> Table:
@@ -68,6 +68,10 @@ def removal_line(chosen: Removal, removed: Sequence[str] | None) -> str:
     kept = number - len(removed)
     more = f" {plural(kept, 'folder')} came into use meanwhile and stayed." if kept else ""
     return f"Removed {plural(len(removed), 'folder')}.{more}"
+
+
+def _to_the_minute(moment: str) -> str:
+    return moment.rpartition(":")[0]
 
 
 def _used_by(artefact: StoredArtefact) -> str:

@@ -6,7 +6,7 @@ Each has an identity, which is hashed into the keys of what is made from it, and
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,15 +20,13 @@ from deita_train.plan.hub_commits import NotOnHub, resolve_commit
 from deita_train.plan.launch import Launch, gpu_of_one_process, resolve_launch
 from deita_train.plan.node import UNRESOLVED
 from deita_train.plan.task_files import files_outside
-from deita_train.plan.training_launch import launch_contradictions, unsaved_model
 from deita_train.recipe.data_sections import Origin
-from deita_train.recipe.model_sections import Dtype, Training
+from deita_train.recipe.model_sections import Dtype
 from deita_train.recipe.shipped import files_of_yours
 from deita_train.recipe.wording import nearest
 from deita_train.store.atomic_io import read_json, write_json_atomically
 from deita_train.store.keys import ContentHashes
 from deita_train.store.model_links import LINKED
-from deita_train.training.mixed_precision import MixedPrecision, stated_precision
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 # By this file transformers itself knows a checkpoint of a training.
@@ -317,88 +315,16 @@ class Inputs:
         name = gpu_of_one_process(self._planned_gpus) if name is None else name
         return None if name is None else self.launch(name, where)
 
+    @property
+    def plans_elsewhere(self) -> bool:
+        """Whether the plan is for another machine, of which it is unknown what is installed."""
+        return self._planned_gpus is not None
+
     def dtype(self, stated: Dtype, launch: dict[str, Any]) -> str:
         """The dtype of a forward pass: float32 on a CPU and bfloat16 on a GPU unless the recipe states one."""
         if stated != "auto":
             return stated
         return "float32" if Launch.from_dict(launch).use_cpu else "bfloat16"
-
-    def check_training(
-        self,
-        training: Training,
-        trainer: Mapping[str, Any],
-        precision: MixedPrecision,
-        launch: dict[str, Any],
-        where: str,
-    ) -> None:
-        """Refuse a launch that would save no model or change what is learnt, and a batch that the ranks do not divide.
-
-        Args:
-            training: the section.
-            trainer: its trainer fields with their defaults.
-            precision: in which it computes.
-            launch: its launch.
-            where: the dotted path of the section.
-        """
-        file = launch["config_file"]
-        try:
-            problem = unsaved_model(file)
-            is_stated = stated_precision(training.trainer) is not None
-            contradictions = launch_contradictions(file, trainer, precision, is_stated=is_stated)
-        except UserError as error:
-            raise self.error(f"{where}.launch", f"{file}: {error}.") from error
-        if problem:
-            raise self.error(f"{where}.launch", f"{file} would leave no model: {problem}.")
-        if contradictions:
-            raise self.error(f"{where}.launch", f"{file}: {'. And '.join(contradictions)}.")
-        if precision == "fp16" and launch["use_cpu"]:
-            raise self.error(f"{where}.trainer.fp16", "needs a GPU; leave it out, and a CPU computes in float32.")
-        self._check_trainer(training.trainer, where)
-        self._check_batch(training, launch, where)
-
-    def _check_trainer(self, trainer: Mapping[str, Any], where: str) -> None:
-        """Refuse fields that contradict each other, and an order that would depend on the ranks."""
-        if trainer.get("fp16") and trainer.get("bf16"):
-            raise self.error(f"{where}.trainer.fp16", "is true beside bf16: true; leave one of the two out.")
-        old, new = (trainer.get(f"{kind}_checkpointing") for kind in ("gradient", "activation"))
-        if None not in (old, new) and old != new:
-            raise self.error(
-                f"{where}.trainer.gradient_checkpointing",
-                "is another name of activation_checkpointing, which has another value; leave one of the two out.",
-            )
-        if trainer.get("train_sampling_strategy") == "batch_rebalance":
-            raise self.error(
-                f"{where}.trainer.train_sampling_strategy",
-                "batch_rebalance moves rows among micro-batches and ranks, which are divided here so that no row is "
-                "repeated. Leave it out; rows of a global batch then have similar lengths.",
-            )
-
-    def _check_batch(self, training: Training, launch: dict[str, Any], where: str) -> None:
-        """Refuse a global batch that the ranks and the micro-batch do not divide, and name the nearest that fits."""
-        ranks = int(launch["num_processes"])
-        micro = training.trainer.get("per_device_train_batch_size")
-        unit = ranks * (micro if isinstance(micro, int) and micro > 0 else 1)
-        if training.global_batch_size % unit:
-            lower = training.global_batch_size // unit * unit
-            nearest = " or ".join(str(size) for size in (lower, lower + unit) if size)
-            parts = f"{ranks} ranks" + (f" x {micro} rows per device" if micro else "")
-            raise self.error(
-                f"{where}.global_batch_size",
-                f"{training.global_batch_size} is not a multiple of {unit} ({parts}); nearest that fit: {nearest}.",
-            )
-
-    def check_quantization(self, launch: dict[str, Any], where: str) -> None:
-        """Refuse a quantized base where bitsandbytes has no kernels or is not installed, or weights are sharded."""
-        if launch["use_cpu"]:
-            raise self.error(f"{where}.quantization", "needs a GPU; on a CPU leave it out.")
-        if launch["distributed_type"] not in ("NO", "MULTI_GPU"):
-            raise self.error(
-                f"{where}.quantization",
-                f"{launch['distributed_type']} divides weights that are not quantized; launch: single_gpu or ddp.",
-            )
-        # What is installed on another machine is unknown here.
-        if self._planned_gpus is None and find_spec("bitsandbytes") is None:
-            raise self.error(f"{where}.quantization", "needs bitsandbytes: pip install 'deita-train[qlora]'.")
 
     def check_reporting(self, services: Collection[str]) -> None:
         """Refuse `report_to:` of what is not installed here."""
@@ -406,7 +332,7 @@ class Inputs:
             spec = None if name == "none" else find_spec(name)
             # A folder of that name in the working folder is no package; what another machine has is unknown here.
             missing = name != "none" and (spec is None or spec.origin is None)
-            if missing and self._planned_gpus is None:
+            if missing and not self.plans_elsewhere:
                 raise self.error("report_to", f"{name} is not installed: pip install 'deita-train[{name}]'.")
 
     def _refuse_revision(self, revision: str | None, name: str, where: str) -> None:

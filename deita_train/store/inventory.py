@@ -23,7 +23,7 @@ class StoredArtefact:
 
     Attributes:
         label: of the stage that made it.
-        made: when the stage started.
+        started: when the stage did, local time.
         size: bytes of its files.
         runs: the runs that name it, or lead to its model.
         read_by: artefacts in use that were made from it and whose runs do not name it.
@@ -32,7 +32,7 @@ class StoredArtefact:
 
     id: str
     label: str
-    made: str
+    started: str
     size: int
     runs: tuple[str, ...]
     read_by: tuple[str, ...]

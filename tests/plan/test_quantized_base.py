@@ -4,7 +4,7 @@ import pytest
 from tiny_recipe import no_gpus, recipe, write  # noqa: F401
 
 from deita_train.errors import UserError
-from deita_train.plan import inputs, launch
+from deita_train.plan import launch, training_checks
 from deita_train.plan.plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("no_gpus")
@@ -36,7 +36,7 @@ def test_where_it_cannot_be_is_said(tmp_path, monkeypatch):
     for file, kind in (("zero3", "DEEPSPEED"), ("fsdp2", "FSDP")):
         message = refusal(tmp_path, 2, sft__launch=file, **ADAPTER)
         assert message.endswith(f"{PLACE}{kind} divides weights that are not quantized; launch: single_gpu or ddp.")
-    monkeypatch.setattr(inputs, "find_spec", lambda name: None)
+    monkeypatch.setattr(training_checks, "find_spec", lambda name: None)
     plan(tmp_path, 2, **ADAPTER)  # what that machine has is not known here
     monkeypatch.setattr(launch, "count_gpus", lambda: 1)
     launch.resolve_launch.cache_clear()

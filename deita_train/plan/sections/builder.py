@@ -21,6 +21,7 @@ from deita_train.plan.inputs import Inputs
 from deita_train.plan.micro_batches import field_of_micro_batches
 from deita_train.plan.model_templates import TemplateAway
 from deita_train.plan.node import UNRESOLVED, Node
+from deita_train.plan.training_checks import check_quantization, check_training
 from deita_train.recipe.data_sections import Preferences, Source
 from deita_train.recipe.model_sections import Packable, Pass, Rendered, Training, Tuning
 from deita_train.recipe.schema import Recipe
@@ -182,7 +183,7 @@ class Builder:
         launch = self.inputs.launch(training.launch, f"{where}.launch")
         trainer = decisive_trainer(training)
         precision = precision_of(trainer, use_cpu=launch["use_cpu"])
-        self.inputs.check_training(training, trainer, precision, launch, where)
+        check_training(training, trainer, precision, launch, where, self.inputs.error)
         return {
             "global_batch_size": training.global_batch_size,
             "seed": self.seed(training.seed),
@@ -245,7 +246,7 @@ class Builder:
         performance = {name: value for name, value in training.trainer.items() if name in PERFORMANCE_FIELDS}
         launch = self.inputs.launch(training.launch, f"{where}.launch")
         if isinstance(training, Tuning) and training.quantization is not None:
-            self.inputs.check_quantization(launch, where)
+            check_quantization(launch, where, self.inputs.error, elsewhere=self.inputs.plans_elsewhere)
         return {
             "section": where,
             "trainer": performance,
