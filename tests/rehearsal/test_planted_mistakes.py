@@ -13,6 +13,7 @@ from tiny_recipe import no_gpus, put  # noqa: F401
 
 from deita_train.errors import UserError
 from deita_train.plan.plan import make_plan
+from deita_train.run.children import Children
 from deita_train.run.runner import run_plan
 from deita_train.store.atomic_io import read_json
 
@@ -142,6 +143,14 @@ def test_there_are_ten_and_more():
 @pytest.mark.parametrize("name", AT_ONCE)
 def test_a_mistake_of_the_plan_is_told_as_the_real_run_would(name, files):
     check(files, *AT_ONCE[name])
+
+
+def test_a_missing_file_is_told_before_stand_ins_are_made_for_a_model_of_the_hub(files, monkeypatch):
+    monkeypatch.setattr(Children, "stand_ins", lambda *_: pytest.fail("stand-ins are made"))
+    path = files / "planted.yaml"
+    path.write_text(json.dumps(recipe(sft__model="someone/far-away", sft__data__dataset="my_pol.jsonl"), indent=1))
+    with pytest.raises(UserError, match=r"planted.yaml:\d+: sft.data.dataset: my_pol.jsonl does not exist"):
+        rehearsed(path, files / "runs")
 
 
 @pytest.mark.parametrize("name", IN_TRIALS)

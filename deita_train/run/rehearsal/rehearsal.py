@@ -15,11 +15,13 @@ from typing import Any
 
 from rich.console import Console
 
+from deita_train.data.places import find_place
 from deita_train.errors import UserError
 from deita_train.llm.loopback import loopback_server
 from deita_train.plan.launch import count_gpus, resolve_launch
 from deita_train.plan.plan import Plan, make_plan, plan_recipe
 from deita_train.recipe.loading import LoadedRecipe, load_data, recipe_of
+from deita_train.recipe.shipped import files_of_yours
 from deita_train.recipe.yaml_text import to_yaml
 from deita_train.run.child.logs import user_error_in
 from deita_train.run.children import Children
@@ -28,8 +30,9 @@ from deita_train.run.rehearsal.account import rehearsed_stages, write_account
 from deita_train.run.rehearsal.at_hand import Reach
 from deita_train.run.rehearsal.launches import needs_gpus, put_twins
 from deita_train.run.rehearsal.real_words import RealNames
-from deita_train.run.rehearsal.rewriting import Replacement, Rewriter, rewritten
+from deita_train.run.rehearsal.rewriting import Replacement, Rewriter, rewritten, variants
 from deita_train.run.rehearsal.shrinking import shrink
+from deita_train.run.rehearsal.sites import data_sites
 from deita_train.run.rehearsal.stand_ins import Request, StandIns, as_plain, put_real, put_small, request_for
 from deita_train.run.runner import Outcome, run_plan
 from deita_train.run.trials import try_trainings
@@ -130,6 +133,7 @@ class _Rehearsing:
         request = request_for(self._data, reach)
         if request.is_complete:
             self._real_plan(StandIns({}, {}, {}), gpus)  # refuses at once what planning refuses
+        self._refuse_missing_data()
         made = self._make_stand_ins(request, children, display)
         names = RealNames(self._loaded, self._recipe_file, made.real_names())
         with names.in_errors():
@@ -145,6 +149,23 @@ class _Rehearsing:
                 write_account(plan.run_dir, str(self._loaded.path), stages, replacements)
                 outcome = run_plan(plan, self._console)
         return Rehearsal(plan, Outcome(outcome.page, None if outcome.error is None else names.of(outcome.error)))
+
+    def _refuse_missing_data(self) -> None:
+        """Refuse data that is nowhere before stand-ins are made for what only the Hub has.
+
+        Raises:
+            UserError: as planning the real run does.
+        """
+        for variant in variants(self._data):
+            recipe = Rewriter(variant)
+            for site in data_sites(recipe):
+                dataset, where = recipe.at(f"{site.path}.dataset"), f"{site.path}.dataset"
+                try:
+                    if dataset is not None and not Path(dataset).expanduser().exists():
+                        find_place(dataset)
+                except UserError as error:
+                    yours = files_of_yours(self._loaded.path, where)
+                    raise self._loaded.problem(where, f"{error}{yours}") from error
 
     def _make_stand_ins(self, request: Request, children: Children, display: Display) -> StandIns:
         """Miniatures and small files, made in a child."""
