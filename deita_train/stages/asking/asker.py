@@ -109,18 +109,11 @@ def judged_answers(
         waiting = again
 
 
-def asked_until_usable(
-    asker: Asker,
-    items: Sequence[Item],
-    request: Callable[[Item, int], ChatRequest],
-    judge: Callable[[Item, int, Answer | Failure], Judged],
-    is_settled: Callable[[Judged], bool],
-    ask_again: int,
-) -> list[list[Judged]]:
-    """What became of all attempts of each item, in their order: `judged_answers` of few items."""
-    attempts: list[list[Judged]] = [[] for _ in items]
-    for place, judged in judged_answers(asker, items, request, judge, is_settled, ask_again):
-        attempts[place].append(judged)
+def attempts_of(number: int, judged: Iterable[tuple[int, Judged]]) -> list[list[Judged]]:
+    """What became of all attempts of each of a few items, in their order, from `judged_answers`."""
+    attempts: list[list[Judged]] = [[] for _ in range(number)]
+    for place, outcome in judged:
+        attempts[place].append(outcome)
     return attempts
 
 

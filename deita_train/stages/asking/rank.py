@@ -29,7 +29,7 @@ from deita_train.llm.answers import Answer, Failure
 from deita_train.llm.client import Asker
 from deita_train.llm.requests import ChatRequest
 from deita_train.stages.asking.announcing import announced_asker
-from deita_train.stages.asking.asker import ASKED_AT_ONCE, asked_until_usable, groups, log_line, spent
+from deita_train.stages.asking.asker import ASKED_AT_ONCE, attempts_of, groups, judged_answers, log_line, spent
 from deita_train.stages.asking.chain_file import ChainFile
 from deita_train.stages.context import StageContext, StageResult
 
@@ -158,7 +158,7 @@ def _rankings(
     compared = filter(_is_compared, map(good_versions, chains))
     asked = [(versions, round) for versions in compared for round in range(identity["orders"])]
     found: dict[str, list[Ranking]] = {}
-    attempts = asked_until_usable(
+    judged = judged_answers(
         asker,
         asked,
         lambda item, attempt: rounds.request(*item, attempt),
@@ -166,7 +166,7 @@ def _rankings(
         is_settled,
         identity["ask_again"],
     )
-    for (versions, _), of_round in zip(asked, attempts, strict=True):
+    for (versions, _), of_round in zip(asked, attempts_of(len(asked), judged), strict=True):
         found.setdefault(versions[0].seed_id, []).extend(of_round)
     return found
 

@@ -31,7 +31,7 @@ from deita_train.evolve.reading import Unusable
 from deita_train.llm.answers import Answer, Failure
 from deita_train.llm.calls import NoLogprobs
 from deita_train.llm.client import Asker
-from deita_train.stages.asking.asker import asked_until_usable
+from deita_train.stages.asking.asker import attempts_of, judged_answers
 from deita_train.stages.context import StageContext
 from deita_train.stages.evaluating.judge_rows import Judgement, read_answers, read_questions, row_of
 
@@ -98,7 +98,7 @@ def _attempts(
     weighted = bool(context.identity["weighted"])
     if weighted:
         _check_probabilities(context, asker, prompts, comparisons[:1])
-    return asked_until_usable(
+    judged = judged_answers(
         asker,
         comparisons,
         lambda one, attempt: comparison_request(prompts, one, weighted=weighted, attempt=attempt),
@@ -106,6 +106,7 @@ def _attempts(
         lambda said: not isinstance(said.share, Unusable),
         context.identity["ask_again"],
     )
+    return attempts_of(len(comparisons), judged)
 
 
 def _check_probabilities(

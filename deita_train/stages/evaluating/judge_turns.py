@@ -20,7 +20,7 @@ from deita_train.evaluation.judged_turns import (
 from deita_train.evolve.reading import Unusable
 from deita_train.llm.answers import Answer, Failure
 from deita_train.llm.client import Asker
-from deita_train.stages.asking.asker import asked_until_usable
+from deita_train.stages.asking.asker import attempts_of, judged_answers
 from deita_train.stages.context import StageContext
 from deita_train.stages.evaluating.judge_rows import Judgement, read_answers, read_questions, row_of
 
@@ -78,14 +78,16 @@ def _attempts(
     def judge(item: tuple[TurnToJudge, bool], attempt: int, answer: Answer | Failure) -> Said:
         return Said(read(answer), answer.text if isinstance(answer, Answer) else None)
 
-    found = asked_until_usable(
+    shown = [(turn, order) for turn in turns for order in orders]
+    judged = judged_answers(
         asker,
-        [(turn, order) for turn in turns for order in orders],
+        shown,
         lambda item, attempt: prompts.request(item[0].shown(item[1]), attempt=attempt, max_tokens=MAX_TOKENS),
         judge,
         lambda said: not isinstance(said.found, Unusable),
         identity["ask_again"],
     )
+    found = attempts_of(len(shown), judged)
     return [found[place : place + len(orders)] for place in range(0, len(found), len(orders))]
 
 
