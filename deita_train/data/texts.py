@@ -47,6 +47,10 @@ class TextColumn(LazySequence[str]):
         """The texts at some places, in memory."""
         return TextColumn(self.column.take(pa.array(places)))
 
+    def first(self, number: int) -> "TextColumn":
+        """The first texts, which are not copied."""
+        return TextColumn(self.column.slice(0, number))
+
     def in_one_piece(self) -> pa.Array:
         """The column without chunks: to take rows of a chunked one joins its chunks each time.
 

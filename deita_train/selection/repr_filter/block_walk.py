@@ -12,6 +12,7 @@ from math import ceil
 import numpy as np
 import torch
 
+from deita_train.data.texts import as_column
 from deita_train.selection.repr_filter.repr_filter import Trace, repr_filter
 
 
@@ -97,7 +98,7 @@ class BlockWalk:
         assert before < rows <= len(self.ids), (before, rows)
         self._trace = repr_filter(
             embeddings,
-            self.ids[:rows],
+            as_column(self.ids).first(rows),
             self.scores[:rows],
             budget=self.budget if self.tokens is None else None,
             threshold=self.threshold,

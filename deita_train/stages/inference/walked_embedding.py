@@ -14,6 +14,7 @@ from datasets.table import InMemoryTable
 from transformers import PreTrainedModel
 
 from deita_train.data.embeddings import write_embeddings
+from deita_train.data.texts import TextColumn, as_column
 from deita_train.inference.batch_inference import Pass
 from deita_train.inference.batches import BatchPlan, share_batches
 from deita_train.inference.shards import Columns, allocate, shard_parts, split_batches
@@ -129,7 +130,8 @@ class _Walk:
         folder: where shards are, and the matrix.
         place_of: int64, the place in the walk of each row that has inputs, -1 for one that cannot be ranked.
         matrix: [W, D], a file of which only the rows embedded take space; None before the first is there.
-        sources: where the vectors of rows that were not computed come from, by place in the walk.
+        sources: where vectors that were not computed come from.
+        source_of: ``[W]`` int32, which of these a row's vector comes from, by place in the walk; -1 for none.
     """
 
     inputs: Inputs
@@ -138,22 +140,24 @@ class _Walk:
     folder: Path
     place_of: np.ndarray
     matrix: np.ndarray | None = None
-    sources: dict[int, str] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
+    source_of: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     _read: set[Path] = field(default_factory=set)
 
     @classmethod
     def begin(cls, context: StageContext, inputs: Inputs, order: WalkOrder, device: torch.device) -> "_Walk":
         """Before the first block, with the vectors that other artefacts have."""
-        ids = ids_of_inputs(context, inputs).take(pa.array(order.rows)).to_pylist()
+        ids = TextColumn(TextColumn(ids_of_inputs(context, inputs)).in_one_piece().take(pa.array(order.rows)))
         threshold = context.runtime["walk"]["threshold"]
         blocks = BlockWalk(ids, order.scores, order.budget, threshold, order.tokens, device)
         place_of = np.full(len(inputs.tokens), -1, dtype=np.int64)
         place_of[order.rows] = np.arange(len(order.rows))
         walk = cls(inputs, order, blocks, context.work_dir / SHARDS, place_of)
+        walk.source_of = np.full(len(order.rows), -1, dtype=np.int32)
         if len(inputs.plan.facts["missing"]) < len(inputs.tokens):
             for items, sources, values in reused_items(context):
                 places = walk._put(items, values)
-                walk.sources |= dict(zip(places.tolist(), sources, strict=True))
+                walk._note(places, sources)
         return walk
 
     def wanted(self) -> int:
@@ -171,6 +175,14 @@ class _Walk:
         kept, budget = self.blocks.found, self.blocks.budget
         unit = "rows" if self.order.tokens is None else "tokens"
         log(f"{known:,} of {len(self.order.rows):,} rows embedded: {kept:,} of {budget:,} {unit} kept")
+
+    def _note(self, places: np.ndarray, sources: Sequence[str]) -> None:
+        """Keep where the vectors of rows of the walk come from; -1 is the place of one that is not in it."""
+        for place, source in zip(places.tolist(), sources, strict=True):
+            if source not in self.sources:
+                self.sources.append(source)
+            if place >= 0:
+                self.source_of[place] = self.sources.index(source)
 
     def _put(self, items: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Write vectors to their rows' places in the walk, -1 for rows that are not in it; returns these."""
@@ -227,12 +239,13 @@ def _leave(context: StageContext, inputs: Inputs, walk: _Walk, metrics: dict[str
     assert matrix is not None
     rows = walk.order.rows[:known]
     hashes = [input_hash(inputs.tokens.tokens(int(row))) for row in rows]
-    write_embeddings(context.data_dir, walk.blocks.ids[:known], matrix[:known], {STORED.hashes: hashes})
+    write_embeddings(context.data_dir, as_column(walk.blocks.ids).first(known), matrix[:known], {STORED.hashes: hashes})
     reasons = _reasons(context, inputs, walk)
     table = pa.table({"id": pool_rows(context).data.column("id"), REASON: pa.array(reasons, pa.string())})
     datasets.Dataset(InMemoryTable(table)).save_to_disk(str(context.work_dir / "trace"))
     drops = Counter(filter(None, reasons))
-    found = Counter(source for place, source in walk.sources.items() if 0 <= place < known)
+    codes = walk.source_of[:known]
+    found = Counter(walk.sources[code] for code in codes[codes >= 0])
     counts = {
         "rows": len(inputs.tokens),
         "rows_embedded": known,

@@ -149,7 +149,7 @@ def _turns(rows: datasets.Dataset) -> Iterator[int]:
 def _examples(ids: Sequence[str], cleaned: Cleaned) -> dict[str, list[str]]:
     """For each reason of a copy its first rows, by id, with what they repeat."""
     examples: dict[str, list[str]] = {}
-    for place in order_of_texts(ids).tolist():
+    for place in map(int, order_of_texts(ids)):
         if place not in cleaned.copies:
             continue
         copy = cleaned.copies[place]
