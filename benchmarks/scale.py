@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the peak that the passes reach")
     parser.add_argument("--peak", type=float, default=989e12, help="operations per second of a GPU; default: an H100's")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 128])
-    parser.add_argument("--rate", type=float, default=1_500, help="rows that one core encodes in a second")
+    parser.add_argument("--rate", type=float, default=1_000, help="rows that one core encodes in a second")
     parser.add_argument("--cores", type=int, default=16, help="of the machine that prepares")
     options = parser.parse_args()
     columns = [dict(lines(size, options)) for size in SIZES]

@@ -122,7 +122,8 @@ def text_blocks(file: DataFile) -> Iterator[str]:
         with _opened(file) as stream:
             _refuse_wide(stream.peek(4)[:4], file.label)
             while True:
-                block = stream.read(_TEXT_BLOCK)
+                # What one decompression gives: a fault behind it is told with its line.
+                block = stream.read1(_TEXT_BLOCK)
                 try:
                     text = decoder.decode(block, final=not block)
                 except UnicodeDecodeError as error:

@@ -93,6 +93,7 @@ class _Window:
             UserError: it is malformed, or cannot be read.
         """
         self.next_character()
+        is_final = False
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._position)
@@ -101,6 +102,10 @@ class _Window:
                     continue
                 raise self.malformed(error.msg, error.pos) from error
             except (ValueError, RecursionError) as error:
+                # The whole part of a number that is cut may have too many digits for a whole number.
+                if isinstance(error, ValueError) and not is_final and self._more():
+                    is_final = True
+                    continue
                 where = f"{self._label}:{self._place(self._position)[0]}"
                 raise UserError(f"{where}: not readable as JSON: {error}; fix or remove this row") from error
             # A number near the window's end may go on behind it.

@@ -1,21 +1,24 @@
 """What has become of the requests of one `ask`: answered before, answered now, failed, or still to be asked."""
 
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 
 from deita_train.data.numbered_keys import NumberedDigests
 from deita_train.llm.answers import Answer, AnswerStore, Failure
 from deita_train.llm.endpoint import Endpoint
 from deita_train.llm.requests import ChatRequest
-from deita_train.llm.spending import Spending
+from deita_train.llm.spending import Spending, Usage, most_usage
 
 _REFRESH_SECONDS = 2.0
+_DIGEST_BYTES = 32
 
 
 class Ledger:
     """The distinct requests among those that were asked for.
 
-    Answers are not held here but read from the store when they are wanted, so that memory does not grow with them.
+    Requests and answers are not held here: those are made anew, and these read from the store, where they are wanted.
+    Memory holds some eighty bytes for each.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class Ledger:
             store: with the answers of before.
             spending: where answers of the store are counted.
             counted: the keys of the answers that are in the spending already, which is added to.
-            requests: may repeat each other.
+            requests: may repeat each other; each is read up to twice.
             on_progress: takes requests done, all distinct requests, and a few words.
         """
         self._model = endpoint.model
@@ -43,20 +46,39 @@ class Ledger:
         self._counted = counted
         self._requests = requests
         self._on_progress = on_progress
-        self._keys = [request.key(self._model) for request in requests]
+        self._digests = bytearray()
+        self._missing = array("q")
+        self._most = Usage()
         self._failures: dict[str, Failure] = {}
         self._done = 0
-        self._total = len(set(self._keys))
         store.refresh()
         self._refreshed = time.monotonic()
-        places = {key: place for place, key in reversed(list(enumerate(self._keys)))}
-        self._missing = [places[key] for key in dict.fromkeys(self._keys) if not self._find(key, requests[places[key]])]
+        self._total = self._look_up()
         self._report()
+
+    def _look_up(self) -> int:
+        """Find each request's key and whether it has an answer; how many different ones there are."""
+        distinct = NumberedDigests()
+        for place, request in enumerate(self._requests):
+            key = request.key(self._model)
+            digest = bytes.fromhex(key)
+            self._digests += digest
+            if distinct.number_of(digest) is None:
+                distinct.add(digest)
+                if not self._find(key, request):
+                    self._missing.append(place)
+                    self._most.add(most_usage(request))
+        return len(distinct)
 
     @property
     def total(self) -> int:
         """The number of distinct requests."""
         return self._total
+
+    @property
+    def most(self) -> Usage:
+        """The most that those without an answer at the start are expected to take."""
+        return self._most
 
     @property
     def num_missing(self) -> int:
@@ -66,7 +88,7 @@ class Ledger:
     def missing(self) -> Iterator[tuple[str, ChatRequest]]:
         """The requests without an answer, with their keys, in their order; some may be answered meanwhile."""
         for place in self._missing:
-            yield self._keys[place], self._requests[place]
+            yield self._key(place), self._requests[place]
 
     def answered_meanwhile(self, key: str, request: ChatRequest) -> bool:
         """Whether another process has answered a request since."""
@@ -96,9 +118,12 @@ class Ledger:
         """Tell the progress with words of one's own."""
         self._on_progress(self._done, self._total, words)
 
-    def outcomes(self) -> list[Answer | Failure]:
+    def outcomes(self) -> Iterator[Answer | Failure]:
         """What became of every request, in their order."""
-        return [self._outcome(key) for key in self._keys]
+        return map(self._outcome, map(self._key, range(len(self._requests))))
+
+    def _key(self, place: int) -> str:
+        return self._digests[place * _DIGEST_BYTES : (place + 1) * _DIGEST_BYTES].hex()
 
     def _outcome(self, key: str) -> Answer | Failure:
         if key in self._failures:

@@ -32,11 +32,11 @@ PARTS = {
     "stages.inference.score._ROWS_PER_PART": 32,
     "stages.inference.score._MOST_IN_MEMORY": 1 << 12,
     "stages.inference.row_reuse._HASHES_AT_ONCE": 32,
-    "stages.asking.asker.ASKED_AT_ONCE": 32,
-    "stages.asking.evolve.ASKED_AT_ONCE": 32,
-    "stages.asking.rank.ASKED_AT_ONCE": 32,
     "stages.asking.chain_file._MOST_IN_MEMORY": 1 << 14,
+    "stages.asking.chain_file._VERSIONS_PER_TABLE": 16,
     "stages.asking.rank._MOST_IN_MEMORY": 1 << 14,
+    "stages.asking.rank._ROWS_PER_TABLE": 32,
+    "data.row_blocks._ROWS_AT_ONCE": 16,
 }
 _POOLS = []  # a memory pool must outlive what was allocated from it
 

@@ -1,12 +1,13 @@
 import gzip
 import json
 import tracemalloc
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deita_train.data.data_file import DataFile
+from deita_train.data.data_file import DataFile, text_lines
 from deita_train.data.json_arrays import array_rows
 from deita_train.errors import UserError
 
@@ -102,6 +103,31 @@ def test_nesting_too_deep_is_told_with_its_line(tmp_path):
     deep = "[" * 100_000 + "]" * 100_000
     with pytest.raises(UserError, match=r"rows\.json:2: not readable as JSON"):
         rows_of(file_of(tmp_path, f'[{{"a": 1}},\n{{"b": {deep}}}]'))
+
+
+def test_a_number_of_many_digits_is_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("deita_train.data.data_file._TEXT_BLOCK", 6_000)
+    digits = "1" * 5_000
+    # Cut behind 4,300 digits it looks like a whole number, of which Python reads no more.
+    assert rows_of(file_of(tmp_path, f'[{{"p": "{"x" * 900}"}}, {{"a": {digits}.5}}]'))[1] == {"a": float("inf")}
+    with pytest.raises(UserError, match=r"rows\.json:1: not readable as JSON: Exceeds the limit"):
+        rows_of(file_of(tmp_path, f'[{{"a": {digits}}}]'))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_file_that_is_cut_off_is_told_with_the_line_up_to_which_it_was_read(tmp_path, share):
+    random = Random(1)
+    rows = [{"id": n, "text": "".join(random.choices("abcdefgh", k=300))} for n in range(5_000)]
+    text = "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]"
+    whole = file_of(tmp_path, text, ".json.gz").path
+    whole.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+    file = DataFile("rows.json.gz", ".json.gz", lambda: whole.open("rb"), whole)
+    with pytest.raises(UserError) as lines:
+        list(text_lines(file))
+    with pytest.raises(UserError) as array:
+        rows_of(file)
+    last_read = int(str(lines.value).split(":")[1])
+    assert 0 <= last_read - int(str(array.value).split(":")[1]) <= 1, (str(lines.value), str(array.value))
 
 
 JSON = st.recursive(

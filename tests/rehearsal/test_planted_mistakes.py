@@ -145,11 +145,12 @@ def test_a_mistake_of_the_plan_is_told_as_the_real_run_would(name, files):
     check(files, *AT_ONCE[name])
 
 
-def test_a_missing_file_is_told_before_stand_ins_are_made_for_a_model_of_the_hub(files, monkeypatch):
+@pytest.mark.parametrize(("dataset", "named"), [("my_pol.jsonl", "my_pol.jsonl"), ("", "''")])
+def test_a_missing_file_is_told_before_stand_ins_are_made_for_a_model_of_the_hub(files, monkeypatch, dataset, named):
     monkeypatch.setattr(Children, "stand_ins", lambda *_: pytest.fail("stand-ins are made"))
     path = files / "planted.yaml"
-    path.write_text(json.dumps(recipe(sft__model="someone/far-away", sft__data__dataset="my_pol.jsonl"), indent=1))
-    with pytest.raises(UserError, match=r"planted.yaml:\d+: sft.data.dataset: my_pol.jsonl does not exist"):
+    path.write_text(json.dumps(recipe(sft__model="someone/far-away", sft__data__dataset=dataset), indent=1))
+    with pytest.raises(UserError, match=rf"planted.yaml:\d+: sft.data.dataset: {named} does not exist"):
         rehearsed(path, files / "runs")
 
 

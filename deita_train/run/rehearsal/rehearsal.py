@@ -161,7 +161,7 @@ class _Rehearsing:
             for site in data_sites(recipe):
                 dataset, where = recipe.at(f"{site.path}.dataset"), f"{site.path}.dataset"
                 try:
-                    if dataset is not None and not Path(dataset).expanduser().exists():
+                    if dataset == "" or (dataset is not None and not Path(dataset).expanduser().exists()):
                         find_place(dataset)
                 except UserError as error:
                     yours = files_of_yours(self._loaded.path, where)

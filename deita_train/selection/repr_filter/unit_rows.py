@@ -132,13 +132,15 @@ def centre_of(
 def undirected_rows(embeddings: np.ndarray, mean: np.ndarray | None, part: range) -> np.ndarray:
     """Which rows of a part of the pool ``[len(part)]`` bool have no direction, at the speed of memory or disk.
 
-    The decision is that of ``UnitRows.measure``. Each of torch's threads reads a stretch of its own: one thread alone
-    waits for the pages of a mapped file.
+    The decision is that of ``UnitRows.measure``. Without a mean, as many threads as torch has read a stretch each: one
+    alone waits for the pages of a mapped file. With one, torch computes on all its threads.
     """
+    if mean is not None:
+        return _undirected(embeddings, mean, part)
     threads = torch.get_num_threads()
     ends = [part.start + len(part) * number // threads for number in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        stretches = list(pool.map(partial(_undirected, embeddings, mean), map(range, ends[:-1], ends[1:])))
+        stretches = list(pool.map(partial(_undirected, embeddings, None), map(range, ends[:-1], ends[1:])))
     return np.concatenate(stretches)
 
 

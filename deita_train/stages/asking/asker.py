@@ -3,10 +3,11 @@
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deita_train.data.lazy_sequence import Mapped
 from deita_train.llm.answers import Answer, AnswerStore, Failure
 from deita_train.llm.client import Asker
 from deita_train.llm.endpoint import Endpoint, Price
@@ -17,8 +18,6 @@ from deita_train.store.keys import canonical_json
 
 Item = TypeVar("Item")
 Judged = TypeVar("Judged")
-# Many times what is in flight at once, so that waiting for the last of them costs little; some 100 MB of long texts.
-ASKED_AT_ONCE = 4096
 
 
 def stage_asker(context: StageContext, expected: int = 0) -> Asker:
@@ -65,13 +64,6 @@ def _named_fields(stated: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, "deadline_s": stated["deadline_seconds"], "price": None if price is None else Price(**price)}
 
 
-def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Items in lists of `size`, the last one of what is left."""
-    waiting = iter(items)
-    while group := list(islice(waiting, size)):
-        yield group
-
-
 def judged_answers(
     asker: Asker,
     items: Sequence[Item],
@@ -81,8 +73,6 @@ def judged_answers(
     ask_again: int,
 ) -> Iterator[tuple[int, Judged]]:
     """Ask for every item, and again for those whose answer cannot be used and may come out otherwise.
-
-    Requests are made and answers read for ``ASKED_AT_ONCE`` items at a time, so that memory holds no more of them.
 
     Args:
         asker: the chat model.
@@ -99,14 +89,21 @@ def judged_answers(
     waiting: Sequence[int] = range(len(items))
     for attempt in range(ask_again + 1):
         again = array("q")
-        for places in groups(waiting, ASKED_AT_ONCE):
-            answers = asker.ask([request(items[place], attempt) for place in places])
-            for place, answer in zip(places, answers, strict=True):
-                judged = judge(items[place], attempt, answer)
-                if not is_settled(judged):
-                    again.append(place)
-                yield place, judged
+        requests = Mapped(partial(_request_at, items, request, attempt), waiting)
+        for place, answer in zip(waiting, asker.each(requests), strict=True):
+            judged = judge(items[place], attempt, answer)
+            if not is_settled(judged):
+                again.append(place)
+            yield place, judged
+        if not again:
+            return
         waiting = again
+
+
+def _request_at(
+    items: Sequence[Item], request: Callable[[Item, int], ChatRequest], attempt: int, place: int
+) -> ChatRequest:
+    return request(items[place], attempt)
 
 
 def attempts_of(number: int, judged: Iterable[tuple[int, Judged]]) -> list[list[Judged]]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deita_train.data.arrow_columns import arrow_column
+from deita_train.data.lazy_sequence import LazySequence, in_groups
 from deita_train.data.row_table import as_dataset
 from deita_train.data.spilled import SpilledTables
 from deita_train.evolve.chains import Version
@@ -28,6 +29,7 @@ FEATURES = datasets.Features(
 """One row for each version; `step` 0 is the seed itself, `status` "ok" or why the version was dropped."""
 
 _MOST_IN_MEMORY = 1 << 26
+_VERSIONS_PER_TABLE = 256
 
 
 class ChainFile(Mapping[str, list[Version]]):
@@ -52,7 +54,7 @@ class ChainFile(Mapping[str, list[Version]]):
         place = pc.index(self._seed_ids, seed_id).as_py()
         if place < 0:
             raise KeyError(seed_id)
-        return self._chain(int(np.searchsorted(self._starts, place)))
+        return self.chain(int(np.searchsorted(self._starts, place)))
 
     def items(self) -> ItemsView[str, list[Version]]:
         """Ids and chains, read in order."""
@@ -60,9 +62,10 @@ class ChainFile(Mapping[str, list[Version]]):
 
     def chains(self) -> Iterator[list[Version]]:
         """The chains in the order of their seeds."""
-        return map(self._chain, range(len(self)))
+        return map(self.chain, range(len(self)))
 
-    def _chain(self, number: int) -> list[Version]:
+    def chain(self, number: int) -> list[Version]:
+        """The chain of a seed, by its place among them."""
         versions: pa.Table = self._rows[int(self._starts[number]) : int(self._starts[number + 1])]
         return [Version(**row) for row in versions.to_pylist()]
 
@@ -74,17 +77,49 @@ class _Items(ItemsView[str, list[Version]]):
         return ((chain[0].seed_id, chain) for chain in self._mapping.chains())
 
 
-def write_chains(groups: Iterable[Sequence[Sequence[Version]]], data: Path) -> int:
-    """Write chains as they come, a group at a time; how many versions they have.
+class GrowingVersions(LazySequence[Version]):
+    """The versions of one step of many chains, added in their order; on disk but for the last ones."""
+
+    def __init__(self) -> None:
+        self._tables = SpilledTables(_MOST_IN_MEMORY)
+        self._pending: list[Version] = []
+        self._number = -1  # of the table whose versions were read last
+        self._read: list[Version] = []
+
+    def __len__(self) -> int:
+        return len(self._tables) * _VERSIONS_PER_TABLE + len(self._pending)
+
+    def append(self, version: Version) -> None:
+        """Add the version of the next chain."""
+        self._pending.append(version)
+        if len(self._pending) == _VERSIONS_PER_TABLE:
+            self._tables.append(_table_of(self._pending))
+            self._pending.clear()
+
+    def item(self, place: int) -> Version:
+        """The version of a chain."""
+        number, row = divmod(place, _VERSIONS_PER_TABLE)
+        if number == len(self._tables):
+            return self._pending[row]
+        if number != self._number:
+            self._number, self._read = number, [Version(**fields) for fields in self._tables[number].to_pylist()]
+        return self._read[row]
+
+
+def write_chains(chains: Iterable[Sequence[Version]], data: Path) -> int:
+    """Write chains as they come; how many versions they have.
 
     Args:
-        groups: of chains.
+        chains: at least one.
         data: the folder.
     """
     tables = SpilledTables(_MOST_IN_MEMORY)
-    for group in groups:
-        versions = [asdict(version) for chain in group for version in chain]
-        tables.append(pa.Table.from_pylist(versions, schema=FEATURES.arrow_schema))
+    for group in in_groups(chains, _VERSIONS_PER_TABLE):
+        tables.append(_table_of([version for chain in group for version in chain]))
     table = pa.concat_tables(tables)
     as_dataset(table).save_to_disk(str(data))
     return len(table)
+
+
+def _table_of(versions: Iterable[Version]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(version) for version in versions], schema=FEATURES.arrow_schema)

@@ -1,13 +1,13 @@
 """Stage `evolve`: chains of versions of each seed, every step asked of a chat model [paper 2.3, 2.4]."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
 
 from deita_train.data.arrow_columns import iter_columns
 from deita_train.data.conversations import user_turns
-from deita_train.data.lazy_sequence import LazySequence
+from deita_train.data.lazy_sequence import LazySequence, Mapped
 from deita_train.data.row_blocks import RowBlocks
 from deita_train.errors import UserError
 from deita_train.evolve.chains import Seed, Version, first_version, next_request, next_version
@@ -15,36 +15,49 @@ from deita_train.evolve.operations import Dimension, operation_of
 from deita_train.evolve.prompts import Prompts
 from deita_train.evolve.summary import evolve_summary
 from deita_train.llm.answers import Answer, Failure
-from deita_train.llm.client import Asker
 from deita_train.llm.requests import ChatRequest
 from deita_train.stages.asking.announcing import announced_asker
-from deita_train.stages.asking.asker import ASKED_AT_ONCE, groups, spent
-from deita_train.stages.asking.chain_file import ChainFile, write_chains
+from deita_train.stages.asking.asker import spent
+from deita_train.stages.asking.chain_file import ChainFile, GrowingVersions, write_chains
 from deita_train.stages.context import StageContext, StageResult
 
 
 def run(context: StageContext) -> StageResult:
-    """Ask for one step of many chains at a time: the next one needs the answers of the one before."""
+    """Ask for one step of all chains at a time: the next one needs the answers of the one before."""
     identity = context.identity
-    seeds = read_seeds(context)
-    steps = Steps(identity)
-    first = (steps.request([first_version(seed, identity["dimension"])]) for seed in seeds)
-    asker = announced_asker(context, first)
-    num_versions = write_chains(_chains(identity, asker, steps, seeds), context.data_dir)
+    steps, chains = Steps(identity), GrowingChains(read_seeds(context), identity["dimension"])
+    requests = Mapped(steps.request, chains)
+    asker = announced_asker(context, requests)
+    for _ in range(identity["evolutions"]):
+        chains.grow(map(steps.version, chains, asker.each(requests)))
+    num_versions = write_chains(chains, context.data_dir)
     summary = evolve_summary(ChainFile(context.data_dir).chains())
     metrics = {"dimension": identity["dimension"], **summary, **spent(asker)}
     return StageResult(num_versions, num_versions, metrics=metrics)
 
 
-def _chains(identity: Mapping[str, Any], asker: Asker, steps: "Steps", seeds: "Seeds") -> Iterator[list[list[Version]]]:
-    """The whole chains of some seeds at a time."""
-    for group in groups(seeds, ASKED_AT_ONCE):
-        chains = [[first_version(seed, identity["dimension"])] for seed in group]
-        for _ in range(identity["evolutions"]):
-            answers = asker.ask([steps.request(chain) for chain in chains])
-            for chain, answer in zip(chains, answers, strict=True):
-                chain.append(steps.version(chain, answer))
-        yield chains
+class GrowingChains(LazySequence[list[Version]]):
+    """The chains of all seeds, as far as they are; their texts are read where they are wanted."""
+
+    def __init__(self, seeds: Sequence[Seed], dimension: Dimension) -> None:
+        self._seeds = seeds
+        self._dimension = dimension
+        self._steps: list[GrowingVersions] = []
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    def item(self, place: int) -> list[Version]:
+        """The chain of a seed."""
+        return [first_version(self._seeds[place], self._dimension), *(step[place] for step in self._steps)]
+
+    def grow(self, versions: Iterable[Version]) -> None:
+        """Add a version to each chain; what makes them still sees the chains without it."""
+        step = GrowingVersions()
+        for version in versions:
+            step.append(version)
+        assert len(step) == len(self), f"{len(step)} versions for {len(self)} chains"
+        self._steps.append(step)
 
 
 class Steps:
