@@ -17,8 +17,10 @@ from deita_train.inference.speed import Speed
 
 # After a batch of n tokens was too large, batches above this share of n are halved without trying.
 _TRIED_SHARE = 0.75
-# A fast pass over wide vectors would hold gigabytes by the time a shard is due.
+# A fast pass over wide vectors would hold gigabytes by the time a shard is due; and a table of a few numbers takes some
+# kilobytes.
 _MOST_HELD = 1 << 26
+_MOST_BATCHES_HELD = 4096
 
 
 @dataclass
@@ -51,7 +53,8 @@ class Pass:
             pending.append(self._compute_batch(number))
             held += pending[-1].nbytes
             self.on_batch()
-            if time.monotonic() - flushed > self.flush_seconds or held > _MOST_HELD:
+            is_due = time.monotonic() - flushed > self.flush_seconds
+            if is_due or held > _MOST_HELD or len(pending) == _MOST_BATCHES_HELD:
                 write_shard(self.shard_dir, pending, self.part)
                 pending, flushed, held = [], time.monotonic(), 0
         write_shard(self.shard_dir, pending, self.part)
