@@ -21,7 +21,7 @@ NOTHING_TO_COMPARE = "nothing_to_compare"
 Whole = TypeVar("Whole", int, np.ndarray)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """One answer about the versions of one seed.
 

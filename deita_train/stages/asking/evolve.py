@@ -1,5 +1,6 @@
 """Stage `evolve`: chains of versions of each seed, every step asked of a chat model [paper 2.3, 2.4]."""
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -86,11 +87,10 @@ class Seeds(LazySequence[Seed]):
 
     def __init__(self, rows: datasets.Dataset, dimension: Dimension) -> None:
         self._rows = RowBlocks(rows, ["id", "messages"])
-        self._places = [
-            place
-            for place, (messages,) in enumerate(iter_columns(rows, ["messages"]))
-            if dimension == "complexity" or user_turns(messages)[0][1] is not None
-        ]
+        self._places = array("q")
+        for place, (messages,) in enumerate(iter_columns(rows, ["messages"])):
+            if dimension == "complexity" or user_turns(messages)[0][1] is not None:
+                self._places.append(place)
 
     def __len__(self) -> int:
         return len(self._places)
