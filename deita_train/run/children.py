@@ -24,6 +24,7 @@ from deita_train.run.child.targets import (
     forked_stage,
     forked_stand_ins,
     forked_trials,
+    in_environment,
 )
 from deita_train.stages.kinds import STAGE_KINDS
 from deita_train.store.locks import PARENT_VARIABLE, die_with_parent
@@ -32,6 +33,8 @@ from deita_train.training.stopping import STOP_FILE
 # Imported once by the fork server, so that a forked child starts in a second instead of ten.
 PRELOAD = ["deita_train.stages.preload"]
 _POLL_SECONDS = 0.1
+# Names of variables that the fork server may have; there is one server in this process.
+_SERVERS: set[str] = set()
 
 
 class Children:
@@ -54,6 +57,7 @@ class Children:
 
     def load_libraries(self, tick: Callable[[], None]) -> None:
         """Start the fork server and wait until it has imported everything."""
+        _SERVERS.update(os.environ)
         self._wait(self._context.Process(target=_nothing), tick)
 
     def stage(self, plan: Plan, node: Node, tick: Callable[[], None]) -> int:
@@ -81,23 +85,27 @@ class Children:
     ) -> int:
         """Try trainings, and work in bfloat16, and write what was found to `result`; the exit code of the process."""
         arguments = (list(nodes), list(in_bfloat16), str(result), str(log))
-        return self._wait(self._context.Process(target=forked_trials, args=arguments), tick)
+        return self._wait(self._process(forked_trials, *arguments), tick)
 
     def stand_ins(
         self, request: Mapping[str, Any], folder: Path, result: Path, log: Path, tick: Callable[[], None]
     ) -> int:
         """Make the stand-ins of a rehearsal and write what was made to `result`; the exit code of the process."""
         arguments = (dict(request), str(folder), str(result), str(log))
-        return self._wait(self._context.Process(target=forked_stand_ins, args=arguments), tick)
+        return self._wait(self._process(forked_stand_ins, *arguments), tick)
 
     def report(self, run_dir: Path, store_dir: Path, log: Path, tick: Callable[[], None]) -> int:
         """Write the report; the exit code of its process."""
-        process = self._context.Process(target=forked_report, args=(str(run_dir), str(store_dir), str(log)))
-        return self._wait(process, tick)
+        return self._wait(self._process(forked_report, str(run_dir), str(store_dir), str(log)), tick)
 
     def _fork(self, target: Callable[..., None], plan: Plan, node: Node, log: Path, tick: Callable[[], None]) -> int:
         arguments = (str(plan.loaded.path), list(plan.loaded.sets), str(plan.runs_dir), node.id, str(log))
-        return self._wait(self._context.Process(target=target, args=arguments), tick)
+        return self._wait(self._process(target, *arguments), tick)
+
+    def _process(self, target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+        """A child with this process's environment of now: the fork server has that of its own start."""
+        removed = sorted(_SERVERS.difference(os.environ))
+        return self._context.Process(target=in_environment, args=(dict(os.environ), removed, target, arguments))
 
     def _wait(self, process: ForkServerProcess, tick: Callable[[], None]) -> int:
         process.start()

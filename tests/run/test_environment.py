@@ -1,6 +1,8 @@
 """Variables of the environment that would change what a stage computes do not reach it."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +43,22 @@ def test_a_run_removes_it_before_its_children_start(monkeypatch, capsys):
     Children(threads=1)
     assert "ACCELERATE_MIXED_PRECISION" not in os.environ
     assert "ignored, because no recipe states them: ACCELERATE_MIXED_PRECISION" in capsys.readouterr().err
+
+
+def write_variables(path):
+    Path(path).write_text(json.dumps({name: os.environ.get(name) for name in ("A_KEY", "ANOTHER")}))
+
+
+def test_a_child_has_the_variables_of_its_parents_now(monkeypatch, tmp_path):
+    monkeypatch.setattr(children.signal, "signal", lambda *handler: None)
+    for name in ("OMP_NUM_THREADS", children.PARENT_VARIABLE):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    monkeypatch.delenv("A_KEY", raising=False)
+    monkeypatch.setenv("ANOTHER", "1")
+    started = Children(threads=1)
+    started.load_libraries(lambda: None)
+    monkeypatch.setenv("A_KEY", "secret")
+    monkeypatch.delenv("ANOTHER")
+    path = tmp_path / "variables.json"
+    assert started._wait(started._process(write_variables, str(path)), lambda: None) == 0
+    assert json.loads(path.read_text()) == {"A_KEY": "secret", "ANOTHER": None}

@@ -3,6 +3,8 @@
 A child ends with code 0, 2 for what the user can fix, or 1.
 """
 
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,16 @@ from deita_train.run.child.logs import run_logged
 from deita_train.run.child.publishing import publish_stage
 from deita_train.run.child.stage_process import run_stage
 from deita_train.store.atomic_io import write_json_atomically
+
+
+def in_environment(
+    variables: Mapping[str, str], removed: Collection[str], target: Callable[..., None], arguments: Sequence[Any]
+) -> None:
+    """Call one of the others with the variables of the process that asked for it, and without those it removed."""
+    for name in removed:
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+    target(*arguments)
 
 
 def forked_trials(nodes: list[Node], in_bfloat16: list[tuple[str, float, bool]], result: str, log: str) -> None:
