@@ -14,8 +14,8 @@ import psutil
 import pytest
 from smoke_run import ROOT, copy_without, digests, run_command, run_environment, run_smoke, selected_ids, stages
 
-# In `make test`: a training, a pass, and the training whose result matters most.
-MOMENTS = [("score.quality", "group"), ("sft", "run"), ("dpo", "group")]
+# In `make test`: a pass, and the training whose result matters most.
+MOMENTS = [("score.quality", "group"), ("sft", "run")]
 ALL_STAGES = [
     "pretraining_data", "base", "pool", "train_scorer.complexity", "score.complexity", "train_scorer.quality",
     "score.quality", "embed", "select", "sft", "dpo_data", "reference", "dpo", "heldout_data", "evaluate.base",
@@ -101,7 +101,7 @@ def check_kill(undisturbed, runs, label, whom):
     assert digests(runs) == digests(undisturbed)
 
 
-@pytest.mark.parametrize("whom", ["run", "group"])
+@pytest.mark.parametrize("whom", ["run", pytest.param("group", marks=pytest.mark.faults)])
 def test_no_process_of_a_killed_run_goes_on(tmp_path, whom):
     """The stage would take many minutes, so what ends within seconds was ended."""
     endless = (*ENDLESS, "--until", "base")

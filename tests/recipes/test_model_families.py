@@ -64,7 +64,9 @@ MODELS = {
     "qwen3.5": ("qwen3.5", "qwen3_5_text", LINEAR),
 }
 # Others are among `make test-faults`; they differ from one of these in little that this package sees.
-SLOW = ("smollm2", "qwen3_moe", "gpt-oss", "qwen3.5", "glm4", "gemma3 (4B and more)")
+SLOW = (
+    "smollm2", "qwen3_moe", "gpt-oss", "qwen3.5", "glm4", "gemma3 (4B and more)", "mistral", "olmo2", "qwen2.5",
+)  # fmt: skip
 # Its generation prompt begins to reason, and an answer without reasoning does not follow that.
 WITHOUT_PAIRS = ("deepseek_v3",)
 LEAKING = ("gpt-oss", "qwen3.5")
