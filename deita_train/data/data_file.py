@@ -107,7 +107,7 @@ def decoded_line(line: bytes, where: str) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8: {error.reason}; convert the file to UTF-8") from error
+        raise _not_utf8(where, error) from error
 
 
 def text_blocks(file: DataFile) -> Iterator[str]:
@@ -128,9 +128,7 @@ def text_blocks(file: DataFile) -> Iterator[str]:
                     text = decoder.decode(block, final=not block)
                 except UnicodeDecodeError as error:
                     line += error.object.count(b"\n", 0, error.start)
-                    raise UserError(
-                        f"{file.label}:{line}: not UTF-8: {error.reason}; convert the file to UTF-8"
-                    ) from error
+                    raise _not_utf8(f"{file.label}:{line}", error) from error
                 if not block:
                     break
                 line += text.count("\n")
@@ -142,6 +140,10 @@ def text_blocks(file: DataFile) -> Iterator[str]:
 def whole_text(file: DataFile) -> str:
     """A text file as one text; raises as ``text_blocks`` does."""
     return "".join(text_blocks(file))
+
+
+def _not_utf8(where: str, error: UnicodeDecodeError) -> UserError:
+    return UserError(f"{where}: not UTF-8: {error.reason}; convert the file to UTF-8")
 
 
 @contextmanager

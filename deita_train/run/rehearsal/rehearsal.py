@@ -133,7 +133,8 @@ class _Rehearsing:
         request = request_for(self._data, reach)
         if request.is_complete:
             self._real_plan(StandIns({}, {}, {}), gpus)  # refuses at once what planning refuses
-        self._refuse_missing_data()
+        else:
+            self._refuse_missing_data()
         made = self._make_stand_ins(request, children, display)
         names = RealNames(self._loaded, self._recipe_file, made.real_names())
         with names.in_errors():
